@@ -1,1 +1,3 @@
 //! The rules of liveqos.
+
+pub mod time;
