@@ -1,0 +1,270 @@
+//! The whole vocabulary of probes: what a source may say of a stream. Decides nothing; a new variant is a design decision, and a
+//! line or a packet is folded before it becomes one of these.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::descriptor::Descriptor;
+use crate::session::{Protocol, StreamKey};
+use crate::time::Timestamp;
+
+/// The configured name of a source, as it stands in labels and errors.
+pub type SourceName = Arc<str>;
+
+/// Where a value comes from; every exported value carries one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Provenance {
+    /// The player itself told.
+    Player,
+    /// The media server or its kernel counted it.
+    Server,
+    /// Derived from other measurements by a model, as documented where it is done.
+    Estimated,
+    /// A synthetic viewer of ours measured it.
+    Probed,
+}
+
+impl Provenance {
+    /// The attribute text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Player => "player",
+            Self::Server => "server",
+            Self::Estimated => "estimated",
+            Self::Probed => "probed",
+        }
+    }
+}
+
+/// What one source said of one stream at one instant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Observation {
+    /// Which configured source speaks.
+    pub source: SourceName,
+    /// Which stream it speaks of.
+    pub stream: StreamKey,
+    /// When it was so: the instant the answer was asked for, or the body arrived.
+    pub at: Timestamp,
+    /// What it said.
+    pub fact: Fact,
+}
+
+/// The things that can be said.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fact {
+    /// The platform told who the class is.
+    Described(Box<Descriptor>),
+    /// A media server's view of the stream; replaces the same source's earlier view.
+    Server(Box<ServerView>),
+    /// What the kernel tells of the connections to the viewers, folded over one beat.
+    Path(Box<PathView>),
+    /// What players told, folded over the time since the source's last word.
+    Players(Box<PlayerView>),
+    /// The source no longer knows the stream.
+    Gone,
+}
+
+/// A running total and the base it counts from. Two totals may be differenced only while `base` stays the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Total {
+    /// Identity of the counter: changes with server instance, stream and connection.
+    pub base: u64,
+    /// Its value.
+    pub value: u64,
+}
+
+/// One server's view of one stream. `None` where that server does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerView {
+    /// Whether a publisher is connected.
+    pub publishing: Option<bool>,
+    /// When the publisher connected.
+    pub started: Option<Timestamp>,
+    /// How the publisher sends.
+    pub ingest_protocol: Option<Protocol>,
+    /// Media bytes received from the publisher.
+    pub ingest_bytes: Option<Total>,
+    /// Media frames received from the publisher.
+    pub ingest_frames: Option<Total>,
+    /// Media bytes sent to all viewers.
+    pub egress_bytes: Option<Total>,
+    /// How often the server refreshes its byte totals; zero when each read is current.
+    pub bytes_step: Duration,
+    /// How often the server refreshes its frame total; zero when each read is current.
+    pub frames_step: Duration,
+    /// The encoder's declared frames per second: a claim, never a measurement.
+    pub declared_fps: Option<f64>,
+    /// Viewers by protocol, publisher and relays left out.
+    pub viewers: Option<Vec<(Protocol, u32)>>,
+    /// Messages the server threw away because a viewer was slow.
+    pub dropped_messages: Option<Total>,
+    /// The server's connections for this stream, for the kernel's join.
+    pub clients: Vec<Client>,
+    /// Whether the view may miss some of the stream's viewers (one worker of several, a list cut short).
+    pub partial: bool,
+}
+
+/// One connection as the media server lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// The remote address; servers of this kind tell no port.
+    pub address: IpAddr,
+    /// When it connected, by the server's word.
+    pub started: Option<Timestamp>,
+    /// Whether it is the publisher.
+    pub publisher: bool,
+    /// How it is connected.
+    pub protocol: Protocol,
+}
+
+/// The kernel's word on the viewers' connections of one stream over one beat (TCP_INFO; see `tcp_path`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct PathView {
+    /// By which protocol these viewers are served.
+    pub protocol: Protocol,
+    /// Connections joined to the stream.
+    pub viewers: u32,
+    /// Delivery latency of each in milliseconds: unsent backlog over media rate, plus half the round trip.
+    pub latencies: Latencies,
+    /// Data segments sent in this beat.
+    pub segments_sent: u64,
+    /// Of them retransmitted and not proven needless.
+    pub segments_lost: u64,
+    /// Bytes waiting in the node's kernel.
+    pub backlog_bytes: u64,
+    /// The publisher's round trip, where its connection was found.
+    pub publisher_rtt: Option<Duration>,
+}
+
+/// What players of one stream told since the source's last fold. All sums are over viewers and only of this time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlayerView {
+    /// How they are served.
+    pub protocol: Option<Protocol>,
+    /// Viewers that told something.
+    pub viewers: u32,
+    /// Time in playing or stalled state.
+    pub exposure: Duration,
+    /// Of it stalled or frozen.
+    pub stalled: Duration,
+    /// Stalls that began.
+    pub stall_starts: u32,
+    /// Frames shown or decoded.
+    pub frames: Option<u64>,
+    /// Media payload bytes received.
+    pub bytes: Option<u64>,
+    /// Packets expected (received and lost, before repair).
+    pub packets_expected: Option<u64>,
+    /// Packets lost, before repair.
+    pub packets_lost: Option<u64>,
+    /// Delivery latency of each viewer in milliseconds.
+    pub latencies: Option<Latencies>,
+    /// Time from asking to the first frame, of viewers that started.
+    pub first_frames: Vec<Duration>,
+}
+
+/// Milliseconds as a histogram of two significant digits from 1 ms to 2 min; sums exactly over sources and nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latencies(Histogram<u32>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self(EMPTY.with(Clone::clone))
+    }
+}
+
+impl Latencies {
+    /// Adds one viewer's latency; below 1 ms counts as 1 ms, above two minutes as two minutes.
+    pub fn record(&mut self, latency: Duration) {
+        let millis = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
+        self.0.saturating_record(millis.max(1));
+    }
+
+    /// Adds all of `other`.
+    pub fn add(&mut self, other: &Self) {
+        for bucket in other.0.iter_recorded() {
+            self.0
+                .saturating_record_n(bucket.value_iterated_to(), bucket.count_since_last_iteration() as u32);
+        }
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    /// How many latencies are in it.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Whether nothing was recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The latency in milliseconds that a share `quantile` (0..=1) of viewers does not exceed; `None` when empty.
+    #[must_use]
+    pub fn quantile_millis(&self, quantile: f64) -> Option<u64> {
+        (!self.is_empty()).then(|| self.0.value_at_quantile(quantile))
+    }
+
+    /// The largest latency in milliseconds; `None` when empty.
+    #[must_use]
+    pub fn max_millis(&self) -> Option<u64> {
+        (!self.is_empty()).then(|| self.0.max())
+    }
+
+    /// Each recorded value in milliseconds with its count, ascending.
+    pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.0
+            .iter_recorded()
+            .map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
+    }
+}
+
+/// Longest latency told apart, in milliseconds.
+const MAX_LATENCY_MILLIS: u64 = 120_000;
+
+thread_local! {
+    /// Bounds within the crate's limits (low ≥ 1, high ≥ 2·low, digits ≤ 5), so that creation cannot fail.
+    static EMPTY: Histogram<u32> =
+        Histogram::new_with_bounds(1, MAX_LATENCY_MILLIS, 2).expect("constant bounds are valid");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn latencies_sum_over_sources() {
+        let mut all = Latencies::default();
+        assert_eq!(all.quantile_millis(0.95), None);
+        let mut more = Latencies::default();
+        for millis in 1..=100 {
+            if millis % 2 == 0 { &mut all } else { &mut more }.record(Duration::from_millis(millis));
+        }
+        all.add(&more);
+        assert_eq!(all.len(), 100);
+        assert_eq!(all.quantile_millis(0.95), Some(95));
+        assert_eq!(all.max_millis(), Some(100));
+    }
+
+    #[test]
+    fn extremes_are_kept_inside_the_bounds() {
+        let mut latencies = Latencies::default();
+        latencies.record(Duration::ZERO);
+        latencies.record(Duration::from_secs(9_999));
+        assert_eq!(latencies.quantile_millis(0.0), Some(1));
+        assert!(latencies.max_millis().is_some_and(|max| max >= MAX_LATENCY_MILLIS));
+    }
+}

@@ -1,0 +1,163 @@
+//! The contract of an adapter: it says what to ask and reads the answer; it holds no socket and no clock. So every saved answer
+//! of a server is a test, and the shell alone decides about time-outs, sizes and pace.
+
+use std::time::Duration;
+
+use liveqos_core::observation::{Fact, Observation, SourceName};
+use liveqos_core::session::StreamKey;
+use liveqos_core::time::Timestamp;
+
+/// One configured source of one kind.
+pub trait Probe: Send {
+    /// The first requests of a round, relative to the source's base URL. Probes that are only pushed to ask nothing.
+    fn ask(&mut self) -> Vec<Request>;
+
+    /// Reads one reply; observations go to `out`, further requests of the same round (the next page) are returned.
+    /// The shell caps a round at [`MAX_ROUND`] requests.
+    ///
+    /// # Errors
+    /// [`ProbeError`]: what was wrong and where; what was read before it stands.
+    fn read(&mut self, reply: &Reply<'_>, out: &mut Vec<Observation>) -> Result<Vec<Request>, ProbeError>;
+
+    /// Reads one hook body that the media server posted to `/v1/hooks/{server}`.
+    ///
+    /// # Errors
+    /// [`ProbeError`]; the server is answered with success all the same, since a refused hook drops a class.
+    fn read_hook(&mut self, hook: &Hook<'_>, out: &mut Vec<Observation>) -> Result<(), ProbeError> {
+        let _: (&Hook<'_>, &mut Vec<Observation>) = (hook, out);
+        Err(ProbeError::NoHooks)
+    }
+}
+
+/// Most requests of one round, further pages included.
+pub const MAX_ROUND: usize = 64;
+
+/// An HTTP GET to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Path and query below the source's base URL, beginning with `/`, or empty for the base URL itself.
+    pub path: String,
+    /// The probe's own mark, handed back with the reply.
+    pub tag: u32,
+}
+
+/// The answer to a [`Request`], already of status 2xx and within the size limit.
+#[derive(Clone, Copy, Debug)]
+pub struct Reply<'a> {
+    /// Who answered.
+    pub source: &'a SourceName,
+    /// The request's mark.
+    pub tag: u32,
+    /// When the request was sent.
+    pub asked_at: Timestamp,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// A body a media server posted.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook<'a> {
+    /// The source it is counted to.
+    pub source: &'a SourceName,
+    /// When it arrived.
+    pub at: Timestamp,
+    /// The query of the posted URL.
+    pub query: &'a str,
+    /// The body.
+    pub body: &'a [u8],
+}
+
+/// How a source reaches us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Intake {
+    /// The shell polls it.
+    Poll,
+    /// It is pushed to us.
+    Push,
+}
+
+/// A kind of source: what the registration list holds.
+pub struct Kind {
+    /// Its name in configuration, `/v1/hooks/{name}` and metrics: lower case, hyphens.
+    pub name: &'static str,
+    /// One line for the reference.
+    pub about: &'static str,
+    /// How it reaches us.
+    pub intake: Intake,
+    /// Its base URL where none is configured.
+    pub default_url: &'static str,
+    /// How often it is polled where nothing is configured.
+    pub default_interval: Duration,
+    /// Ports on which it serves viewers over TCP, for the kernel's join.
+    pub media_ports: &'static [u16],
+    /// Names of its process, for discovery.
+    pub processes: &'static [&'static str],
+    /// Builds the probe from the source's own table, unknown keys refused.
+    pub build: fn(toml::Table) -> Result<Box<dyn Probe>, SettingsError>,
+    /// The JSON Schema of the source's own table.
+    pub schema: fn() -> schemars::Schema,
+}
+
+/// The source's own table does not fit its kind.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(pub String);
+
+/// Why an answer could not be read. The text names the place; the reason is the metric label.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProbeError {
+    /// The body is not what this server sends.
+    #[error("reading {what}: {detail}")]
+    Malformed {
+        /// Which answer.
+        what: &'static str,
+        /// What was wrong, and where.
+        detail: String,
+    },
+    /// The server answered, with an error of its own.
+    #[error("{what} answered with error {code}: {detail}")]
+    Refused {
+        /// Which answer.
+        what: &'static str,
+        /// The server's code.
+        code: i64,
+        /// Its words, where it gave some.
+        detail: String,
+    },
+    /// This kind takes no hooks.
+    #[error("this kind of source takes no hooks")]
+    NoHooks,
+}
+
+impl ProbeError {
+    /// The value of the `reason` label.
+    #[must_use]
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed { .. } => "malformed",
+            Self::Refused { .. } => "refused",
+            Self::NoHooks => "no_hooks",
+        }
+    }
+}
+
+/// An observation of `stream` by the source of `reply`.
+pub(crate) fn observed(reply: &Reply<'_>, stream: StreamKey, fact: Fact) -> Observation {
+    Observation {
+        source: reply.source.clone(),
+        stream,
+        at: reply.asked_at,
+        fact,
+    }
+}
+
+/// A 64-bit identity of a counter's base from what changes with it (FNV-1a: stable across builds and machines).
+pub(crate) fn base_of(parts: &[&str]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        for byte in part.bytes().chain([0]) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    hash
+}
