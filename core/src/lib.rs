@@ -1,6 +1,8 @@
 //! The rules of liveqos.
 
+pub mod counter;
 pub mod descriptor;
+pub mod latencies;
 pub mod notice;
 pub mod observation;
 pub mod sample;

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
+use crate::latencies::Latencies;
 use crate::session::{Protocol, StreamKey};
 use crate::time::Timestamp;
 
@@ -168,103 +168,4 @@ pub struct PlayerView {
     pub latencies: Option<Latencies>,
     /// Time from asking to the first frame, of viewers that started.
     pub first_frames: Vec<Duration>,
-}
-
-/// Milliseconds as a histogram of two significant digits from 1 ms to 2 min; sums exactly over sources and nodes.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Latencies(Histogram<u32>);
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self(EMPTY.with(Clone::clone))
-    }
-}
-
-impl Latencies {
-    /// Adds one viewer's latency; below 1 ms counts as 1 ms, above two minutes as two minutes.
-    pub fn record(&mut self, latency: Duration) {
-        let millis = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-        self.0.saturating_record(millis.max(1));
-    }
-
-    /// Adds all of `other`.
-    pub fn add(&mut self, other: &Self) {
-        for bucket in other.0.iter_recorded() {
-            self.0
-                .saturating_record_n(bucket.value_iterated_to(), bucket.count_since_last_iteration() as u32);
-        }
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) {
-        self.0.reset();
-    }
-
-    /// How many latencies are in it.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.0.len()
-    }
-
-    /// Whether nothing was recorded.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The latency in milliseconds that a share `quantile` (0..=1) of viewers does not exceed; `None` when empty.
-    #[must_use]
-    pub fn quantile_millis(&self, quantile: f64) -> Option<u64> {
-        (!self.is_empty()).then(|| self.0.value_at_quantile(quantile))
-    }
-
-    /// The largest latency in milliseconds; `None` when empty.
-    #[must_use]
-    pub fn max_millis(&self) -> Option<u64> {
-        (!self.is_empty()).then(|| self.0.max())
-    }
-
-    /// Each recorded value in milliseconds with its count, ascending.
-    pub fn counts(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.0
-            .iter_recorded()
-            .map(|bucket| (bucket.value_iterated_to(), bucket.count_since_last_iteration()))
-    }
-}
-
-/// Longest latency told apart, in milliseconds.
-const MAX_LATENCY_MILLIS: u64 = 120_000;
-
-thread_local! {
-    /// Bounds within the crate's limits (low ≥ 1, high ≥ 2·low, digits ≤ 5), so that creation cannot fail.
-    static EMPTY: Histogram<u32> =
-        Histogram::new_with_bounds(1, MAX_LATENCY_MILLIS, 2).expect("constant bounds are valid");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latencies_sum_over_sources() {
-        let mut all = Latencies::default();
-        assert_eq!(all.quantile_millis(0.95), None);
-        let mut more = Latencies::default();
-        for millis in 1..=100 {
-            if millis % 2 == 0 { &mut all } else { &mut more }.record(Duration::from_millis(millis));
-        }
-        all.add(&more);
-        assert_eq!(all.len(), 100);
-        assert_eq!(all.quantile_millis(0.95), Some(95));
-        assert_eq!(all.max_millis(), Some(100));
-    }
-
-    #[test]
-    fn extremes_are_kept_inside_the_bounds() {
-        let mut latencies = Latencies::default();
-        latencies.record(Duration::ZERO);
-        latencies.record(Duration::from_secs(9_999));
-        assert_eq!(latencies.quantile_millis(0.0), Some(1));
-        assert!(latencies.max_millis().is_some_and(|max| max >= MAX_LATENCY_MILLIS));
-    }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::observation::{Latencies, Provenance};
+use crate::latencies::Latencies;
+use crate::observation::Provenance;
 use crate::session::{Leg, Session};
 use crate::time::Window;
 

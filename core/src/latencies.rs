@@ -1,0 +1,177 @@
+//! Latencies of many viewers in little room. Decides how they are kept: exact while few, an HdrHistogram of two significant digits
+//! once many; refuses nothing, what lies outside the bounds counts as the nearest bound.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// Up to this many values are kept exactly (4 bytes each); beyond it the histogram (about 6 kB) is smaller and fast enough.
+pub const MAX_EXACT: usize = 256;
+
+/// Longest latency told apart.
+pub const MAX_LATENCY: Duration = Duration::from_millis(MAX_MILLIS as u64);
+
+/// Latencies in whole milliseconds, 1 ms to 2 min. Sums exactly over viewers, sources and nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Latencies(Kept);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kept {
+    Exact(Vec<u32>),
+    Folded(Box<Histogram<u32>>),
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        Self(Kept::Exact(Vec::new()))
+    }
+}
+
+impl Latencies {
+    /// Adds one viewer's latency; below 1 ms counts as 1 ms, above two minutes as two minutes.
+    pub fn record(&mut self, latency: Duration) {
+        let millis = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
+        self.record_many(millis.clamp(1, MAX_MILLIS), 1);
+    }
+
+    /// Adds all of `other`.
+    pub fn add(&mut self, other: &Self) {
+        for (millis, count) in other.counts() {
+            self.record_many(millis as u32, count as u32);
+        }
+    }
+
+    /// Forgets everything and gives the room back.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How many latencies are in it.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match &self.0 {
+            Kept::Exact(values) => values.len() as u64,
+            Kept::Folded(histogram) => histogram.len(),
+        }
+    }
+
+    /// Whether nothing was recorded.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The latency in milliseconds that a share `quantile` (0..=1) of viewers does not exceed, by nearest rank; `None` when empty.
+    #[must_use]
+    pub fn quantile_millis(&self, quantile: f64) -> Option<u64> {
+        match &self.0 {
+            Kept::Exact(values) => {
+                let mut sorted = values.clone();
+                let rank = (quantile.clamp(0.0, 1.0) * sorted.len() as f64).ceil() as usize;
+                let at = rank.saturating_sub(1).min(sorted.len().checked_sub(1)?);
+                Some(u64::from(*sorted.select_nth_unstable(at).1))
+            }
+            Kept::Folded(histogram) => Some(histogram.value_at_quantile(quantile)),
+        }
+    }
+
+    /// The largest latency in milliseconds; `None` when empty.
+    #[must_use]
+    pub fn max_millis(&self) -> Option<u64> {
+        match &self.0 {
+            Kept::Exact(values) => values.iter().max().copied().map(u64::from),
+            Kept::Folded(histogram) => Some(histogram.max()),
+        }
+    }
+
+    /// Recorded values in milliseconds, each with its count.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(u64, u64)> {
+        match &self.0 {
+            Kept::Exact(values) => values.iter().map(|&millis| (u64::from(millis), 1)).collect(),
+            Kept::Folded(histogram) => histogram
+                .iter_recorded()
+                .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
+                .collect(),
+        }
+    }
+
+    fn record_many(&mut self, millis: u32, count: u32) {
+        match &mut self.0 {
+            Kept::Exact(values) if values.len() + count as usize <= MAX_EXACT => {
+                values.extend(std::iter::repeat_n(millis, count as usize));
+            }
+            Kept::Exact(values) => {
+                let mut histogram = EMPTY.with(|empty| Box::new(empty.clone()));
+                for value in values.drain(..) {
+                    histogram.saturating_record(u64::from(value));
+                }
+                histogram.saturating_record_n(u64::from(millis), count);
+                self.0 = Kept::Folded(histogram);
+            }
+            Kept::Folded(histogram) => histogram.saturating_record_n(u64::from(millis), count),
+        }
+    }
+}
+
+const MAX_MILLIS: u32 = 120_000;
+
+thread_local! {
+    /// Bounds within the crate's limits (low ≥ 1, high ≥ 2·low, digits ≤ 5), so that creation cannot fail.
+    static EMPTY: Histogram<u32> =
+        Histogram::new_with_bounds(1, MAX_MILLIS as u64, 2).expect("constant bounds are valid");
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(millis: impl IntoIterator<Item = u64>) -> Latencies {
+        let mut latencies = Latencies::default();
+        millis
+            .into_iter()
+            .for_each(|millis| latencies.record(Duration::from_millis(millis)));
+        latencies
+    }
+
+    #[test]
+    fn three_viewers_have_an_exact_95th_percentile() {
+        assert_eq!(of([3, 900, 4]).quantile_millis(0.95), Some(900));
+        assert_eq!(of([3, 900, 4]).quantile_millis(0.5), Some(4));
+        assert_eq!(of([]).quantile_millis(0.5), None);
+        assert_eq!(of([]).max_millis(), None);
+    }
+
+    #[test]
+    fn extremes_are_kept_inside_the_bounds() {
+        let latencies = of([0, 999_999_999]);
+        assert_eq!(
+            (latencies.quantile_millis(0.0), latencies.max_millis()),
+            (Some(1), Some(120_000))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn many_agree_with_exact_within_one_percent(millis in prop::collection::vec(1_u64..120_000, 257..600), q in 0.0..1.0_f64) {
+            let folded = of(millis.iter().copied()).quantile_millis(q).expect("not empty") as f64;
+            let mut sorted = millis;
+            sorted.sort_unstable();
+            let rank = ((q * sorted.len() as f64).ceil() as usize).clamp(1, sorted.len());
+            let exact = sorted[rank - 1] as f64;
+            prop_assert!((folded - exact).abs() <= exact * 0.011 + 1.0, "{folded} beside {exact}");
+        }
+
+        #[test]
+        fn sums_do_not_depend_on_the_split(millis in prop::collection::vec(1_u64..120_000, 0..600), at in 0_usize..600) {
+            let at = at.min(millis.len());
+            let mut sum = of(millis[..at].iter().copied());
+            sum.add(&of(millis[at..].iter().copied()));
+            prop_assert_eq!(sum.len(), millis.len() as u64);
+            let whole = of(millis).quantile_millis(0.95).unwrap_or(0) as f64;
+            prop_assert!((sum.quantile_millis(0.95).unwrap_or(0) as f64 - whole).abs() <= whole * 0.011 + 1.0);
+        }
+    }
+}
