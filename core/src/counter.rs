@@ -50,21 +50,18 @@ impl Counter {
         if self.heard.is_some_and(|heard| at <= heard) {
             return;
         }
-        match self.last.and_then(|last| delta(self.width, last, total)) {
-            Some(delta) => {
-                self.sum = self.sum.saturating_add(delta);
-                if delta > 0 || step.is_zero() {
-                    self.points.push_back((at, self.sum));
-                }
-                if let Some(heard) = self.heard {
-                    self.widest_gap = (self.widest_gap * 7 / 8).max(at.since(heard));
-                }
-            }
-            None => {
-                self.resets += u64::from(self.last.is_some());
-                self.points.clear();
+        if let Some(delta) = self.last.and_then(|last| delta(self.width, last, total)) {
+            self.sum = self.sum.saturating_add(delta);
+            if delta > 0 || step.is_zero() {
                 self.points.push_back((at, self.sum));
             }
+            if let Some(heard) = self.heard {
+                self.widest_gap = (self.widest_gap * 7 / 8).max(at.since(heard));
+            }
+        } else {
+            self.resets += u64::from(self.last.is_some());
+            self.points.clear();
+            self.points.push_back((at, self.sum));
         }
         self.heard = Some(at);
         self.last = Some(total);
@@ -161,7 +158,7 @@ fn per_second(units: u64, elapsed: Duration) -> Option<f64> {
 }
 
 /// Readings older than this are forgotten.
-const KEPT: Duration = Duration::from_secs(60);
+const KEPT: Duration = Duration::from_mins(1);
 /// Rates over less than this are noise.
 const SHORTEST: Duration = Duration::from_secs(1);
 const WRAP_32: u64 = 1 << 32;

@@ -119,7 +119,7 @@ const MAX_MILLIS: u32 = 120_000;
 thread_local! {
     /// Bounds within the crate's limits (low ≥ 1, high ≥ 2·low, digits ≤ 5), so that creation cannot fail.
     static EMPTY: Histogram<u32> =
-        Histogram::new_with_bounds(1, MAX_MILLIS as u64, 2).expect("constant bounds are valid");
+        Histogram::new_with_bounds(1, u64::from(MAX_MILLIS), 2).expect("constant bounds are valid");
 }
 
 #[cfg(test)]

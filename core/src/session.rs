@@ -133,6 +133,19 @@ impl StreamKey {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
+
+    /// The stream's own name, without vhost and application.
+    #[must_use]
+    pub fn last_part(&self) -> Option<Self> {
+        let (_, last) = self.as_str().rsplit_once('/')?;
+        Name::new(last).ok().map(Self)
+    }
+
+    /// The key as a name: the session's id where the platform tells none.
+    #[must_use]
+    pub const fn name(&self) -> &Name {
+        &self.0
+    }
 }
 
 impl fmt::Display for StreamKey {

@@ -1,0 +1,296 @@
+//! What is heard of one leg to the viewers, folded as it comes. Decides how the kernel's and the players' words add up within a
+//! window and for the judge; refuses to mix them: where players told, their stutter, loss and latency stand, else the kernel's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::latencies::Latencies;
+use crate::observation::{PathView, PlayerView, Provenance};
+use crate::sample::{LatencyReading, LegSample, Measured, Share};
+use crate::session::Leg;
+use crate::time::Timestamp;
+
+/// Most first-frame times kept in one window; a join storm beyond it is counted by its viewers all the same.
+pub const MAX_FIRST_FRAMES: usize = 1_024;
+
+/// A viewer-side word older than this no longer speaks for the present.
+pub const FRESH: Duration = Duration::from_secs(12);
+
+/// Sums that only grow while the session lives: what the judge differences from beat to beat.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LegTotals {
+    /// Viewer-seconds in playing or stalled state.
+    pub exposure_seconds: f64,
+    /// Of them stalled.
+    pub stalled_seconds: f64,
+    /// Packets (or TCP segments) expected.
+    pub expected: u64,
+    /// Of them lost, before repair.
+    pub lost: u64,
+}
+
+/// One leg of a live session.
+#[derive(Clone, Debug, Default)]
+pub struct LiveLeg {
+    players: Fold,
+    path: Fold,
+    first_frames: Vec<Duration>,
+    stall_starts: u32,
+    frames: Option<u64>,
+    bytes: Option<u64>,
+}
+
+/// One kind of source's sums.
+#[derive(Clone, Debug, Default)]
+struct Fold {
+    heard: Option<Timestamp>,
+    viewers: u32,
+    most_viewers: u32,
+    totals: LegTotals,
+    at_cut: LegTotals,
+    window: Latencies,
+    window_look: Option<u64>,
+    latest: Latencies,
+}
+
+impl LiveLeg {
+    /// Folds the kernel's word of one beat.
+    pub fn path(&mut self, at: Timestamp, view: PathView) {
+        let fold = &mut self.path;
+        fold.hear(at, view.viewers);
+        fold.totals.expected += view.segments_sent;
+        fold.totals.lost += view.segments_lost;
+        fold.look(at, view.latencies);
+    }
+
+    /// Folds what players told since their last word.
+    pub fn players(&mut self, at: Timestamp, view: PlayerView) {
+        let fold = &mut self.players;
+        fold.hear(at, view.viewers);
+        fold.totals.exposure_seconds += view.exposure.as_secs_f64();
+        fold.totals.stalled_seconds += view.stalled.min(view.exposure).as_secs_f64();
+        if let (Some(expected), Some(lost)) = (view.packets_expected, view.packets_lost) {
+            fold.totals.expected += expected;
+            fold.totals.lost += lost.min(expected);
+        }
+        if let Some(latencies) = view.latencies {
+            fold.look(at, latencies);
+        }
+        self.stall_starts = self.stall_starts.saturating_add(view.stall_starts);
+        add(&mut self.frames, view.frames);
+        add(&mut self.bytes, view.bytes);
+        let room = MAX_FIRST_FRAMES - self.first_frames.len();
+        self.first_frames.extend(view.first_frames.into_iter().take(room));
+    }
+
+    /// The growing sums: the players' where they told, else the kernel's.
+    #[must_use]
+    pub fn totals(&self) -> LegTotals {
+        let players = self.players.totals;
+        if players.expected > 0 {
+            return players;
+        }
+        LegTotals {
+            expected: self.path.totals.expected,
+            lost: self.path.totals.lost,
+            ..players
+        }
+    }
+
+    /// The newest latencies of viewers, where heard of lately.
+    #[must_use]
+    pub fn latest(&self, now: Timestamp) -> Option<(&Latencies, Provenance)> {
+        let fresh = |fold: &Fold| fold.is_fresh(now) && !fold.latest.is_empty();
+        if fresh(&self.players) {
+            return Some((&self.players.latest, Provenance::Player));
+        }
+        fresh(&self.path).then_some((&self.path.latest, Provenance::Estimated))
+    }
+
+    /// Viewers that speak for themselves or whose connections are seen.
+    #[must_use]
+    pub fn heard_viewers(&self, now: Timestamp) -> u32 {
+        [&self.players, &self.path]
+            .into_iter()
+            .filter(|fold| fold.is_fresh(now))
+            .map(|fold| fold.viewers)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Players lately heard of, where any were.
+    #[must_use]
+    pub fn players_heard(&self, now: Timestamp) -> Option<u32> {
+        self.players.is_fresh(now).then_some(self.players.viewers)
+    }
+
+    /// When it last said anything.
+    #[must_use]
+    pub fn last_heard(&self) -> Option<Timestamp> {
+        self.players.heard.max(self.path.heard)
+    }
+
+    /// Cuts the window: what was heard since the last cut, as the leg's sample without the server's own figures. Frames and bits per
+    /// second are means over exposure, so a viewer that joined late or stalled counts for its time only.
+    pub fn cut(&mut self, leg: Leg) -> LegSample {
+        let mut sample = LegSample::empty(leg);
+        let viewers = self.players.most_viewers.max(self.path.most_viewers);
+        sample.heard_viewers = viewers;
+        let players = self.players.cut();
+        let path = self.path.cut();
+        sample.stutter = measured(
+            Share::of(players.0.stalled_seconds, players.0.exposure_seconds),
+            Provenance::Player,
+        );
+        sample.stall_starts = sample.stutter.map(|_| std::mem::take(&mut self.stall_starts));
+        sample.loss = measured(share(players.0), Provenance::Player).or(measured(share(path.0), Provenance::Server));
+        sample.latency = reading(players.1, Provenance::Player).or(reading(path.1, Provenance::Estimated));
+        sample.frames = self.frames.take();
+        sample.bytes = self.bytes.take();
+        let per_second =
+            |count: Option<u64>| Share::of(count? as f64, players.0.exposure_seconds).map(|s| s.part / s.whole);
+        sample.fps = measured(per_second(sample.frames), Provenance::Player);
+        sample.bitrate = measured(per_second(sample.bytes).map(|bytes| bytes * 8.0), Provenance::Player);
+        sample.first_frames = std::mem::take(&mut self.first_frames);
+        sample
+    }
+}
+
+impl Fold {
+    fn hear(&mut self, at: Timestamp, viewers: u32) {
+        self.heard = Some(at);
+        self.viewers = viewers;
+        self.most_viewers = self.most_viewers.max(viewers);
+    }
+
+    /// Keeps the newest latencies for the judge, and of every second one look for the window: looks more often say nothing new.
+    fn look(&mut self, at: Timestamp, latencies: Latencies) {
+        let second = at.nanos() / 1_000_000_000;
+        if self.window_look != Some(second) {
+            self.window_look = Some(second);
+            self.window.add(&latencies);
+        }
+        self.latest = latencies;
+    }
+
+    fn is_fresh(&self, now: Timestamp) -> bool {
+        self.heard.is_some_and(|heard| now.since(heard) <= FRESH)
+    }
+
+    fn cut(&mut self) -> (LegTotals, Latencies) {
+        let (now, was) = (self.totals, self.at_cut);
+        self.at_cut = now;
+        self.most_viewers = 0;
+        let delta = LegTotals {
+            exposure_seconds: now.exposure_seconds - was.exposure_seconds,
+            stalled_seconds: now.stalled_seconds - was.stalled_seconds,
+            expected: now.expected - was.expected,
+            lost: now.lost - was.lost,
+        };
+        (delta, std::mem::take(&mut self.window))
+    }
+}
+
+fn share(totals: LegTotals) -> Option<Share> {
+    Share::of(totals.lost as f64, totals.expected as f64)
+}
+
+fn measured<T>(value: Option<T>, source: Provenance) -> Option<Measured<T>> {
+    value.map(|value| Measured { value, source })
+}
+
+fn reading(latencies: Latencies, source: Provenance) -> Option<Measured<LatencyReading>> {
+    (!latencies.is_empty()).then(|| Measured {
+        value: LatencyReading {
+            latencies: Arc::new(latencies),
+        },
+        source,
+    })
+}
+
+fn add(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or(0).saturating_add(more));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Protocol;
+
+    const LEG: Leg = Leg::Egress(Protocol::Webrtc);
+
+    fn players(exposure: u64, stalled: u64) -> PlayerView {
+        PlayerView {
+            viewers: 10,
+            exposure: Duration::from_millis(exposure),
+            stalled: Duration::from_millis(stalled),
+            frames: Some(exposure / 40),
+            packets_expected: Some(100),
+            packets_lost: Some(3),
+            ..PlayerView::default()
+        }
+    }
+
+    fn path(millis: u64) -> PathView {
+        let mut latencies = Latencies::default();
+        latencies.record(Duration::from_millis(millis));
+        PathView {
+            protocol: Protocol::Rtmp,
+            viewers: 1,
+            latencies,
+            segments_sent: 50,
+            segments_lost: 1,
+            backlog_bytes: 0,
+            publisher_rtt: None,
+        }
+    }
+
+    #[test]
+    fn windows_sum_to_what_was_told() {
+        let mut leg = LiveLeg::default();
+        let mut stalled = 0.0;
+        for beat in 0..40_u64 {
+            leg.players(Timestamp::from_millis(beat * 250), players(2_500, beat % 3 * 100));
+            if beat % 20 == 19 {
+                let cut = leg.cut(LEG);
+                let stutter = cut.stutter.expect("players told").value;
+                assert!((stutter.whole - 50.0).abs() < 1e-9);
+                assert!((cut.fps.expect("frames were told").value - 25.0).abs() < 0.5);
+                stalled += stutter.part;
+            }
+        }
+        assert!((stalled - leg.totals().stalled_seconds).abs() < 1e-9);
+        assert_eq!(leg.cut(LEG).stutter, None, "an empty window says nothing");
+    }
+
+    #[test]
+    fn players_stand_before_the_kernel() {
+        let mut leg = LiveLeg::default();
+        let at = Timestamp::from_secs(10);
+        leg.path(at, path(900));
+        assert_eq!(leg.totals().lost, 1);
+        assert_eq!(
+            leg.latest(at).map(|(latest, source)| (latest.len(), source)),
+            Some((1, Provenance::Estimated))
+        );
+        leg.players(at, players(2_500, 0));
+        assert_eq!(leg.totals().lost, 3);
+        let cut = leg.cut(LEG);
+        assert_eq!(
+            cut.loss.map(|loss| (loss.value.part as u64, loss.source)),
+            Some((3, Provenance::Player))
+        );
+        assert_eq!(
+            cut.latency.map(|latency| latency.source),
+            Some(Provenance::Estimated),
+            "no player told a latency"
+        );
+        assert_eq!(
+            leg.latest(at + FRESH + FRESH),
+            None,
+            "old words do not speak for the present"
+        );
+    }
+}

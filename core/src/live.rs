@@ -1,0 +1,336 @@
+//! A session while it lives: all that its sources said, folded. Decides what its sample holds and whether it is still alive; refuses
+//! to end a class because a source fell silent.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::descriptor::Descriptor;
+use crate::leg::LiveLeg;
+use crate::observation::{Client, Fact, Observation, Provenance, ServerView, SourceName};
+use crate::registry::Patience;
+use crate::sample::{CloseReason, LegSample, Measured, Sample};
+use crate::server::ServerWord;
+use crate::session::{Leg, Name, Protocol, Session, StreamKey};
+use crate::time::{Timestamp, Window};
+
+/// A live session.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// Who it is.
+    pub session: Arc<Session>,
+    pub(crate) opened: bool,
+    descriptor: Descriptor,
+    first_seen: Timestamp,
+    last_seen: Timestamp,
+    away_since: Option<Timestamp>,
+    ended: bool,
+    over: Option<(CloseReason, Timestamp)>,
+    servers: BTreeMap<(StreamKey, SourceName), ServerWord>,
+    legs: BTreeMap<Protocol, LiveLeg>,
+    publisher_rtt: Option<Duration>,
+}
+
+impl Live {
+    pub(crate) fn new(stream: StreamKey, descriptor: Descriptor, at: Timestamp) -> Self {
+        let session = Arc::new(identity(stream, &descriptor, None));
+        Self {
+            session,
+            opened: false,
+            descriptor,
+            first_seen: at,
+            last_seen: at,
+            away_since: None,
+            ended: false,
+            over: None,
+            servers: BTreeMap::new(),
+            legs: BTreeMap::new(),
+            publisher_rtt: None,
+        }
+    }
+
+    pub(crate) fn observe(&mut self, observation: Observation) {
+        let at = observation.at;
+        self.last_seen = self.last_seen.max(at);
+        match observation.fact {
+            Fact::Described(descriptor) => self.describe(*descriptor),
+            Fact::Server(view) => self.hear_server((observation.stream, observation.source), at, *view),
+            Fact::Path(view) => {
+                self.publisher_rtt = view.publisher_rtt.or(self.publisher_rtt);
+                self.legs.entry(view.protocol).or_default().path(at, *view);
+            }
+            Fact::Players(view) => {
+                let protocol = view.protocol.unwrap_or(Protocol::Mixed);
+                self.legs.entry(protocol).or_default().players(at, *view);
+            }
+            Fact::Gone => {
+                if let Some(server) = self.servers.get_mut(&(observation.stream, observation.source)) {
+                    server.leave(at);
+                }
+            }
+        }
+    }
+
+    /// Takes over what the platform tells. The id and, once opened, the trace stay as they are.
+    pub(crate) fn describe(&mut self, descriptor: Descriptor) {
+        self.descriptor.merge(descriptor);
+        let stream = self.session.stream.clone();
+        let opened = self.opened.then_some(self.session.as_ref());
+        let session = identity(stream, &self.descriptor, opened);
+        if *self.session != session {
+            self.session = Arc::new(session);
+        }
+    }
+
+    /// Lets go of what servers said of `stream`, for the session it now belongs to; the legs stay.
+    pub(crate) fn release(&mut self, stream: &StreamKey) -> Vec<((StreamKey, SourceName), ServerWord)> {
+        self.servers.extract_if(.., |(key, _), _| key == stream).collect()
+    }
+
+    pub(crate) fn adopt(&mut self, words: Vec<((StreamKey, SourceName), ServerWord)>) {
+        self.servers.extend(words);
+    }
+
+    /// The same session under the id that the platform told, not opened yet.
+    pub(crate) fn renamed(mut self, id: Name) -> Self {
+        self.opened = false;
+        self.descriptor.session_id = Some(id);
+        self.describe(Descriptor::default());
+        self
+    }
+
+    pub(crate) fn end(&mut self, at: Timestamp) {
+        self.ended = true;
+        self.away_since.get_or_insert(at);
+    }
+
+    fn hear_server(&mut self, whose: (StreamKey, SourceName), at: Timestamp, mut view: ServerView) {
+        if let Some(protocol) = view.ingest_protocol
+            && self.descriptor.stream_type.is_none()
+        {
+            self.describe(Descriptor {
+                stream_type: Some(protocol),
+                ..Descriptor::default()
+            });
+        }
+        if view.publishing == Some(true) {
+            self.away_since = None;
+        }
+        view.clients.truncate(MAX_CLIENTS);
+        self.servers.entry(whose).or_default().hear(at, view);
+    }
+
+    /// When its first byte was seen: the publisher's start where a server tells a plausible one.
+    pub(crate) fn started(&self) -> Timestamp {
+        self.servers
+            .values()
+            .filter_map(ServerWord::started)
+            .min()
+            .map_or(self.first_seen, |at| at.min(self.first_seen))
+    }
+
+    pub(crate) fn connection_id(&self) -> Option<&Name> {
+        self.descriptor.connection_id.as_ref()
+    }
+
+    /// The publisher's round trip, where its connection was found.
+    #[must_use]
+    pub fn publisher_rtt(&self) -> Option<Duration> {
+        self.publisher_rtt
+    }
+
+    /// Whether its identity is settled: told by the platform, or waited for long enough.
+    pub(crate) fn is_settled(&self, now: Timestamp, patience: &Patience) -> bool {
+        self.descriptor.session_id.is_some() || now.since(self.first_seen) >= patience.identity_grace
+    }
+
+    /// Whether there is a class at all: a publisher sends, or players speak.
+    pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
+        self.publisher_state(now) == Some(true) || self.legs.values().any(|leg| leg.players_heard(now).is_some())
+    }
+
+    /// Why it is over and since when, as noted at the last beat.
+    pub(crate) const fn over(&self) -> Option<(CloseReason, Timestamp)> {
+        self.over
+    }
+
+    /// Looks whether it is over. A publisher that returns before the cut takes the end back; an order to end stays.
+    pub(crate) fn note_over(&mut self, now: Timestamp, patience: &Patience) {
+        self.over = self.judge_over(now, patience);
+    }
+
+    fn judge_over(&mut self, now: Timestamp, patience: &Patience) -> Option<(CloseReason, Timestamp)> {
+        if self.ended {
+            return Some((CloseReason::Ended, self.away_since.unwrap_or(now)));
+        }
+        if now.since(self.last_seen) > patience.idle_timeout {
+            return Some((CloseReason::IdleTimeout, self.last_seen));
+        }
+        if self.publisher_state(now)? {
+            self.away_since = None;
+            return None;
+        }
+        let newest = self.servers.values().map(ServerWord::at).max().unwrap_or(now);
+        let away_since = *self.away_since.get_or_insert(newest);
+        let away = now.since(away_since);
+        if self.viewers(now).values().any(|count| *count > 0) {
+            (away >= patience.publisher_grace).then_some((CloseReason::PublisherLost, away_since))
+        } else {
+            (away >= patience.linger).then_some((CloseReason::Ended, away_since))
+        }
+    }
+
+    /// Whether a publisher is there: `Some(true)` as soon as one server says so, `Some(false)` when all that speak deny it, `None`
+    /// when nobody speaks for the present.
+    #[must_use]
+    pub fn publisher_state(&self, now: Timestamp) -> Option<bool> {
+        let mut denied = None;
+        for server in self.servers.values() {
+            match server.present(now).map(|view| view.publishing) {
+                Some(Some(true)) => return Some(true),
+                Some(Some(false)) => denied = Some(false),
+                None if server.is_gone() => denied = Some(false),
+                Some(None) | None => {}
+            }
+        }
+        denied
+    }
+
+    /// Since when the publisher is away.
+    #[must_use]
+    pub fn away_since(&self) -> Option<Timestamp> {
+        self.away_since
+    }
+
+    /// Viewers by protocol, as the servers count them.
+    #[must_use]
+    pub fn viewers(&self, now: Timestamp) -> BTreeMap<Protocol, u32> {
+        let mut viewers = BTreeMap::new();
+        for view in self.servers.values().filter_map(|server| server.present(now)) {
+            for (protocol, count) in view.viewers.iter().flatten() {
+                *viewers.entry(*protocol).or_insert(0_u32) += count;
+            }
+        }
+        viewers
+    }
+
+    /// The legs to the viewers.
+    pub fn legs(&self) -> impl Iterator<Item = (Protocol, &LiveLeg)> {
+        self.legs.iter().map(|(protocol, leg)| (*protocol, leg))
+    }
+
+    /// The connections its servers list, with the source that lists them.
+    pub fn clients(&self) -> impl Iterator<Item = (&SourceName, &[Client])> {
+        self.servers
+            .iter()
+            .map(|((_, source), server)| (source, server.clients()))
+    }
+
+    /// Media bytes a second that each viewer of it should get: what the publisher sends.
+    #[must_use]
+    pub fn media_rate(&self, now: Timestamp) -> Option<f64> {
+        self.servers
+            .values()
+            .find_map(|server| server.ingest_bitrate(now))
+            .map(|bits| bits / 8.0)
+    }
+
+    /// Its frames per second and what the encoder declares.
+    #[must_use]
+    pub fn frame_rates(&self, now: Timestamp) -> (Option<f64>, Option<f64>) {
+        let fps = self.servers.values().find_map(|server| server.ingest_fps(now));
+        (
+            fps,
+            self.servers
+                .values()
+                .find_map(|server| server.present(now)?.declared_fps),
+        )
+    }
+
+    /// Cuts the window.
+    pub(crate) fn cut(&mut self, window: Window) -> Sample {
+        let now = window.end;
+        let viewers = self.viewers(now);
+        let mut legs = BTreeMap::new();
+        for (protocol, live) in &mut self.legs {
+            let mut leg = live.cut(Leg::Egress(*protocol));
+            leg.viewers = live.players_heard(now).map(|count| Measured {
+                value: count,
+                source: Provenance::Player,
+            });
+            legs.insert(*protocol, leg);
+        }
+        for (protocol, count) in &viewers {
+            let leg = legs
+                .entry(*protocol)
+                .or_insert_with(|| LegSample::empty(Leg::Egress(*protocol)));
+            leg.viewers = Some(Measured {
+                value: *count,
+                source: Provenance::Server,
+            });
+        }
+        let ingest = self.cut_servers(now, &mut legs);
+        let (_, declared_fps) = self.frame_rates(now);
+        Sample {
+            session: Arc::clone(&self.session),
+            window,
+            declared_fps,
+            publishing: self.publisher_state(now),
+            partial: self
+                .servers
+                .values()
+                .filter_map(|server| server.present(now))
+                .any(|view| view.partial),
+            interactions: self.descriptor.interactions,
+            legs: ingest.into_iter().chain(legs.into_values()).collect(),
+        }
+    }
+
+    /// The ingest leg; what the servers count of egress goes to `legs`.
+    fn cut_servers(&mut self, now: Timestamp, legs: &mut BTreeMap<Protocol, LegSample>) -> Option<LegSample> {
+        let by_server = |value| {
+            Some(Measured {
+                value,
+                source: Provenance::Server,
+            })
+        };
+        let mut ingest: Option<LegSample> = None;
+        for server in self.servers.values_mut() {
+            let (bytes_in, frames_in, bytes_out) = server.take_deltas();
+            if bytes_in.is_some() || frames_in.is_some() {
+                let leg = ingest.get_or_insert_with(|| LegSample::empty(Leg::Ingest));
+                leg.bytes = leg.bytes.or(bytes_in);
+                leg.frames = leg.frames.or(frames_in);
+                leg.bitrate = leg.bitrate.or(server.ingest_bitrate(now).and_then(by_server));
+                leg.fps = leg.fps.or(server.ingest_fps(now).and_then(by_server));
+            }
+            if let (Some(protocol), Some(bytes)) = (server.egress_protocol(), bytes_out) {
+                let leg = legs
+                    .entry(protocol)
+                    .or_insert_with(|| LegSample::empty(Leg::Egress(protocol)));
+                leg.bytes = leg.bytes.or(Some(bytes));
+                leg.bitrate = leg.bitrate.or(server.egress_bitrate(now).and_then(by_server));
+            }
+        }
+        ingest
+    }
+}
+
+/// Most connections of one stream kept for the kernel's join: above it the join would cost more than it tells.
+pub const MAX_CLIENTS: usize = 20_000;
+
+/// The one place where a session's identity is built: the platform's id where told, else the stream's key. What was opened keeps its
+/// id and its trace.
+fn identity(stream: StreamKey, descriptor: &Descriptor, opened: Option<&Session>) -> Session {
+    let told = opened.map(|session| &session.id).or(descriptor.session_id.as_ref());
+    Session {
+        id: told.unwrap_or(stream.name()).clone(),
+        course_id: descriptor.course_id.clone(),
+        teacher_id: descriptor.teacher_id.clone(),
+        scenario: descriptor.scenario.unwrap_or_default(),
+        student_count: descriptor.student_count,
+        trace_parent: opened.map_or(descriptor.trace_parent, |session| session.trace_parent),
+        stream_type: descriptor.stream_type,
+        stream,
+    }
+}
