@@ -20,6 +20,16 @@ pub struct Measured<T> {
     pub source: Provenance,
 }
 
+impl<T> Measured<T> {
+    /// The value made into another, of the same source.
+    pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Measured<U> {
+        Measured {
+            value: of(self.value),
+            source: self.source,
+        }
+    }
+}
+
 /// A ratio kept as its two sums, so that sessions, windows and nodes add up exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Share {

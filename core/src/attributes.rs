@@ -1,0 +1,131 @@
+//! The attributes of a class's spans and events. Decides their keys, units and rounding (the customer's keys; bit/s, 1/s, ms and
+//! ratios); refuses to write what was not measured.
+
+use std::sync::Arc;
+
+use crate::notice::Notice;
+use crate::observation::Provenance;
+use crate::sample::{Measured, Sample};
+use crate::session::{Protocol, Session};
+use crate::span::{Attributes, Value};
+
+/// What every span carries, so that a sampling decision on part of a trace equals the one on the whole.
+#[must_use]
+pub fn of_session(session: &Session) -> Attributes {
+    let text = |name: &crate::session::Name| Value::Text(Arc::from(name.as_str()));
+    let mut out = vec![
+        ("session.id", text(&session.id)),
+        ("education.scenario", Value::Static(session.scenario.as_str())),
+    ];
+    out.extend(session.course_id.as_ref().map(|id| ("course.id", text(id))));
+    out.extend(session.teacher_id.as_ref().map(|id| ("teacher.id", text(id))));
+    out.extend(
+        session
+            .stream_type
+            .map(|protocol| ("stream.type", Value::Static(protocol.as_str()))),
+    );
+    out
+}
+
+/// Where the stream is found on this node: no query, no user, no token.
+#[must_use]
+pub fn stream_url(session: &Session, node: &str) -> Value {
+    let scheme = match session.stream_type {
+        Some(Protocol::Rtmp) => "rtmp",
+        Some(Protocol::Srt) => "srt",
+        Some(Protocol::Rtsp) => "rtsp",
+        _ => "http",
+    };
+    Value::Text(format!("{scheme}://{node}/{}", session.stream).into())
+}
+
+/// The class's figures in one window.
+#[must_use]
+pub fn of_sample(sample: &Sample) -> Attributes {
+    let mut out: Attributes = Vec::with_capacity(10);
+    let mut sources: Vec<(&'static str, Provenance)> = Vec::with_capacity(6);
+    let mut put = |key, name, measured: Option<Measured<Value>>| {
+        if let Some(Measured { value, source }) = measured {
+            out.push((key, value));
+            sources.push((name, source));
+        }
+    };
+    put(
+        "live.bitrate",
+        "bitrate",
+        sample.bitrate().map(|m| m.map(|bits| Value::Int(bits.round() as i64))),
+    );
+    put(
+        "live.fps",
+        "fps",
+        sample.fps().map(|m| m.map(|fps| Value::Float(rounded(fps, 100.0)))),
+    );
+    put(
+        "live.latency",
+        "latency",
+        sample
+            .latency_p95_seconds()
+            .map(|m| m.map(|s| Value::Float(rounded(s * 1e3, 1.0)))),
+    );
+    put(
+        "live.packet_loss",
+        "packet_loss",
+        sample.loss().map(|m| m.map(|loss| ratio(loss.ratio()))),
+    );
+    put(
+        "live.viewer_count",
+        "viewer_count",
+        sample.viewers().map(|m| m.map(|count| Value::Int(i64::from(count)))),
+    );
+    put(
+        "live.stutter_ratio",
+        "stutter_ratio",
+        sample.stutter().map(|m| m.map(|share| ratio(share.ratio()))),
+    );
+    out.extend(sample.coverage().map(|share| ("live.coverage", ratio(share))));
+    out.extend(source_of(&sources).map(|source| ("live.source", source)));
+    if sample.partial {
+        out.push(("live.partial", Value::Bool(true)));
+    }
+    out
+}
+
+/// The numbers and words behind a notice.
+#[must_use]
+pub fn of_notice(notice: &Notice) -> Attributes {
+    vec![
+        ("live.alert", Value::Static(notice.alert.as_str())),
+        ("live.severity", Value::Static(notice.alert.severity())),
+        ("live.cause", Value::Static(notice.cause.as_str())),
+        ("live.evidence", Value::Text(notice.evidence.to_string().into())),
+        ("live.evidence.value", Value::Float(rounded(notice.evidence.value, 1e6))),
+        (
+            "live.evidence.threshold",
+            Value::Float(rounded(notice.evidence.threshold, 1e6)),
+        ),
+        ("live.evidence.size", Value::Float(rounded(notice.evidence.size, 10.0))),
+    ]
+}
+
+/// A ratio to six digits.
+pub(crate) fn ratio(value: f64) -> Value {
+    Value::Float(rounded(value, 1e6))
+}
+
+/// `value` to `parts` parts of one: what is beyond the measurement's truth only costs bytes.
+pub(crate) fn rounded(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
+
+/// One word when all values come from one source, else `value:source` pairs.
+fn source_of(sources: &[(&'static str, Provenance)]) -> Option<Value> {
+    let first = sources.first()?.1;
+    if sources.iter().all(|(_, source)| *source == first) {
+        return Some(Value::Static(first.as_str()));
+    }
+    let pairs: Vec<String> = sources
+        .iter()
+        .map(|(name, source)| format!("{name}:{}", source.as_str()))
+        .collect();
+    Some(Value::Text(pairs.join(" ").into()))
+}

@@ -1,0 +1,180 @@
+//! One minute of a class as a span in the making. Decides how its samples fold into the span's figures (extremes and means, ratios by
+//! their sums); refuses samples of another minute.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::attributes::{of_sample, of_session, ratio, rounded};
+use crate::sample::{Sample, Share};
+use crate::session::Session;
+use crate::span::{Event, Parent, Span, SpanName, SpanRef, Value};
+use crate::time::{Timestamp, Window};
+
+/// Length of a segment: twelve samples, inside every limit of span events.
+pub const SEGMENT: Duration = Duration::from_mins(1);
+
+/// The event that carries one sample.
+pub const SAMPLE_EVENT: &str = "live.qos.sample";
+
+/// A segment that still takes samples.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    minute: Timestamp,
+    start: Timestamp,
+    end: Timestamp,
+    events: Vec<Event>,
+    bitrate: Spread,
+    fps: Spread,
+    latency_millis: Spread,
+    viewers: Spread,
+    loss: Share,
+    stutter: Share,
+}
+
+/// Smallest, largest and mean of a value over the samples that had it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spread {
+    min: f64,
+    max: f64,
+    sum: f64,
+    count: u32,
+}
+
+impl Segment {
+    /// The minute that a window falls into.
+    #[must_use]
+    pub fn minute_of(window: Window) -> Timestamp {
+        (window.end - Duration::from_nanos(1)).floor(SEGMENT)
+    }
+
+    /// An empty segment that begins with `window`.
+    #[must_use]
+    pub fn new(window: Window) -> Self {
+        Self {
+            minute: Self::minute_of(window),
+            start: window.start,
+            end: window.start,
+            events: Vec::new(),
+            bitrate: Spread::default(),
+            fps: Spread::default(),
+            latency_millis: Spread::default(),
+            viewers: Spread::default(),
+            loss: Share::default(),
+            stutter: Share::default(),
+        }
+    }
+
+    /// The minute it is of.
+    #[must_use]
+    pub const fn minute(&self) -> Timestamp {
+        self.minute
+    }
+
+    /// Whether the minute is full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.end >= self.minute + SEGMENT
+    }
+
+    /// Which span it will be.
+    #[must_use]
+    pub const fn this(&self) -> SpanRef {
+        SpanRef {
+            name: SpanName::TeachingConduct,
+            ordinal: self.start.nanos(),
+        }
+    }
+
+    /// Takes a sample of its minute and gives the event that carries it.
+    pub fn add(&mut self, sample: &Sample) -> Event {
+        let event = Event {
+            name: SAMPLE_EVENT,
+            at: sample.window.end,
+            attributes: of_sample(sample),
+        };
+        self.events.push(event.clone());
+        self.end = sample.window.end;
+        self.bitrate.add(sample.bitrate().map(|bitrate| bitrate.value));
+        self.fps.add(sample.fps().map(|fps| fps.value));
+        self.latency_millis
+            .add(sample.latency_p95_seconds().map(|latency| latency.value * 1e3));
+        self.viewers
+            .add(sample.viewers().map(|viewers| f64::from(viewers.value)));
+        for (sum, more) in [(&mut self.loss, sample.loss()), (&mut self.stutter, sample.stutter())] {
+            if let Some(more) = more {
+                sum.part += more.value.part;
+                sum.whole += more.value.whole;
+            }
+        }
+        event
+    }
+
+    /// The finished span, under `parent`; `last` when the class ends with it.
+    #[must_use]
+    pub fn finish(self, session: &Arc<Session>, parent: Parent, last: bool) -> Span {
+        let mut attributes = of_session(session);
+        attributes.push((
+            "live.segment.index",
+            Value::Int((self.minute.nanos() / SEGMENT.as_nanos() as u64).cast_signed()),
+        ));
+        attributes.push(("live.segment.final", Value::Bool(last)));
+        self.bitrate.put(
+            ["live.bitrate", "live.bitrate.min", "live.bitrate.max"],
+            1.0,
+            &mut attributes,
+        );
+        self.fps
+            .put(["live.fps", "live.fps.min", "live.fps.max"], 100.0, &mut attributes);
+        self.latency_millis.put(
+            ["live.latency", "live.latency.min", "live.latency.max"],
+            1.0,
+            &mut attributes,
+        );
+        self.viewers.put(
+            ["live.viewer_count", "live.viewer_count.min", "live.viewer_count.max"],
+            1.0,
+            &mut attributes,
+        );
+        if self.loss.whole > 0.0 {
+            attributes.push(("live.packet_loss", ratio(self.loss.ratio())));
+        }
+        if self.stutter.whole > 0.0 {
+            attributes.push(("live.stutter_ratio", ratio(self.stutter.ratio())));
+            attributes.push(("live.stutter.seconds", Value::Float(rounded(self.stutter.part, 1e3))));
+            attributes.push(("live.watch.seconds", Value::Float(rounded(self.stutter.whole, 1e3))));
+        }
+        Span {
+            session: Arc::clone(session),
+            this: self.this(),
+            parent,
+            start: self.start,
+            end: self.end,
+            error: None,
+            attributes,
+            events: self.events,
+        }
+    }
+}
+
+impl Spread {
+    fn add(&mut self, value: Option<f64>) {
+        let Some(value) = value else {
+            return;
+        };
+        self.min = if self.count == 0 { value } else { self.min.min(value) };
+        self.max = if self.count == 0 { value } else { self.max.max(value) };
+        self.sum += value;
+        self.count += 1;
+    }
+
+    /// Mean, smallest and largest under their keys, where there was any value.
+    fn put(&self, keys: [&'static str; 3], parts: f64, out: &mut Vec<(&'static str, Value)>) {
+        if self.count > 0 {
+            let values = [self.sum / f64::from(self.count), self.min, self.max];
+            out.extend(
+                keys.into_iter()
+                    .zip(values.map(|value| Value::Float(rounded(value, parts)))),
+            );
+        }
+    }
+}

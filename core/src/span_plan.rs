@@ -1,0 +1,262 @@
+//! The trace of a class as it happens. Decides which spans there are, when each is exported and what hangs under what; refuses to
+//! hold a class back: the root leaves when the class opens, every minute when it is full, the whole at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::attributes::{of_notice, of_session, ratio, stream_url};
+use crate::notice::{Notice, NoticeState, Subject};
+use crate::sample::{Batch, Closed, Opened, Sample};
+use crate::segment::Segment;
+use crate::session::{Name, Session};
+use crate::span::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
+use crate::time::Timestamp;
+
+/// The traces in the making, one a live session.
+#[derive(Clone, Debug)]
+pub struct SpanPlan {
+    node: Arc<str>,
+    traces: BTreeMap<Name, Trace>,
+}
+
+#[derive(Clone, Debug)]
+struct Trace {
+    session: Arc<Session>,
+    opened_at: Timestamp,
+    connection_id: Option<Name>,
+    up: bool,
+    segment: Option<Segment>,
+    most_viewers: Option<u32>,
+    interactions: Option<u64>,
+}
+
+impl SpanPlan {
+    /// A plan for the node of this name.
+    #[must_use]
+    pub fn new(node: &str) -> Self {
+        Self {
+            node: node.into(),
+            traces: BTreeMap::new(),
+        }
+    }
+
+    /// What the traces gain by a batch and its notices, judged at `now`. `publisher_rtt_millis` tells the round trip to a session's
+    /// publisher, where known.
+    pub fn take(
+        &mut self,
+        now: Timestamp,
+        batch: &Batch,
+        notices: &[Notice],
+        publisher_rtt_millis: impl Fn(&Session) -> Option<f64>,
+    ) -> Vec<SpanCommand> {
+        let mut out = Vec::new();
+        for opened in &batch.opened {
+            self.open(now, opened, &mut out);
+        }
+        for sample in &batch.samples {
+            if let Some(trace) = self.traces.get_mut(&sample.session.id) {
+                trace.sample(sample, &self.node, &publisher_rtt_millis, &mut out);
+            }
+        }
+        for notice in notices {
+            if let Subject::Session(session) = &notice.subject {
+                incident(session, notice, self.traces.get(&session.id), &mut out);
+            }
+        }
+        for closed in &batch.closed {
+            if let Some(trace) = self.traces.remove(&closed.session.id) {
+                trace.close(closed, &mut out);
+            }
+        }
+        out
+    }
+
+    /// Ends the open segments as they are, because the daemon stops; the classes go on.
+    pub fn stop(&mut self) -> Vec<SpanCommand> {
+        let mut out = Vec::new();
+        for trace in self.traces.values_mut() {
+            trace.end_segment(false, &mut out);
+        }
+        out
+    }
+
+    fn open(&mut self, now: Timestamp, opened: &Opened, out: &mut Vec<SpanCommand>) {
+        let trace = Trace {
+            session: Arc::clone(&opened.session),
+            opened_at: opened.at,
+            connection_id: opened.connection_id.clone(),
+            up: false,
+            segment: None,
+            most_viewers: None,
+            interactions: None,
+        };
+        let mut root = trace.span(
+            SpanName::TeachingStart,
+            Parent::Platform,
+            (opened.at, now.max(opened.at)),
+        );
+        let count = opened.session.student_count;
+        root.attributes
+            .extend(count.map(|count| ("student.count", Value::Int(i64::from(count)))));
+        out.push(SpanCommand::Export(Box::new(root)));
+        self.traces.insert(opened.session.id.clone(), trace);
+    }
+}
+
+impl Trace {
+    /// A span of the class; the one of a name that began with the class has the class's start as its ordinal.
+    fn span(&self, name: SpanName, parent: Parent, (start, end): (Timestamp, Timestamp)) -> Span {
+        Span {
+            session: Arc::clone(&self.session),
+            this: self.at_start(name),
+            parent,
+            start,
+            end: end.max(start),
+            error: None,
+            attributes: of_session(&self.session),
+            events: Vec::new(),
+        }
+    }
+
+    const fn at_start(&self, name: SpanName) -> SpanRef {
+        SpanRef {
+            name,
+            ordinal: self.opened_at.nanos(),
+        }
+    }
+
+    const fn under(&self, name: SpanName) -> Parent {
+        Parent::Span(self.at_start(name))
+    }
+
+    fn sample(
+        &mut self,
+        sample: &Sample,
+        node: &str,
+        publisher_rtt_millis: impl Fn(&Session) -> Option<f64>,
+        out: &mut Vec<SpanCommand>,
+    ) {
+        self.session = Arc::clone(&sample.session);
+        if !self.up
+            && sample
+                .ingest()
+                .is_some_and(|leg| leg.bytes.is_some_and(|bytes| bytes > 0))
+        {
+            self.up = true;
+            self.come_up(sample.window.end, node, publisher_rtt_millis(&sample.session), out);
+        }
+        self.most_viewers = self.most_viewers.max(sample.viewers().map(|viewers| viewers.value));
+        self.interactions = sample.interactions.or(self.interactions);
+        if self
+            .segment
+            .as_ref()
+            .is_some_and(|segment| segment.minute() != Segment::minute_of(sample.window))
+        {
+            self.end_segment(false, out);
+        }
+        let segment = self.segment.get_or_insert_with(|| Segment::new(sample.window));
+        let (span, mut event) = (segment.this(), segment.add(sample));
+        event
+            .attributes
+            .insert(0, ("session.id", Value::Text(Arc::from(self.session.id.as_str()))));
+        let session = Arc::clone(&self.session);
+        out.push(SpanCommand::Emit(Box::new(LogEvent { session, span, event })));
+        if segment.is_full() {
+            self.end_segment(false, out);
+        }
+    }
+
+    fn come_up(&self, at: Timestamp, node: &str, rtt_millis: Option<f64>, out: &mut Vec<SpanCommand>) {
+        let began = (self.opened_at, at);
+        let connection = self
+            .connection_id
+            .as_ref()
+            .map(|id| ("connection.id", Value::Text(Arc::from(id.as_str()))));
+        let mut establish = self.span(SpanName::StreamEstablish, self.under(SpanName::TeachingStart), began);
+        establish.attributes.extend(connection.clone());
+        establish
+            .attributes
+            .push(("stream.url", stream_url(&self.session, node)));
+        let complete = self.under(SpanName::TeachingComplete);
+        let mut connect = self.span(
+            SpanName::ConnectionEstablish,
+            complete,
+            (self.opened_at, self.opened_at),
+        );
+        connect.attributes.extend(connection);
+        connect
+            .attributes
+            .extend(rtt_millis.map(|millis| ("connection.latency", Value::Float(millis))));
+        let start = self.span(SpanName::StreamStart, complete, began);
+        out.extend([establish, connect, start].map(|span| SpanCommand::Export(Box::new(span))));
+    }
+
+    fn end_segment(&mut self, last: bool, out: &mut Vec<SpanCommand>) {
+        if let Some(segment) = self.segment.take() {
+            let span = segment.finish(&self.session, self.under(SpanName::TeachingStart), last);
+            out.push(SpanCommand::Export(Box::new(span)));
+        }
+    }
+
+    fn close(mut self, closed: &Closed, out: &mut Vec<SpanCommand>) {
+        self.end_segment(true, out);
+        let whole = (self.opened_at, closed.at);
+        let complete = self.under(SpanName::TeachingComplete);
+        if let Some(count) = self.interactions {
+            let mut interaction = self.span(SpanName::Interaction, complete, whole);
+            interaction.attributes.push((
+                "interaction.count",
+                Value::Int(i64::try_from(count).unwrap_or(i64::MAX)),
+            ));
+            out.push(SpanCommand::Export(Box::new(interaction)));
+        }
+        let duration = ratio(closed.at.since(self.opened_at).as_secs_f64());
+        let viewers = self
+            .most_viewers
+            .map(|count| ("total.viewers", Value::Int(i64::from(count))));
+        let mut end = self.span(SpanName::StreamEnd, complete, (closed.at, closed.at));
+        end.attributes.push(("session.duration", duration.clone()));
+        end.attributes.extend(viewers.clone());
+        let mut all = self.span(SpanName::TeachingComplete, self.under(SpanName::TeachingStart), whole);
+        all.attributes.push(("session.duration", duration));
+        all.attributes.extend(viewers);
+        all.attributes
+            .push(("live.end.reason", Value::Static(closed.reason.as_str())));
+        out.extend([end, all].map(|span| SpanCommand::Export(Box::new(span))));
+    }
+}
+
+/// An incident's event when it begins and when it ends; its span, with real start and end, when it is over.
+fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&Trace>, out: &mut Vec<SpanCommand>) {
+    // Several alerts may begin at one instant: the alert's number keeps their spans apart (an onset is never that exact).
+    let this = SpanRef {
+        name: SpanName::QosIncident,
+        ordinal: notice.started_at.nanos() + notice.alert as u64,
+    };
+    let (name, at) = match notice.state {
+        NoticeState::Firing => ("live.qos.incident.start", notice.started_at),
+        NoticeState::Resolved => ("live.qos.incident.end", notice.at),
+    };
+    let mut attributes = vec![("session.id", Value::Text(Arc::from(session.id.as_str())))];
+    attributes.extend(of_notice(notice));
+    let event = Event { name, at, attributes };
+    out.push(SpanCommand::Emit(Box::new(LogEvent {
+        session: Arc::clone(session),
+        span: this,
+        event,
+    })));
+    if notice.state == NoticeState::Resolved {
+        let mut attributes = of_session(session);
+        attributes.extend(of_notice(notice));
+        out.push(SpanCommand::Export(Box::new(Span {
+            session: Arc::clone(session),
+            this,
+            parent: trace.map_or(Parent::Platform, |trace| trace.under(SpanName::TeachingStart)),
+            start: notice.started_at,
+            end: notice.at.max(notice.started_at),
+            error: Some(notice.summary().into()),
+            attributes,
+            events: Vec::new(),
+        })));
+    }
+}
