@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::descriptor::Descriptor;
 use crate::leg::LiveLeg;
-use crate::observation::{Client, Fact, Observation, Provenance, ServerView, SourceName};
+use crate::observation::{Fact, Observation, Provenance, ServerView, SourceName};
 use crate::registry::Patience;
 use crate::sample::{CloseReason, LegSample, Measured, Sample};
 use crate::server::ServerWord;
@@ -219,11 +219,9 @@ impl Live {
         self.legs.iter().map(|(protocol, leg)| (*protocol, leg))
     }
 
-    /// The connections its servers list, with the source that lists them.
-    pub fn clients(&self) -> impl Iterator<Item = (&SourceName, &[Client])> {
-        self.servers
-            .iter()
-            .map(|((_, source), server)| (source, server.clients()))
+    /// What each server says of each of its streams.
+    pub fn servers(&self) -> impl Iterator<Item = (&StreamKey, &SourceName, &ServerWord)> {
+        self.servers.iter().map(|((stream, source), server)| (stream, source, server))
     }
 
     /// Media bytes a second that each viewer of it should get: what the publisher sends.

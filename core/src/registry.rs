@@ -179,6 +179,12 @@ impl Registry {
         self.sessions.values().filter(|live| live.opened)
     }
 
+    /// The live session of this id.
+    #[must_use]
+    pub fn session(&self, id: &Name) -> Option<&Live> {
+        self.sessions.get(id)
+    }
+
     /// What the bounds cost.
     #[must_use]
     pub const fn refused(&self) -> Refused {

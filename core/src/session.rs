@@ -134,6 +134,12 @@ impl StreamKey {
         self.0.as_str()
     }
 
+    /// The key of what is known by its session alone, as players' reports are.
+    #[must_use]
+    pub const fn of_session(id: Name) -> Self {
+        Self(id)
+    }
+
     /// The stream's own name, without vhost and application.
     #[must_use]
     pub fn last_part(&self) -> Option<Self> {
