@@ -58,8 +58,10 @@ impl LiveLeg {
     pub fn path(&mut self, at: Timestamp, view: PathView) {
         let fold = &mut self.path;
         fold.hear(at, view.viewers);
-        fold.totals.expected += view.segments_sent;
-        fold.totals.lost += view.segments_lost;
+        if let (Some(sent), Some(lost)) = (view.segments_sent, view.segments_lost) {
+            fold.totals.expected += sent;
+            fold.totals.lost += lost.min(sent);
+        }
         fold.look(at, view.latencies);
     }
 
@@ -240,8 +242,8 @@ mod tests {
             protocol: Protocol::Rtmp,
             viewers: 1,
             latencies,
-            segments_sent: 50,
-            segments_lost: 1,
+            segments_sent: Some(50),
+            segments_lost: Some(1),
             backlog_bytes: 0,
             publisher_rtt: None,
         }

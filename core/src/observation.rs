@@ -133,10 +133,10 @@ pub struct PathView {
     pub viewers: u32,
     /// Delivery latency of each in milliseconds: unsent backlog over media rate, plus half the round trip.
     pub latencies: Latencies,
-    /// Data segments sent in this beat.
-    pub segments_sent: u64,
+    /// Data segments sent in this beat; `None` where no connection told.
+    pub segments_sent: Option<u64>,
     /// Of them retransmitted and not proven needless.
-    pub segments_lost: u64,
+    pub segments_lost: Option<u64>,
     /// Bytes waiting in the node's kernel.
     pub backlog_bytes: u64,
     /// The publisher's round trip, where its connection was found.

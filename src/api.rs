@@ -1,0 +1,118 @@
+//! The HTTP interface: page, metrics, API and hooks. Decides routes and answers; everything is read from a snapshot or handed to the
+//! heart by a bounded queue, so that no reader delays a beat.
+
+pub mod error;
+pub mod metrics;
+pub mod sessions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use liveqos_core::time::{BEAT, Timestamp};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use self::error::ApiError;
+use crate::beacon::Beacons;
+use crate::beat::Order;
+use crate::clock;
+use crate::intake::hooks::HookIntake;
+use crate::intake::status::SourceTable;
+use crate::meters::Meters;
+use crate::sinks::history::History;
+use crate::snapshot::{Snapshot, notice_json};
+
+/// Largest body of any request.
+pub const MAX_BODY: usize = 64 * 1024;
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct Shared {
+    /// The present.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// The recent past.
+    pub history: Arc<History>,
+    /// The sources.
+    pub sources: Arc<ArcSwap<SourceTable>>,
+    /// Hooks of media servers.
+    pub hooks: Arc<ArcSwap<HookIntake>>,
+    /// Reports of players.
+    pub beacons: Arc<Beacons>,
+    /// The way to the heart.
+    pub orders: mpsc::Sender<Order>,
+    /// All metrics.
+    pub registry: prometheus::Registry,
+    /// The daemon's own counters.
+    pub meters: Meters,
+    /// When the heart last beat.
+    pub last_beat: Arc<ArcSwap<Timestamp>>,
+    /// The node's name.
+    pub node: String,
+}
+
+/// All routes.
+#[must_use]
+pub fn router(shared: Shared) -> Router {
+    Router::new()
+        .route("/", get(|| async { Html(PAGE) }))
+        .route("/metrics", get(metrics::page))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/sessions", get(sessions::list))
+        .route("/api/v1/sessions/{id}", get(sessions::one).put(sessions::register).delete(sessions::end))
+        .route("/api/v1/sessions/{id}/samples", get(sessions::samples))
+        .route("/api/v1/alerts", get(alerts))
+        .route("/api/v1/sources", get(sources))
+        .route("/v1/hooks/{server}", post(hook).get(hook))
+        .route("/v1/beacon", post(crate::beacon::take))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .with_state(shared)
+}
+
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// Ready while the heart beats.
+async fn readyz(State(shared): State<Shared>) -> Response {
+    let silent = clock::now().since(**shared.last_beat.load());
+    if silent < BEAT * STILL_BEATS {
+        return "ok\n".into_response();
+    }
+    let message = format!("the last beat was {:.1} s ago", silent.as_secs_f64());
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_beating", message).into_response()
+}
+
+async fn alerts(State(shared): State<Shared>) -> Response {
+    let snapshot = shared.snapshot.load();
+    let alerts: Vec<_> = snapshot.alerts.iter().map(notice_json).collect();
+    Json(json!({ "alerts": alerts })).into_response()
+}
+
+async fn sources(State(shared): State<Shared>) -> Response {
+    Json(json!({ "node": shared.node, "sources": shared.sources.load().snapshot(clock::now()) })).into_response()
+}
+
+/// A media server's hook. A known server is always answered with success: a refused hook may drop a class.
+async fn hook(State(shared): State<Shared>, Path(server): Path<String>, RawQuery(query): RawQuery, body: Bytes) -> Response {
+    let answer = shared.hooks.load().take(&server, query.as_deref().unwrap_or_default(), &body);
+    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    (status, [(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response()
+}
+
+/// Beats that may be missed before the daemon is not ready.
+const STILL_BEATS: u32 = 12;
+/// Longest wait for the heart's answer to an order.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+const PAGE: &str = include_str!("page.html");

@@ -1,0 +1,162 @@
+//! The API of classes: list, look, recent samples, announce, end. Decides what a registration may say; refuses malformed ones with the
+//! field that is wrong.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use liveqos_core::descriptor::Descriptor;
+use liveqos_core::session::{Name, Scenario, StreamKey};
+use liveqos_core::trace_parent::TraceParent;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::error::ApiError;
+use super::{ANSWER_TIMEOUT, Shared};
+use crate::beat::Order;
+use crate::snapshot::{sample_json, notice_json};
+
+/// What the platform may say of a class; every field may be missing.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Registration {
+    course_id: Option<String>,
+    teacher_id: Option<String>,
+    scenario: Option<String>,
+    stream: Option<String>,
+    traceparent: Option<String>,
+    student_count: Option<u32>,
+    interactions: Option<u64>,
+}
+
+/// `GET /api/v1/sessions`
+pub(super) async fn list(State(shared): State<Shared>) -> Response {
+    let snapshot = shared.snapshot.load();
+    let sessions: Vec<Value> = snapshot.sessions.values().map(crate::snapshot::SessionState::to_json).collect();
+    let cut_at = snapshot.cut_at.map(liveqos_core::time::Timestamp::seconds);
+    Json(json!({ "node": shared.node, "cut_at": cut_at, "sessions": sessions })).into_response()
+}
+
+/// `GET /api/v1/sessions/{id}`
+pub(super) async fn one(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    let snapshot = shared.snapshot.load();
+    let Some(state) = snapshot.sessions.get(id.as_str()) else {
+        return unknown(&id).into_response();
+    };
+    let mut out = state.to_json();
+    let own = snapshot.alerts.iter().filter(|notice| notice.subject.key() == id);
+    out["alerts"] = own.map(notice_json).collect();
+    Json(out).into_response()
+}
+
+/// `GET /api/v1/sessions/{id}/samples`
+pub(super) async fn samples(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    match shared.history.of(&id) {
+        Some(samples) => {
+            let samples: Vec<Value> = samples.iter().map(|sample| sample_json(sample)).collect();
+            Json(json!({ "session_id": id, "samples": samples })).into_response()
+        }
+        None => unknown(&id).into_response(),
+    }
+}
+
+/// `PUT /api/v1/sessions/{id}`
+pub(super) async fn register(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
+    let (id, stream, descriptor) = match read(&id, &body) {
+        Ok(read) => read,
+        Err(error) => return error.into_response(),
+    };
+    let (answer, answered) = oneshot::channel();
+    let order = Order::Register(id.clone(), stream, Box::new(descriptor), answer);
+    match obeyed(&shared, order, answered).await {
+        Ok(true) => Json(json!({ "session_id": id, "registered": true })).into_response(),
+        Ok(false) => {
+            let message = "too many classes are announced; announce closer to their start";
+            ApiError::new(StatusCode::TOO_MANY_REQUESTS, "too_many_registrations", message).into_response()
+        }
+        Err(error) => error.into_response(),
+    }
+}
+
+/// `DELETE /api/v1/sessions/{id}`
+pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    let Ok(name) = Name::new(&id) else {
+        return unknown(&id).into_response();
+    };
+    let (answer, answered) = oneshot::channel();
+    match obeyed(&shared, Order::End(name, answer), answered).await {
+        Ok(true) => Json(json!({ "session_id": id, "ended": true })).into_response(),
+        Ok(false) => unknown(&id).into_response(),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn obeyed(shared: &Shared, order: Order, answered: oneshot::Receiver<bool>) -> Result<bool, ApiError> {
+    let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the daemon is busy or stopping; try again");
+    if shared.orders.try_send(order).is_err() {
+        shared.meters.shed("orders", 1);
+        return Err(busy());
+    }
+    match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
+        Ok(Ok(answer)) => Ok(answer),
+        _ => Err(busy()),
+    }
+}
+
+fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), ApiError> {
+    let wrong = |field, message: String| ApiError::new(StatusCode::BAD_REQUEST, "bad_registration", message).on(field);
+    let told: Registration = if body.is_empty() {
+        Registration::default()
+    } else {
+        serde_json::from_slice(body)
+            .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", format!("reading the registration: {error}")))?
+    };
+    let name = |field, text: Option<String>| text.map(|text| Name::new(&text).map_err(|error| wrong(field, error.to_string()))).transpose();
+    let stream = told.stream.map(|text| StreamKey::parse(&text).map_err(|error| wrong("stream", error.to_string()))).transpose()?;
+    let scenario = told.scenario.map(|text| {
+        let known = Scenario::ALL.map(Scenario::as_str).join(", ");
+        Scenario::parse(&text).ok_or_else(|| wrong("scenario", format!("\"{text}\" is none of {known}")))
+    });
+    let trace_parent = told.traceparent.map(|text| TraceParent::parse(&text).map_err(|error| wrong("traceparent", error.to_string())));
+    let id = Name::new(id).map_err(|error| wrong("id", error.to_string()))?;
+    let descriptor = Descriptor {
+        session_id: Some(id.clone()),
+        course_id: name("course_id", told.course_id)?,
+        teacher_id: name("teacher_id", told.teacher_id)?,
+        scenario: scenario.transpose()?,
+        student_count: told.student_count,
+        trace_parent: trace_parent.transpose()?,
+        interactions: told.interactions,
+        ..Descriptor::default()
+    };
+    Ok((id, stream, descriptor))
+}
+
+fn unknown(id: &str) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_session", format!("no class \"{id}\" is live on this node"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registration_is_read_or_refused_by_field() {
+        let body = br#"{"course_id":"c9","stream":"live/a","scenario":"exam","student_count":40}"#;
+        let (id, stream, descriptor) = read("s1", body).expect("a good registration");
+        assert_eq!((id.as_str(), stream.expect("told").as_str()), ("s1", "live/a"));
+        assert_eq!((descriptor.scenario, descriptor.student_count), (Some(Scenario::Exam), Some(40)));
+        for (body, field) in [
+            (r#"{"scenario":"party"}"#, "scenario"),
+            (r#"{"traceparent":"00-0-0-0"}"#, "traceparent"),
+            (r#"{"stream":"  "}"#, "stream"),
+            (r#"{"course_id":"a\nb"}"#, "course_id"),
+        ] {
+            let error = read("s1", body.as_bytes()).expect_err("refused");
+            assert!(format!("{error:?}").contains(field), "{error:?}");
+        }
+        assert!(read("s1", b"{").is_err() && read("s1", br#"{"curse_id":"x"}"#).is_err());
+    }
+}

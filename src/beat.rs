@@ -1,0 +1,174 @@
+//! The heart: one thread that owns the pipe, folds what the intakes bring, and beats every 250 ms. Decides nothing of the rules;
+//! refuses to be stopped by a source, a sink or a reader: it only ever takes from bounded queues and never waits for anyone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use liveqos_core::descriptor::Descriptor;
+use liveqos_core::judge::{NodeLoad, Objectives, Surroundings};
+use liveqos_core::observation::Observation;
+use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::registry::{Patience, Refused};
+use liveqos_core::session::{Name, StreamKey};
+use liveqos_core::time::{BEAT, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::clock;
+use crate::intake::status::{SourceState, SourceTable};
+use crate::meters::Meters;
+use crate::roster::Roster;
+use crate::snapshot::Snapshot;
+
+/// Batches of observations waiting for the heart; beyond it they are shed and counted by who sends.
+pub const MAX_WAITING: usize = 4_096;
+
+/// Orders waiting for the heart.
+pub const MAX_ORDERS: usize = 256;
+
+/// Most batches folded between two looks at the clock.
+const FOLD_AT_ONCE: usize = 64;
+
+/// What the heart is told by the API and by the operator.
+#[derive(Debug)]
+pub enum Order {
+    /// The platform announces a class; answers whether there was room.
+    Register(Name, Option<StreamKey>, Box<Descriptor>, oneshot::Sender<bool>),
+    /// The platform ends a class; answers whether it was known.
+    End(Name, oneshot::Sender<bool>),
+    /// New settings.
+    Set(Objectives, Patience, usize),
+    /// End the open segments and stop.
+    Stop(oneshot::Sender<()>),
+}
+
+/// Everything the heart reads and writes beside its queues.
+pub struct Surround {
+    /// What readers see.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Whose connections the kernel intake looks for.
+    pub roster: Arc<ArcSwap<Roster>>,
+    /// How the sources do.
+    pub sources: Arc<ArcSwap<SourceTable>>,
+    /// How loaded the node is.
+    pub node: Arc<ArcSwap<NodeLoad>>,
+    /// Its own counters.
+    pub meters: Meters,
+    /// When the last beat was.
+    pub last_beat: Arc<ArcSwap<Timestamp>>,
+    /// What intakes folded since the last beat.
+    pub gather: Box<dyn FnMut(Timestamp) -> Vec<Observation> + Send>,
+    /// Where results go.
+    pub deliver: Box<dyn FnMut(&Beat) + Send>,
+    /// Told after every beat, for the watchdog.
+    pub alive: Box<dyn Fn() + Send>,
+}
+
+/// Starts the heart on a thread of its own, so that nothing else that runs can make a beat late.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(
+    pipe: Pipe,
+    around: Surround,
+    observations: mpsc::Receiver<Vec<Observation>>,
+    orders: mpsc::Receiver<Order>,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    std::thread::Builder::new()
+        .name("heart".to_owned())
+        .spawn(move || runtime.block_on(run(pipe, around, observations, orders)))
+}
+
+/// Runs the heart until it is told to stop.
+async fn run(
+    mut pipe: Pipe,
+    mut around: Surround,
+    mut observations: mpsc::Receiver<Vec<Observation>>,
+    mut orders: mpsc::Receiver<Order>,
+) {
+    let mut present = Snapshot::default();
+    let mut waiting = Vec::with_capacity(FOLD_AT_ONCE);
+    let mut next = clock::now().floor(BEAT) + BEAT;
+    loop {
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(Instant::now() + next.since(clock::now())) => {
+                let now = clock::now();
+                around.meters.tick_skew.observe(now.since(next).as_secs_f64());
+                beat(now, &mut pipe, &mut present, &mut around);
+                next = now.floor(BEAT) + BEAT;
+            }
+            order = orders.recv() => match order {
+                Some(Order::Stop(done)) => {
+                    let commands = pipe.stop();
+                    (around.deliver)(&Beat { commands, ..Beat::default() });
+                    // Who asked may have gone.
+                    let _: Result<(), ()> = done.send(());
+                    return;
+                }
+                Some(order) => obey(order, &mut pipe),
+                None => return,
+            },
+            count = observations.recv_many(&mut waiting, FOLD_AT_ONCE) => {
+                if count == 0 {
+                    return;
+                }
+                for observation in waiting.drain(..).flatten() {
+                    pipe.observe(observation);
+                }
+            }
+        }
+    }
+}
+
+fn beat(now: Timestamp, pipe: &mut Pipe, present: &mut Snapshot, around: &mut Surround) {
+    for observation in (around.gather)(now) {
+        pipe.observe(observation);
+    }
+    let beat = pipe.beat(now, &surroundings(now, around));
+    (around.deliver)(&beat);
+    let refused = pipe.registry().refused();
+    count_refused(&around.meters, present.refused, refused);
+    present.refused = refused;
+    if present.take(&beat) {
+        present.fleet = pipe.fleet().clone();
+        around.snapshot.store(Arc::new(present.clone()));
+    }
+    if now.nanos() % ROSTER_EVERY.as_nanos() as u64 <= BEAT.as_nanos() as u64 || !beat.batch.opened.is_empty() {
+        around.roster.store(Arc::new(Roster::of(pipe.registry(), now)));
+    }
+    around.last_beat.store(Arc::new(now));
+    (around.alive)();
+}
+
+fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
+    let sources = around.sources.load().snapshot(now).into_iter().map(|source| {
+        let silent = source.state == SourceState::Down;
+        (source.name, silent.then(|| source.last_success.or(source.since).unwrap_or(now)))
+    });
+    Surroundings { node: **around.node.load(), sources: sources.collect() }
+}
+
+fn obey(order: Order, pipe: &mut Pipe) {
+    let now = clock::now();
+    match order {
+        Order::Register(id, stream, descriptor, answer) => {
+            let _: Result<(), bool> = answer.send(pipe.registry_mut().register(&id, stream, *descriptor, now));
+        }
+        Order::End(id, answer) => {
+            let _: Result<(), bool> = answer.send(pipe.registry_mut().end(&id, now));
+        }
+        Order::Set(objectives, patience, max_sessions) => pipe.set(objectives, patience, max_sessions),
+        Order::Stop(_) => {}
+    }
+}
+
+fn count_refused(meters: &Meters, was: Refused, now: Refused) {
+    meters.shed("max_sessions", now.sessions - was.sessions);
+    meters.shed("max_registrations", now.registrations - was.registrations);
+}
+
+/// How often the roster is made anew.
+const ROSTER_EVERY: Duration = Duration::from_secs(1);

@@ -1,0 +1,156 @@
+//! The ways to the viewers, by the kernel's word: once a beat one dump of sockets, joined to the roster, folded per class. Runs on a
+//! thread of its own, since the kernel is asked in one blocking call; refuses to guess where client lists are not clear.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use liveqos_core::observation::{Fact, Observation, PathView, SourceName};
+use liveqos_core::session::StreamKey;
+use liveqos_core::tcp::TcpReading;
+use liveqos_core::tcp_join::{Candidate, Client, Join, Role, SessionIndex};
+use liveqos_core::tcp_path::{Folds, PathTable};
+use liveqos_core::time::{BEAT, Timestamp};
+
+use super::kernel::sock_diag::Dump;
+use super::poll::Observations;
+use crate::clock;
+use crate::meters::Meters;
+use crate::roster::{Entry, Roster};
+
+/// What the thread needs.
+pub struct Paths {
+    /// Whose connections to look for.
+    pub roster: Arc<ArcSwap<Roster>>,
+    /// The ports on which each source serves viewers over TCP.
+    pub ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
+    /// Where observations go.
+    pub out: Observations,
+    /// The daemon's own counters.
+    pub meters: Meters,
+}
+
+/// One source's sockets.
+#[derive(Default)]
+struct Watch {
+    table: PathTable,
+    folds: Folds,
+    candidates: Vec<Candidate>,
+    untracked: u64,
+}
+
+impl Paths {
+    /// Looks once a beat until `stop` turns true.
+    pub fn run(mut self, stop: &AtomicBool) {
+        let mut dump = None;
+        let mut watches: BTreeMap<SourceName, Watch> = BTreeMap::new();
+        let mut sockets = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            let now = clock::now();
+            let wait = (now.floor(BEAT) + BEAT).since(now);
+            std::thread::sleep(wait + AFTER_BEAT);
+            let roster = self.roster.load_full();
+            if roster.entries.is_empty() {
+                watches.clear();
+                continue;
+            }
+            if let Err(error) = self.look(&mut dump, &roster, &mut watches, &mut sockets) {
+                tracing::warn!("{error}; the viewers' paths are not seen, trying again in {} s", RETRY.as_secs());
+                self.meters.shed("sock_diag", 1);
+                dump = None;
+                std::thread::sleep(RETRY);
+            }
+        }
+    }
+
+    fn look(
+        &mut self,
+        dump: &mut Option<Dump>,
+        roster: &Roster,
+        watches: &mut BTreeMap<SourceName, Watch>,
+        sockets: &mut Vec<TcpReading>,
+    ) -> Result<(), super::kernel::sock_diag::DumpError> {
+        let ports = self.ports.load();
+        let mut asked: Vec<u16> = ports.values().flatten().copied().collect();
+        asked.sort_unstable();
+        asked.dedup();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let open = match dump {
+            Some(open) => open,
+            None => dump.insert(Dump::open()?),
+        };
+        let stats = open.read(&asked, sockets)?;
+        self.meters.shed("sockets", stats.cut_off as u64);
+        let at = clock::now();
+        for (source, ports) in ports.iter() {
+            let entries: Vec<&Entry> = roster.entries.iter().filter(|entry| entry.source == *source).collect();
+            if !entries.is_empty() {
+                let own: Vec<TcpReading> = sockets.iter().filter(|socket| ports.contains(&socket.local.port())).cloned().collect();
+                let watch = watches.entry(source.clone()).or_default();
+                let out = watch.look(at, &own, &entries);
+                self.meters.shed("tracked_sockets", watch.table.untracked_total() - watch.untracked);
+                watch.untracked = watch.table.untracked_total();
+                if !out.is_empty() && self.out.try_send(out).is_err() {
+                    self.meters.shed("observations", 1);
+                }
+            }
+        }
+        watches.retain(|source, _| roster.entries.iter().any(|entry| entry.source == *source));
+        Ok(())
+    }
+}
+
+impl Watch {
+    fn look(&mut self, at: Timestamp, sockets: &[TcpReading], entries: &[&Entry]) -> Vec<Observation> {
+        let rate = |index: SessionIndex| entries.get(index.0 as usize)?.media_rate;
+        self.table.step(at, sockets, rate, &mut self.folds);
+        self.join(sockets, entries);
+        let mut out = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let session = SessionIndex(u32::try_from(index).unwrap_or(u32::MAX));
+            let publisher_rtt = self.table.publisher_rtt(session);
+            if let Some(fold) = self.folds.get(&session) {
+                let view = PathView {
+                    protocol: entry.protocol(),
+                    viewers: fold.viewers,
+                    latencies: fold.latencies().clone(),
+                    segments_sent: fold.segments_sent,
+                    segments_lost: fold.segments_lost,
+                    backlog_bytes: fold.backlog_bytes,
+                    publisher_rtt,
+                };
+                out.push(observation(at, &entry.source, &entry.stream, view));
+            }
+        }
+        out
+    }
+
+    /// Sockets to clients, each beat anew: the roster may have moved on, and an index means nothing in the next one.
+    fn join(&mut self, sockets: &[TcpReading], entries: &[&Entry]) {
+        let mut clients = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let session = SessionIndex(u32::try_from(index).unwrap_or(u32::MAX));
+            clients.extend(entry.clients.iter().map(|client| Client {
+                address: client.address,
+                started: client.started,
+                role: if client.publisher { Role::Publisher } else { Role::Viewer },
+                session,
+            }));
+        }
+        self.table.candidates(sockets, &mut self.candidates);
+        let listed_at = entries.iter().map(|entry| entry.listed_at).max().unwrap_or_default();
+        self.table.assign(&Join::of(&clients, &self.candidates, listed_at).assignments);
+    }
+}
+
+fn observation(at: Timestamp, source: &SourceName, stream: &StreamKey, view: PathView) -> Observation {
+    Observation { source: source.clone(), stream: stream.clone(), at, fact: Fact::Path(Box::new(view)) }
+}
+
+/// After the heart's beat, so that a look is folded before the next one.
+const AFTER_BEAT: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_secs(10);

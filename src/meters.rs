@@ -1,0 +1,85 @@
+//! What the daemon counts of itself. Decides nothing; every bound that bites and every outcome has its counter here, registered under
+//! the catalogue's name and help.
+
+use liveqos_core::catalog::{self, Kind, Metric};
+use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry};
+
+/// The daemon's own instruments.
+#[derive(Clone)]
+pub struct Meters {
+    /// How late each beat was.
+    pub tick_skew: Histogram,
+    /// Work refused or dropped at a bound.
+    pub shed: CounterVec,
+    /// Processor time of the machine.
+    pub node_cpu: GaugeVec,
+    /// Memory of the machine.
+    pub node_memory: GaugeVec,
+    /// Network of the machine.
+    pub node_nic: GaugeVec,
+    /// Processor time of the daemon.
+    pub overhead_cpu: GaugeVec,
+    /// Memory of the daemon.
+    pub overhead_memory: GaugeVec,
+}
+
+impl Meters {
+    /// The instruments, registered with `registry`.
+    ///
+    /// # Errors
+    /// When the registry has one of the names already.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let skew = HistogramVec::new(histogram_opts(row("liveqos_tick_skew_seconds")), &[])?;
+        let shed = row("liveqos_shed_total");
+        let shed = CounterVec::new(Opts::new(shed.name, shed.help), shed.labels)?;
+        let meters = Self {
+            tick_skew: skew.with_label_values::<&str>(&[]),
+            shed,
+            node_cpu: gauge("liveqos_node_cpu_ratio")?,
+            node_memory: gauge("liveqos_node_memory_ratio")?,
+            node_nic: gauge("liveqos_node_nic_ratio")?,
+            overhead_cpu: gauge("liveqos_overhead_cpu_ratio")?,
+            overhead_memory: gauge("liveqos_overhead_memory_bytes")?,
+        };
+        registry.register(Box::new(skew))?;
+        registry.register(Box::new(meters.shed.clone()))?;
+        let node = [&meters.node_cpu, &meters.node_memory, &meters.node_nic];
+        for gauge in node.into_iter().chain([&meters.overhead_cpu, &meters.overhead_memory]) {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        Ok(meters)
+    }
+
+    /// Counts `count` pieces of work refused or dropped at the bound named `reason`.
+    pub fn shed(&self, reason: &str, count: u64) {
+        if count > 0 {
+            self.shed.with_label_values(&[reason]).inc_by(count as f64);
+        }
+    }
+
+    /// Sets a gauge of the node, or takes it away where it cannot be told.
+    pub fn tell(gauge: &GaugeVec, value: Option<f64>) {
+        match value {
+            Some(value) => gauge.with_label_values::<&str>(&[]).set(value),
+            None => gauge.reset(),
+        }
+    }
+}
+
+/// The catalogue's row of this name. Only names of rows are asked for, as the tests of every metric here prove.
+pub(crate) fn row(name: &str) -> &'static Metric {
+    catalog::metric(name).unwrap_or(&catalog::METRICS[0])
+}
+
+fn gauge(name: &str) -> prometheus::Result<GaugeVec> {
+    let row = row(name);
+    GaugeVec::new(Opts::new(row.name, row.help), &[])
+}
+
+fn histogram_opts(row: &Metric) -> HistogramOpts {
+    let opts = HistogramOpts::new(row.name, row.help);
+    match row.kind {
+        Kind::Histogram(bounds) => opts.buckets(bounds.to_vec()),
+        Kind::Counter | Kind::Gauge => opts,
+    }
+}
