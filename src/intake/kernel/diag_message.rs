@@ -286,3 +286,206 @@ const APP_LIMITED: u8 = 0x01;
 /// The highest bit of byte 7: `tcpi_delivery_rate_app_limited`, as compilers for big-endian machines lay bit fields out.
 #[cfg(target_endian = "big")]
 const APP_LIMITED: u8 = 0x80;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const V4: &[u8] = include_bytes!("fixtures/v4.bin");
+    const V6: &[u8] = include_bytes!("fixtures/v6.bin");
+
+    fn read(bytes: &[u8]) -> (Result<Step, ParseError>, Vec<TcpReading>) {
+        let mut out = Vec::new();
+        (parse(bytes, &mut out), out)
+    }
+
+    /// One message of `kind` with `body`.
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let mut bytes = ((NLMSG_HEAD + body.len()) as u32).to_ne_bytes().to_vec();
+        bytes.extend_from_slice(&kind.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 10]);
+        bytes.extend_from_slice(body);
+        bytes.resize(aligned(bytes.len()), 0);
+        bytes
+    }
+
+    /// The first socket of a saved dump as a kernel would tell it whose `tcp_info` has `info` bytes.
+    fn with_info(info: usize) -> Vec<u8> {
+        let head = &V4[NLMSG_HEAD..NLMSG_HEAD + INET_DIAG_MSG];
+        let mut at = NLMSG_HEAD + INET_DIAG_MSG;
+        while V4[at + 2] != INET_DIAG_INFO {
+            at += aligned(usize::from(u16_at(V4, at).unwrap()));
+        }
+        let mut body = head.to_vec();
+        body.extend_from_slice(&((ATTRIBUTE_HEAD + info) as u16).to_ne_bytes());
+        body.extend_from_slice(&u16::from(INET_DIAG_INFO).to_ne_bytes());
+        body.extend_from_slice(&V4[at + ATTRIBUTE_HEAD..at + ATTRIBUTE_HEAD + info]);
+        message(SOCK_DIAG_BY_FAMILY, &body)
+    }
+
+    #[test]
+    fn a_saved_dump_is_read_whole() {
+        let (step, sockets) = read(V4);
+        assert_eq!((step, sockets.len()), (Ok(Step::Done), 2));
+        let [reader, stalled] = sockets.try_into().unwrap();
+        assert_eq!(
+            (reader.local, reader.peer),
+            ("127.0.0.1:19350".parse().unwrap(), "127.0.0.1:56638".parse().unwrap())
+        );
+        assert_eq!(
+            (reader.identity, reader.inode, reader.rtt),
+            (1, 36637, Some(Duration::from_micros(17)))
+        );
+        assert_eq!(
+            (reader.bytes_acked, reader.bytes_received, reader.bytes_sent),
+            (Some(20_000), Some(300), Some(20_000))
+        );
+        assert_eq!(
+            (reader.min_rtt, reader.app_limited),
+            (Some(Duration::from_micros(5)), Some(true))
+        );
+        assert_eq!(
+            (reader.wqueue_bytes, reader.notsent_bytes, reader.send_window_bytes),
+            (0, Some(0), Some(106_496))
+        );
+        assert_eq!(
+            (stalled.wqueue_bytes, stalled.notsent_bytes),
+            (3_916_560, Some(3_850_752))
+        );
+        assert_eq!(
+            stalled.bytes_sent.unwrap() - stalled.bytes_acked.unwrap() + 3_850_752,
+            3_916_560
+        );
+        assert_eq!(
+            (stalled.unacked_segments, stalled.data_segments_sent),
+            (Some(2), Some(5))
+        );
+    }
+
+    #[test]
+    fn mapped_addresses_are_given_as_ipv4() {
+        let (step, sockets) = read(V6);
+        assert_eq!(step, Ok(Step::Done));
+        let peers: Vec<IpAddr> = sockets.iter().map(|socket| socket.peer.ip()).collect();
+        assert_eq!(
+            peers,
+            [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)]
+        );
+        assert!(sockets[1].local.is_ipv4());
+    }
+
+    #[test]
+    fn a_dump_cut_anywhere_is_an_error_or_a_shorter_list() {
+        for dump in [V4, V6] {
+            let (_, whole) = read(dump);
+            for length in 0..dump.len() {
+                let (step, sockets) = read(&dump[..length]);
+                assert!(whole.starts_with(&sockets), "cut at {length}");
+                assert!(sockets.len() < whole.len() || step != Ok(Step::Done), "cut at {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_older_kernel_tells_less() {
+        let told = |info: usize| {
+            let (step, sockets) = read(&with_info(info));
+            assert_eq!(step, Ok(Step::More));
+            sockets[0]
+        };
+        let linux_3_10 = told(104);
+        assert!(linux_3_10.rtt.is_some() && linux_3_10.retransmitted_segments.is_some());
+        assert!(linux_3_10.bytes_acked.is_none() && linux_3_10.app_limited.is_none() && linux_3_10.min_rtt.is_none());
+        let linux_4_9 = told(168);
+        assert!(linux_4_9.delivery_bytes_per_second.is_some() && linux_4_9.app_limited.is_some());
+        assert!(linux_4_9.busy.is_none() && linux_4_9.segment_totals().is_none());
+        let linux_4_19 = told(224);
+        assert!(linux_4_19.segment_totals().is_some() && linux_4_19.send_window_bytes.is_none());
+        let bare = told(0);
+        assert_eq!(
+            bare,
+            TcpReading {
+                inode: bare.inode,
+                ..TcpReading::bare(bare.local, bare.peer, bare.identity)
+            }
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_an_error() {
+        let error = |errno: i32| message(NLMSG_ERROR, &errno.to_ne_bytes());
+        assert_eq!(read(&error(-1)).0, Err(ParseError::Kernel { errno: 1 }));
+        assert_eq!(read(&error(i32::MIN)).0, Err(ParseError::Kernel { errno: i32::MAX }));
+        assert_eq!(
+            read(&message(NLMSG_DONE, &(-22_i32).to_ne_bytes())).0,
+            Err(ParseError::Kernel { errno: 22 })
+        );
+        assert_eq!(read(&message(NLMSG_DONE, &0_i32.to_ne_bytes())).0, Ok(Step::Done));
+        assert_eq!(read(&message(NLMSG_OVERRUN, &[])).0, Err(ParseError::Overrun));
+        assert_eq!(read(&[]).0, Ok(Step::More));
+    }
+
+    /// Runs a filter program as `inet_diag_bc_run` of `net/ipv4/inet_diag.c` does.
+    fn accepts(program: &[u8], port: u16) -> bool {
+        let (mut at, mut left) = (0_usize, program.len() as isize);
+        while left > 0 {
+            let argument = || u16_at(program, at + 6).unwrap();
+            let holds = match program[at] {
+                INET_DIAG_BC_JMP => false,
+                INET_DIAG_BC_S_GE => port >= argument(),
+                INET_DIAG_BC_S_LE => port <= argument(),
+                code => panic!("unknown operation {code}"),
+            };
+            let jump = if holds {
+                usize::from(program[at + 1])
+            } else {
+                usize::from(u16_at(program, at + 2).unwrap())
+            };
+            assert!(jump >= BYTECODE_OP && jump % 4 == 0 && jump as isize <= left + 4);
+            at += jump;
+            left -= jump as isize;
+        }
+        left == 0
+    }
+
+    const PROGRAM: usize = NLMSG_HEAD + 56 + ATTRIBUTE_HEAD;
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _step = read(&bytes);
+        }
+
+        #[test]
+        fn a_damaged_dump_never_panics_and_invents_no_socket(
+            damage in proptest::collection::vec((0..V4.len(), any::<u8>()), 1..8),
+        ) {
+            let mut dump = V4.to_vec();
+            for (at, byte) in damage {
+                dump[at] = byte;
+            }
+            prop_assert!(read(&dump).1.len() <= dump.len() / (NLMSG_HEAD + INET_DIAG_MSG));
+        }
+
+        #[test]
+        fn the_filter_accepts_the_wanted_ports_alone(
+            ports in proptest::collection::vec(any::<u16>(), 1..=MAX_FILTER_PORTS), other in any::<u16>(),
+        ) {
+            let mut request = Vec::new();
+            write_request(Family::V4, &ports, 7, &mut request);
+            prop_assert_eq!(u32_at(&request, 0), Some(request.len() as u32));
+            for port in ports.iter().copied().chain([other, 0, u16::MAX]) {
+                prop_assert_eq!(accepts(&request[PROGRAM..], port), ports.contains(&port));
+            }
+        }
+    }
+
+    #[test]
+    fn too_many_ports_leave_the_filter_out() {
+        let mut request = Vec::new();
+        write_request(Family::V6, &[1; MAX_FILTER_PORTS + 1], 7, &mut request);
+        assert_eq!(request.len(), NLMSG_HEAD + 56);
+    }
+}

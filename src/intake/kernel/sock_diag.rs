@@ -170,3 +170,102 @@ const DATAGRAM_BYTES: usize = 64 * 1024;
 const KERNEL: u32 = 0;
 /// What a kernel without IPv6 answers to the second half of the dump.
 const ENOENT: i32 = 2;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::intake::kernel::diag_message::MAX_FILTER_PORTS;
+
+    fn connections(listener: &TcpListener, count: usize) -> Vec<(TcpStream, TcpStream)> {
+        let address = listener.local_addr().unwrap();
+        (0..count)
+            .map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0))
+            .collect()
+    }
+
+    #[test]
+    fn a_few_hundred_sockets_are_counted_exactly() {
+        let (plain, other) = (
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+            TcpListener::bind("127.0.0.1:0").unwrap(),
+        );
+        let dual = TcpListener::bind("[::]:0").unwrap();
+        let dual_port = dual.local_addr().unwrap().port();
+        let mapped: Vec<TcpStream> = (0..50)
+            .map(|_| TcpStream::connect(("127.0.0.1", dual_port)).unwrap())
+            .collect();
+        let (held, _held_other) = (connections(&plain, 300), connections(&other, 20));
+        let ports = [plain.local_addr().unwrap().port(), dual_port];
+
+        let (mut dump, mut sockets) = (Dump::open().unwrap(), Vec::new());
+        let stats = dump.read(&ports, &mut sockets).unwrap();
+        assert_eq!(
+            stats,
+            DumpStats {
+                sockets: 350,
+                cut: 0,
+                other_ports: 0,
+                datagrams: stats.datagrams
+            }
+        );
+        assert!(stats.datagrams > 4, "350 sockets do not fit into one datagram a family");
+
+        let peers: HashSet<_> = sockets.iter().map(|socket| socket.peer).collect();
+        let wanted = held
+            .iter()
+            .map(|(client, _)| client)
+            .chain(&mapped)
+            .map(|client| client.local_addr().unwrap());
+        assert_eq!(
+            peers,
+            wanted.collect(),
+            "each client is there, IPv4 even where the listener is IPv6"
+        );
+        let before: HashSet<u64> = sockets.iter().map(|socket| socket.identity).collect();
+        assert_eq!(before.len(), 350);
+
+        dump.read(&ports, &mut sockets).unwrap();
+        assert_eq!(
+            before,
+            sockets.iter().map(|socket| socket.identity).collect(),
+            "identities stay from dump to dump"
+        );
+    }
+
+    #[test]
+    fn many_ports_are_filtered_here() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _held = connections(&listener, 3);
+        let mut ports = vec![1; MAX_FILTER_PORTS];
+        ports.push(listener.local_addr().unwrap().port());
+        let (mut dump, mut sockets) = (Dump::open().unwrap(), Vec::new());
+        let stats = dump.read(&ports, &mut sockets).unwrap();
+        assert_eq!(stats.sockets, 3);
+        assert!(
+            stats.other_ports >= 3,
+            "the clients' own ends are sent by the kernel and dropped here"
+        );
+    }
+
+    #[test]
+    fn no_port_finds_nothing_and_a_failed_dump_starts_afresh() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _held = connections(&listener, 2);
+        let (mut dump, mut sockets) = (Dump::open().unwrap(), Vec::new());
+        assert_eq!(dump.read(&[], &mut sockets).unwrap(), DumpStats::default());
+        dump.socket = None;
+        let stats = dump
+            .read(&[listener.local_addr().unwrap().port()], &mut sockets)
+            .unwrap();
+        assert_eq!((stats.sockets, sockets.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_read_without_an_answer_ends() {
+        let failure = connect().unwrap().recv_from(&mut &mut [0_u8; 64][..], 0).unwrap_err();
+        assert_eq!(failure.kind(), io::ErrorKind::WouldBlock);
+    }
+}
