@@ -129,9 +129,9 @@ mod tests {
             viewers,
             ..PathFold::default()
         };
-        latencies
-            .iter()
-            .for_each(|millis| fold.record(Duration::from_millis(*millis)));
+        for millis in latencies {
+            fold.record(Duration::from_millis(*millis));
+        }
         fold.count_segments(segments);
         fold
     }

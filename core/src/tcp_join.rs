@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::tcp::TcpReading;
-use crate::time::{BEAT, Timestamp};
+use crate::time::Timestamp;
 
 /// The caller's number of a live session; the same session as long as any socket is tracked under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,7 +40,7 @@ pub struct Candidate {
     pub address: IpAddr,
     /// Which way most bytes went; `None` while too few did.
     pub role: Option<Role>,
-    /// The dump in which it first appeared; `None` when it may be older than that.
+    /// When it appeared, to half a dump interval; `None` when it may be older than that.
     pub first_seen: Option<Timestamp>,
     /// `TcpReading::identity`.
     pub identity: u64,
@@ -92,15 +92,19 @@ impl Role {
 }
 
 impl Join {
-    /// Joins the server's `clients`, listed at `listed_at`, with the `sockets` on its port.
+    /// Joins the server's `clients`, listed at `listed_at`, with the `sockets` on its port, dumped every `interval`.
     ///
     /// Per address and direction: clients of one session take all sockets. Clients of several sessions take the sockets that
-    /// began when they did, closest first, each client one socket, unless a client of another session fits nearly as well
-    /// ([`CLEARLY_CLOSER`]). What then remains without a known start is joined only when the clients left are of one session
+    /// began when they did, closest first, each client one socket, unless a client of another session is less than
+    /// `interval` + [`SERVER_SLACK`] farther off. What then remains without a known start is joined only when the clients left are of one session
     /// and enough.
     /// The order of both inputs does not matter.
     #[must_use]
-    pub fn of(clients: &[Client], sockets: &[Candidate], listed_at: Timestamp) -> Self {
+    pub fn of(clients: &[Client], sockets: &[Candidate], listed_at: Timestamp, interval: Duration) -> Self {
+        let timing = Timing {
+            newest: listed_at + interval,
+            margin: interval.saturating_add(SERVER_SLACK),
+        };
         let mut join = Self::default();
         let mut clients: Vec<Client> = clients
             .iter()
@@ -125,18 +129,17 @@ impl Join {
             };
             let from = clients.partition_point(|client| (client.address, client.role) < (first.address, role));
             let to = clients.partition_point(|client| (client.address, client.role) <= (first.address, role));
-            join.group(clients.get(from..to).unwrap_or_default(), group, listed_at);
+            join.group(clients.get(from..to).unwrap_or_default(), group, timing);
         }
         join.assignments.sort_unstable();
         join
     }
 
     /// Joins the clients and sockets of one address and direction; both are sorted by start.
-    fn group(&mut self, clients: &[Client], sockets: &[Candidate], listed_at: Timestamp) {
-        let newest = listed_at + BEAT;
+    fn group(&mut self, clients: &[Client], sockets: &[Candidate], timing: Timing) {
         let (known, new): (Vec<Candidate>, Vec<Candidate>) = sockets
             .iter()
-            .partition(|socket| socket.first_seen.is_none_or(|seen| seen <= newest));
+            .partition(|socket| socket.first_seen.is_none_or(|seen| seen <= timing.newest));
         self.too_new += new.len() as u32;
         let Some(first) = clients.first() else {
             self.foreign += known.len() as u32;
@@ -147,7 +150,7 @@ impl Join {
                 .extend(known.iter().map(|socket| assign(socket, first)));
             return;
         }
-        let pairs = match_by_start(clients, &known);
+        let pairs = match_by_start(clients, &known, timing.margin);
         let (mut client_taken, mut socket_taken) = (vec![false; clients.len()], vec![false; known.len()]);
         for &(client, socket) in &pairs {
             (client_taken[client], socket_taken[socket]) = (true, true);
@@ -168,13 +171,12 @@ impl Join {
     }
 }
 
-/// How far apart the server's and the kernel's idea of a connection's start may be: one dump interval (250 ms), the server's
-/// delay from accept to play, and the age of its answer.
+/// How far apart the server's and the kernel's idea of a connection's start may be: half a dump interval, the server's delay
+/// from accept to play, and the age of its answer.
 pub const START_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// How much closer in time a client must be than every client of another session. Below one dump interval the kernel's
-/// start time does not tell two connections apart.
-pub const CLEARLY_CLOSER: Duration = Duration::from_millis(300);
+/// By how much, beyond the dump interval, the server's own start times may be wrong against each other.
+pub const SERVER_SLACK: Duration = Duration::from_millis(50);
 
 /// The most clients and the most sockets one join looks at; what is left out is counted in [`Join::cut`].
 pub const MAX_JOINED: usize = 200_000;
@@ -185,11 +187,20 @@ pub const DIRECTION_FLOOR_BYTES: u64 = 16 * 1024;
 /// How many times more bytes must have gone the main way than the other.
 pub const DIRECTION_FACTOR: u64 = 4;
 
+/// How finely starts are known in one join.
+#[derive(Clone, Copy)]
+struct Timing {
+    /// What appeared later than this cannot be in the list.
+    newest: Timestamp,
+    /// How much closer in time a client must be than every client of another session.
+    margin: Duration,
+}
+
 /// How many clients before and after a socket's start are considered for it. Bounds a crowd behind one address.
 const NEIGHBOURS: usize = 8;
 
 /// Pairs of (client, socket) positions, by start time: closest first, each once, without those another session fits nearly as well.
-fn match_by_start(clients: &[Client], sockets: &[Candidate]) -> Vec<(usize, usize)> {
+fn match_by_start(clients: &[Client], sockets: &[Candidate], margin: Duration) -> Vec<(usize, usize)> {
     let starts: Vec<(Timestamp, usize)> = clients
         .iter()
         .enumerate()
@@ -223,7 +234,7 @@ fn match_by_start(clients: &[Client], sockets: &[Candidate]) -> Vec<(usize, usiz
         let rival = sockets[socket]
             .first_seen
             .and_then(|seen| others.nearest(clients[client].session, seen));
-        if rival.is_none_or(|rival| rival >= near + CLEARLY_CLOSER) {
+        if rival.is_none_or(|rival| rival >= near + margin) {
             matched.push((client, socket));
         }
     }
@@ -352,6 +363,7 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
+    use crate::time::BEAT;
 
     const LISTED: Timestamp = Timestamp::from_secs(1000);
 
@@ -391,7 +403,7 @@ mod tests {
             socket(2, 3, None),
             socket(3, 4, None),
         ];
-        let join = Join::of(&clients, &sockets, LISTED);
+        let join = Join::of(&clients, &sockets, LISTED, BEAT);
         assert_eq!(joined(&join), [(1, 7), (2, 7), (3, 8)]);
         assert_eq!((join.foreign, join.ambiguous), (1, 0));
     }
@@ -408,7 +420,10 @@ mod tests {
             socket(1, 2, Some(20_250)),
             socket(1, 3, Some(20_000)),
         ];
-        assert_eq!(joined(&Join::of(&clients, &sockets, LISTED)), [(1, 1), (2, 2), (3, 2)]);
+        assert_eq!(
+            joined(&Join::of(&clients, &sockets, LISTED, BEAT)),
+            [(1, 1), (2, 2), (3, 2)]
+        );
     }
 
     #[test]
@@ -423,13 +438,14 @@ mod tests {
             socket(1, 2, Some(10_100)),
             socket(1, 3, Some(50_000)),
         ];
-        let join = Join::of(&clients, &sockets, LISTED);
+        let join = Join::of(&clients, &sockets, LISTED, BEAT);
         assert_eq!((joined(&join), join.ambiguous), (vec![(3, 1)], 2));
         let timeless = [client(1, 1, Some(10_000)), client(1, 2, None)];
         let join = Join::of(
             &timeless,
             &[socket(1, 1, Some(10_000)), socket(1, 2, Some(9_000))],
             LISTED,
+            BEAT,
         );
         assert_eq!(
             (joined(&join), join.ambiguous),
@@ -443,16 +459,16 @@ mod tests {
         let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(500))];
         let known = socket(1, 1, Some(10_000));
         assert_eq!(
-            joined(&Join::of(&clients, &[known, socket(1, 2, None)], LISTED)),
+            joined(&Join::of(&clients, &[known, socket(1, 2, None)], LISTED, BEAT)),
             [(1, 1), (2, 2)]
         );
-        let stranger = Join::of(&clients, &[known, socket(1, 2, Some(300_000))], LISTED);
+        let stranger = Join::of(&clients, &[known, socket(1, 2, Some(300_000))], LISTED, BEAT);
         assert_eq!(
             (joined(&stranger), stranger.ambiguous),
             (vec![(1, 1)], 1),
             "a known start that fits nobody stays out"
         );
-        let crowd = Join::of(&clients, &[known, socket(1, 2, None), socket(1, 3, None)], LISTED);
+        let crowd = Join::of(&clients, &[known, socket(1, 2, None), socket(1, 3, None)], LISTED, BEAT);
         assert_eq!(
             (joined(&crowd), crowd.ambiguous),
             (vec![(1, 1)], 2),
@@ -479,6 +495,7 @@ mod tests {
             &clients,
             &[upload, silent, socket(1, 3, Some(1_000_251)), socket(1, 4, None)],
             LISTED,
+            BEAT,
         );
         assert_eq!(joined(&join), [(1, 5), (4, 7)]);
         assert_eq!((join.undecided, join.too_new), (1, 1));
@@ -490,9 +507,9 @@ mod tests {
         let role = |acked, wqueue_bytes, received| {
             let (bytes_acked, bytes_received) = (Some(acked), Some(received));
             Role::of(&TcpReading {
+                wqueue_bytes,
                 bytes_acked,
                 bytes_received,
-                wqueue_bytes,
                 ..TcpReading::bare(at, at, 1)
             })
         };
@@ -533,7 +550,7 @@ mod tests {
         fn each_socket_is_joined_at_most_once_and_counted_exactly_once(
             clients in proptest::collection::vec(any_client(), 0..30), sockets in proptest::collection::vec(any_socket(), 0..40),
         ) {
-            let join = Join::of(&clients, &sockets, Timestamp::from_millis(4_000));
+            let join = Join::of(&clients, &sockets, Timestamp::from_millis(4_000), BEAT);
             prop_assert!(join.assignments.windows(2).all(|pair| pair[0].identity < pair[1].identity));
             let counted = join.ambiguous + join.foreign + join.undecided + join.too_new;
             prop_assert_eq!(counted as usize + join.assignments.len(), distinct(&sockets).len());
@@ -564,7 +581,7 @@ mod tests {
                 sockets_mixed.swap(a.index(sockets.len()), b.index(sockets.len()));
             }
             let at = Timestamp::from_millis(5_000);
-            prop_assert_eq!(Join::of(&clients, &sockets, at), Join::of(&clients_mixed, &sockets_mixed, at));
+            prop_assert_eq!(Join::of(&clients, &sockets, at, BEAT), Join::of(&clients_mixed, &sockets_mixed, at, BEAT));
         }
 
         #[test]
@@ -579,7 +596,7 @@ mod tests {
                 .map(|(index, &(host, _, late))| socket(host, index as u64, Some(start(index) + if late { delay } else { 0 })))
                 .collect();
             let want: Vec<(u64, u32)> = sessions.iter().enumerate().map(|(index, s)| (index as u64, s.1)).collect();
-            let join = Join::of(&clients, &sockets, LISTED);
+            let join = Join::of(&clients, &sockets, LISTED, BEAT);
             prop_assert_eq!(joined(&join), want);
         }
     }

@@ -38,7 +38,7 @@ impl PathTable {
     ) {
         folds.values_mut().for_each(PathFold::clear);
         let gap = self.last.map(|last| at.since(last));
-        let watched = gap.is_some_and(|gap| gap <= LONGEST_GAP);
+        let started = gap.filter(|gap| *gap <= LONGEST_GAP).map(|gap| at - gap / 2);
         self.dumps += 1;
         for reading in dump {
             if !self.tracks.contains_key(&reading.identity) && self.tracks.len() >= MAX_TRACKED {
@@ -48,7 +48,7 @@ impl PathTable {
             let track = self
                 .tracks
                 .entry(reading.identity)
-                .or_insert_with(|| Track::new(at, watched));
+                .or_insert_with(|| Track::new(at, started));
             if track.dump == self.dumps {
                 continue;
             }
@@ -74,7 +74,7 @@ impl PathTable {
             Some(Candidate {
                 address: reading.peer.ip(),
                 role: Role::of(reading),
-                first_seen: track.watched.then_some(track.appeared),
+                first_seen: track.started,
                 identity: reading.identity,
             })
         }));
@@ -110,10 +110,10 @@ pub const MAX_TRACKED: usize = 200_000;
 pub const JOIN_BURST: Duration = Duration::from_secs(2);
 
 /// A socket without any acknowledgement for this long leads to nobody: it is counted as gone and has no latency.
-pub const GONE_AFTER: Duration = Duration::from_secs(120);
+pub const GONE_AFTER: Duration = Duration::from_mins(2);
 
 /// The longest time between two dumps after which a new socket's appearance still tells when its connection began.
-pub const LONGEST_GAP: Duration = Duration::from_secs(1);
+pub const LONGEST_GAP: Duration = Duration::from_secs(2);
 
 /// After how many dumps without it a socket is forgotten: the kernel can pass one over while others come and go.
 pub const FORGET_AFTER_DUMPS: u64 = 4;
@@ -122,8 +122,8 @@ pub const FORGET_AFTER_DUMPS: u64 = 4;
 #[derive(Debug)]
 struct Track {
     appeared: Timestamp,
-    /// Whether the table was watching when it appeared, so that `appeared` is its start.
-    watched: bool,
+    /// Halfway between the dump that did not have it and the one that did; `None` when nobody was watching.
+    started: Option<Timestamp>,
     /// The number of the last dump that had it.
     dump: u64,
     assigned: Option<(SessionIndex, Role)>,
@@ -136,10 +136,10 @@ struct Track {
 }
 
 impl Track {
-    fn new(at: Timestamp, watched: bool) -> Self {
+    fn new(at: Timestamp, started: Option<Timestamp>) -> Self {
         Self {
             appeared: at,
-            watched,
+            started,
             dump: 0,
             assigned: None,
             bytes_acked: None,
@@ -234,8 +234,8 @@ mod tests {
         }
     }
 
-    fn rate(_: SessionIndex) -> Option<f64> {
-        Some(100_000.0)
+    fn rate(session: SessionIndex) -> Option<f64> {
+        (session == CLASS).then_some(100_000.0)
     }
 
     /// A table that has seen `sockets` at 0 s, joined to the class, out of their join burst at 10 s.
@@ -296,7 +296,7 @@ mod tests {
             Timestamp::from_secs(11),
             &[TcpReading {
                 rtt: None,
-                ..reading(2)
+                ..reading(1)
             }],
             rate,
             &mut folds,
@@ -444,16 +444,16 @@ mod tests {
         assert_eq!(first_seen(0, &[reading(1)], 1), None, "there at the first dump");
         assert_eq!(
             first_seen(250, &[reading(1), reading(2)], 2),
-            Some(Timestamp::from_millis(250))
+            Some(Timestamp::from_millis(125))
         );
         assert_eq!(
             first_seen(500, &[reading(1), reading(2)], 2),
-            Some(Timestamp::from_millis(250))
+            Some(Timestamp::from_millis(125))
         );
         assert_eq!(
-            first_seen(1_501, &[reading(3)], 3),
+            first_seen(2_501, &[reading(3)], 3),
             None,
-            "no dump for more than a second"
+            "no dump for more than two seconds"
         );
         assert_eq!(found[0].role, Some(Role::Viewer));
     }
@@ -483,7 +483,7 @@ mod tests {
                 net += i64::from(again) - i64::from(needless);
             }
             prop_assert_eq!(sent, u64::from(now.data_segments_sent.unwrap()) - 100);
-            prop_assert!(lost <= gross && lost as i64 >= net, "{net} <= {lost} <= {gross}");
+            prop_assert!(lost <= gross && lost.cast_signed() >= net, "{net} <= {lost} <= {gross}");
         }
 
         #[test]

@@ -3,3 +3,6 @@
 
 pub mod diag_message;
 pub mod sock_diag;
+
+#[cfg(test)]
+mod witness_test;

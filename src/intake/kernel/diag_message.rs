@@ -395,14 +395,14 @@ mod tests {
             assert_eq!(step, Ok(Step::More));
             sockets[0]
         };
-        let linux_3_10 = told(104);
-        assert!(linux_3_10.rtt.is_some() && linux_3_10.retransmitted_segments.is_some());
-        assert!(linux_3_10.bytes_acked.is_none() && linux_3_10.app_limited.is_none() && linux_3_10.min_rtt.is_none());
-        let linux_4_9 = told(168);
-        assert!(linux_4_9.delivery_bytes_per_second.is_some() && linux_4_9.app_limited.is_some());
-        assert!(linux_4_9.busy.is_none() && linux_4_9.segment_totals().is_none());
-        let linux_4_19 = told(224);
-        assert!(linux_4_19.segment_totals().is_some() && linux_4_19.send_window_bytes.is_none());
+        let centos_7 = told(104);
+        assert!(centos_7.rtt.is_some() && centos_7.retransmitted_segments.is_some());
+        assert!(centos_7.bytes_acked.is_none() && centos_7.app_limited.is_none() && centos_7.min_rtt.is_none());
+        let debian_9 = told(168);
+        assert!(debian_9.delivery_bytes_per_second.is_some() && debian_9.app_limited.is_some());
+        assert!(debian_9.busy.is_none() && debian_9.segment_totals().is_none());
+        let debian_10 = told(224);
+        assert!(debian_10.segment_totals().is_some() && debian_10.send_window_bytes.is_none());
         let bare = told(0);
         assert_eq!(
             bare,
@@ -429,7 +429,7 @@ mod tests {
 
     /// Runs a filter program as `inet_diag_bc_run` of `net/ipv4/inet_diag.c` does.
     fn accepts(program: &[u8], port: u16) -> bool {
-        let (mut at, mut left) = (0_usize, program.len() as isize);
+        let (mut at, mut left) = (0_usize, program.len().cast_signed());
         while left > 0 {
             let argument = || u16_at(program, at + 6).unwrap();
             let holds = match program[at] {
@@ -443,9 +443,9 @@ mod tests {
             } else {
                 usize::from(u16_at(program, at + 2).unwrap())
             };
-            assert!(jump >= BYTECODE_OP && jump % 4 == 0 && jump as isize <= left + 4);
+            assert!(jump >= BYTECODE_OP && jump % 4 == 0 && jump.cast_signed() <= left + 4);
             at += jump;
-            left -= jump as isize;
+            left -= jump.cast_signed();
         }
         left == 0
     }
