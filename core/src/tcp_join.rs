@@ -96,9 +96,8 @@ impl Join {
     ///
     /// Per address and direction: clients of one session take all sockets. Clients of several sessions take the sockets that
     /// began when they did, closest first, each client one socket, unless a client of another session is less than
-    /// `interval` + [`SERVER_SLACK`] farther off. What then remains without a known start is joined only when the clients left are of one session
-    /// and enough.
-    /// The order of both inputs does not matter.
+    /// `interval` + [`SERVER_SLACK`] farther off. What then remains without a known start is joined only when the clients left
+    /// are of one session and enough. The order of both inputs does not matter.
     #[must_use]
     pub fn of(clients: &[Client], sockets: &[Candidate], listed_at: Timestamp, interval: Duration) -> Self {
         let timing = Timing {
