@@ -1,0 +1,184 @@
+//! The kernel's word on real viewers: sockets on loopback, dumped, joined and folded as in the daemon.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use liveqos_core::tcp::TcpReading;
+use liveqos_core::tcp_fold::PathFold;
+use liveqos_core::tcp_join::{Client, Join, Role, SessionIndex};
+use liveqos_core::tcp_path::{Folds, JOIN_BURST, PathTable};
+use liveqos_core::time::{BEAT, Timestamp};
+
+use super::sock_diag::Dump;
+
+const CLASS: SessionIndex = SessionIndex(4);
+const BYTES_PER_SECOND: f64 = 200_000.0;
+const WRITE_INTERVAL: Duration = Duration::from_millis(20);
+const WRITE_BYTES: usize = 4_000;
+/// When the test gives up waiting for a condition; a machine would have to be far slower than any node to come near.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A class of three viewers on loopback, fed at a steady rate, the last of which stops reading when told.
+struct Class {
+    port: u16,
+    stall: Arc<AtomicBool>,
+    end: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Class {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stall, end) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let mut threads = Vec::new();
+        let mut served = Vec::new();
+        for viewer in 0..3 {
+            let stream = TcpStream::connect(address).unwrap();
+            served.push(listener.accept().unwrap().0);
+            let (stall, end) = (Arc::clone(&stall), Arc::clone(&end));
+            threads.push(thread::spawn(move || {
+                watch(stream, &end, || viewer == 2 && stall.load(Ordering::Relaxed));
+            }));
+        }
+        let over = Arc::clone(&end);
+        threads.push(thread::spawn(move || serve(&served, &over)));
+        Self {
+            port: address.port(),
+            stall,
+            end,
+            threads,
+        }
+    }
+
+    fn stop(self) {
+        self.end.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+    }
+}
+
+/// A media server: what the socket does not take is dropped, as servers do with slow viewers.
+fn serve(viewers: &[TcpStream], end: &AtomicBool) {
+    for viewer in viewers {
+        viewer.set_nonblocking(true).unwrap();
+    }
+    while !end.load(Ordering::Relaxed) {
+        for mut viewer in viewers {
+            if let Err(failure) = viewer.write(&[0; WRITE_BYTES]) {
+                assert_eq!(failure.kind(), ErrorKind::WouldBlock);
+            }
+        }
+        thread::sleep(WRITE_INTERVAL);
+    }
+}
+
+/// A player: reads what comes unless it hangs.
+fn watch(mut stream: TcpStream, end: &AtomicBool, hangs: impl Fn() -> bool) {
+    stream.set_read_timeout(Some(WRITE_INTERVAL)).unwrap();
+    let mut buffer = vec![0; 64 * 1024];
+    while !end.load(Ordering::Relaxed) {
+        if hangs() {
+            thread::sleep(WRITE_INTERVAL);
+        } else if let Err(failure) = stream.read(&mut buffer) {
+            assert!(matches!(failure.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+        }
+    }
+}
+
+/// The daemon's beat, in small: dump, step, join.
+struct Witness {
+    dump: Dump,
+    sockets: Vec<TcpReading>,
+    table: PathTable,
+    folds: Folds,
+    epoch: Instant,
+}
+
+impl Witness {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_secs(1_000) + self.epoch.elapsed()
+    }
+
+    /// One beat; gives the fold of the class, if it has one, and what the join made of the sockets.
+    fn beat(&mut self, port: u16) -> (Option<PathFold>, Join) {
+        self.dump.read(&[port], &mut self.sockets).unwrap();
+        let at = self.now();
+        self.table
+            .step(at, &self.sockets, |_| Some(BYTES_PER_SECOND), &mut self.folds);
+        let mut candidates = Vec::new();
+        self.table.candidates(&self.sockets, &mut candidates);
+        let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let client = Client {
+            address,
+            role: Role::Viewer,
+            started: Some(Timestamp::from_secs(1_000)),
+            session: CLASS,
+        };
+        let join = Join::of(&[client; 3], &candidates, at, BEAT);
+        self.table.assign(&join.assignments);
+        thread::sleep(BEAT / 5);
+        (self.folds.get(&CLASS).cloned(), join)
+    }
+
+    /// Beats until `told` says enough.
+    fn beat_until(&mut self, port: u16, mut told: impl FnMut(&PathFold) -> bool) -> PathFold {
+        let begun = Instant::now();
+        loop {
+            if let (Some(fold), _) = self.beat(port)
+                && told(&fold)
+            {
+                return fold;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the condition never came: {:?}", self.folds);
+        }
+    }
+}
+
+#[test]
+fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
+    let class = Class::start();
+    let mut witness = Witness {
+        dump: Dump::open().unwrap(),
+        sockets: Vec::new(),
+        table: PathTable::default(),
+        folds: Folds::new(),
+        epoch: Instant::now(),
+    };
+
+    // All read: once the join burst is over, every dump gives three latencies of half a loopback round trip.
+    let healthy = witness.beat_until(class.port, |fold| {
+        fold.latencies().len() == 3 && fold.latencies().max() < 100
+    });
+    assert_eq!((healthy.viewers, healthy.joining, healthy.unmeasured), (3, 0, 0));
+    assert!(healthy.segments_sent.unwrap() > 0);
+    assert!(witness.now().since(Timestamp::from_secs(1_000)) >= JOIN_BURST);
+
+    // One stops reading: its latency passes 200 ms and grows, the two others' stays where it was.
+    class.stall.store(true, Ordering::Relaxed);
+    let mut worst = Vec::new();
+    let stalled = witness.beat_until(class.port, |fold| {
+        worst.push(fold.latencies().max());
+        fold.latencies().max() > 3_000 && fold.latencies().value_at_quantile(0.6) < 100
+    });
+    let late: Vec<u64> = worst.iter().copied().filter(|millis| *millis > 200).collect();
+    assert!(late.len() >= 10 && late.is_sorted(), "{worst:?}");
+    assert_eq!(stalled.latencies().len(), 3);
+    assert!(
+        stalled.latencies().value_at_quantile(0.6) < 100,
+        "two of three are as before"
+    );
+    assert!(stalled.backlog_bytes > 500_000);
+    let (_, join) = witness.beat(class.port);
+    assert_eq!((join.assignments.len(), join.foreign, join.ambiguous), (3, 0, 0));
+
+    // It reads again: the backlog drains and all are well.
+    class.stall.store(false, Ordering::Relaxed);
+    witness.beat_until(class.port, |fold| {
+        fold.latencies().len() == 3 && fold.latencies().max() < 100
+    });
+    class.stop();
+}
