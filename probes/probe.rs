@@ -151,6 +151,15 @@ pub(crate) fn observed(reply: &Reply<'_>, stream: StreamKey, fact: Fact) -> Obse
     }
 }
 
+/// The error of an answer that is not what the server sends, its detail cut to [`MAX_DETAIL`] characters: it may quote the answer.
+pub(crate) fn malformed(what: &'static str, detail: &dyn std::fmt::Display) -> ProbeError {
+    let detail = detail.to_string().chars().take(MAX_DETAIL).collect();
+    ProbeError::Malformed { what, detail }
+}
+
+/// Most characters of an error's detail.
+const MAX_DETAIL: usize = 200;
+
 /// A 64-bit identity of a counter's base from what changes with it (FNV-1a: stable across builds and machines).
 pub(crate) fn base_of(parts: &[&str]) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
