@@ -63,7 +63,10 @@ fn protocol(text: &str) -> Result<Protocol, EnvironmentError> {
     match text.trim() {
         "grpc" => Ok(Protocol::Grpc),
         "http/protobuf" => Ok(Protocol::HttpProtobuf),
-        other => Err(refused(PROTOCOL, format!("{other:?} is neither grpc nor http/protobuf"))),
+        other => Err(refused(
+            PROTOCOL,
+            format!("{other:?} is neither grpc nor http/protobuf"),
+        )),
     }
 }
 

@@ -40,7 +40,11 @@ fn unix_seconds(text: &str) -> Option<u64> {
 
 /// Days from 1970-01-01 in the Gregorian calendar, counted in years that begin in March, so that the leap day is the last.
 fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
     let leap_days = year / 4 - year / 100 + year / 400;
     year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - DAYS_TO_EPOCH
 }
@@ -80,7 +84,13 @@ mod tests {
         assert_eq!(retry_after(later, date), Some(Duration::from_secs(125)));
         assert_eq!(retry_after(later, None), None);
         assert_eq!(retry_after("Sun, 22 Nov 2026 10:00:00 GMT", date), Some(Duration::ZERO));
-        for bad in ["", "-1", "soon", "Mon, 32 Nov 2026 10:00:00 GMT", "Mon, 23 Nov 1926 10:00:00 GMT"] {
+        for bad in [
+            "",
+            "-1",
+            "soon",
+            "Mon, 32 Nov 2026 10:00:00 GMT",
+            "Mon, 23 Nov 1926 10:00:00 GMT",
+        ] {
             assert_eq!(retry_after(bad, date), None, "{bad}");
         }
     }

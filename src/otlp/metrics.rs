@@ -5,7 +5,8 @@ use bytes::Bytes;
 use liveqos_core::time::Timestamp;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum, metric, number_data_point,
+    AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum, metric,
+    number_data_point,
 };
 use prometheus::proto::{Metric as Row, MetricFamily, MetricType};
 use prost::Message as _;
@@ -113,7 +114,11 @@ fn histogram(row: &Row, reading: Reading) -> HistogramDataPoint {
     let mut below = 0;
     let mut explicit_bounds = Vec::with_capacity(all.get_bucket().len());
     let mut bucket_counts = Vec::with_capacity(all.get_bucket().len() + 1);
-    for bucket in all.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite()) {
+    for bucket in all
+        .get_bucket()
+        .iter()
+        .filter(|bucket| bucket.upper_bound().is_finite())
+    {
         explicit_bounds.push(bucket.upper_bound());
         bucket_counts.push(bucket.cumulative_count().saturating_sub(below));
         below = below.max(bucket.cumulative_count());
@@ -166,10 +171,14 @@ mod tests {
 
     #[test]
     fn a_counter_is_a_cumulative_sum_under_its_otel_name() {
-        let counter = CounterVec::new(Opts::new("liveqos_watch_seconds_total", "Watched."), &["region"]).expect("a metric");
+        let counter =
+            CounterVec::new(Opts::new("liveqos_watch_seconds_total", "Watched."), &["region"]).expect("a metric");
         counter.with_label_values(&["cn-north"]).inc_by(2.5);
         let metrics = read(&counter.collect());
-        assert_eq!((metrics[0].name.as_str(), metrics[0].unit.as_str()), ("liveqos.watch", "s"));
+        assert_eq!(
+            (metrics[0].name.as_str(), metrics[0].unit.as_str()),
+            ("liveqos.watch", "s")
+        );
         let Some(metric::Data::Sum(sum)) = &metrics[0].data else {
             panic!("not a sum: {metrics:?}");
         };
@@ -195,21 +204,30 @@ mod tests {
             panic!("not a gauge: {metrics:?}");
         };
         assert_eq!(gauge.data_points.len(), 1);
-        assert_eq!(gauge.data_points[0].value, Some(number_data_point::Value::AsDouble(0.0)));
+        assert_eq!(
+            gauge.data_points[0].value,
+            Some(number_data_point::Value::AsDouble(0.0))
+        );
     }
 
     #[test]
     fn a_histogram_counts_between_its_bounds() {
         let opts = HistogramOpts::new("h_seconds", "H.").buckets(vec![0.1, 0.2, 0.5]);
         let histogram = prometheus::Histogram::with_opts(opts).expect("a metric");
-        [0.05, 0.2, 0.15, 9.0].into_iter().for_each(|value| histogram.observe(value));
+        [0.05, 0.2, 0.15, 9.0]
+            .into_iter()
+            .for_each(|value| histogram.observe(value));
         let metrics = read(&histogram.collect());
         let Some(metric::Data::Histogram(histogram)) = &metrics[0].data else {
             panic!("not a histogram: {metrics:?}");
         };
         let point = &histogram.data_points[0];
         assert_eq!(point.explicit_bounds, [0.1, 0.2, 0.5]);
-        assert_eq!(point.bucket_counts, [1, 2, 0, 1], "the bound belongs to its bucket in both worlds");
+        assert_eq!(
+            point.bucket_counts,
+            [1, 2, 0, 1],
+            "the bound belongs to its bucket in both worlds"
+        );
         assert_eq!((point.count, point.sum), (4, Some(9.4)));
     }
 
@@ -217,7 +235,10 @@ mod tests {
     fn a_large_family_is_cut() {
         let gauge = GaugeVec::new(Opts::new("g", "G."), &["session_id"]).expect("a metric");
         (0..MAX_POINTS + 1).for_each(|n| gauge.with_label_values(&[&n.to_string()]).set(1.0));
-        let items: Vec<_> = records(&gauge.collect(), READING, named).iter().map(|r| r.items).collect();
+        let items: Vec<_> = records(&gauge.collect(), READING, named)
+            .iter()
+            .map(|r| r.items)
+            .collect();
         assert_eq!(items, [1_024, 1]);
     }
 }

@@ -42,7 +42,7 @@ pub struct Backlog {
 
 /// A queue a signal, written by one side and read by one sender. An implementation keeps order within a signal, gives
 /// the same batch again until it is acknowledged, and counts what it drops.
-pub trait Outbox: Send + Sync + 'static {
+pub trait Outbox: std::fmt::Debug + Send + Sync + 'static {
     /// Takes `record` in, dropping the oldest where there is no room.
     fn append(&self, record: Record);
 
@@ -87,7 +87,9 @@ impl MemoryOutbox {
 
     /// `work` on the queue of `signal`. A poisoned lock is used as it is: no step below leaves a queue half changed.
     fn with<T>(&self, signal: Signal, work: impl FnOnce(&mut Queue) -> T) -> T {
-        let mut queue = self.queues[signal.index()].lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queues[signal.index()]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         work(&mut queue)
     }
 }
@@ -243,7 +245,10 @@ mod tests {
 
     #[test]
     fn the_oldest_that_is_not_on_its_way_is_dropped_and_counted() {
-        let outbox = MemoryOutbox::with_room(Room { records: 3, bytes: 1_000 });
+        let outbox = MemoryOutbox::with_room(Room {
+            records: 3,
+            bytes: 1_000,
+        });
         (1..=4).for_each(|byte| outbox.append(record(byte, 1)));
         assert_eq!(firsts(&outbox.peek(Signal::Traces, ALL)), [2, 3, 4]);
         let on_the_way = outbox.peek(Signal::Traces, Limits { items: 1, ..ALL });
@@ -262,7 +267,11 @@ mod tests {
         let outbox = MemoryOutbox::default();
         (1..=3).for_each(|byte| outbox.append(record(byte, 100)));
         let two = Limits { items: 9, bytes: 204 };
-        assert_eq!(firsts(&outbox.peek(Signal::Traces, two)), [1, 2], "102 bytes each when framed");
+        assert_eq!(
+            firsts(&outbox.peek(Signal::Traces, two)),
+            [1, 2],
+            "102 bytes each when framed"
+        );
         let none = Limits { items: 0, bytes: 0 };
         assert_eq!(firsts(&outbox.peek(Signal::Traces, none)), [1]);
     }

@@ -117,7 +117,10 @@ pub fn retry_info(details: &[u8]) -> Option<Duration> {
         .details
         .iter()
         .find(|any| any.type_url.rsplit('/').next() == Some("google.rpc.RetryInfo"))?;
-    let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay.unwrap_or_default();
+    let delay = RetryInfo::decode(info.value.as_slice())
+        .ok()?
+        .retry_delay
+        .unwrap_or_default();
     let seconds = u64::try_from(delay.seconds).unwrap_or(0);
     let nanos = u32::try_from(delay.nanos).unwrap_or(0);
     Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
@@ -246,13 +249,20 @@ mod tests {
         assert_eq!(after(&rpc(Code::ResourceExhausted, delay)), Some(delay));
         assert_eq!(after(&rpc(Code::ResourceExhausted, Some(Duration::ZERO))), Some(None));
         assert_eq!(after(&rpc(Code::Unavailable, delay)), Some(delay));
-        assert_eq!(after(&rpc(Code::Internal, delay)), None, "a hint does not make an error transient");
+        assert_eq!(
+            after(&rpc(Code::Internal, delay)),
+            None,
+            "a hint does not make an error transient"
+        );
     }
 
     #[test]
     fn http_codes_are_judged_as_the_specification_lists_them() {
         for status in 100..600 {
-            let verdict = classify(Answer::Http { status, retry_after: None });
+            let verdict = classify(Answer::Http {
+                status,
+                retry_after: None,
+            });
             let again = [429, 502, 503, 504].contains(&status);
             assert_eq!(after(&verdict).is_some(), again, "{status}");
         }
@@ -271,7 +281,10 @@ mod tests {
         };
         assert_eq!(classify(Answer::Accepted(partial.clone())), Verdict::Delivered(partial));
         assert_eq!(after(&classify(Answer::Silence("reset".to_owned()))), Some(None));
-        assert!(matches!(classify(Answer::Unreadable("html".to_owned())), Verdict::Final(_)));
+        assert!(matches!(
+            classify(Answer::Unreadable("html".to_owned())),
+            Verdict::Final(_)
+        ));
     }
 
     #[test]

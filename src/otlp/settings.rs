@@ -98,7 +98,9 @@ impl OtlpSettings {
         };
         let mut url: reqwest::Url = text.trim().parse().map_err(|error| refuse(format!("{error}")))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(refuse("it must begin with http:// or https:// and name a host".to_owned()));
+            return Err(refuse(
+                "it must begin with http:// or https:// and name a host".to_owned(),
+            ));
         }
         if !path.is_empty() {
             let joined = format!("{}{path}", url.path().trim_end_matches('/'));
@@ -319,7 +321,11 @@ mod tests {
         assert!(settings("headers = { 'a b' = 'x' }").check().is_err());
         assert!(settings("headers = { a = \"x\\n\" }").check().is_err());
         assert!(toml::from_str::<OtlpSettings>("endpont = 'http://c'").is_err());
-        assert!(settings("endpoint = 'http://c:4317'\nheaders = { authorization = 'Bearer x' }").check().is_ok());
+        assert!(
+            settings("endpoint = 'http://c:4317'\nheaders = { authorization = 'Bearer x' }")
+                .check()
+                .is_ok()
+        );
     }
 
     #[test]

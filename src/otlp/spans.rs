@@ -192,7 +192,11 @@ mod tests {
         let command = SpanCommand::Export(Box::new(root(session(None))));
         let once = record(&command, "edge-7");
         assert_eq!(once, record(&command.clone(), "edge-7"));
-        assert_ne!(once.bytes, record(&command, "edge-8").bytes, "another node is another span");
+        assert_ne!(
+            once.bytes,
+            record(&command, "edge-8").bytes,
+            "another node is another span"
+        );
         assert!(once.urgent);
         let read = proto::Span::decode(once.bytes).expect("a span");
         let keys: Vec<_> = read.attributes.iter().map(|pair| pair.key.as_str()).collect();
