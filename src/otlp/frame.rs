@@ -44,7 +44,9 @@ impl Frame {
         field(&mut out, COMMON, &self.resource);
         open(&mut out, REPEATED, scope_len);
         field(&mut out, COMMON, &self.scope);
-        messages.iter().for_each(|message| field(&mut out, REPEATED, message));
+        for message in messages {
+            field(&mut out, REPEATED, message);
+        }
         out.freeze()
     }
 

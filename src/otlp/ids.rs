@@ -58,11 +58,15 @@ pub fn hex(id: &[u8]) -> String {
 /// The head of the digest of `parts`; hashed again while all zero.
 fn hashed<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut context = Context::new(&SHA256);
-    parts.iter().for_each(|part| context.update(part));
+    for part in parts {
+        context.update(part);
+    }
     let mut digest = context.finish();
     loop {
         let mut id = [0; N];
-        id.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+        for (to, from) in id.iter_mut().zip(digest.as_ref()) {
+            *to = *from;
+        }
         if id != [0; N] {
             return id;
         }

@@ -14,7 +14,7 @@ use prost::Message as _;
 use super::record::{Record, Signal};
 use super::spans::key_value;
 
-/// The OTel name and UCUM unit of a Prometheus name; `None` keeps the Prometheus name, without a unit.
+/// The OpenTelemetry name and UCUM unit of a Prometheus name; `None` keeps the Prometheus name, without a unit.
 pub type Naming = fn(&str) -> Option<(&'static str, &'static str)>;
 
 /// When the counters began, and when they were read.
@@ -214,9 +214,9 @@ mod tests {
     fn a_histogram_counts_between_its_bounds() {
         let opts = HistogramOpts::new("h_seconds", "H.").buckets(vec![0.1, 0.2, 0.5]);
         let histogram = prometheus::Histogram::with_opts(opts).expect("a metric");
-        [0.05, 0.2, 0.15, 9.0]
-            .into_iter()
-            .for_each(|value| histogram.observe(value));
+        for value in [0.05, 0.2, 0.15, 9.0] {
+            histogram.observe(value);
+        }
         let metrics = read(&histogram.collect());
         let Some(metric::Data::Histogram(histogram)) = &metrics[0].data else {
             panic!("not a histogram: {metrics:?}");
@@ -234,7 +234,9 @@ mod tests {
     #[test]
     fn a_large_family_is_cut() {
         let gauge = GaugeVec::new(Opts::new("g", "G."), &["session_id"]).expect("a metric");
-        (0..MAX_POINTS + 1).for_each(|n| gauge.with_label_values(&[&n.to_string()]).set(1.0));
+        for n in 0..=MAX_POINTS {
+            gauge.with_label_values(&[&n.to_string()]).set(1.0);
+        }
         let items: Vec<_> = records(&gauge.collect(), READING, named)
             .iter()
             .map(|r| r.items)

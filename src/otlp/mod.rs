@@ -207,7 +207,7 @@ const fn signal_of(command: &SpanCommand) -> Signal {
 fn install_crypto() {
     rustls::crypto::ring::default_provider()
         .install_default()
-        .unwrap_or_else(|already| drop(already));
+        .unwrap_or_else(drop);
 }
 
 /// How long a task may take to notice that its time is up.

@@ -16,7 +16,7 @@ use super::payload::Payload;
 use super::record::Signal;
 use super::retry::{Answer, Partial, Verdict, backoff, classify};
 use super::settings::Compression;
-use super::stats::{Counters, Stats, add};
+use super::stats::{Counters, Stats, add, read};
 use super::transport::Transport;
 
 /// How a sender paces itself; the defaults are the product's, tests shorten them.
@@ -194,15 +194,23 @@ impl Sender {
         let counters = self.counters();
         let rejected = partial.rejected.min(batch.items);
         add(&counters.sent, batch.items - rejected);
-        add(&counters.rejected, rejected);
         add(&counters.raw_bytes, payload.raw_len as u64);
         add(&counters.wire_bytes, payload.bytes.len() as u64);
-        if !partial.message.is_empty() || rejected > 0 {
+        let known = read(&counters.rejected) > 0;
+        add(&counters.rejected, rejected);
+        if rejected > 0 && !known {
             tracing::warn!(
                 signal = self.signal.as_str(),
                 rejected,
                 why = partial.message,
-                "collector took a part"
+                "collector refuses a part"
+            );
+        } else if !partial.message.is_empty() {
+            tracing::debug!(
+                signal = self.signal.as_str(),
+                rejected,
+                why = partial.message,
+                "collector remarks"
             );
         }
         if counters.note(None) {

@@ -40,7 +40,7 @@ pub enum StartError {
 /// A client of one signal's endpoint.
 #[derive(Debug)]
 pub(super) enum Transport {
-    Grpc(Grpc),
+    Grpc(Box<Grpc>),
     Http(Http),
 }
 
@@ -58,7 +58,7 @@ impl Transport {
             url,
         };
         let build = match settings.protocol {
-            Protocol::Grpc => Grpc::new(target).map(Self::Grpc),
+            Protocol::Grpc => Grpc::new(target).map(|grpc| Self::Grpc(Box::new(grpc))),
             Protocol::HttpProtobuf => Http::new(target).map(Self::Http),
         };
         build.map(Some).map_err(|why| StartError::Client {
