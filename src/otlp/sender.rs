@@ -178,11 +178,16 @@ impl Sender {
         }
     }
 
-    /// Waits before a repeat: as long as the collector asked, else the back-off, which a stop cuts short for a last attempt.
+    /// Waits before a repeat: as long as the collector asked, else the back-off, which a stop cuts short and keeps short.
     /// `false` where the time was up first.
     async fn pause(&self, asked: Option<Duration>, attempt: u32) -> bool {
-        let delay = asked.unwrap_or_else(|| backoff(self.pace.first_retry, self.pace.max_retry, attempt, chance()));
-        let may_cut_short = asked.is_none() && !self.stopping();
+        let stopping = self.stopping();
+        let longest = if stopping { STOPPING_RETRY } else { Duration::MAX };
+        let delay = asked.unwrap_or_else(|| {
+            let pace = self.pace;
+            backoff(pace.first_retry, pace.max_retry.min(longest), attempt, chance())
+        });
+        let may_cut_short = asked.is_none() && !stopping;
         tokio::select! {
             () = sleep(delay) => true,
             () = time_up(self.stop.clone()) => false,
@@ -272,3 +277,6 @@ fn chance() -> f64 {
         Err(_) => 0.5,
     }
 }
+
+/// Longest wait before a repeat while stopping: in five seconds a collector that restarts may still be met.
+const STOPPING_RETRY: Duration = Duration::from_millis(250);

@@ -26,7 +26,7 @@ use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
@@ -105,17 +105,12 @@ struct Inner {
     came: Notify,
 }
 
-/// The running collector; stops when dropped.
+/// The running collector; stops when closed or dropped.
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
     inner: Arc<Inner>,
+    stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 impl Collector {
@@ -136,10 +131,18 @@ impl Collector {
             .add_service(TraceServiceServer::new(service.clone()).accept_compressed(CompressionEncoding::Gzip))
             .add_service(MetricsServiceServer::new(service.clone()).accept_compressed(CompressionEncoding::Gzip))
             .add_service(LogsServiceServer::new(service).accept_compressed(CompressionEncoding::Gzip));
+        let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
-            router.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap();
+            let incoming = TcpIncoming::from(listener);
+            let stopped = async { stopped.await.unwrap_or_default() };
+            router.serve_with_incoming_shutdown(incoming, stopped).await.unwrap();
         });
-        Self { address, inner, task }
+        Self {
+            address,
+            inner,
+            stop,
+            task,
+        }
     }
 
     pub(crate) async fn http() -> Self {
@@ -150,8 +153,26 @@ impl Collector {
             .route("/v1/{signal}", axum::routing::post(http))
             .layer(DefaultBodyLimit::max(8 << 20))
             .with_state(Arc::clone(&inner));
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Self { address, inner, task }
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let stopped = async { stopped.await.unwrap_or_default() };
+            axum::serve(listener, router)
+                .with_graceful_shutdown(stopped)
+                .await
+                .unwrap();
+        });
+        Self {
+            address,
+            inner,
+            stop,
+            task,
+        }
+    }
+
+    /// Stops it and waits until its port is free.
+    pub(crate) async fn close(self) {
+        drop(self.stop);
+        self.task.await.unwrap();
     }
 
     pub(crate) fn url(&self) -> String {
