@@ -34,6 +34,9 @@ impl Http {
         if let Some(pem) = target.authorities {
             let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
             builder = builder.tls_certs_only(authorities);
+        } else if target.url.scheme() == "http" {
+            // The system's authorities are not needed, and a container may have none, which would fail the build.
+            builder = builder.tls_certs_only([]);
         }
         Ok(Self {
             client: builder.build().map_err(|error| chain(&error))?,

@@ -49,5 +49,5 @@ fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Of a batch of samples, level 6 leaves a sixth less than level 1 for twice its time, and 9 next to nothing more.
+/// Of samples, level 6 leaves a tenth (20 a request) to a third (1,024) less than level 1, and 9 a hundredth less than 6.
 const LEVEL: u32 = 6;

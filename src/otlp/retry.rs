@@ -69,7 +69,7 @@ pub fn classify(answer: Answer) -> Verdict {
             let reason = format!("http status {status}");
             match status {
                 429 | 502 | 503 | 504 => Verdict::Retry {
-                    after: retry_after.map(capped),
+                    after: retry_after.and_then(granted),
                     reason,
                 },
                 _ => Verdict::Final(reason),
@@ -92,8 +92,10 @@ pub fn classify(answer: Answer) -> Verdict {
                 _ => false,
             };
             if again {
-                let after = retry_info.filter(|delay| !delay.is_zero()).map(capped);
-                Verdict::Retry { after, reason }
+                Verdict::Retry {
+                    after: retry_info.and_then(granted),
+                    reason,
+                }
             } else {
                 Verdict::Final(reason)
             }
@@ -138,8 +140,9 @@ pub fn read_response(body: &[u8]) -> Result<Partial, prost::DecodeError> {
     })
 }
 
-fn capped(delay: Duration) -> Duration {
-    delay.min(MAX_SERVER_DELAY)
+/// The delay a server asked for, within bounds. None at all is left to the back-off: it must not become a tight loop.
+fn granted(delay: Duration) -> Option<Duration> {
+    (!delay.is_zero()).then(|| delay.min(MAX_SERVER_DELAY))
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -270,6 +273,15 @@ mod tests {
             let again = [429, 502, 503, 504].contains(&status);
             assert_eq!(after(&verdict).is_some(), again, "{status}");
         }
+        let at_once = Answer::Http {
+            status: 503,
+            retry_after: Some(Duration::ZERO),
+        };
+        let expected = Verdict::Retry {
+            after: None,
+            reason: "http status 503".to_owned(),
+        };
+        assert_eq!(classify(at_once), expected, "no delay is the back-off's business");
         let day = Answer::Http {
             status: 503,
             retry_after: Some(Duration::from_hours(24)),

@@ -102,6 +102,11 @@ impl OtlpSettings {
                 "it must begin with http:// or https:// and name a host".to_owned(),
             ));
         }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(refuse(
+                "credentials belong into otlp.headers, not into the url".to_owned(),
+            ));
+        }
         if !path.is_empty() {
             let joined = format!("{}{path}", url.path().trim_end_matches('/'));
             url.set_path(&joined);
@@ -311,9 +316,17 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused() {
-        for bad in ["localhost:4317", "c", "ftp://c", "http://", "unix:/run/x"] {
+        for bad in [
+            "localhost:4317",
+            "c",
+            "ftp://c",
+            "http://",
+            "unix:/run/x",
+            "http://user:hunter2@c",
+        ] {
             let settings = settings(&format!("endpoint = {bad:?}"));
-            assert!(settings.check().is_err(), "{bad}");
+            let error = settings.check().expect_err(bad).to_string();
+            assert!(!error.contains("hunter2"), "{error}");
         }
         assert!(settings("timeout_seconds = 0.0").check().is_err());
         assert!(settings("timeout_seconds = nan").check().is_err());

@@ -39,7 +39,7 @@ pub(crate) fn span(session: &Arc<Session>, name: SpanName, ordinal: u64) -> Span
             Parent::Span(root)
         },
         start: START,
-        end: START + Duration::from_secs(60),
+        end: START + Duration::from_mins(1),
         error: None,
         attributes: vec![
             ("session.id", Value::Text(session.id.as_str().into())),

@@ -1,5 +1,11 @@
 //! Export against real receivers: the generated OTLP services of tonic, and OTLP/HTTP on axum.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "what a test sets up must work; a panic names the line"
+)]
+
+mod bytes;
 mod classes;
 mod receiver;
 
@@ -450,6 +456,21 @@ async fn roots_incidents_and_log_events_do_not_wait_for_a_batch() {
         collector.wait(|received| received.len() > before).await;
     }
     assert_eq!(collector.spans(5).await.len(), 5, "what waited goes along");
+    stop(otlp, PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_an_urgent_batch_is_urgent() {
+    let collector = Collector::grpc().await;
+    let otlp = start(&grpc_to(collector.url()), patient());
+    otlp.take(
+        &(0..2_500)
+            .map(|tick| sample(&session(1), tick, Vec::new()))
+            .collect::<Vec<_>>(),
+    );
+    let received = collector.wait(|received| received.len() == 3).await;
+    let counts: Vec<_> = received.iter().map(|r| r.logs().len()).collect();
+    assert_eq!(counts, [1_024, 1_024, 452]);
     stop(otlp, PATIENCE).await;
 }
 

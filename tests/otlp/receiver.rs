@@ -119,7 +119,7 @@ impl Collector {
     }
 
     pub(crate) async fn grpc_on(address: SocketAddr, identity: Option<Identity>) -> Self {
-        let listener = bind(address).await;
+        let listener = bind(address);
         let address = listener.local_addr().unwrap();
         let inner = Arc::<Inner>::default();
         let service = Service(Arc::clone(&inner));
@@ -146,7 +146,7 @@ impl Collector {
     }
 
     pub(crate) async fn http() -> Self {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await;
+        let listener = bind("127.0.0.1:0".parse().unwrap());
         let address = listener.local_addr().unwrap();
         let inner = Arc::<Inner>::default();
         let router = axum::Router::new()
@@ -360,7 +360,7 @@ fn trace_response(rejected: i64) -> ExportTraceServiceResponse {
 }
 
 /// Binds, also to a port that another collector of this test has just left.
-async fn bind(address: SocketAddr) -> TcpListener {
+fn bind(address: SocketAddr) -> TcpListener {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(address).unwrap();
