@@ -1,0 +1,192 @@
+//! OTLP/gRPC. Decides to frame the stored bytes itself, so that nothing is decoded, encoded or compressed twice; refuses
+//! answers larger than a partial success can be.
+//!
+//! A unary call is one HTTP/2 request whose body is a flag byte (1 = compressed), the length (4 bytes, big-endian) and the
+//! message; the status comes in trailers, or in the headers where there is no message (gRPC over HTTP/2).
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
+use tonic::body::Body;
+use tonic::codegen::{Body as _, Service as _, http};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Status};
+
+use super::payload::Payload;
+use super::retry::{Answer, read_response, retry_info};
+use super::transport::{MAX_RESPONSE_BYTES, Target, USER_AGENT, chain};
+
+/// A client of one export method.
+pub(super) struct Grpc {
+    endpoint: Endpoint,
+    /// Dropped when an answer stays away: a connection whose peer vanished looks open for many minutes.
+    channel: Option<Channel>,
+    path: &'static str,
+    headers: HeaderMap,
+    timeout: Duration,
+}
+
+impl Grpc {
+    /// The client of `target`, not yet connected; in words why it cannot be built.
+    pub(super) fn new(target: Target) -> Result<Self, String> {
+        let mut endpoint = Endpoint::from_shared(target.url.to_string())
+            .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
+            .map_err(|error| chain(&error))?
+            .connect_timeout(target.timeout);
+        if target.url.scheme() == "https" {
+            let tls = match target.authorities {
+                Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+                None => ClientTlsConfig::new().with_native_roots(),
+            };
+            endpoint = endpoint.tls_config(tls).map_err(|error| chain(&error))?;
+        }
+        Ok(Self {
+            endpoint,
+            channel: None,
+            path: target.signal.rpc_path(),
+            headers: target.headers,
+            timeout: target.timeout,
+        })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub(super) async fn send(&mut self, payload: &Payload) -> Answer {
+        let request = self.request(payload);
+        let channel = self.channel.take().unwrap_or_else(|| self.endpoint.connect_lazy());
+        let answer = tokio::time::timeout(self.timeout, exchange(channel.clone(), request)).await;
+        let answer = answer.unwrap_or_else(|_| Answer::Silence(format!("no answer within {:?}", self.timeout)));
+        if !matches!(answer, Answer::Silence(_)) {
+            self.channel = Some(channel);
+        }
+        answer
+    }
+
+    fn request(&self, payload: &Payload) -> http::Request<Body> {
+        let mut body = BytesMut::with_capacity(PREFIX + payload.bytes.len());
+        body.put_u8(u8::from(payload.gzip));
+        // A batch is cut at 4 MiB, far below the field's 4 GiB.
+        body.put_u32(u32::try_from(payload.bytes.len()).unwrap_or(u32::MAX));
+        body.put_slice(&payload.bytes);
+        let mut request = http::Request::new(Body::new(reqwest::Body::from(body.freeze())));
+        *request.method_mut() = http::Method::POST;
+        *request.version_mut() = http::Version::HTTP_2;
+        *request.uri_mut() = http::Uri::from_static(self.path);
+        let headers = request.headers_mut();
+        headers.clone_from(&self.headers);
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
+        if payload.gzip {
+            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+        }
+        // At most eight digits and a unit; an hour in milliseconds has seven.
+        if let Ok(timeout) = HeaderValue::try_from(format!("{}m", self.timeout.as_millis())) {
+            headers.insert("grpc-timeout", timeout);
+        }
+        request
+    }
+}
+
+impl std::fmt::Debug for Grpc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Grpc({}{})", self.endpoint.uri(), self.path)
+    }
+}
+
+async fn exchange(mut channel: Channel, request: http::Request<Body>) -> Answer {
+    if let Err(error) = poll_fn(|context| channel.poll_ready(context)).await {
+        return Answer::Silence(chain(&error));
+    }
+    let (head, body) = match channel.call(request).await {
+        Ok(response) => response.into_parts(),
+        Err(error) => return Answer::Silence(chain(&error)),
+    };
+    if let Some(status) = Status::from_header_map(&head.headers).filter(|status| status.code() != Code::Ok) {
+        return refusal(&status);
+    }
+    let content = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if head.status != http::StatusCode::OK || !content.is_some_and(|kind| kind.starts_with(CONTENT.as_bytes())) {
+        return foreign(head.status.as_u16());
+    }
+    match collect(body).await {
+        Ok((message, trailers)) => {
+            match Status::from_header_map(&trailers).or_else(|| Status::from_header_map(&head.headers)) {
+                Some(status) if status.code() == Code::Ok => accepted(&message),
+                Some(status) => refusal(&status),
+                None => Answer::Silence("the answer broke off before its status".to_owned()),
+            }
+        }
+        Err(answer) => answer,
+    }
+}
+
+/// The body and the trailers, bounded.
+async fn collect(mut body: Body) -> Result<(Bytes, HeaderMap), Answer> {
+    let (mut message, mut trailers) = (BytesMut::new(), HeaderMap::new());
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        let frame = frame.map_err(|status| Answer::Silence(chain(&status)))?;
+        match frame.into_data() {
+            Ok(data) if message.len() + data.len() > MAX_RESPONSE_BYTES => {
+                return Err(Answer::Unreadable(format!("over {MAX_RESPONSE_BYTES} bytes")));
+            }
+            Ok(data) => message.extend_from_slice(&data),
+            Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+        }
+    }
+    Ok((message.freeze(), trailers))
+}
+
+fn accepted(message: &[u8]) -> Answer {
+    let inner = match message {
+        [0, a, b, c, d, inner @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == inner.len() => inner,
+        _ => return Answer::Unreadable("not one uncompressed grpc message".to_owned()),
+    };
+    read_response(inner).map_or_else(|error| Answer::Unreadable(error.to_string()), Answer::Accepted)
+}
+
+fn refusal(status: &Status) -> Answer {
+    Answer::Rpc {
+        code: status.code(),
+        message: status.message().to_owned(),
+        retry_info: retry_info(status.details()),
+    }
+}
+
+/// An answer without a gRPC status, as from a proxy (gRPC, HTTP to gRPC status code mapping).
+fn foreign(http_status: u16) -> Answer {
+    let code = match http_status {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502 | 503 | 504 => Code::Unavailable,
+        _ => Code::Unknown,
+    };
+    Answer::Rpc {
+        code,
+        message: format!("http status {http_status} without a grpc status: no grpc server answered"),
+        retry_info: None,
+    }
+}
+
+/// Flag and length before a message.
+const PREFIX: usize = 5;
+const CONTENT: &str = "application/grpc";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_whole_message_is_an_acceptance() {
+        assert_eq!(
+            accepted(&[0, 0, 0, 0, 0]),
+            Answer::Accepted(super::super::retry::Partial::default())
+        );
+        for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 1], &[0, 0, 0, 0, 1, 255]] {
+            assert!(matches!(accepted(bad), Answer::Unreadable(_)), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The unit that waits and travels: one encoded OTLP message of one signal. Decides nothing about its content; refuses none,
+//! since whoever stores it sees opaque bytes.
+
+use bytes::Bytes;
+
+/// The three signals of OTLP, each with its own queue, task and endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Metric data points.
+    Metrics,
+    /// Log events.
+    Logs,
+}
+
+impl Signal {
+    /// All of them, in the order of [`Signal::index`].
+    pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
+
+    /// The `signal` label, and the last part of the HTTP path (OTLP 1.11, OTLP/HTTP request).
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+            Self::Logs => "logs",
+        }
+    }
+
+    /// The path of the gRPC export call.
+    #[must_use]
+    pub const fn rpc_path(self) -> &'static str {
+        match self {
+            Self::Traces => "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+            Self::Metrics => "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+            Self::Logs => "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        }
+    }
+
+    /// The path appended to a base endpoint under HTTP.
+    #[must_use]
+    pub const fn http_path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+            Self::Logs => "/v1/logs",
+        }
+    }
+
+    /// Its place in a table of three.
+    #[must_use]
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Traces => 0,
+            Self::Metrics => 1,
+            Self::Logs => 2,
+        }
+    }
+}
+
+/// One encoded message: a `Span`, a `LogRecord`, or a `Metric` with its data points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Which signal.
+    pub signal: Signal,
+    /// The message in protobuf, without the tag and length of its place in a request.
+    pub bytes: Bytes,
+    /// What OTLP counts in it: one span, one log record, or its data points.
+    pub items: u32,
+    /// Whether it should leave within a second instead of waiting for a full batch.
+    pub urgent: bool,
+}
