@@ -1,3 +1,5 @@
 //! The rules of liveqos.
 
+pub mod freeze;
+pub mod rtp;
 pub mod time;
