@@ -142,3 +142,184 @@ const MARGIN: Duration = Duration::from_millis(150);
 
 /// A declared inactivity longer than this is a pause (W3C `pauseCount`).
 const PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(5_000_000 + millis)
+    }
+
+    /// Frames at a steady interval; gives the book and the instant of the last frame.
+    fn steady(interval_millis: u64, frames: u64) -> (Playout, u64) {
+        let mut playout = Playout::default();
+        for i in 0..frames {
+            playout.frame(at(i * interval_millis));
+        }
+        (playout, (frames - 1) * interval_millis)
+    }
+
+    /// libwebrtc's whole-millisecond mean gives the same or 1 ms less.
+    #[test]
+    fn thresholds_of_the_rule_at_steady_rates() {
+        for (interval, least) in [(33, 189), (40, 196), (67, 223), (100, 323), (200, 645)] {
+            let (playout, last) = steady(interval, 40);
+            let freezes = |gap: u64| playout.totals(at(last + gap)).freezes;
+            assert_eq!((freezes(least - 1), freezes(least)), (0, 1), "{interval} ms");
+        }
+    }
+
+    #[test]
+    fn an_open_gap_counts_whole_once_it_is_a_freeze_and_the_frame_that_ends_it_adds_nothing() {
+        let (mut playout, last) = steady(40, 40);
+        let before = playout.totals(at(last + 190));
+        assert_eq!(
+            (before.frozen, before.exposure),
+            (Duration::ZERO, Duration::from_millis(last + 190))
+        );
+        let open = playout.totals(at(last + 3_000));
+        assert_eq!((open.frozen, open.freezes), (Duration::from_secs(3), 1));
+        playout.frame(at(last + 3_000));
+        assert_eq!(playout.totals(at(last + 3_000)), PlayoutTotals { frames: 41, ..open });
+    }
+
+    #[test]
+    fn nothing_is_judged_before_five_gaps() {
+        let (playout, last) = steady(40, 4);
+        assert_eq!(playout.totals(at(last + 60_000)).freezes, 0);
+        let (playout, last) = steady(40, 5);
+        assert_eq!(playout.totals(at(last + 60_000)).freezes, 1);
+    }
+
+    #[test]
+    fn a_long_gap_undeclared_is_a_freeze_and_declared_is_a_pause() {
+        let (mut playout, last) = steady(40, 40);
+        let mut declared = playout.clone();
+        playout.frame(at(last + 6_000));
+        assert_eq!(playout.totals(at(last + 6_000)).frozen, Duration::from_secs(6));
+        declared.pause(at(last + 100));
+        let paused = declared.totals(at(last + 5_999));
+        assert_eq!(
+            (paused.frozen, paused.exposure),
+            (Duration::ZERO, Duration::from_millis(last + 100))
+        );
+        declared.frame(at(last + 6_000));
+        declared.frame(at(last + 6_040));
+        let totals = declared.totals(at(last + 6_040));
+        assert_eq!((totals.pauses, totals.freezes, totals.frames), (1, 0, 42));
+        assert_eq!(totals.exposure, Duration::from_millis(last + 140));
+    }
+
+    #[test]
+    fn a_short_inactivity_is_neither_freeze_nor_pause_and_a_freeze_before_it_stays() {
+        let (mut playout, last) = steady(40, 40);
+        playout.pause(at(last + 1_000));
+        playout.pause(at(last + 1_500));
+        playout.frame(at(last + 3_000));
+        let totals = playout.totals(at(last + 3_000));
+        assert_eq!(
+            (totals.pauses, totals.freezes, totals.frozen),
+            (0, 1, Duration::from_secs(1))
+        );
+    }
+
+    #[test]
+    fn before_the_first_frame_nothing_counts() {
+        let mut playout = Playout::default();
+        playout.pause(at(0));
+        assert_eq!(playout.totals(at(9_000)), PlayoutTotals::default());
+        playout.frame(at(9_000));
+        assert_eq!(playout.totals(at(9_010)).exposure, Duration::from_millis(10));
+    }
+
+    #[test]
+    fn a_clock_set_back_makes_no_freeze_and_no_negative_time() {
+        let (mut playout, last) = steady(40, 40);
+        playout.frame(at(last - 1_000));
+        playout.frame(at(last + 40));
+        let totals = playout.totals(at(last + 40));
+        assert_eq!(
+            (totals.freezes, totals.frames, totals.exposure),
+            (0, 42, Duration::from_millis(last + 40))
+        );
+    }
+
+    /// The rule told literally over all gaps at once: frozen time and freezes up to the last of `times`, a cut or a frame.
+    fn oracle(times: &[u64]) -> (u64, u64) {
+        let gaps: Vec<u64> = times.windows(2).map(|two| two[1] - two[0]).collect();
+        let (mut frozen, mut freezes) = (0, 0);
+        for (i, &gap) in gaps.iter().enumerate() {
+            let window = &gaps[(i + 1).saturating_sub(30)..=i];
+            let (count, sum) = (window.len() as u64, window.iter().sum::<u64>());
+            if count >= 5 && gap * count >= 3 * sum && gap * count >= sum + 150 * count {
+                frozen += gap;
+                freezes += 1;
+            }
+        }
+        (frozen, freezes)
+    }
+
+    fn times() -> impl Strategy<Value = Vec<u64>> {
+        let gap = prop_oneof![8 => 20_u64..60, 2 => 60_u64..400, 1 => 400_u64..9_000];
+        prop::collection::vec(gap, 1..120).prop_map(|gaps| {
+            let mut now = 0;
+            gaps.into_iter()
+                .map(|gap| {
+                    now += gap;
+                    now
+                })
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn totals_are_the_rule_told_literally(times in times(), open in 0_u64..2_000) {
+            let mut playout = Playout::default();
+            times.iter().for_each(|&time| playout.frame(at(time)));
+            let now = times.last().unwrap() + open;
+            let totals = playout.totals(at(now));
+            let mut cut = times.clone();
+            cut.push(now);
+            let told = (totals.frozen.as_millis() as u64, totals.freezes);
+            prop_assert_eq!(told, oracle(&cut));
+            prop_assert_eq!(totals.exposure, Duration::from_millis(now - times[0]));
+            prop_assert_eq!(totals.frames, times.len() as u64);
+        }
+
+        #[test]
+        fn cut_anywhere_the_parts_are_never_negative_and_sum_to_the_whole(
+            times in times(), every in 1_u64..700, pause in prop::option::of(0_usize..120)
+        ) {
+            let mut playout = Playout::default();
+            let mut parts = PlayoutTotals::default();
+            let mut before = PlayoutTotals::default();
+            let mut read = |playout: &Playout, now: u64| {
+                let totals = playout.totals(at(now));
+                parts.exposure += totals.exposure.checked_sub(before.exposure).expect("exposure went back");
+                parts.frozen += totals.frozen.checked_sub(before.frozen).expect("frozen went back");
+                parts.freezes += totals.freezes.checked_sub(before.freezes).expect("freezes went back");
+                assert!(totals.frozen <= totals.exposure);
+                before = totals;
+            };
+            let mut cut = 0;
+            for (i, &time) in times.iter().enumerate() {
+                while cut < time {
+                    read(&playout, cut);
+                    cut += every;
+                }
+                playout.frame(at(time));
+                if pause == Some(i) {
+                    playout.pause(at(time + 1));
+                    cut = cut.max(time + 1);
+                }
+            }
+            let end = cut.max(*times.last().unwrap()) + every;
+            read(&playout, end);
+            let whole = playout.totals(at(end));
+            prop_assert_eq!((parts.exposure, parts.frozen, parts.freezes), (whole.exposure, whole.frozen, whole.freezes));
+        }
+    }
+}

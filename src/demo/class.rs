@@ -88,7 +88,9 @@ impl Class {
         let packets = Packets::new(TEACHER_SSRC, clip.fps, random.next());
         let (stop, stopped) = watch::channel(false);
         let node = Arc::new(Node::new(options.clock));
-        let stage = Stage::open(clip, packets).await?.run(Arc::clone(&node), stopped.clone());
+        let stage = Stage::open(clip, packets)
+            .await?
+            .run(Arc::clone(&node), stopped.clone());
         if timeout(FIRST_MEDIA, node.started()).await.is_err() {
             stop.send_replace(true);
             finish(stage).await;
@@ -97,11 +99,26 @@ impl Class {
         let door = Arc::new(Semaphore::new(MAX_JOINING));
         let seats = (0..).zip(links).map(|(number, link)| {
             let viewer = Arc::new(Viewer::new(number, options.clock));
-            let joining = seat(Arc::clone(&viewer), Arc::clone(&node), Arc::clone(&link), Arc::clone(&door), stopped.clone());
-            Seat { viewer, link, task: tokio::spawn(joining) }
+            let joining = seat(
+                Arc::clone(&viewer),
+                Arc::clone(&node),
+                Arc::clone(&link),
+                Arc::clone(&door),
+                stopped.clone(),
+            );
+            Seat {
+                viewer,
+                link,
+                task: tokio::spawn(joining),
+            }
         });
         let seats = seats.collect();
-        Ok(Self { node, seats, stop, stage })
+        Ok(Self {
+            node,
+            seats,
+            stop,
+            stage,
+        })
     }
 
     /// Makes the links of the first `share` (0 to 1) of the viewers as bad as told, those of the others good.
@@ -192,7 +209,13 @@ impl Stage {
                 return Err(error);
             }
         };
-        let mut stage = Self { teacher, receiver, clip, packets, track: video_track(TEACHER_SSRC) };
+        let mut stage = Self {
+            teacher,
+            receiver,
+            clip,
+            packets,
+            track: video_track(TEACHER_SSRC),
+        };
         match stage.connect().await {
             Ok(()) => Ok(stage),
             Err(error) => {
@@ -205,7 +228,10 @@ impl Stage {
     async fn connect(&mut self) -> Result<(), PeerError> {
         let track: Arc<dyn TrackLocal> = self.track.clone();
         let added = self.teacher.connection.add_track(track).await;
-        added.map_err(|source| PeerError::Stack { doing: "adding track", source })?;
+        added.map_err(|source| PeerError::Stack {
+            doing: "adding track",
+            source,
+        })?;
         introduce(&mut self.teacher, &mut self.receiver).await?;
         self.teacher.connected().await?;
         self.receiver.connected().await
@@ -252,27 +278,219 @@ mod tests {
     use std::time::Instant;
     use tokio::time::sleep;
 
+    const VIEWERS: u32 = 4;
+
     fn clock() -> Timestamp {
         static EPOCH: OnceLock<Instant> = OnceLock::new();
         Timestamp::from_secs(1_700_000_000) + EPOCH.get_or_init(Instant::now).elapsed()
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn smoke() {
-        let t = Instant::now();
-        let class = Class::start(ClassOptions { viewers: 4, seed: 7, clock }).await.unwrap();
-        println!("started {:?}", t.elapsed());
-        for i in 0..12 {
-            sleep(Duration::from_millis(500)).await;
-            if i == 6 {
-                class.impair(1.0, Impairment { loss_ratio: 0.1, delay: Duration::from_millis(20), ..Default::default() });
+    async fn class() -> Class {
+        Class::start(ClassOptions {
+            viewers: VIEWERS,
+            seed: 7,
+            clock,
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Looks every 20 ms until `seen` gives something; fails after 15 s.
+    async fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
+        for _ in 0..750 {
+            if let Some(found) = seen() {
+                return found;
             }
-            println!("{:?} {:?}", class.ingest(), class.egress());
-            println!("  {:?}", class.viewers(clock())[0]);
-            println!("  {:?}", class.links()[0]);
+            sleep(Duration::from_millis(20)).await;
         }
-        let t = Instant::now();
+        panic!("never happened: {what}");
+    }
+
+    async fn everyone_watches(class: &Class) {
+        let all = || {
+            class
+                .viewers(clock())
+                .iter()
+                .all(|viewer| viewer.frames > 0)
+                .then_some(())
+        };
+        until("every viewer shows a frame", all).await;
+    }
+
+    /// Watches for `span`; gives for each viewer what it had before and after.
+    async fn watch(class: &Class, span: Duration) -> Vec<(ViewerTotals, ViewerTotals)> {
+        let before = class.viewers(clock());
+        sleep(span).await;
+        before.into_iter().zip(class.viewers(clock())).collect()
+    }
+
+    /// Until no packet is on its way: every packet the links handed on or dropped is in the viewers' books.
+    async fn settled(class: &Class) -> Vec<(ViewerTotals, LinkTotals)> {
+        until("viewers have all that their links handed on", || {
+            let links = class.links();
+            let pairs: Vec<_> = class.viewers(clock()).into_iter().zip(links).collect();
+            pairs
+                .iter()
+                .all(|(viewer, link)| viewer.packets_received == link.media_forwarded)
+                .then_some(pairs)
+        })
+        .await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_healthy_class_plays_25_frames_a_second_without_loss_or_freeze() {
+        let class = class().await;
+        everyone_watches(&class).await;
+        let mut healthy = false;
+        for _ in 0..4 {
+            // A machine too busy to play 3 s smoothly gets another try; loss is never excused.
+            let spans = watch(&class, Duration::from_secs(3)).await;
+            assert!(spans.iter().all(|(_, after)| after.packets_lost == 0), "{spans:?}");
+            let rates = spans.iter().map(|(before, after)| {
+                (after.frames - before.frames) as f64 / (after.exposure - before.exposure).as_secs_f64()
+            });
+            healthy = rates.into_iter().all(|fps| (fps - 25.0).abs() <= 2.0)
+                && spans.iter().all(|(before, after)| after.freezes == before.freezes);
+            if healthy {
+                break;
+            }
+        }
+        assert!(healthy, "{:?}", class.viewers(clock()));
+        let (ingest, egress) = (class.ingest(), class.egress());
+        assert!(ingest.frames > 75 && ingest.packets > ingest.frames && ingest.bytes > 100 * ingest.packets);
+        assert_eq!(egress.viewers, VIEWERS);
+        assert!(egress.packets <= ingest.packets * u64::from(VIEWERS) && egress.bytes > ingest.bytes);
+        for viewer in class.viewers(clock()) {
+            assert!(
+                viewer.connected < viewer.first_frame && viewer.first_frame.is_some(),
+                "{viewer:?}"
+            );
+            assert!(viewer.delivery_latency.is_some() && viewer.rtt.is_some(), "{viewer:?}");
+        }
         class.stop().await;
-        println!("stopped {:?} tasks {}", t.elapsed(), tokio::runtime::Handle::current().metrics().num_alive_tasks());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn viewers_lose_exactly_what_their_links_drop() {
+        let class = class().await;
+        everyone_watches(&class).await;
+        class.impair(
+            0.5,
+            Impairment {
+                loss_ratio: 0.1,
+                ..Impairment::default()
+            },
+        );
+        until("enough packets", || {
+            (class.links()[0].media_forwarded > 250).then_some(())
+        })
+        .await;
+        class.heal();
+        until("packets after the last loss", || {
+            (class.links()[0].media_forwarded > 270).then_some(())
+        })
+        .await;
+        let seats = settled(&class).await;
+        for (viewer, link) in &seats {
+            assert_eq!(viewer.packets_lost, link.media_dropped() as i64, "{seats:?}");
+        }
+        let lost: Vec<u64> = seats.iter().map(|(_, link)| link.media_lost).collect();
+        assert!(lost[0] > 5 && lost[1] > 5 && lost[2..] == [0, 0], "{lost:?}");
+        class.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_squeezed_class_freezes_while_it_lasts_and_plays_on_when_healed() {
+        let class = class().await;
+        everyone_watches(&class).await;
+        until("enough gaps to judge", || {
+            class.viewers(clock()).iter().all(|v| v.frames > 12).then_some(())
+        })
+        .await;
+        let third = Impairment {
+            rate_bits_per_second: Some(130_000),
+            queue_bytes: 6_000,
+            ..Impairment::default()
+        };
+        class.impair(1.0, third);
+        let frozen = |least: Duration| {
+            let class = &class;
+            move || {
+                class
+                    .viewers(clock())
+                    .iter()
+                    .all(|viewer| viewer.frozen > least)
+                    .then_some(())
+            }
+        };
+        until("every viewer froze", frozen(Duration::ZERO)).await;
+        until("frozen time grows", frozen(Duration::from_secs(1))).await;
+        assert!(
+            class.links().iter().all(|link| link.media_overflowed > 0),
+            "{:?}",
+            class.links()
+        );
+        class.heal();
+        let thawed = |spans: &[(ViewerTotals, ViewerTotals)]| {
+            spans
+                .iter()
+                .all(|(before, after)| after.freezes == before.freezes && after.frames >= before.frames + 20)
+        };
+        let mut plays = false;
+        for _ in 0..8 {
+            plays = plays || thawed(&watch(&class, Duration::from_secs(1)).await);
+        }
+        assert!(plays, "{:?}", class.viewers(clock()));
+        class.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn delay_shows_in_latency_and_round_trip() {
+        let class = class().await;
+        everyone_watches(&class).await;
+        class.impair(
+            1.0,
+            Impairment {
+                delay: Duration::from_millis(60),
+                ..Impairment::default()
+            },
+        );
+        until("latency and round trip", || {
+            let late = |viewer: &ViewerTotals| {
+                viewer.delivery_latency >= Some(Duration::from_millis(60))
+                    && viewer.rtt >= Some(Duration::from_millis(120))
+            };
+            class.viewers(clock()).iter().all(late).then_some(())
+        })
+        .await;
+        class.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn stopped_or_dropped_it_leaves_no_task() {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let class_at_once = class().await;
+        assert!(tasks() > 0);
+        class_at_once.stop().await;
+        until("no task after stop", || (tasks() == 0).then_some(())).await;
+        let class_joined = class().await;
+        everyone_watches(&class_joined).await;
+        drop(class_joined);
+        until("no task after drop", || (tasks() == 0).then_some(())).await;
+    }
+
+    #[tokio::test]
+    async fn a_class_has_between_one_viewer_and_the_most() {
+        for viewers in [0, MAX_VIEWERS + 1] {
+            let refused = Class::start(ClassOptions {
+                viewers,
+                seed: 1,
+                clock,
+            })
+            .await
+            .err()
+            .unwrap();
+            assert!(matches!(refused, DemoError::Viewers(told) if told == viewers));
+        }
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    /// The clip that is part of the program: 6 s of 320x180 at 25 frames a second, about 400 kbit/s.
+    /// The clip that is part of the program: 6 s of 320x180 at 25 frames a second, about 400 kbit/s, a key frame a second.
     pub(super) fn embedded() -> Result<Self, ClipError> {
         Self::read(&Bytes::from_static(include_bytes!("class.ivf")))
     }
@@ -64,7 +64,11 @@ impl Clip {
             frames.push(file.slice(start..end));
             at = end;
         }
-        if frames.is_empty() { Err(ClipError::FrameCount(0)) } else { Ok(Self { frames, fps }) }
+        if frames.is_empty() {
+            Err(ClipError::FrameCount(0))
+        } else {
+            Ok(Self { frames, fps })
+        }
     }
 }
 
@@ -98,7 +102,7 @@ mod tests {
         let clip = Clip::embedded().unwrap();
         assert_eq!((clip.frames.len(), clip.fps), (150, 25));
         let keys: Vec<usize> = (0..150).filter(|&i| clip.frames[i][0] & 1 == 0).collect();
-        assert_eq!(keys, [0, 50, 100]);
+        assert_eq!(keys, [0, 25, 50, 75, 100, 125]);
     }
 
     #[test]
@@ -114,7 +118,10 @@ mod tests {
         assert_eq!(with(16, 0), ClipError::FrameRate);
         assert_eq!(with(20, 0), ClipError::FrameRate);
         assert_eq!(with(HEADER + 3, 0xff), ClipError::Truncated(0));
-        assert_eq!(Clip::read(&Bytes::from_static(&good[..HEADER])).unwrap_err(), ClipError::FrameCount(0));
+        assert_eq!(
+            Clip::read(&Bytes::from_static(&good[..HEADER])).unwrap_err(),
+            ClipError::FrameCount(0)
+        );
     }
 
     proptest! {

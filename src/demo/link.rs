@@ -70,7 +70,13 @@ impl Link {
             up: Shaper::new(!seed),
             refusals: 0,
         };
-        Ok(Self { address, ends, impairment, counters, task: tokio::spawn(relay.run()) })
+        Ok(Self {
+            address,
+            ends,
+            impairment,
+            counters,
+            task: tokio::spawn(relay.run()),
+        })
     }
 
     /// Where both ends shall send.
@@ -160,7 +166,13 @@ impl Relay {
         let impairment = *self.impairment.borrow_and_update();
         let now = Instant::now();
         self.down.set(now, impairment);
-        self.up.set(now, Impairment { delay: impairment.delay, ..Impairment::default() });
+        self.up.set(
+            now,
+            Impairment {
+                delay: impairment.delay,
+                ..Impairment::default()
+            },
+        );
     }
 
     fn take(&mut self, packet: &[u8], from: SocketAddr) {
@@ -199,7 +211,11 @@ impl Relay {
         }
         while let Some(packet) = self.up.pop(now) {
             let sent = send(&self.socket, &packet, ends.node).await;
-            add(if sent { &self.counters.returned } else { &self.counters.return_dropped });
+            add(if sent {
+                &self.counters.returned
+            } else {
+                &self.counters.return_dropped
+            });
         }
     }
 }

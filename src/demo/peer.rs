@@ -60,7 +60,9 @@ impl Peer {
         let (state_in, state) = watch::channel(State::default());
         let (track_in, tracks) = mpsc::channel(1);
         let mut codecs = MediaEngine::default();
-        codecs.register_codec(vp8(), RtpCodecKind::Video).map_err(stack("registering codec"))?;
+        codecs
+            .register_codec(vp8(), RtpCodecKind::Video)
+            .map_err(stack("registering codec"))?;
         let settings = SettingEngineBuilder::new()
             .with_include_loopback_candidate(true)
             .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
@@ -69,33 +71,54 @@ impl Peer {
             .with_media_engine(codecs)
             .with_setting_engine(settings)
             .with_interceptor_registry(configure_rtcp_reports(Registry::new()))
-            .with_handler(Arc::new(Handler { state: state_in, tracks: track_in }))
+            .with_handler(Arc::new(Handler {
+                state: state_in,
+                tracks: track_in,
+            }))
             .with_runtime(Arc::new(TokioRuntime))
             .with_udp_addrs(vec!["127.0.0.1:0".to_owned()])
             .build()
             .await
             .map_err(stack("opening peer"))?;
-        Ok(Self { connection: Arc::new(connection), state, tracks })
+        Ok(Self {
+            connection: Arc::new(connection),
+            state,
+            tracks,
+        })
     }
 
     /// An offer with all its candidates.
     pub(super) async fn offer(&mut self) -> Result<String, PeerError> {
-        let offer = self.connection.create_offer(None).await.map_err(stack("making offer"))?;
+        let offer = self
+            .connection
+            .create_offer(None)
+            .await
+            .map_err(stack("making offer"))?;
         self.describe(offer).await
     }
 
     /// The answer to `offer`, with all its candidates.
     pub(super) async fn answer(&mut self, offer: String) -> Result<String, PeerError> {
         let offer = RTCSessionDescription::offer(offer).map_err(stack("reading offer"))?;
-        self.connection.set_remote_description(offer).await.map_err(stack("taking offer"))?;
-        let answer = self.connection.create_answer(None).await.map_err(stack("making answer"))?;
+        self.connection
+            .set_remote_description(offer)
+            .await
+            .map_err(stack("taking offer"))?;
+        let answer = self
+            .connection
+            .create_answer(None)
+            .await
+            .map_err(stack("making answer"))?;
         self.describe(answer).await
     }
 
     /// Takes the answer to the offer made before.
     pub(super) async fn accept(&self, answer: String) -> Result<(), PeerError> {
         let answer = RTCSessionDescription::answer(answer).map_err(stack("reading answer"))?;
-        self.connection.set_remote_description(answer).await.map_err(stack("taking answer"))
+        self.connection
+            .set_remote_description(answer)
+            .await
+            .map_err(stack("taking answer"))
     }
 
     /// Waits until ICE and DTLS are done.
@@ -123,13 +146,18 @@ impl Peer {
     }
 
     async fn describe(&mut self, description: RTCSessionDescription) -> Result<String, PeerError> {
-        self.connection.set_local_description(description).await.map_err(stack("taking own description"))?;
+        self.connection
+            .set_local_description(description)
+            .await
+            .map_err(stack("taking own description"))?;
         let gathered = self.state.wait_for(|state| state.gathered);
         if !matches!(timeout(GATHER, gathered).await, Ok(Ok(_))) {
             return Err(PeerError::Timeout("gathering candidates"));
         }
         let description = self.connection.local_description().await;
-        description.map(|description| description.sdp).ok_or(PeerError::NoCandidate)
+        description
+            .map(|description| description.sdp)
+            .ok_or(PeerError::NoCandidate)
     }
 }
 
@@ -142,7 +170,9 @@ pub(super) async fn introduce(offerer: &mut Peer, answerer: &mut Peer) -> Result
 
 /// The address of the first UDP host candidate of a session description (RFC 8839 5.1).
 pub(super) fn candidate(sdp: &str) -> Result<SocketAddr, PeerError> {
-    sdp.lines().find_map(|line| Candidate::read(line)?.address()).ok_or(PeerError::NoCandidate)
+    sdp.lines()
+        .find_map(|line| Candidate::read(line)?.address())
+        .ok_or(PeerError::NoCandidate)
 }
 
 /// The session description with every candidate moved to `relay`, so that all packets pass there.
@@ -165,12 +195,21 @@ struct Candidate<'a> {
 
 impl<'a> Candidate<'a> {
     fn read(line: &'a str) -> Option<Self> {
-        line.starts_with("a=candidate:").then(|| Self { parts: line.split(' ').collect() }).filter(|c| c.parts.len() >= 8)
+        line.starts_with("a=candidate:")
+            .then(|| Self {
+                parts: line.split(' ').collect(),
+            })
+            .filter(|c| c.parts.len() >= 8)
     }
 
     fn address(&self) -> Option<SocketAddr> {
         let udp = self.parts[2].eq_ignore_ascii_case("udp") && self.parts[7] == "host";
-        udp.then(|| Some(SocketAddr::new(self.parts[4].parse().ok()?, self.parts[5].parse().ok()?)))?
+        udp.then(|| {
+            Some(SocketAddr::new(
+                self.parts[4].parse().ok()?,
+                self.parts[5].parse().ok()?,
+            ))
+        })?
     }
 
     fn at(&self, relay: SocketAddr) -> String {
@@ -183,7 +222,10 @@ impl<'a> Candidate<'a> {
 pub(super) fn video_track(ssrc: u32) -> Arc<TrackLocalStaticRTP> {
     let name = format!("class-{ssrc}");
     let encoding = RTCRtpEncodingParameters {
-        rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), ..Default::default() },
+        rtp_coding_parameters: RTCRtpCodingParameters {
+            ssrc: Some(ssrc),
+            ..Default::default()
+        },
         codec: vp8().rtp_codec,
         ..Default::default()
     };
@@ -192,9 +234,15 @@ pub(super) fn video_track(ssrc: u32) -> Arc<TrackLocalStaticRTP> {
 }
 
 fn vp8() -> RTCRtpCodecParameters {
-    let rtp_codec =
-        RTCRtpCodec { mime_type: MIME_TYPE_VP8.to_owned(), clock_rate: CLOCK_RATE, ..RTCRtpCodec::default() };
-    RTCRtpCodecParameters { rtp_codec, payload_type: PAYLOAD_TYPE }
+    let rtp_codec = RTCRtpCodec {
+        mime_type: MIME_TYPE_VP8.to_owned(),
+        clock_rate: CLOCK_RATE,
+        ..RTCRtpCodec::default()
+    };
+    RTCRtpCodecParameters {
+        rtp_codec,
+        payload_type: PAYLOAD_TYPE,
+    }
 }
 
 fn stack(doing: &'static str) -> impl Fn(webrtc::error::Error) -> PeerError {
@@ -221,7 +269,8 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        self.state.send_modify(|known| known.connected = state == RTCPeerConnectionState::Connected);
+        self.state
+            .send_modify(|known| known.connected = state == RTCPeerConnectionState::Connected);
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
@@ -251,3 +300,30 @@ const ICE_FAILED: Duration = Duration::from_secs(120);
 
 /// How often ICE checks the path when idle; each check measures the round trip.
 const ICE_KEEPALIVE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirect_moves_candidates_and_nothing_else() {
+        let sdp = "v=0\r\nc=IN IP4 0.0.0.0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 5000 typ host generation 0\r\na=mid:0\r\n";
+        assert_eq!(candidate(sdp).unwrap(), "127.0.0.1:5000".parse::<SocketAddr>().unwrap());
+        let relay = "127.0.0.1:9".parse().unwrap();
+        let moved = redirect(sdp, relay);
+        assert_eq!(candidate(&moved).unwrap(), relay);
+        assert_eq!(moved, sdp.replace("127.0.0.1 5000", "127.0.0.1 9"));
+    }
+
+    #[test]
+    fn without_a_udp_host_candidate_there_is_no_address() {
+        for line in [
+            "",
+            "a=candidate:1 1",
+            "a=candidate:1 1 tcp 1 127.0.0.1 9 typ host",
+            "a=candidate:1 1 udp 1 x 9 typ host",
+        ] {
+            assert!(matches!(candidate(line), Err(PeerError::NoCandidate)), "{line}");
+        }
+    }
+}

@@ -19,7 +19,12 @@ pub struct Impairment {
 
 impl Default for Impairment {
     fn default() -> Self {
-        Self { loss_ratio: 0.0, delay: Duration::ZERO, rate_bits_per_second: None, queue_bytes: 64 * 1024 }
+        Self {
+            loss_ratio: 0.0,
+            delay: Duration::ZERO,
+            rate_bits_per_second: None,
+            queue_bytes: 64 * 1024,
+        }
     }
 }
 
@@ -117,7 +122,8 @@ impl Shaper {
             self.waiting_bytes -= packet.len();
             self.head_since = (!self.waiting.is_empty()).then_some(left);
             let behind = self.flying.back().map_or(left, |&(due, _)| due);
-            self.flying.push_back((behind.max(left + self.impairment.delay), packet));
+            self.flying
+                .push_back((behind.max(left + self.impairment.delay), packet));
         }
     }
 }
@@ -144,3 +150,121 @@ impl Random {
 
 /// Most packets inside at once, whatever the delay; more are dropped and counted as full.
 const MAX_PACKETS: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bad(loss_ratio: f64, delay_millis: u64, rate: Option<u64>, queue_bytes: usize) -> Impairment {
+        Impairment {
+            loss_ratio,
+            delay: Duration::from_millis(delay_millis),
+            rate_bits_per_second: rate,
+            queue_bytes,
+        }
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// When each packet comes out, in milliseconds from `start`, found by asking when to look again.
+    fn departures(shaper: &mut Shaper, start: Instant) -> Vec<(u128, u8)> {
+        let mut out = Vec::new();
+        while let Some(wake) = shaper.next() {
+            while let Some(packet) = shaper.pop(wake) {
+                out.push(((wake - start).as_millis(), packet[0]));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_good_link_hands_on_at_once() {
+        let (mut shaper, now) = (Shaper::new(1), Instant::now());
+        assert_eq!(shaper.push(now, &[7; 100]), Fate::Taken);
+        assert_eq!(shaper.pop(now), Some(vec![7; 100]));
+        assert_eq!((shaper.pop(now), shaper.next()), (None, None));
+    }
+
+    #[test]
+    fn the_bottleneck_spaces_packets_and_its_queue_drops_what_finds_no_room() {
+        let (mut shaper, now) = (Shaper::new(1), Instant::now());
+        shaper.set(now, bad(0.0, 30, Some(80_000), 250));
+        let fates: Vec<Fate> = (0..4).map(|i| shaper.push(now, &[i; 100])).collect();
+        assert_eq!(fates, [Fate::Taken, Fate::Taken, Fate::Full, Fate::Full]);
+        assert_eq!(departures(&mut shaper, now), [(40, 0), (50, 1)]);
+    }
+
+    #[test]
+    fn healed_it_lets_the_queue_go_and_never_reorders() {
+        let (mut shaper, now) = (Shaper::new(1), Instant::now());
+        shaper.set(now, bad(0.0, 500, Some(8_000), 10_000));
+        (0..3).for_each(|i| assert_eq!(shaper.push(now, &[i; 100]), Fate::Taken));
+        shaper.set(now + millis(150), Impairment::default());
+        assert_eq!(shaper.push(now + millis(150), &[3; 100]), Fate::Taken);
+        assert_eq!(departures(&mut shaper, now), [(600, 0), (600, 1), (600, 2), (600, 3)]);
+    }
+
+    #[test]
+    fn the_same_seed_loses_the_same_packets_and_about_its_share() {
+        let now = Instant::now();
+        let run = |seed| {
+            let mut shaper = Shaper::new(seed);
+            shaper.set(now, bad(0.1, 0, None, 1_000));
+            let fates: Vec<Fate> = (0..20_000)
+                .map(|_| {
+                    let fate = shaper.push(now, &[0; 10]);
+                    while shaper.pop(now).is_some() {}
+                    fate
+                })
+                .collect();
+            fates
+        };
+        assert!(run(5) == run(5) && run(5) != run(6));
+        let lost = run(5).iter().filter(|&&fate| fate == Fate::Lost).count();
+        assert!(
+            (1_830..2_170).contains(&lost),
+            "{lost} of 20,000 at one in ten, four standard errors"
+        );
+    }
+
+    #[test]
+    fn a_long_delay_holds_no_more_than_its_bound() {
+        let (mut shaper, now) = (Shaper::new(1), Instant::now());
+        shaper.set(now, bad(0.0, 3_600_000, None, 1_000));
+        let taken = (0..MAX_PACKETS + 10)
+            .filter(|_| shaper.push(now, &[0; 10]) == Fate::Taken)
+            .count();
+        assert_eq!(taken, MAX_PACKETS);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_comes_out_once_and_in_order(
+            steps in prop::collection::vec((0_u64..40, 1_usize..1_200, prop::option::of(0_u64..400_000), 0_u64..80), 1..200)
+        ) {
+            let start = Instant::now();
+            let (mut shaper, mut now) = (Shaper::new(9), start);
+            let (mut taken, mut out) = (Vec::new(), Vec::new());
+            for (i, (gap, length, rate, delay)) in (0_u32..).zip(steps) {
+                now += millis(gap);
+                out.extend(std::iter::from_fn(|| shaper.pop(now)));
+                shaper.set(now, bad(0.1, delay, rate, 5_000));
+                let mut packet = i.to_be_bytes().to_vec();
+                packet.resize(length.max(4), 0);
+                if shaper.push(now, &packet) == Fate::Taken {
+                    taken.push(packet);
+                }
+                prop_assert!(shaper.waiting_bytes <= 5_000);
+            }
+            shaper.set(now, Impairment::default());
+            while let Some(wake) = shaper.next() {
+                out.extend(std::iter::from_fn(|| shaper.pop(wake)));
+            }
+            prop_assert_eq!(out, taken);
+            prop_assert_eq!(shaper.waiting_bytes, 0);
+        }
+    }
+}
