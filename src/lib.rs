@@ -1,4 +1,5 @@
 <<<<<<< HEAD
+<<<<<<< HEAD
 //! The shell of liveqos: all input, output, tasks and wiring around the rules in `liveqos-core`.
 
 pub mod intake;
@@ -7,3 +8,8 @@ pub mod intake;
 
 pub mod otlp;
 >>>>>>> otlp
+=======
+//! The shell of liveqos: all input, output, tasks and wiring.
+
+pub mod demo;
+>>>>>>> demo

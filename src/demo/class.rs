@@ -1,0 +1,496 @@
+//! The class: one teacher, one node, some viewers, each behind a link of its own. Decides who joins when and that all of
+//! it ends together; refuses more viewers than one machine should play.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use liveqos_core::time::Timestamp;
+use thiserror::Error;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
+
+use super::clip::{Clip, ClipError};
+use super::link::{Link, LinkTotals};
+use super::node::{EgressTotals, IngestTotals, Node};
+use super::peer::{Peer, PeerError, introduce, video_track};
+use super::publisher::{Packets, publish};
+use super::shaper::{Impairment, Random};
+use super::viewer::{Viewer, ViewerTotals};
+
+/// Tells the time; the class reads no other clock for what it reports.
+pub(super) type Clock = fn() -> Timestamp;
+
+/// How a class is made.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassOptions {
+    /// How many viewers: 1 to [`MAX_VIEWERS`].
+    pub viewers: u32,
+    /// Makes losses, sequence numbers and timestamps repeatable.
+    pub seed: u64,
+    /// The clock behind every instant and latency reported.
+    pub clock: fn() -> Timestamp,
+}
+
+/// Why a class did not start.
+#[derive(Debug, Error)]
+pub enum DemoError {
+    /// No viewer, or too many.
+    #[error("starting class: {0} viewers, must be 1 to {MAX_VIEWERS}")]
+    Viewers(u32),
+    /// The clip inside the program is damaged.
+    #[error("starting class: {0}")]
+    Clip(#[from] ClipError),
+    /// The teacher could not be connected to the node.
+    #[error("starting class: {0}")]
+    Peer(#[from] PeerError),
+    /// No socket for a link.
+    #[error("starting class: opening link: {0}")]
+    Link(#[source] io::Error),
+    /// The teacher's media did not reach the node in time.
+    #[error("starting class: no media at the node within {} s", FIRST_MEDIA.as_secs())]
+    NoMedia,
+}
+
+/// A running class. [`Class::stop`] ends it and waits; dropping it ends it too, a moment later.
+pub struct Class {
+    node: Arc<Node>,
+    seats: Vec<Seat>,
+    stop: watch::Sender<bool>,
+    stage: JoinHandle<()>,
+}
+
+/// A viewer, its link and its task.
+struct Seat {
+    viewer: Arc<Viewer>,
+    link: Arc<Link>,
+    task: JoinHandle<()>,
+}
+
+impl Class {
+    /// Starts a class: returns when the teacher's first packet reached the node. Viewers join in the meantime and after.
+    ///
+    /// # Errors
+    /// See [`DemoError`]; nothing keeps running then.
+    pub async fn start(options: ClassOptions) -> Result<Self, DemoError> {
+        if !(1..=MAX_VIEWERS).contains(&options.viewers) {
+            return Err(DemoError::Viewers(options.viewers));
+        }
+        let clip = Clip::embedded()?;
+        let mut random = Random(options.seed);
+        let mut links = Vec::new();
+        for _ in 0..options.viewers {
+            links.push(Arc::new(Link::open(random.next()).await.map_err(DemoError::Link)?));
+        }
+        let packets = Packets::new(TEACHER_SSRC, clip.fps, random.next());
+        let (stop, stopped) = watch::channel(false);
+        let node = Arc::new(Node::new(options.clock));
+        let stage = Stage::open(clip, packets)
+            .await?
+            .run(Arc::clone(&node), stopped.clone());
+        if timeout(FIRST_MEDIA, node.started()).await.is_err() {
+            stop.send_replace(true);
+            finish(stage).await;
+            return Err(DemoError::NoMedia);
+        }
+        let door = Arc::new(Semaphore::new(MAX_JOINING));
+        let seats = (0..).zip(links).map(|(number, link)| {
+            let viewer = Arc::new(Viewer::new(number, options.clock));
+            let joining = seat(
+                Arc::clone(&viewer),
+                Arc::clone(&node),
+                Arc::clone(&link),
+                Arc::clone(&door),
+                stopped.clone(),
+            );
+            Seat {
+                viewer,
+                link,
+                task: tokio::spawn(joining),
+            }
+        });
+        let seats = seats.collect();
+        Ok(Self {
+            node,
+            seats,
+            stop,
+            stage,
+        })
+    }
+
+    /// Makes the links of the first `share` (0 to 1) of the viewers as bad as told, those of the others good.
+    pub fn impair(&self, share: f64, impairment: Impairment) {
+        let bad = (share.clamp(0.0, 1.0) * self.seats.len() as f64).round() as usize;
+        for (i, seat) in self.seats.iter().enumerate() {
+            seat.link.set(if i < bad { impairment } else { Impairment::default() });
+        }
+    }
+
+    /// Makes all links good again.
+    pub fn heal(&self) {
+        self.impair(0.0, Impairment::default());
+    }
+
+    /// What the teacher's stream brought to the node.
+    #[must_use]
+    pub fn ingest(&self) -> IngestTotals {
+        self.node.ingest()
+    }
+
+    /// What the node sent to its viewers.
+    #[must_use]
+    pub fn egress(&self) -> EgressTotals {
+        self.node.egress()
+    }
+
+    /// What each viewer got until `now`, in order of their numbers; those still joining have seen nothing.
+    #[must_use]
+    pub fn viewers(&self, now: Timestamp) -> Vec<ViewerTotals> {
+        self.seats.iter().map(|seat| seat.viewer.totals(now)).collect()
+    }
+
+    /// What each viewer's link carried and dropped, in order of the viewers' numbers.
+    #[must_use]
+    pub fn links(&self) -> Vec<LinkTotals> {
+        self.seats.iter().map(|seat| seat.link.totals()).collect()
+    }
+
+    /// Ends the class and waits until every task and socket of it is gone.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        for seat in self.seats {
+            finish(seat.task).await;
+            if let Some(link) = Arc::into_inner(seat.link) {
+                link.close().await;
+            }
+        }
+        finish(self.stage).await;
+    }
+}
+
+async fn finish(task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::warn!(%error, "demo task failed");
+    }
+}
+
+/// Lets one viewer in when the door is free, and watch until the class ends.
+async fn seat(
+    viewer: Arc<Viewer>,
+    node: Arc<Node>,
+    link: Arc<Link>,
+    door: Arc<Semaphore>,
+    stop: watch::Receiver<bool>,
+) {
+    if let Err(error) = viewer.attend(&node, &link, &door, stop).await {
+        tracing::warn!(%error, "demo viewer left");
+    }
+}
+
+/// The teacher and the node's side of the teacher, connected.
+struct Stage {
+    teacher: Peer,
+    receiver: Peer,
+    clip: Clip,
+    packets: Packets,
+    track: Arc<TrackLocalStaticRTP>,
+}
+
+impl Stage {
+    async fn open(clip: Clip, packets: Packets) -> Result<Self, PeerError> {
+        let teacher = Peer::open().await?;
+        let receiver = match Peer::open().await {
+            Ok(receiver) => receiver,
+            Err(error) => {
+                teacher.close().await;
+                return Err(error);
+            }
+        };
+        let mut stage = Self {
+            teacher,
+            receiver,
+            clip,
+            packets,
+            track: video_track(TEACHER_SSRC),
+        };
+        match stage.connect().await {
+            Ok(()) => Ok(stage),
+            Err(error) => {
+                stage.close().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&mut self) -> Result<(), PeerError> {
+        let track: Arc<dyn TrackLocal> = self.track.clone();
+        let added = self.teacher.connection.add_track(track).await;
+        added.map_err(|source| PeerError::Stack {
+            doing: "adding track",
+            source,
+        })?;
+        introduce(&mut self.teacher, &mut self.receiver).await?;
+        self.teacher.connected().await?;
+        self.receiver.connected().await
+    }
+
+    /// Publishes and forwards until told to stop; closes both peers then.
+    fn run(mut self, node: Arc<Node>, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+        tokio::spawn(async move {
+            let playing = publish(self.clip.clone(), self.packets, Arc::clone(&self.track), stop.clone());
+            let forwarding = async {
+                match self.receiver.track().await {
+                    Ok(track) => node.forward(track, stop).await,
+                    Err(error) => tracing::warn!(%error, "demo node has no teacher"),
+                }
+            };
+            tokio::join!(playing, forwarding);
+            self.teacher.close().await;
+            self.receiver.close().await;
+        })
+    }
+
+    async fn close(&self) {
+        self.teacher.close().await;
+        self.receiver.close().await;
+    }
+}
+
+/// Most viewers of a class: each costs two WebRTC peers and a link in this process.
+pub const MAX_VIEWERS: u32 = 40;
+
+/// Viewers that join at once; the others wait at the door, so that handshakes do not starve the media.
+const MAX_JOINING: usize = 4;
+
+/// How long the teacher's first packet may take.
+const FIRST_MEDIA: Duration = Duration::from_secs(10);
+
+/// The teacher's synchronization source.
+const TEACHER_SSRC: u32 = 0x0fff_ffff;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    use tokio::time::sleep;
+
+    const VIEWERS: u32 = 4;
+
+    fn clock() -> Timestamp {
+        static EPOCH: OnceLock<Instant> = OnceLock::new();
+        Timestamp::from_secs(1_700_000_000) + EPOCH.get_or_init(Instant::now).elapsed()
+    }
+
+    async fn class() -> Class {
+        Class::start(ClassOptions {
+            viewers: VIEWERS,
+            seed: 7,
+            clock,
+        })
+        .await
+        .unwrap()
+    }
+
+    /// Looks every 20 ms until `seen` gives something; fails after 15 s.
+    async fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
+        for _ in 0..750 {
+            if let Some(found) = seen() {
+                return found;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never happened: {what}");
+    }
+
+    async fn everyone_watches(class: &Class) {
+        let all = || {
+            class
+                .viewers(clock())
+                .iter()
+                .all(|viewer| viewer.frames > 0)
+                .then_some(())
+        };
+        until("every viewer shows a frame", all).await;
+    }
+
+    /// Watches for `span`; gives for each viewer what it had before and after.
+    async fn watch(class: &Class, span: Duration) -> Vec<(ViewerTotals, ViewerTotals)> {
+        let before = class.viewers(clock());
+        sleep(span).await;
+        before.into_iter().zip(class.viewers(clock())).collect()
+    }
+
+    /// Until no packet is on its way: every packet the links handed on or dropped is in the viewers' books.
+    async fn settled(class: &Class) -> Vec<(ViewerTotals, LinkTotals)> {
+        until("viewers have all that their links handed on", || {
+            let links = class.links();
+            let pairs: Vec<_> = class.viewers(clock()).into_iter().zip(links).collect();
+            pairs
+                .iter()
+                .all(|(viewer, link)| viewer.packets_received == link.media_forwarded)
+                .then_some(pairs)
+        })
+        .await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_healthy_class_plays_25_frames_a_second_without_loss_or_freeze() {
+        let class = class().await;
+        everyone_watches(&class).await;
+        let mut healthy = false;
+        for _ in 0..4 {
+            // A machine too busy to play 3 s smoothly gets another try; loss is never excused.
+            let spans = watch(&class, Duration::from_secs(3)).await;
+            assert!(spans.iter().all(|(_, after)| after.packets_lost == 0), "{spans:?}");
+            let rates = spans.iter().map(|(before, after)| {
+                (after.frames - before.frames) as f64 / (after.exposure - before.exposure).as_secs_f64()
+            });
+            healthy = rates.into_iter().all(|fps| (fps - 25.0).abs() <= 2.0)
+                && spans.iter().all(|(before, after)| after.freezes == before.freezes);
+            if healthy {
+                break;
+            }
+        }
+        assert!(healthy, "{:?}", class.viewers(clock()));
+        let (ingest, egress) = (class.ingest(), class.egress());
+        assert!(ingest.frames > 75 && ingest.packets > ingest.frames && ingest.bytes > 100 * ingest.packets);
+        assert_eq!(egress.viewers, VIEWERS);
+        assert!(egress.packets <= ingest.packets * u64::from(VIEWERS) && egress.bytes > ingest.bytes);
+        for viewer in class.viewers(clock()) {
+            assert!(
+                viewer.connected < viewer.first_frame && viewer.first_frame.is_some(),
+                "{viewer:?}"
+            );
+            assert!(viewer.delivery_latency.is_some() && viewer.rtt.is_some(), "{viewer:?}");
+        }
+        class.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn viewers_lose_exactly_what_their_links_drop() {
+        let class = class().await;
+        everyone_watches(&class).await;
+        class.impair(
+            0.5,
+            Impairment {
+                loss_ratio: 0.1,
+                ..Impairment::default()
+            },
+        );
+        until("enough packets", || {
+            (class.links()[0].media_forwarded > 250).then_some(())
+        })
+        .await;
+        class.heal();
+        until("packets after the last loss", || {
+            (class.links()[0].media_forwarded > 270).then_some(())
+        })
+        .await;
+        let seats = settled(&class).await;
+        for (viewer, link) in &seats {
+            assert_eq!(viewer.packets_lost, link.media_dropped() as i64, "{seats:?}");
+        }
+        let lost: Vec<u64> = seats.iter().map(|(_, link)| link.media_lost).collect();
+        assert!(lost[0] > 5 && lost[1] > 5 && lost[2..] == [0, 0], "{lost:?}");
+        class.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_squeezed_class_freezes_while_it_lasts_and_plays_on_when_healed() {
+        let class = class().await;
+        everyone_watches(&class).await;
+        until("enough gaps to judge", || {
+            class.viewers(clock()).iter().all(|v| v.frames > 12).then_some(())
+        })
+        .await;
+        let third = Impairment {
+            rate_bits_per_second: Some(130_000),
+            queue_bytes: 6_000,
+            ..Impairment::default()
+        };
+        class.impair(1.0, third);
+        let frozen = |least: Duration| {
+            let class = &class;
+            move || {
+                class
+                    .viewers(clock())
+                    .iter()
+                    .all(|viewer| viewer.frozen > least)
+                    .then_some(())
+            }
+        };
+        until("every viewer froze", frozen(Duration::ZERO)).await;
+        until("frozen time grows", frozen(Duration::from_secs(1))).await;
+        assert!(
+            class.links().iter().all(|link| link.media_overflowed > 0),
+            "{:?}",
+            class.links()
+        );
+        class.heal();
+        let thawed = |spans: &[(ViewerTotals, ViewerTotals)]| {
+            spans
+                .iter()
+                .all(|(before, after)| after.freezes == before.freezes && after.frames >= before.frames + 20)
+        };
+        let mut plays = false;
+        for _ in 0..8 {
+            plays = plays || thawed(&watch(&class, Duration::from_secs(1)).await);
+        }
+        assert!(plays, "{:?}", class.viewers(clock()));
+        class.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn delay_shows_in_latency_and_round_trip() {
+        let class = class().await;
+        everyone_watches(&class).await;
+        class.impair(
+            1.0,
+            Impairment {
+                delay: Duration::from_millis(60),
+                ..Impairment::default()
+            },
+        );
+        until("latency and round trip", || {
+            let late = |viewer: &ViewerTotals| {
+                viewer.delivery_latency >= Some(Duration::from_millis(60))
+                    && viewer.rtt >= Some(Duration::from_millis(120))
+            };
+            class.viewers(clock()).iter().all(late).then_some(())
+        })
+        .await;
+        class.stop().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn stopped_or_dropped_it_leaves_no_task() {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let class_at_once = class().await;
+        assert!(tasks() > 0);
+        class_at_once.stop().await;
+        until("no task after stop", || (tasks() == 0).then_some(())).await;
+        let class_joined = class().await;
+        everyone_watches(&class_joined).await;
+        drop(class_joined);
+        until("no task after drop", || (tasks() == 0).then_some(())).await;
+    }
+
+    #[tokio::test]
+    async fn a_class_has_between_one_viewer_and_the_most() {
+        for viewers in [0, MAX_VIEWERS + 1] {
+            let refused = Class::start(ClassOptions {
+                viewers,
+                seed: 1,
+                clock,
+            })
+            .await
+            .err()
+            .unwrap();
+            assert!(matches!(refused, DemoError::Viewers(told) if told == viewers));
+        }
+    }
+}

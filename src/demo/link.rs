@@ -1,0 +1,271 @@
+//! The network between the node and one viewer: a UDP relay on 127.0.0.1 that can be made bad while it runs. Decides
+//! what is dropped and how late the rest is; refuses packets that come from neither end.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep_until;
+
+use super::shaper::{Fate, Impairment, Shaper};
+
+/// What a link carried and dropped since it was opened. `media` is RTP on its way to the viewer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkTotals {
+    /// Media packets handed to the viewer's socket.
+    pub media_forwarded: u64,
+    /// Media packets lost at random.
+    pub media_lost: u64,
+    /// Media packets that found no room before the bottleneck.
+    pub media_overflowed: u64,
+    /// Other packets to the viewer (ICE, DTLS, RTCP) forwarded.
+    pub other_forwarded: u64,
+    /// Other packets to the viewer dropped, for either reason.
+    pub other_dropped: u64,
+    /// Packets from the viewer forwarded.
+    pub returned: u64,
+    /// Packets from the viewer dropped for want of room.
+    pub return_dropped: u64,
+    /// Packets from neither end, or before the ends were known.
+    pub refused: u64,
+}
+
+impl LinkTotals {
+    /// Media packets that will never reach the viewer.
+    #[must_use]
+    pub const fn media_dropped(&self) -> u64 {
+        self.media_lost + self.media_overflowed
+    }
+}
+
+/// A running link. Dropping it stops it.
+#[derive(Debug)]
+pub(super) struct Link {
+    address: SocketAddr,
+    ends: watch::Sender<Ends>,
+    impairment: watch::Sender<Impairment>,
+    counters: Arc<Counters>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Opens a good link on a free port; `seed` makes its later losses repeatable.
+    pub(super) async fn open(seed: u64) -> io::Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = socket.local_addr()?;
+        let (ends, known_ends) = watch::channel(Ends::default());
+        let (impairment, wanted) = watch::channel(Impairment::default());
+        let counters = Arc::new(Counters::default());
+        let relay = Relay {
+            socket,
+            ends: known_ends,
+            impairment: wanted,
+            counters: Arc::clone(&counters),
+            down: Shaper::new(seed),
+            up: Shaper::new(!seed),
+            refusals: 0,
+        };
+        Ok(Self {
+            address,
+            ends,
+            impairment,
+            counters,
+            task: tokio::spawn(relay.run()),
+        })
+    }
+
+    /// Where both ends shall send.
+    pub(super) const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells the viewer's real address.
+    pub(super) fn viewer_is(&self, viewer: SocketAddr) {
+        self.ends.send_modify(|ends| ends.viewer = Some(viewer));
+    }
+
+    /// Tells the node's real address.
+    pub(super) fn node_is(&self, node: SocketAddr) {
+        self.ends.send_modify(|ends| ends.node = Some(node));
+    }
+
+    /// Makes the link as bad as told, for packets that come from now on.
+    pub(super) fn set(&self, impairment: Impairment) {
+        self.impairment.send_replace(impairment);
+    }
+
+    /// What it carried and dropped so far.
+    pub(super) fn totals(&self) -> LinkTotals {
+        self.counters.read()
+    }
+
+    /// Stops it and waits until it has stopped.
+    pub(super) async fn close(mut self) {
+        self.task.abort();
+        if let Err(error) = (&mut self.task).await
+            && error.is_panic()
+        {
+            tracing::warn!(%error, "demo link failed");
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The real addresses of the two ends, as far as known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ends {
+    node: Option<SocketAddr>,
+    viewer: Option<SocketAddr>,
+}
+
+struct Relay {
+    socket: UdpSocket,
+    ends: watch::Receiver<Ends>,
+    impairment: watch::Receiver<Impairment>,
+    counters: Arc<Counters>,
+    down: Shaper,
+    up: Shaper,
+    refusals: u32,
+}
+
+impl Relay {
+    /// Runs until aborted, or until its socket fails [`MAX_RECEIVE_ERRORS`] times in a row.
+    async fn run(mut self) {
+        let mut packet = vec![0; MAX_PACKET];
+        while self.refusals < MAX_RECEIVE_ERRORS {
+            let wake = self.down.next().into_iter().chain(self.up.next()).min();
+            tokio::select! {
+                came = self.socket.recv_from(&mut packet) => match came {
+                    Ok((length, from)) => self.take(packet.get(..length).unwrap_or_default(), from),
+                    Err(_) => self.refusals += 1,
+                },
+                changed = self.impairment.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.apply();
+                }
+                () = sleep_until(wake.unwrap_or_else(Instant::now).into()), if wake.is_some() => {}
+            }
+            self.hand_on().await;
+        }
+    }
+
+    /// The media direction gets all of it, the way back the delay alone.
+    fn apply(&mut self) {
+        let impairment = *self.impairment.borrow_and_update();
+        let now = Instant::now();
+        self.down.set(now, impairment);
+        self.up.set(
+            now,
+            Impairment {
+                delay: impairment.delay,
+                ..Impairment::default()
+            },
+        );
+    }
+
+    fn take(&mut self, packet: &[u8], from: SocketAddr) {
+        self.refusals = 0;
+        let ends = *self.ends.borrow();
+        let now = Instant::now();
+        let counters = &self.counters;
+        if Some(from) == ends.node {
+            let media = is_media(packet);
+            match (self.down.push(now, packet), media) {
+                (Fate::Taken, _) => {}
+                (Fate::Lost, true) => add(&counters.media_lost),
+                (Fate::Full, true) => add(&counters.media_overflowed),
+                (Fate::Lost | Fate::Full, false) => add(&counters.other_dropped),
+            }
+        } else if Some(from) == ends.viewer {
+            if self.up.push(now, packet) != Fate::Taken {
+                add(&counters.return_dropped);
+            }
+        } else {
+            add(&counters.refused);
+        }
+    }
+
+    async fn hand_on(&mut self) {
+        let ends = *self.ends.borrow();
+        let now = Instant::now();
+        while let Some(packet) = self.down.pop(now) {
+            let sent = send(&self.socket, &packet, ends.viewer).await;
+            match (sent, is_media(&packet)) {
+                (true, true) => add(&self.counters.media_forwarded),
+                (true, false) => add(&self.counters.other_forwarded),
+                (false, true) => add(&self.counters.media_overflowed),
+                (false, false) => add(&self.counters.other_dropped),
+            }
+        }
+        while let Some(packet) = self.up.pop(now) {
+            let sent = send(&self.socket, &packet, ends.node).await;
+            add(if sent {
+                &self.counters.returned
+            } else {
+                &self.counters.return_dropped
+            });
+        }
+    }
+}
+
+async fn send(socket: &UdpSocket, packet: &[u8], to: Option<SocketAddr>) -> bool {
+    match to {
+        Some(to) => socket.send_to(packet, to).await.is_ok(),
+        None => false,
+    }
+}
+
+/// Whether a datagram is RTP rather than RTCP, DTLS or STUN (RFC 7983 7, RFC 5761 4).
+fn is_media(packet: &[u8]) -> bool {
+    matches!(packet, [128..=191, kind, ..] if !(192..=223).contains(kind))
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    media_forwarded: AtomicU64,
+    media_lost: AtomicU64,
+    media_overflowed: AtomicU64,
+    other_forwarded: AtomicU64,
+    other_dropped: AtomicU64,
+    returned: AtomicU64,
+    return_dropped: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Counters {
+    fn read(&self) -> LinkTotals {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        LinkTotals {
+            media_forwarded: read(&self.media_forwarded),
+            media_lost: read(&self.media_lost),
+            media_overflowed: read(&self.media_overflowed),
+            other_forwarded: read(&self.other_forwarded),
+            other_dropped: read(&self.other_dropped),
+            returned: read(&self.returned),
+            return_dropped: read(&self.return_dropped),
+            refused: read(&self.refused),
+        }
+    }
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Longest datagram relayed whole; the class sends none over 1,300 bytes.
+const MAX_PACKET: usize = 2_048;
+
+/// A socket that fails so often without a packet between is given up.
+const MAX_RECEIVE_ERRORS: u32 = 1_000;

@@ -1,0 +1,130 @@
+//! The teacher: plays the clip into a peer connection, frame by frame at its rate, for ever. Decides sequence numbers and
+//! timestamps (both run on through the loop); refuses to skip: frames the machine was too busy to send follow at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rtc::rtp;
+use rtc::rtp::codec::vp8::Vp8Payloader;
+use rtc::rtp::packetizer::Payloader;
+use tokio::sync::watch;
+use tokio::time::interval;
+use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
+
+use super::clip::Clip;
+use super::peer::{CLOCK_RATE, PAYLOAD_TYPE};
+use super::shaper::Random;
+
+/// Turns frames into RTP packets.
+#[derive(Debug)]
+pub(super) struct Packets {
+    ssrc: u32,
+    sequence: u16,
+    rtp_time: u32,
+    step: u32,
+    payloader: Vp8Payloader,
+}
+
+impl Packets {
+    /// Begins at a sequence number and timestamp drawn from `seed`, as RFC 3550 5.1 asks.
+    pub(super) fn new(ssrc: u32, fps: u32, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut payloader = Vp8Payloader::default();
+        payloader.enable_picture_id = true;
+        Self {
+            ssrc,
+            sequence: random.next() as u16,
+            rtp_time: random.next() as u32,
+            step: CLOCK_RATE / fps.max(1),
+            payloader,
+        }
+    }
+
+    /// The packets of the next frame; the last carries the marker.
+    pub(super) fn next(&mut self, frame: &Bytes) -> Vec<rtp::Packet> {
+        let payloads = self.payloader.payload(MAX_PAYLOAD, frame).unwrap_or_default();
+        let last = payloads.len().saturating_sub(1);
+        let rtp_time = self.rtp_time;
+        self.rtp_time = rtp_time.wrapping_add(self.step);
+        payloads
+            .into_iter()
+            .enumerate()
+            .map(|(i, payload)| self.packet(rtp_time, payload, i == last))
+            .collect()
+    }
+
+    fn packet(&mut self, timestamp: u32, payload: Bytes, marker: bool) -> rtp::Packet {
+        let sequence_number = self.sequence;
+        self.sequence = sequence_number.wrapping_add(1);
+        let header = rtp::Header {
+            version: 2,
+            payload_type: PAYLOAD_TYPE,
+            ssrc: self.ssrc,
+            marker,
+            sequence_number,
+            timestamp,
+            ..rtp::Header::default()
+        };
+        rtp::Packet { header, payload }
+    }
+}
+
+/// Plays `clip` into `track` until `stop` is raised or its sender is gone.
+pub(super) async fn publish(
+    clip: Clip,
+    mut packets: Packets,
+    track: Arc<TrackLocalStaticRTP>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut tick = interval(Duration::from_secs(1) / clip.fps.max(1));
+    for frame in clip.frames.iter().cycle() {
+        tokio::select! {
+            _ = stop.wait_for(|&stop| stop) => return,
+            _ = tick.tick() => {}
+        }
+        for packet in packets.next(frame) {
+            if let Err(error) = track.write_rtp(packet).await {
+                tracing::debug!(%error, "demo publisher stopped");
+                return;
+            }
+        }
+    }
+}
+
+/// Payload bytes of a packet at most: with RTP, SRTP and UDP headers it stays under 1,280, the least MTU of IPv6.
+const MAX_PAYLOAD: usize = 1_150;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_become_packets_that_end_with_a_marker_and_run_on_through_the_loop() {
+        let clip = Clip::embedded().unwrap();
+        let mut packets = Packets::new(7, clip.fps, 1);
+        let all: Vec<Vec<rtp::Packet>> = clip
+            .frames
+            .iter()
+            .cycle()
+            .take(301)
+            .map(|frame| packets.next(frame))
+            .collect();
+        assert!(
+            all.iter()
+                .all(|frame| frame.iter().filter(|packet| packet.header.marker).count() == 1)
+        );
+        assert!(all.iter().all(|frame| frame.last().unwrap().header.marker));
+        let flat: Vec<&rtp::Packet> = all.iter().flatten().collect();
+        assert!(
+            flat.windows(2)
+                .all(|two| { two[1].header.sequence_number == two[0].header.sequence_number.wrapping_add(1) })
+        );
+        assert!(
+            all.windows(2)
+                .all(|two| { two[1][0].header.timestamp == two[0][0].header.timestamp.wrapping_add(3_600) })
+        );
+        assert!(flat.iter().all(|packet| packet.payload.len() <= MAX_PAYLOAD));
+    }
+}

@@ -1,0 +1,270 @@
+//! One direction of a bad link as a pure queue: loss, a bottleneck with a finite buffer, and delay. Decides which packet
+//! is lost and when each of the others comes out; never reads a clock and never reorders.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How bad a link is. The default is a good one: no loss, no delay, no bottleneck.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Impairment {
+    /// Share of packets lost at random, each on its own; 0 to 1.
+    pub loss_ratio: f64,
+    /// Time each packet takes, one way. The way back takes as long.
+    pub delay: Duration,
+    /// Rate of the bottleneck in bits a second of UDP payload; `None` is no bottleneck.
+    pub rate_bits_per_second: Option<u64>,
+    /// Bytes that wait before the bottleneck at most; a packet that finds no room is dropped.
+    pub queue_bytes: usize,
+}
+
+impl Default for Impairment {
+    fn default() -> Self {
+        Self {
+            loss_ratio: 0.0,
+            delay: Duration::ZERO,
+            rate_bits_per_second: None,
+            queue_bytes: 64 * 1024,
+        }
+    }
+}
+
+/// What became of a packet handed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It will come out.
+    Taken,
+    /// Lost at random.
+    Lost,
+    /// Dropped for want of room.
+    Full,
+}
+
+/// The queue: packets before the bottleneck, then packets on their way.
+#[derive(Debug)]
+pub(super) struct Shaper {
+    impairment: Impairment,
+    waiting: VecDeque<Vec<u8>>,
+    waiting_bytes: usize,
+    head_since: Option<Instant>,
+    flying: VecDeque<(Instant, Vec<u8>)>,
+    random: Random,
+}
+
+impl Shaper {
+    /// A good link whose losses, once it is made bad, follow from `seed`.
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            impairment: Impairment::default(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            head_since: None,
+            flying: VecDeque::new(),
+            random: Random(seed),
+        }
+    }
+
+    /// Applies to what is handed in from now on, and to the rate at which the waiting leave.
+    pub(super) fn set(&mut self, now: Instant, impairment: Impairment) {
+        self.drain(now);
+        self.impairment = impairment;
+        if let Some(since) = &mut self.head_since {
+            *since = now;
+        }
+        self.drain(now);
+    }
+
+    /// Hands in one packet.
+    pub(super) fn push(&mut self, now: Instant, packet: &[u8]) -> Fate {
+        self.drain(now);
+        if self.random.below(self.impairment.loss_ratio) {
+            return Fate::Lost;
+        }
+        let no_room = self.waiting_bytes + packet.len() > self.impairment.queue_bytes && !self.waiting.is_empty();
+        if no_room || self.waiting.len() + self.flying.len() >= MAX_PACKETS {
+            return Fate::Full;
+        }
+        self.waiting_bytes += packet.len();
+        self.waiting.push_back(packet.to_vec());
+        self.head_since.get_or_insert(now);
+        self.drain(now);
+        Fate::Taken
+    }
+
+    /// The next packet that has come out by `now`.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
+        self.drain(now);
+        if self.flying.front()?.0 > now {
+            return None;
+        }
+        self.flying.pop_front().map(|(_, packet)| packet)
+    }
+
+    /// When to look again, if anything is inside.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let lands = self.flying.front().map(|&(due, _)| due);
+        let leaves = self.head_leaves();
+        lands.into_iter().chain(leaves).min()
+    }
+
+    fn head_leaves(&self) -> Option<Instant> {
+        let (since, head) = (self.head_since?, self.waiting.front()?);
+        let takes = match self.impairment.rate_bits_per_second {
+            Some(rate) => Duration::from_secs_f64(head.len() as f64 * 8.0 / rate.max(1) as f64),
+            None => Duration::ZERO,
+        };
+        Some(since + takes)
+    }
+
+    /// Moves what has passed the bottleneck by `now` onto its way.
+    fn drain(&mut self, now: Instant) {
+        while let Some(left) = self.head_leaves().filter(|&left| left <= now) {
+            let Some(packet) = self.waiting.pop_front() else { return };
+            self.waiting_bytes -= packet.len();
+            self.head_since = (!self.waiting.is_empty()).then_some(left);
+            let behind = self.flying.back().map_or(left, |&(due, _)| due);
+            self.flying
+                .push_back((behind.max(left + self.impairment.delay), packet));
+        }
+    }
+}
+
+/// `SplitMix64` (Steele, Lea and Flood, 2014): enough for losses that are the same for the same seed.
+#[derive(Clone, Debug)]
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    /// The next 64 bits.
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// True with probability `share`.
+    fn below(&mut self, share: f64) -> bool {
+        ((self.next() >> 11) as f64) < share * (1_u64 << 53) as f64
+    }
+}
+
+/// Most packets inside at once, whatever the delay; more are dropped and counted as full.
+const MAX_PACKETS: usize = 4_096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bad(loss_ratio: f64, delay_millis: u64, rate: Option<u64>, queue_bytes: usize) -> Impairment {
+        Impairment {
+            loss_ratio,
+            delay: Duration::from_millis(delay_millis),
+            rate_bits_per_second: rate,
+            queue_bytes,
+        }
+    }
+
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    /// When each packet comes out, in milliseconds from `start`, found by asking when to look again.
+    fn departures(shaper: &mut Shaper, start: Instant) -> Vec<(u128, u8)> {
+        let mut out = Vec::new();
+        while let Some(wake) = shaper.next() {
+            while let Some(packet) = shaper.pop(wake) {
+                out.push(((wake - start).as_millis(), packet[0]));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_good_link_hands_on_at_once() {
+        let (mut shaper, now) = (Shaper::new(1), Instant::now());
+        assert_eq!(shaper.push(now, &[7; 100]), Fate::Taken);
+        assert_eq!(shaper.pop(now), Some(vec![7; 100]));
+        assert_eq!((shaper.pop(now), shaper.next()), (None, None));
+    }
+
+    #[test]
+    fn the_bottleneck_spaces_packets_and_its_queue_drops_what_finds_no_room() {
+        let (mut shaper, now) = (Shaper::new(1), Instant::now());
+        shaper.set(now, bad(0.0, 30, Some(80_000), 250));
+        let fates: Vec<Fate> = (0..4).map(|i| shaper.push(now, &[i; 100])).collect();
+        assert_eq!(fates, [Fate::Taken, Fate::Taken, Fate::Full, Fate::Full]);
+        assert_eq!(departures(&mut shaper, now), [(40, 0), (50, 1)]);
+    }
+
+    #[test]
+    fn healed_it_lets_the_queue_go_and_never_reorders() {
+        let (mut shaper, now) = (Shaper::new(1), Instant::now());
+        shaper.set(now, bad(0.0, 500, Some(8_000), 10_000));
+        (0..3).for_each(|i| assert_eq!(shaper.push(now, &[i; 100]), Fate::Taken));
+        shaper.set(now + millis(150), Impairment::default());
+        assert_eq!(shaper.push(now + millis(150), &[3; 100]), Fate::Taken);
+        assert_eq!(departures(&mut shaper, now), [(600, 0), (600, 1), (600, 2), (600, 3)]);
+    }
+
+    #[test]
+    fn the_same_seed_loses_the_same_packets_and_about_its_share() {
+        let now = Instant::now();
+        let run = |seed| {
+            let mut shaper = Shaper::new(seed);
+            shaper.set(now, bad(0.1, 0, None, 1_000));
+            let fates: Vec<Fate> = (0..20_000)
+                .map(|_| {
+                    let fate = shaper.push(now, &[0; 10]);
+                    while shaper.pop(now).is_some() {}
+                    fate
+                })
+                .collect();
+            fates
+        };
+        assert!(run(5) == run(5) && run(5) != run(6));
+        let lost = run(5).iter().filter(|&&fate| fate == Fate::Lost).count();
+        assert!(
+            (1_830..2_170).contains(&lost),
+            "{lost} of 20,000 at one in ten, four standard errors"
+        );
+    }
+
+    #[test]
+    fn a_long_delay_holds_no_more_than_its_bound() {
+        let (mut shaper, now) = (Shaper::new(1), Instant::now());
+        shaper.set(now, bad(0.0, 3_600_000, None, 1_000));
+        let taken = (0..MAX_PACKETS + 10)
+            .filter(|_| shaper.push(now, &[0; 10]) == Fate::Taken)
+            .count();
+        assert_eq!(taken, MAX_PACKETS);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_comes_out_once_and_in_order(
+            steps in prop::collection::vec((0_u64..40, 1_usize..1_200, prop::option::of(0_u64..400_000), 0_u64..80), 1..200)
+        ) {
+            let start = Instant::now();
+            let (mut shaper, mut now) = (Shaper::new(9), start);
+            let (mut taken, mut out) = (Vec::new(), Vec::new());
+            for (i, (gap, length, rate, delay)) in (0_u32..).zip(steps) {
+                now += millis(gap);
+                out.extend(std::iter::from_fn(|| shaper.pop(now)));
+                shaper.set(now, bad(0.1, delay, rate, 5_000));
+                let mut packet = i.to_be_bytes().to_vec();
+                packet.resize(length.max(4), 0);
+                if shaper.push(now, &packet) == Fate::Taken {
+                    taken.push(packet);
+                }
+                prop_assert!(shaper.waiting_bytes <= 5_000);
+            }
+            shaper.set(now, Impairment::default());
+            while let Some(wake) = shaper.next() {
+                out.extend(std::iter::from_fn(|| shaper.pop(wake)));
+            }
+            prop_assert_eq!(out, taken);
+            prop_assert_eq!(shaper.waiting_bytes, 0);
+        }
+    }
+}

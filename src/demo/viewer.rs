@@ -1,0 +1,262 @@
+//! One viewer of the class. Decides from the packets that reach it what it truly got to see: loss, whole frames, freezes;
+//! refuses to show a frame with a packet missing, or any before its first key frame.
+//!
+//! It has no jitter buffer: a frame is shown when it is whole. Its picture after a lost frame may be damaged but moves.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use liveqos_core::freeze::Playout;
+use liveqos_core::rtp::{Arrival, Reception};
+use liveqos_core::time::Timestamp;
+use rtc::rtp;
+use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
+use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::interval;
+use webrtc::media_stream::track_local::TrackLocal;
+use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+use webrtc::peer_connection::StatsSelector;
+
+use super::class::Clock;
+use super::frames::{Frames, Piece};
+use super::link::Link;
+use super::node::Node;
+use super::peer::{CLOCK_RATE, Peer, PeerError, candidate, redirect, video_track};
+
+/// What one viewer got since it joined, in the sense of W3C webrtc-stats `inbound-rtp`. Totals never go backwards, but
+/// for `packets_lost`, which a late packet lowers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ViewerTotals {
+    /// Which viewer, from 0.
+    pub viewer: u32,
+    /// RTP packets received (`packetsReceived`).
+    pub packets_received: u64,
+    /// Packets lost, before repair; there is none (`packetsLost`, RFC 3550 6.4.1).
+    pub packets_lost: i64,
+    /// Payload bytes received (`bytesReceived`).
+    pub bytes_received: u64,
+    /// Frames shown (`framesRendered`).
+    pub frames: u64,
+    /// Freezes, an open one included (`freezeCount`).
+    pub freezes: u64,
+    /// Time frozen, an open freeze included (`totalFreezesDuration`, but current).
+    pub frozen: Duration,
+    /// Time since the first frame.
+    pub exposure: Duration,
+    /// Newest round trip of the path (candidate pair `currentRoundTripTime`); absent until a check was answered.
+    pub rtt: Option<Duration>,
+    /// From asking to join until ICE and DTLS were done.
+    pub connected: Option<Duration>,
+    /// From asking to join until the first frame was shown.
+    pub first_frame: Option<Duration>,
+    /// From the node's forwarding of the newest shown frame until this viewer had it whole.
+    pub delivery_latency: Option<Duration>,
+}
+
+/// A viewer's book, shared by the task that watches and those that ask.
+pub(super) struct Viewer {
+    number: u32,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    asked: Timestamp,
+    reception: Reception,
+    frames: Frames,
+    playout: Playout,
+    keyed: bool,
+    bytes: u64,
+    rtt: Option<Duration>,
+    connected: Option<Duration>,
+    first_frame: Option<Duration>,
+    delivery_latency: Option<Duration>,
+}
+
+impl Viewer {
+    pub(super) fn new(number: u32, clock: Clock) -> Self {
+        Self {
+            number,
+            clock,
+            state: Mutex::default(),
+        }
+    }
+
+    /// What it got until `now`.
+    pub(super) fn totals(&self, now: Timestamp) -> ViewerTotals {
+        self.state(|state| {
+            let received = state.reception.totals();
+            let playout = state.playout.totals(now);
+            ViewerTotals {
+                viewer: self.number,
+                packets_received: received.received,
+                packets_lost: received.lost,
+                bytes_received: state.bytes,
+                frames: playout.frames,
+                freezes: playout.freezes,
+                frozen: playout.frozen,
+                exposure: playout.exposure,
+                rtt: state.rtt,
+                connected: state.connected,
+                first_frame: state.first_frame,
+                delivery_latency: state.delivery_latency,
+            }
+        })
+    }
+
+    /// Joins through `link` and watches until `stop` is raised or its sender is gone; both peers are closed then.
+    pub(super) async fn attend(
+        &self,
+        node: &Node,
+        link: &Link,
+        door: &Semaphore,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), PeerError> {
+        let mut stopped = stop;
+        let admission = tokio::select! {
+            _ = stopped.wait_for(|&stop| stop) => return Ok(()),
+            admission = door.acquire() => admission,
+        };
+        let asked = (self.clock)();
+        self.state(|state| state.asked = asked);
+        let mut server = Peer::open().await?;
+        let mut client = match Peer::open().await {
+            Ok(client) => client,
+            Err(error) => {
+                server.close().await;
+                return Err(error);
+            }
+        };
+        let outcome = tokio::select! {
+            _ = stopped.wait_for(|&stop| stop) => Ok(()),
+            outcome = async {
+                let track = self.join(node, link, &mut server, &mut client).await?;
+                drop(admission);
+                self.stay(node, track, &client).await;
+                Ok(())
+            } => outcome,
+        };
+        node.dismiss(self.number);
+        client.close().await;
+        server.close().await;
+        outcome
+    }
+
+    async fn join(
+        &self,
+        node: &Node,
+        link: &Link,
+        server: &mut Peer,
+        client: &mut Peer,
+    ) -> Result<Arc<dyn TrackRemote>, PeerError> {
+        let ssrc = FIRST_SSRC + self.number;
+        let sender = video_track(ssrc);
+        let stack = |doing| move |source| PeerError::Stack { doing, source };
+        let track: Arc<dyn TrackLocal> = sender.clone();
+        server
+            .connection
+            .add_track(track)
+            .await
+            .map_err(stack("adding track"))?;
+        let receive = RTCRtpTransceiverInit {
+            direction: RTCRtpTransceiverDirection::Recvonly,
+            ..Default::default()
+        };
+        let receiving = client
+            .connection
+            .add_transceiver_from_kind(RtpCodecKind::Video, Some(receive));
+        receiving.await.map_err(stack("adding transceiver"))?;
+
+        let offer = client.offer().await?;
+        link.viewer_is(candidate(&offer)?);
+        let answer = server.answer(redirect(&offer, link.address())).await?;
+        link.node_is(candidate(&answer)?);
+        client.accept(redirect(&answer, link.address())).await?;
+        client.connected().await?;
+        let now = (self.clock)();
+        self.state(|state| state.connected = Some(now.since(state.asked)));
+        server.connected().await?;
+        node.admit(self.number, ssrc, sender);
+        client.track().await
+    }
+
+    async fn stay(&self, node: &Node, track: Arc<dyn TrackRemote>, client: &Peer) {
+        tokio::select! {
+            () = self.watch(node, track) => {}
+            () = self.measure_rtt(client) => {}
+        }
+    }
+
+    async fn watch(&self, node: &Node, track: Arc<dyn TrackRemote>) {
+        while let Some(event) = track.poll().await {
+            if let TrackRemoteEvent::OnRtpPacket(packet) = event {
+                self.packet(node, &packet);
+            }
+        }
+    }
+
+    fn packet(&self, node: &Node, packet: &rtp::Packet) {
+        let now = (self.clock)();
+        let Some(shown) = self.state(|state| state.account(packet, now)) else {
+            return;
+        };
+        let forwarded = node.forwarded_at(shown);
+        self.state(|state| {
+            state.delivery_latency = forwarded
+                .map(|forwarded| now.since(forwarded))
+                .or(state.delivery_latency);
+        });
+    }
+
+    /// Reads the round trip of the nominated candidate pair, the one figure of the stack's statistics that can be used.
+    async fn measure_rtt(&self, client: &Peer) {
+        let mut tick = interval(RTT_INTERVAL);
+        loop {
+            tick.tick().await;
+            let report = client.connection.get_stats(Instant::now(), StatsSelector::None).await;
+            let seconds = report
+                .candidate_pairs()
+                .map(|pair| pair.current_round_trip_time)
+                .find(|&rtt| rtt > 0.0);
+            if let Some(rtt) = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
+                self.state(|state| state.rtt = Some(rtt));
+            }
+        }
+    }
+
+    fn state<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        with(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    /// Counts one packet; gives the RTP timestamp of the frame it let be shown.
+    fn account(&mut self, packet: &rtp::Packet, now: Timestamp) -> Option<u32> {
+        let header = &packet.header;
+        self.bytes += packet.payload.len() as u64;
+        let seen = self
+            .reception
+            .packet(header.sequence_number, header.timestamp, CLOCK_RATE, now);
+        let (Arrival::New(position) | Arrival::Restart(position)) = seen else {
+            return None;
+        };
+        let frame = self
+            .frames
+            .piece(Piece::read(position, header.timestamp, header.marker, &packet.payload))?;
+        self.keyed |= frame.key;
+        if !self.keyed {
+            return None;
+        }
+        self.playout.frame(now);
+        self.first_frame.get_or_insert(now.since(self.asked));
+        Some(frame.rtp_time)
+    }
+}
+
+/// The node sends to viewer n under this plus n.
+const FIRST_SSRC: u32 = 0x1000_0000;
+
+/// How often the round trip is read.
+const RTT_INTERVAL: Duration = Duration::from_secs(1);
