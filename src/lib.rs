@@ -1,15 +1,28 @@
-<<<<<<< HEAD
-<<<<<<< HEAD
-//! The shell of liveqos: all input, output, tasks and wiring around the rules in `liveqos-core`.
+//! The shell of liveqos: all input, output, tasks and wiring around the rules of `liveqos-core`.
+//!
+//! [`app`] is the composition root and shows the pipe on one screen; [`intake`] is every way in, [`beat`] the heart that owns the rules,
+//! [`sinks`], [`otlp`] and [`api`] every way out, [`cli`] the commands.
 
-pub mod intake;
-=======
-//! The shell of liveqos: all input and output around the rules of `liveqos-core`.
-
-pub mod otlp;
->>>>>>> otlp
-=======
-//! The shell of liveqos: all input, output, tasks and wiring.
-
+pub mod api;
+pub mod app;
+pub mod beacon;
+pub mod beat;
+pub mod cli;
+pub mod clock;
+pub mod config;
 pub mod demo;
->>>>>>> demo
+pub mod discover;
+pub mod duration_text;
+pub mod http_server;
+pub mod intake;
+pub mod log;
+pub mod meters;
+pub mod nearest;
+pub mod otlp;
+pub mod place;
+pub mod rfc3339;
+pub mod roster;
+pub mod sinks;
+pub mod snapshot;
+pub mod tls;
+pub mod token;

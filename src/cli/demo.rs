@@ -1,0 +1,273 @@
+//! `liveqos demo`: the whole daemon on an embedded class, so that anyone sees it work without a server or a network. Decides the script
+//! (healthy, loss, healthy, squeeze, healthy); the media, the losses and the measurements are real.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use liveqos_core::notice::{Notice, NoticeState, Subject};
+use liveqos_core::observation::{Fact, Observation, ServerView, SourceName, Total};
+use liveqos_core::session::{Protocol, StreamKey};
+use liveqos_core::time::Timestamp;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::run::runtime;
+use super::style::{Colour, paint, stdout_takes_colour};
+use super::{ConfigFile, bad_config, fail, print};
+use crate::app::App;
+use crate::clock;
+use crate::config::Config;
+use crate::demo::{Class, ClassOptions, Impairment, MAX_VIEWERS, ViewerTotals};
+use crate::log;
+use crate::rfc3339;
+use crate::snapshot::Snapshot;
+use crate::token::Key;
+
+/// What the demonstration may be told.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Length of the class in seconds
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=86_400))]
+    seconds: u64,
+    /// Viewers in the class
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_VIEWERS)))]
+    viewers: u32,
+    #[command(flatten)]
+    file: ConfigFile,
+}
+
+/// Runs the demonstration.
+pub(super) fn run(options: &Options) -> ExitCode {
+    let mut config = match options.file.load() {
+        Ok(config) => config,
+        Err(error) => return bad_config(&error),
+    };
+    // The class is inside this process: nothing on the host is asked, and the screen belongs to the story.
+    config.sources.clear();
+    config.discover = false;
+    config.kernel.tcp_info = false;
+    if options.file.log.is_none() && config.log.level == "info" {
+        "error".clone_into(&mut config.log.level);
+    }
+    if let Err(error) = log::start(&config.log) {
+        return bad_config(&error);
+    }
+    match runtime().and_then(|runtime| runtime.block_on(class(options, &config))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+async fn class(options: &Options, config: &Config) -> Result<()> {
+    let key_bytes: [u8; 32] = ring::rand::generate(&ring::rand::SystemRandom::new())
+        .map_err(|_| anyhow::anyhow!("no randomness for the class's key"))?
+        .expose();
+    let key = Key::new(&key_bytes)?;
+    let app = App::start_with_beacon_key(config, Some(key.clone()), || {}).await?;
+    let screen = Screen { colour: stdout_takes_colour(), began: Instant::now() };
+    screen.say(&format!("the page is at http://{}/, metrics at http://{}/metrics", app.address(), app.address()), None);
+    let options_of_class = ClassOptions { viewers: options.viewers, seed: clock::now().nanos(), clock: clock::now };
+    let class = Class::start(options_of_class).await.context("starting the class")?;
+    screen.say(&format!("class {SESSION}: {} viewers by WebRTC, each behind a link of its own", options.viewers), None);
+    let token = key.sign(SESSION, clock::now() + Duration::from_secs(options.seconds + 60));
+    let mut play = Play {
+        class: &class,
+        app: &app,
+        source: SourceName::from("demo"),
+        stream: StreamKey::parse(SESSION).context("the class's name")?,
+        client: reqwest::Client::builder().no_proxy().build().context("building the viewers' http client")?,
+        beacon: format!("http://{}/v1/beacon", app.address()),
+        token,
+        reported: BTreeMap::new(),
+    };
+    let outcome = tokio::select! {
+        outcome = play.run(options.seconds, &screen) => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(()),
+    };
+    drop(play);
+    class.stop().await;
+    app.stop().await;
+    screen.say("the class is over", None);
+    outcome
+}
+
+/// The class as its parts report it: the node as a media server would, each viewer as a player would.
+struct Play<'a> {
+    class: &'a Class,
+    app: &'a App,
+    source: SourceName,
+    stream: StreamKey,
+    client: reqwest::Client,
+    beacon: String,
+    token: String,
+    reported: BTreeMap<u32, (Timestamp, ViewerTotals)>,
+}
+
+impl Play<'_> {
+    async fn run(&mut self, seconds: u64, screen: &Screen) -> Result<()> {
+        let mut acts = script(seconds).into_iter().peekable();
+        let mut known: Vec<Notice> = Vec::new();
+        let mut cut = None;
+        let mut ticks = tokio::time::interval(TICK);
+        let mut count = 0_u64;
+        while screen.began.elapsed() < Duration::from_secs(seconds) {
+            ticks.tick().await;
+            if let Some(act) = acts.next_if(|act| screen.began.elapsed() >= act.at) {
+                act.play(self.class);
+                screen.say(&act.text, Some(Colour::Yellow));
+            }
+            if count.is_multiple_of(SERVER_EVERY) {
+                self.observe_server();
+            }
+            self.report_viewers(count).await?;
+            let snapshot = self.app.snapshot();
+            screen.tell_notices(&snapshot, &mut known);
+            screen.tell_sample(&snapshot, &mut cut);
+            count += 1;
+        }
+        Ok(())
+    }
+
+    fn observe_server(&self) {
+        let (ingest, egress) = (self.class.ingest(), self.class.egress());
+        let total = |value| Some(Total { base: 1, value });
+        let view = ServerView {
+            publishing: Some(true),
+            ingest_protocol: Some(Protocol::Webrtc),
+            ingest_bytes: total(ingest.bytes),
+            ingest_frames: total(ingest.frames),
+            egress_bytes: total(egress.bytes),
+            declared_fps: Some(DECLARED_FPS),
+            viewers: Some(vec![(Protocol::Webrtc, egress.viewers)]),
+            ..ServerView::default()
+        };
+        let fact = Fact::Server(Box::new(view));
+        let observation = Observation { source: self.source.clone(), stream: self.stream.clone(), at: clock::now(), fact };
+        // When the heart is that busy, the next view says the same and more.
+        self.app.observations().try_send(vec![observation]).unwrap_or_default();
+    }
+
+    /// Each viewer reports once a second, spread over the second as players are.
+    async fn report_viewers(&mut self, count: u64) -> Result<()> {
+        let now = clock::now();
+        for totals in self.class.viewers(now) {
+            if u64::from(totals.viewer) % SERVER_EVERY != count % SERVER_EVERY {
+                continue;
+            }
+            let was = self.reported.insert(totals.viewer, (now, totals)).map(|(_, was)| was).unwrap_or_default();
+            let request = self.client.post(&self.beacon).bearer_auth(&self.token).json(&report(&was, &totals));
+            let status = request.send().await.context("a viewer's report")?.status();
+            anyhow::ensure!(status.is_success(), "a viewer's report was answered with {status}");
+        }
+        Ok(())
+    }
+}
+
+/// What a viewer says of the time between two readings, in the terms of `/v1/beacon`.
+fn report(was: &ViewerTotals, now: &ViewerTotals) -> serde_json::Value {
+    let mut report = json!({
+        "sessionId": SESSION, "viewer": format!("viewer-{}", now.viewer), "protocol": "webrtc",
+        "exposure": (now.exposure.saturating_sub(was.exposure)).as_secs_f64(),
+        "freezeCount": now.freezes - was.freezes,
+        "totalFreezesDuration": (now.frozen.saturating_sub(was.frozen)).as_secs_f64(),
+        "framesDecoded": now.frames - was.frames,
+        "bytesReceived": now.bytes_received - was.bytes_received,
+        "packetsReceived": now.packets_received - was.packets_received,
+        "packetsLost": now.packets_lost - was.packets_lost,
+    });
+    if let Some(latency) = now.delivery_latency {
+        report["deliveryLatency"] = json!(latency.as_secs_f64());
+    }
+    if let (None, Some(first)) = (was.first_frame, now.first_frame) {
+        report["firstFrame"] = json!(first.as_secs_f64());
+    }
+    report
+}
+
+/// One turn of the story.
+struct Act {
+    at: Duration,
+    text: String,
+    impairment: Option<Impairment>,
+}
+
+impl Act {
+    fn play(&self, class: &Class) {
+        match self.impairment {
+            Some(impairment) => class.impair(1.0, impairment),
+            None => class.heal(),
+        }
+    }
+}
+
+/// Loss in the second quarter, a squeeze in the last third, healthy before, between and after.
+fn script(seconds: u64) -> Vec<Act> {
+    let at = |share: f64| Duration::from_secs_f64(seconds as f64 * share);
+    let loss = Impairment { loss_ratio: LOSS, ..Impairment::default() };
+    let squeeze = Impairment { rate_bits_per_second: Some(SQUEEZE), queue_bytes: SQUEEZE_QUEUE, ..Impairment::default() };
+    vec![
+        Act { at: at(0.25), text: format!("fault: every link loses {:.0} % of its packets", LOSS * 100.0), impairment: Some(loss) },
+        Act { at: at(0.45), text: "the links are good again".to_owned(), impairment: None },
+        Act {
+            at: at(0.65),
+            text: format!("fault: every link is squeezed to {} kbit/s", SQUEEZE / 1_000),
+            impairment: Some(squeeze),
+        },
+        Act { at: at(0.85), text: "the links are good again".to_owned(), impairment: None },
+    ]
+}
+
+/// What the person at the terminal sees.
+struct Screen {
+    colour: bool,
+    began: Instant,
+}
+
+impl Screen {
+    fn say(&self, text: &str, colour: Option<Colour>) {
+        let at = paint(format!("{:6.1} s", self.began.elapsed().as_secs_f64()), Colour::Dim, self.colour);
+        let text = colour.map_or_else(|| text.to_owned(), |colour| paint(text, colour, self.colour));
+        print(&format!("{at}  {text}\n"));
+    }
+
+    fn tell_notices(&self, snapshot: &Snapshot, known: &mut Vec<Notice>) {
+        let is_of = |a: &Notice, b: &Notice| a.alert == b.alert && a.subject.key() == b.subject.key();
+        for notice in snapshot.alerts.iter().filter(|notice| matches!(notice.subject, Subject::Session(_))) {
+            if !known.iter().any(|old| is_of(old, notice)) {
+                let onset = rfc3339::text(notice.started_at);
+                self.say(&format!("ALERT {} {} (onset {onset})", notice.alert.as_str(), notice.summary()), Some(Colour::Red));
+                known.push(notice.clone());
+            }
+        }
+        known.retain(|old| {
+            let holds = snapshot.alerts.iter().any(|notice| is_of(old, notice) && notice.state == NoticeState::Firing);
+            if !holds {
+                self.say(&format!("resolved {}", old.alert.as_str()), Some(Colour::Green));
+            }
+            holds
+        });
+    }
+
+    fn tell_sample(&self, snapshot: &Snapshot, cut: &mut Option<Timestamp>) {
+        if snapshot.cut_at == *cut {
+            return;
+        }
+        *cut = snapshot.cut_at;
+        if let Some(sample) = snapshot.sessions.get(SESSION).and_then(|state| state.sample.as_ref()) {
+            self.say(&super::top::line(sample), None);
+        }
+    }
+}
+
+const SESSION: &str = "demo";
+const DECLARED_FPS: f64 = 25.0;
+/// Beats of the story: a quarter of a second.
+const TICK: Duration = Duration::from_millis(250);
+/// Ticks between two views of the node, and between two reports of one viewer.
+const SERVER_EVERY: u64 = 4;
+const LOSS: f64 = 0.08;
+/// Less than half of what the clip needs.
+const SQUEEZE: u64 = 150_000;
+const SQUEEZE_QUEUE: usize = 16 * 1024;

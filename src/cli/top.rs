@@ -1,0 +1,155 @@
+//! `liveqos top`: the node in a terminal, from its own API. Decides how a class looks on one line; what was not measured is a dash.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use liveqos_core::sample::{Sample, Share};
+use serde_json::Value;
+
+use super::run::runtime;
+use super::style::{Colour, paint, stdout_takes_colour};
+use super::{fail, print};
+
+/// What `top` may be told.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The daemon's page
+    #[arg(long, default_value = "http://127.0.0.1:9480", env = "LIVEQOS_URL")]
+    url: String,
+    /// Print the table once and end
+    #[arg(long)]
+    once: bool,
+}
+
+/// Shows the node until interrupted.
+pub(super) fn run(options: &Options) -> ExitCode {
+    match runtime().and_then(|runtime| runtime.block_on(watch(options))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{error:#}")),
+    }
+}
+
+/// One sample on one line.
+#[must_use]
+pub fn line(sample: &Sample) -> String {
+    let latency = sample.latency_p95_seconds().map(|latency| latency.value);
+    figures([
+        sample.bitrate().map(|bitrate| bitrate.value),
+        sample.fps().map(|fps| fps.value),
+        latency,
+        sample.loss().map(|loss| Share::ratio(loss.value)),
+        sample.viewers().map(|viewers| f64::from(viewers.value)),
+        sample.stutter().map(|stutter| Share::ratio(stutter.value)),
+        sample.coverage(),
+    ])
+}
+
+async fn watch(options: &Options) -> Result<()> {
+    crate::tls::install();
+    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().context("building the http client")?;
+    let base = options.url.trim_end_matches('/');
+    let colour = stdout_takes_colour();
+    loop {
+        let sessions = get(&client, &format!("{base}/api/v1/sessions")).await?;
+        let sources = get(&client, &format!("{base}/api/v1/sources")).await?;
+        let alerts = get(&client, &format!("{base}/api/v1/alerts")).await?;
+        let clear = if colour && !options.once { "\u{1b}[2J\u{1b}[H" } else { "" };
+        print(&format!("{clear}{}", table(&sessions, &sources, &alerts, colour)));
+        if options.once {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(EVERY) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+async fn get(client: &reqwest::Client, url: &str) -> Result<Value> {
+    let answer = client.get(url).send().await.with_context(|| format!("asking {url}; does the daemon run there?"))?;
+    ensure!(answer.status().is_success(), "{url} answered {}", answer.status());
+    let mut body = Vec::new();
+    let mut answer = answer;
+    while let Some(chunk) = answer.chunk().await? {
+        ensure!(body.len() + chunk.len() <= MAX_BODY, "{url} answered more than {MAX_BODY} bytes");
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).with_context(|| format!("reading the answer of {url}"))
+}
+
+fn table(sessions: &Value, sources: &Value, alerts: &Value, colour: bool) -> String {
+    let mut out = format!("node {}\n", sessions["node"].as_str().unwrap_or("?"));
+    let mut put = |text: String| writeln!(out, "{text}").unwrap_or_default();
+    for source in sources["sources"].as_array().into_iter().flatten() {
+        let state = source["state"].as_str().unwrap_or("unknown");
+        let shade = if state == "up" { Colour::Green } else { Colour::Red };
+        let error = source["last_error"]["message"].as_str().filter(|_| state != "up").unwrap_or_default();
+        put(format!("  source {} {} {error}", source["name"].as_str().unwrap_or("?"), paint(state, shade, colour)));
+    }
+    for alert in alerts["alerts"].as_array().into_iter().flatten() {
+        let text = format!("  {} {}", alert["alertname"].as_str().unwrap_or("?"), alert["summary"].as_str().unwrap_or_default());
+        put(paint(text, Colour::Red, colour));
+    }
+    put(format!("{:24} {}", "CLASS", HEADS));
+    for session in sessions["sessions"].as_array().into_iter().flatten() {
+        let number = |key: &str| session[key].as_f64();
+        let figures = figures([
+            number("bitrate_bits_per_second"),
+            number("fps"),
+            number("latency_p95_seconds"),
+            number("packet_loss_ratio"),
+            number("viewers"),
+            number("stutter_ratio"),
+            number("coverage_ratio"),
+        ]);
+        let id: String = session["session_id"].as_str().unwrap_or("?").chars().take(24).collect();
+        put(format!("{id:24} {figures}"));
+    }
+    out
+}
+
+/// Bitrate, fps, latency, loss, viewers, stutter, coverage.
+fn figures(values: [Option<f64>; 7]) -> String {
+    let [bitrate, fps, latency, loss, viewers, stutter, coverage] = values;
+    let show = |value: Option<f64>, scale: f64, digits: usize, unit: &str| {
+        value.map_or_else(|| "-".to_owned(), |value| format!("{:.digits$}{unit}", value * scale))
+    };
+    format!(
+        "{:>10} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8}",
+        show(bitrate, 1e-3, 0, " kb/s"),
+        show(fps, 1.0, 1, " fps"),
+        show(latency, 1e3, 0, " ms"),
+        show(loss, 100.0, 2, " %"),
+        show(viewers, 1.0, 0, ""),
+        show(stutter, 100.0, 2, " %"),
+        show(coverage, 100.0, 0, " %"),
+    )
+}
+
+const HEADS: &str = "   BITRATE      FPS  LATENCY95     LOSS  VIEWERS  STUTTER COVERAGE";
+const EVERY: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer read.
+const MAX_BODY: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_not_measured_is_a_dash() {
+        let sessions = json!({ "node": "n1", "sessions": [{ "session_id": "s1", "viewers": 3, "bitrate_bits_per_second": 1_500_000 }] });
+        let sources = json!({ "sources": [{ "name": "srs", "state": "down", "last_error": { "message": "connection refused" } }] });
+        let text = table(&sessions, &sources, &json!({ "alerts": [] }), false);
+        insta::assert_snapshot!(text, @r"
+        node n1
+          source srs down connection refused
+        CLASS                       BITRATE      FPS  LATENCY95     LOSS  VIEWERS  STUTTER COVERAGE
+        s1                        1500 kb/s        -         -        -        3        -        -
+        ");
+    }
+}
