@@ -1,0 +1,348 @@
+//! Bodies that media servers post to `/v1/hooks/{server}`. Decides what they are answered: always success at once and from
+//! memory, since these servers drop the class when a hook fails; refuses only a server that nobody configured.
+//!
+//! Hooks only describe a stream and tell that it closed. So each source has a probe of its own for them, beside the one that
+//! its poll task owns, and the two share nothing.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use liveqos_core::observation::Observation;
+use liveqos_probes::probe::{Hook, Probe, SettingsError};
+
+use super::poll::{Observations, hand_on};
+use super::round::Now;
+use super::source::Source;
+use super::status::{SourceEntry, SourceTable};
+
+/// Receives hooks for all configured sources.
+pub struct HookIntake {
+    servers: Vec<Server>,
+    now: Now,
+    out: Observations,
+}
+
+struct Server {
+    source: Arc<Source>,
+    entry: Arc<SourceEntry>,
+    probe: Mutex<Box<dyn Probe>>,
+}
+
+/// What a media server is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookAnswer {
+    /// 200, or 404 for a server that is not configured.
+    pub status: u16,
+    /// The type of `body`.
+    pub content_type: &'static str,
+    /// The body that this kind of server takes for success, or an error in JSON.
+    pub body: String,
+}
+
+impl HookIntake {
+    /// For all of `sources`, counted in `table`, with observations put into `out`.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; not for sources that were found good.
+    pub fn new(
+        sources: &[Arc<Source>],
+        table: &SourceTable,
+        now: Now,
+        out: Observations,
+    ) -> Result<Self, SettingsError> {
+        let mut servers = Vec::with_capacity(sources.len());
+        for source in sources {
+            if let Some(entry) = table.entry(&source.name) {
+                let probe = Mutex::new(source.probe()?);
+                servers.push(Server {
+                    source: source.clone(),
+                    entry,
+                    probe,
+                });
+            }
+        }
+        Ok(Self { servers, now, out })
+    }
+
+    /// Takes in one body that `server` (a source's name, else the kind of the first such source) posted with `query`, and says
+    /// what to answer. Needs no more than memory; a body above [`MAX_HOOK_BODY`] is counted and not read.
+    pub fn take(&self, server: &str, query: &str, body: &[u8]) -> HookAnswer {
+        let Some(server) = self.server(server) else {
+            return unknown();
+        };
+        let outcome = if body.len() > MAX_HOOK_BODY {
+            Err((
+                "too_large",
+                format!("reading a hook: body of more than {MAX_HOOK_BODY} bytes"),
+            ))
+        } else {
+            self.read(server, query, body)
+        };
+        server.count((self.now)(), outcome);
+        server.success()
+    }
+
+    /// Counts a body that did not arrive whole, and says what to answer all the same.
+    fn lost(&self, server: &str, reason: &'static str, message: &str) -> HookAnswer {
+        let Some(server) = self.server(server) else {
+            return unknown();
+        };
+        server.count((self.now)(), Err((reason, message.to_owned())));
+        server.success()
+    }
+
+    /// The number of observations read. What was read before an error stands.
+    fn read(&self, server: &Server, query: &str, body: &[u8]) -> Result<usize, (&'static str, String)> {
+        let mut out: Vec<Observation> = Vec::new();
+        let hook = Hook {
+            source: &server.source.name,
+            at: (self.now)(),
+            query,
+            body,
+        };
+        let read = {
+            let mut probe = server.probe.lock().unwrap_or_else(PoisonError::into_inner);
+            let read = catch_unwind(AssertUnwindSafe(|| probe.read_hook(&hook, &mut out)));
+            if read.is_err()
+                && let Ok(fresh) = server.source.probe()
+            {
+                *probe = fresh;
+            }
+            read
+        };
+        let count = out.len();
+        hand_on(out, &server.entry, &self.out);
+        match read {
+            Ok(Ok(())) => Ok(count),
+            Ok(Err(error)) => Err((error.reason(), error.to_string())),
+            Err(_) => Err((
+                "panic",
+                "reading a hook: the probe panicked, which is a defect of liveqos".to_owned(),
+            )),
+        }
+    }
+
+    fn server(&self, name: &str) -> Option<&Server> {
+        let named = self.servers.iter().find(|server| &*server.source.name == name);
+        named.or_else(|| self.servers.iter().find(|server| server.source.kind.name == name))
+    }
+}
+
+/// The route `/v1/hooks/{server}`. Any method is taken, as nginx-rtmp can be told to send its hooks by GET.
+pub fn routes(intake: Arc<HookIntake>) -> Router {
+    Router::new()
+        .route("/v1/hooks/{server}", any(answer))
+        .with_state(intake)
+}
+
+async fn answer(
+    State(intake): State<Arc<HookIntake>>,
+    Path(server): Path<String>,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> HookAnswer {
+    let query = query.unwrap_or_default();
+    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_HOOK_BODY)).await {
+        Ok(Ok(body)) => intake.take(&server, &query, &body),
+        Ok(Err(_)) => intake.lost(
+            &server,
+            "too_large",
+            "reading a hook: the body broke off or is longer than 64 KiB",
+        ),
+        Err(_) => intake.lost(&server, "timeout", "reading a hook: the body did not arrive in time"),
+    }
+}
+
+impl Server {
+    fn count(&self, at: liveqos_core::time::Timestamp, outcome: Result<usize, (&'static str, String)>) {
+        if let Err((reason, message)) = &outcome {
+            tracing::debug!(source = %self.source.name, reason, "{message}");
+        }
+        self.entry.hook(at, outcome);
+    }
+
+    fn success(&self) -> HookAnswer {
+        let own = SUCCESS_BODIES.iter().find(|(kind, _)| *kind == self.source.kind.name);
+        let body = own.map_or("", |(_, body)| body).to_owned();
+        HookAnswer {
+            status: 200,
+            content_type: "text/plain",
+            body,
+        }
+    }
+}
+
+impl IntoResponse for HookAnswer {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::OK);
+        (status, [(header::CONTENT_TYPE, self.content_type)], self.body).into_response()
+    }
+}
+
+fn unknown() -> HookAnswer {
+    let message = "no source of this name or kind is configured; add it to [[sources]]";
+    let body =
+        serde_json::json!({"error": {"code": "unknown_server", "message": message, "field": "server"}}).to_string();
+    HookAnswer {
+        status: 404,
+        content_type: "application/json",
+        body,
+    }
+}
+
+/// Longest hook body read, in bytes; those of all servers known are below 4 KiB.
+pub const MAX_HOOK_BODY: usize = 64 * 1024;
+/// How long a hook's body may take to arrive before it is answered without.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a kind of server takes for success where an empty body is not enough (SRS 5 and 6: `http_hooks`, body `0`).
+const SUCCESS_BODIES: [(&str, &str); 1] = [("srs", "0")];
+
+#[cfg(test)]
+mod tests {
+    use liveqos_core::time::Timestamp;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::intake::source::SourceSettings;
+    use crate::intake::status::SourceStatus;
+    use crate::intake::testing::{KINDS, settings, ticking};
+
+    struct Hooked {
+        intake: Arc<HookIntake>,
+        table: SourceTable,
+        seen: mpsc::Receiver<Vec<Observation>>,
+    }
+
+    fn hooked() -> Hooked {
+        let written: [SourceSettings; 3] = [
+            settings("kind = 'srs'\nname = 'edge'"),
+            settings("kind = 'fake'"),
+            settings("kind = 'pushed'"),
+        ];
+        let sources = Source::all(&written, KINDS).expect("good");
+        let table = SourceTable::new(&sources, None);
+        let (out, seen) = mpsc::channel(1);
+        let intake = Arc::new(HookIntake::new(&sources, &table, ticking(), out).expect("good"));
+        Hooked { intake, table, seen }
+    }
+
+    impl Hooked {
+        fn status(&self, number: usize) -> SourceStatus {
+            self.table.snapshot(Timestamp::from_secs(2_000)).remove(number)
+        }
+    }
+
+    #[test]
+    fn a_known_server_is_answered_with_its_success() {
+        let mut hooked = hooked();
+        for (server, body) in [("edge", "0"), ("srs", "0"), ("fake", "")] {
+            let answer = hooked.intake.take(server, "", b"live/a 3");
+            assert_eq!((answer.status, answer.body.as_str()), (200, body), "{server}");
+        }
+        let seen = hooked.seen.try_recv().expect("observations");
+        assert_eq!((&*seen[0].source, seen.len()), ("edge", 1));
+        assert_eq!(
+            (
+                hooked.status(0).hooks,
+                hooked.status(0).observations,
+                hooked.status(0).shed
+            ),
+            (2, 2, 1)
+        );
+    }
+
+    #[test]
+    fn whatever_is_wrong_with_a_hook_it_is_answered_with_success_and_counted() {
+        let hooked = hooked();
+        for (body, reason) in [
+            (&b"rubbish"[..], "malformed"),
+            (b"panic", "panic"),
+            (&vec![b'a'; MAX_HOOK_BODY + 1], "too_large"),
+        ] {
+            assert_eq!(hooked.intake.take("srs", "", body).status, 200, "{reason}");
+            let status = hooked.status(0);
+            assert_eq!(status.failures.get(reason), Some(&1), "{status:?}");
+            assert_eq!(status.last_error.map(|error| error.reason), Some(reason));
+        }
+        assert_eq!(hooked.intake.take("srs", "", b"live/a 3").status, 200);
+        assert_eq!(
+            (hooked.status(0).hooks, hooked.status(0).observations),
+            (4, 1),
+            "it reads on after the panic"
+        );
+    }
+
+    #[test]
+    fn an_unknown_server_is_told_so() {
+        let answer = hooked().intake.take("nobody", "", b"");
+        assert_eq!((answer.status, answer.content_type), (404, "application/json"));
+        let json: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(json["error"]["code"], "unknown_server");
+    }
+
+    /// What the real HTTP server answers to these bytes; the client ends its side when `end`.
+    async fn answered(hooked: &Hooked, request: &[u8], end: bool) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let mut stream = tokio::net::TcpStream::connect(listener.local_addr().expect("bound"))
+            .await
+            .expect("connected");
+        let routes = routes(hooked.intake.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+        stream.write_all(request).await.expect("sent");
+        if end {
+            stream.shutdown().await.expect("ended");
+        }
+        let mut answer = vec![0; 4_096];
+        let length = stream.read(&mut answer).await.expect("answered");
+        server.abort();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn over_http() {
+        let hooked = hooked();
+        let post = b"POST /v1/hooks/srs?x=1 HTTP/1.1\r\nhost: h\r\ncontent-length: 8\r\n\r\nlive/a 3";
+        let answer = answered(&hooked, post, false).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n0"),
+            "{answer}"
+        );
+        let answer = answered(
+            &hooked,
+            b"GET /v1/hooks/fake?app=live HTTP/1.1\r\nhost: h\r\n\r\n",
+            false,
+        )
+        .await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let answer = answered(&hooked, b"GET /v1/hooks/other HTTP/1.1\r\nhost: h\r\n\r\n", false).await;
+        assert!(
+            answer.starts_with("HTTP/1.1 404 ") && answer.contains("unknown_server"),
+            "{answer}"
+        );
+        let long = [
+            &b"POST /v1/hooks/srs HTTP/1.1\r\nhost: h\r\ncontent-length: 70000\r\n\r\n"[..],
+            &[b'a'; 70_000],
+        ]
+        .concat();
+        let answer = answered(&hooked, &long, false).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(hooked.status(0).failures.get("too_large"), Some(&1));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_comes_is_answered_all_the_same() {
+        let hooked = hooked();
+        let half = b"POST /v1/hooks/srs HTTP/1.1\r\nhost: h\r\ncontent-length: 8\r\n\r\nlive";
+        let answer = answered(&hooked, half, false).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        assert_eq!(hooked.status(0).failures.get("timeout"), Some(&1));
+    }
+}

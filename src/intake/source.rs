@@ -1,0 +1,520 @@
+//! One configured source: what may be written about it and what that means. Decides names, URLs, pace and secrets before
+//! anything is asked; refuses what it does not know, with the key, the value and what to do.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use liveqos_core::observation::SourceName;
+use liveqos_core::session::Name;
+use liveqos_probes::probe::{Kind, Probe, SettingsError};
+use reqwest::Url;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::login::{Login, Secret, SecretError};
+use crate::nearest::did_you_mean;
+
+/// A `[[sources]]` table as it is written.
+#[derive(Clone, Default, Deserialize, JsonSchema)]
+pub struct SourceSettings {
+    /// What it is: one of the supported kinds, such as `srs` or `nginx-rtmp`.
+    pub kind: String,
+    /// Its name in labels, errors and `/v1/hooks/{name}`; unique. Without one: the kind.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Base URL of its status interface. Without one: the kind's usual one on this host.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// How often it is asked, from `250ms` to `1h`. Without one: the kind's usual pace.
+    #[serde(default, with = "crate::duration_text::option")]
+    #[schemars(schema_with = "crate::duration_text::schema")]
+    pub interval: Option<Duration>,
+    /// How long one answer may take, from `10ms` to `30s`; `2s` without one.
+    #[serde(default, with = "crate::duration_text::option")]
+    #[schemars(schema_with = "crate::duration_text::schema")]
+    pub timeout: Option<Duration>,
+    /// TCP ports on which it serves viewers. Without any: the kind's usual ones.
+    #[serde(default)]
+    pub media_ports: Option<Vec<u16>>,
+    /// User of HTTP Basic authentication.
+    #[serde(default)]
+    pub username: Option<String>,
+    /// File that holds the password.
+    #[serde(default)]
+    pub password_file: Option<PathBuf>,
+    /// Environment variable that holds the password.
+    #[serde(default)]
+    pub password_env: Option<String>,
+    /// File that holds a bearer token.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Environment variable that holds a bearer token.
+    #[serde(default)]
+    pub token_env: Option<String>,
+    /// What the kind itself knows; see its own reference.
+    #[serde(flatten)]
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    pub settings: toml::Table,
+}
+
+impl fmt::Debug for SourceSettings {
+    /// Without the values of the kind's own keys and of the URL's query, since they may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self
+            .url
+            .as_deref()
+            .map(|url| Url::parse(url).map_or_else(|_| "(no URL)".to_owned(), |url| shown(&url)));
+        f.debug_struct("SourceSettings")
+            .field("kind", &self.kind)
+            .field("name", &self.name)
+            .field("url", &url)
+            .field("interval", &self.interval)
+            .field("timeout", &self.timeout)
+            .field("own_keys", &self.settings.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A source that was found good: everything needed to ask it.
+pub struct Source {
+    /// Its unique name.
+    pub name: SourceName,
+    /// What it is.
+    pub kind: &'static Kind,
+    /// How often a round of questions begins, where its answers are quick.
+    pub interval: Duration,
+    /// How long one answer may take.
+    pub timeout: Duration,
+    /// TCP ports on which it serves viewers.
+    pub media_ports: Vec<u16>,
+    pub(crate) url: Url,
+    pub(crate) login: Option<Login>,
+    settings: toml::Table,
+}
+
+impl Source {
+    /// Checks one table against `kinds` (in production [`liveqos_probes::KINDS`]) and reads its secrets.
+    ///
+    /// # Errors
+    /// [`SourceError`], which names the source, the key, the value and what to do.
+    pub fn new(settings: &SourceSettings, kinds: &[&'static Kind]) -> Result<Self, SourceError> {
+        let name = settings.name.as_deref().unwrap_or(&settings.kind);
+        let wrong = |fault| SourceError {
+            name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
+            fault,
+        };
+        let kind = kind_of(&settings.kind, kinds).map_err(wrong)?;
+        let checked = Name::new(name)
+            .ok()
+            .filter(|name| !name.as_str().contains(['/', '?', '#', '%']))
+            .ok_or_else(|| wrong(Fault::Name))?;
+        let source = Self {
+            name: SourceName::from(checked.as_str()),
+            kind,
+            url: url_of(settings.url.as_deref().unwrap_or(kind.default_url)).map_err(wrong)?,
+            interval: within(
+                "interval",
+                settings.interval.unwrap_or(kind.default_interval),
+                INTERVALS,
+            )
+            .map_err(wrong)?,
+            timeout: within("timeout", settings.timeout.unwrap_or(DEFAULT_TIMEOUT), TIMEOUTS).map_err(wrong)?,
+            media_ports: settings
+                .media_ports
+                .clone()
+                .unwrap_or_else(|| kind.media_ports.to_vec()),
+            login: login_of(settings).map_err(wrong)?,
+            settings: settings.settings.clone(),
+        };
+        source.probe().map_err(|error| wrong(own_fault(&source, &error)))?;
+        Ok(source)
+    }
+
+    /// Checks all tables, and that no name stands twice.
+    ///
+    /// # Errors
+    /// The first [`SourceError`].
+    pub fn all(settings: &[SourceSettings], kinds: &[&'static Kind]) -> Result<Vec<Arc<Self>>, SourceError> {
+        let mut names = BTreeSet::new();
+        let mut sources = Vec::with_capacity(settings.len());
+        for settings in settings {
+            let source = Self::new(settings, kinds)?;
+            if !names.insert(source.name.clone()) {
+                return Err(SourceError {
+                    name: source.name.to_string(),
+                    fault: Fault::Twice,
+                });
+            }
+            sources.push(Arc::new(source));
+        }
+        Ok(sources)
+    }
+
+    /// A new probe of this source, knowing nothing yet.
+    ///
+    /// # Errors
+    /// [`SettingsError`]; not for a source that [`Source::new`] found good, as kinds judge by their table alone.
+    pub fn probe(&self) -> Result<Box<dyn Probe>, SettingsError> {
+        (self.kind.build)(self.settings.clone())
+    }
+
+    /// The base URL as it may be shown: without user, password, query and fragment.
+    #[must_use]
+    pub fn shown_url(&self) -> String {
+        shown(&self.url)
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("name", &self.name)
+            .field("kind", &self.kind.name)
+            .field("url", &self.shown_url())
+            .field("interval", &self.interval)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A source's table is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("source \"{name}\": {fault}")]
+pub struct SourceError {
+    /// The source's name as it was written.
+    pub name: String,
+    /// What is wrong.
+    pub fault: Fault,
+}
+
+/// What may be wrong with a source's table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// No such kind.
+    #[error("kind = \"{kind}\" is not supported{near}; known kinds: {known}")]
+    Kind {
+        /// What was written.
+        kind: String,
+        /// The nearest known one, as a question.
+        near: String,
+        /// All of them.
+        known: String,
+    },
+    /// The name cannot stand in labels and paths.
+    #[error("name must be 1 to 128 bytes of printable text without / ? # %; choose another name")]
+    Name,
+    /// Two sources would be told apart by nothing.
+    #[error("name stands twice; give each source of the same kind its own name = \"...\"")]
+    Twice,
+    /// The URL cannot be asked. `url` is without its secrets.
+    #[error("url = \"{url}\" {detail}")]
+    Url {
+        /// What was written, where it may be shown.
+        url: String,
+        /// What is wrong and what to write.
+        detail: String,
+    },
+    /// A duration outside its range.
+    #[error("{key} = \"{value}\" is outside \"{least}\" to \"{most}\"; choose one within")]
+    Range {
+        /// Its key.
+        key: &'static str,
+        /// What was written.
+        value: String,
+        /// The shortest allowed.
+        least: String,
+        /// The longest allowed.
+        most: String,
+    },
+    /// Keys of the login do not fit together.
+    #[error("{0}")]
+    Login(&'static str),
+    /// A secret could not be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// A key that neither sources in general nor this kind know.
+    #[error("unknown key \"{key}\"{near}; known keys: {known}")]
+    Key {
+        /// The key.
+        key: String,
+        /// The nearest known one, as a question.
+        near: String,
+        /// All of them.
+        known: String,
+    },
+    /// The kind refused its own keys.
+    #[error("{0}")]
+    Own(String),
+}
+
+fn kind_of(name: &str, kinds: &[&'static Kind]) -> Result<&'static Kind, Fault> {
+    let found = kinds.iter().copied().find(|kind| kind.name == name);
+    found.ok_or_else(|| {
+        let known: Vec<&str> = kinds.iter().map(|kind| kind.name).collect();
+        Fault::Kind {
+            kind: name.chars().filter(|c| !c.is_control()).take(64).collect(),
+            near: did_you_mean(name, known.iter().copied()),
+            known: known.join(", "),
+        }
+    })
+}
+
+/// Userinfo is refused, because a secret belongs into a file or the environment and the URL is shown to people.
+fn url_of(text: &str) -> Result<Url, Fault> {
+    let fault = |url: String, detail: String| Fault::Url { url, detail };
+    let example = "write one such as \"http://127.0.0.1:1985\"";
+    let url = Url::parse(text.trim()).map_err(|error| {
+        // What cannot be read may carry a secret anywhere behind its first part.
+        let start = text
+            .split(['@', '?'])
+            .next()
+            .filter(|start| start.len() == text.len())
+            .unwrap_or("(hidden)");
+        fault(start.to_owned(), format!("is no URL ({error}); {example}"))
+    })?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(fault(shown(&url), format!("is not of http or https; {example}")));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        let detail =
+            "carries a user name or password; take them out and use username with password_file or password_env";
+        return Err(fault(shown(&url), detail.to_owned()));
+    }
+    Ok(url)
+}
+
+fn within(key: &'static str, value: Duration, (least, most): (Duration, Duration)) -> Result<Duration, Fault> {
+    let text = crate::duration_text::format;
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Fault::Range {
+        key,
+        value: text(value),
+        least: text(least),
+        most: text(most),
+    })
+}
+
+fn login_of(settings: &SourceSettings) -> Result<Option<Login>, Fault> {
+    let secret = |file: Option<&PathBuf>, env: Option<&String>, both: &'static str| match (file, env) {
+        (Some(_), Some(_)) => Err(Fault::Login(both)),
+        (Some(file), None) => Ok(Some(Secret::of_file(file)?)),
+        (None, Some(env)) => Ok(Some(Secret::of_env(env)?)),
+        (None, None) => Ok(None),
+    };
+    let both = "password_file and password_env are both set; keep one";
+    let password = secret(settings.password_file.as_ref(), settings.password_env.as_ref(), both)?;
+    let both = "token_file and token_env are both set; keep one";
+    let token = secret(settings.token_file.as_ref(), settings.token_env.as_ref(), both)?;
+    match (settings.username.clone(), password, token) {
+        (None, None, token) => Ok(token.map(Login::Bearer)),
+        (Some(username), Some(password), None) => {
+            if username.contains(':') || username.chars().any(char::is_control) {
+                return Err(Fault::Login(
+                    "username has a colon or control character, which HTTP Basic cannot carry",
+                ));
+            }
+            Ok(Some(Login::Basic { username, password }))
+        }
+        (Some(_), None, None) => Err(Fault::Login(
+            "username is set without a password; add password_file or password_env",
+        )),
+        (None, Some(_), None) => Err(Fault::Login("a password is set without username; add username")),
+        (.., Some(_)) => Err(Fault::Login(
+            "a token is set beside username or a password; keep one way of logging in",
+        )),
+    }
+}
+
+/// Says which key is unknown where that is what made the kind refuse; else repeats the kind's words.
+fn own_fault(source: &Source, error: &SettingsError) -> Fault {
+    let schema = (source.kind.schema)();
+    let own = schema.get("properties").and_then(serde_json::Value::as_object);
+    let known: Vec<&str> = COMMON_KEYS
+        .into_iter()
+        .chain(own.into_iter().flat_map(|own| own.keys().map(String::as_str)))
+        .collect();
+    match source.settings.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Fault::Key {
+            key: key.chars().filter(|c| !c.is_control()).take(64).collect(),
+            near: did_you_mean(key, known.iter().copied()),
+            known: known.join(", "),
+        },
+        None => Fault::Own(error.to_string()),
+    }
+}
+
+/// `url` as it may be shown.
+pub(crate) fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Both fail only for URLs that cannot carry userinfo at all.
+    url.set_username("").ok();
+    url.set_password(None).ok();
+    url.to_string()
+}
+
+/// How long one answer may take where nothing is configured.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+/// From how often to how seldom a source may be asked: a beat, and an hour.
+pub const INTERVALS: (Duration, Duration) = (liveqos_core::time::BEAT, Duration::from_secs(3_600));
+/// Shortest and longest time that an answer may be given.
+pub const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
+/// The keys that every source knows.
+const COMMON_KEYS: [&str; 11] = [
+    "kind",
+    "name",
+    "url",
+    "interval",
+    "timeout",
+    "media_ports",
+    "username",
+    "password_file",
+    "password_env",
+    "token_file",
+    "token_env",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::intake::testing::{KINDS, settings};
+
+    fn fault(text: &str) -> String {
+        Source::new(&settings(text), KINDS).expect_err("refused").to_string()
+    }
+
+    #[test]
+    fn the_kind_fills_what_is_not_written() {
+        let source = Source::new(&settings("kind = 'fake'"), KINDS).expect("good");
+        assert_eq!(
+            (&*source.name, source.shown_url().as_str()),
+            ("fake", "http://127.0.0.1:9/stat")
+        );
+        assert_eq!(
+            (source.interval, source.timeout),
+            (Duration::from_secs(5), Duration::from_secs(2))
+        );
+        assert_eq!(source.media_ports, [1935]);
+        assert_eq!(source.login, None);
+    }
+
+    #[test]
+    fn what_is_written_wins() {
+        let text = "kind = 'fake'\nname = 'a'\nurl = 'http://h:1/x?secret=s'\ninterval = '1s'\ntimeout = '300ms'\nmedia_ports = [80]\npages = 3";
+        let written = settings(text);
+        let source = Source::new(&written, KINDS).expect("good");
+        assert_eq!((&*source.name, source.shown_url().as_str()), ("a", "http://h:1/x"));
+        assert_eq!(
+            (source.interval, source.timeout),
+            (Duration::from_secs(1), Duration::from_millis(300))
+        );
+        assert_eq!(source.media_ports, [80]);
+        for shown in [format!("{written:?}"), format!("{source:?}")] {
+            assert!(!shown.contains("secret") && shown.contains("http://h:1/x"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn errors_name_key_value_and_what_to_do() {
+        for (text, says) in [
+            (
+                "kind = 'fak'",
+                "source \"fak\": kind = \"fak\" is not supported; did you mean \"fake\"?; known kinds: fake, pushed",
+            ),
+            (
+                "kind = 'fake'\nname = 'a/b'",
+                "source \"a/b\": name must be 1 to 128 bytes of printable text without / ? # %; choose another name",
+            ),
+            (
+                "kind = 'fake'\nintervall = '1s'",
+                "source \"fake\": unknown key \"intervall\"; did you mean \"interval\"?; known keys: kind, name",
+            ),
+            (
+                "kind = 'fake'\npagess = 1",
+                "unknown key \"pagess\"; did you mean \"pages\"?",
+            ),
+            (
+                "kind = 'fake'\npages = 'x'",
+                "source \"fake\": invalid type: string \"x\", expected u32",
+            ),
+            (
+                "kind = 'fake'\ninterval = '1ms'",
+                "interval = \"1ms\" is outside \"250ms\" to \"1h\"; choose one within",
+            ),
+            (
+                "kind = 'fake'\ntimeout = '1h'",
+                "timeout = \"1h\" is outside \"10ms\" to \"30s\"",
+            ),
+            (
+                "kind = 'fake'\nurl = 'rtmp://h/x'",
+                "url = \"rtmp://h/x\" is not of http or https; write one such as",
+            ),
+            (
+                "kind = 'fake'\nurl = '127.0.0.1'",
+                "url = \"127.0.0.1\" is no URL (relative URL without a base); write one such as",
+            ),
+            (
+                "kind = 'fake'\nurl = 'http://u:pw@h/'",
+                "url = \"http://h/\" carries a user name or password; take them out",
+            ),
+            (
+                "kind = 'fake'\nusername = 'u'",
+                "username is set without a password; add password_file or password_env",
+            ),
+            (
+                "kind = 'fake'\npassword_env = 'PATH'",
+                "a password is set without username; add username",
+            ),
+            (
+                "kind = 'fake'\ntoken_env = 'PATH'\ntoken_file = '/x'",
+                "token_file and token_env are both set; keep one",
+            ),
+            (
+                "kind = 'fake'\ntoken_file = '/no/such'",
+                "source \"fake\": reading the secret in /no/such: ",
+            ),
+        ] {
+            let error = fault(text);
+            assert!(error.contains(says), "{text}\n{error}");
+            assert!(!error.contains("pw"), "{error}");
+        }
+        let twice = [settings("kind = 'fake'"), settings("kind = 'pushed'\nname = 'fake'")];
+        let error = Source::all(&twice, KINDS).expect_err("twice").to_string();
+        assert!(
+            error.starts_with("source \"fake\": name stands twice; give each"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn secrets_come_from_the_environment() {
+        let text = "kind = 'fake'\nusername = 'u'\npassword_env = 'PATH'";
+        let source = Source::new(&settings(text), KINDS).expect("good");
+        let Some(Login::Basic { username, password }) = source.login else {
+            panic!("basic")
+        };
+        assert_eq!(
+            (username.as_str(), password.reveal()),
+            ("u", std::env::var("PATH").expect("set"))
+        );
+    }
+
+    #[test]
+    fn the_schema_knows_the_common_keys() {
+        let schema = schemars::schema_for!(SourceSettings);
+        let properties = schema
+            .get("properties")
+            .and_then(|value| value.as_object())
+            .expect("properties");
+        for key in COMMON_KEYS {
+            assert!(properties.contains_key(key), "{key}");
+        }
+        assert_eq!(properties.len(), COMMON_KEYS.len());
+    }
+}
