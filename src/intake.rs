@@ -1,4 +1,17 @@
-//! Where facts come in. Decides how each source is asked or listened to; refuses to judge what it hears.
+//! Every way in: media servers asked and heard, the kernel's word on viewers' connections, the node's own load. Decides how each is
+//! asked; all end in the same bounded channel of observations, and none judges what it hears.
 
+pub mod fetch;
+pub mod hooks;
 pub mod kernel;
+pub mod load;
+pub mod login;
 pub mod node;
+pub mod pace;
+pub mod paths;
+pub mod poll;
+pub mod round;
+pub mod source;
+pub mod status;
+#[cfg(test)]
+mod testing;

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use crate::latencies::Latencies;
 
 /// The viewers' sockets of one session in one dump or, after [`PathFold::merge`], in a stretch of dumps.
 /// Counters and latencies add up over dumps; the levels (`viewers` to `backlog_bytes`) are those of the last dump.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PathFold {
     /// Segments with data sent, retransmissions included; `None` when no socket told.
     pub segments_sent: Option<u64>,
@@ -25,14 +25,13 @@ pub struct PathFold {
     pub gone: u32,
     /// Bytes written for the viewers and not sent even once.
     pub backlog_bytes: u64,
-    latencies: Box<Histogram<u32>>,
+    latencies: Latencies,
 }
 
 impl PathFold {
-    /// Delivery latencies in ms, one for each viewer and dump; empty when none was measured. Values are kept with two
-    /// significant digits between [`LEAST_MILLIS`] and [`MOST_MILLIS`]; what lies outside is moved to the nearer end.
+    /// Delivery latencies, one for each viewer and dump; empty when none was measured.
     #[must_use]
-    pub const fn latencies(&self) -> &Histogram<u32> {
+    pub const fn latencies(&self) -> &Latencies {
         &self.latencies
     }
 
@@ -47,7 +46,7 @@ impl PathFold {
         self.zero_window = later.zero_window;
         self.gone = later.gone;
         self.backlog_bytes = later.backlog_bytes;
-        merge_latencies(&mut self.latencies, &later.latencies);
+        self.latencies.add(&later.latencies);
     }
 
     /// Empties the fold and keeps its memory.
@@ -55,7 +54,7 @@ impl PathFold {
         (self.segments_sent, self.segments_lost) = (None, None);
         (self.viewers, self.joining, self.unmeasured) = (0, 0, 0);
         (self.zero_window, self.gone, self.backlog_bytes) = (0, 0, 0);
-        self.latencies.reset();
+        self.latencies.clear();
     }
 
     /// Whether no socket of the session was there.
@@ -66,9 +65,7 @@ impl PathFold {
 
     /// Adds one viewer's delivery latency.
     pub(crate) fn record(&mut self, latency: Duration) {
-        let millis = u64::try_from(latency.as_millis()).unwrap_or(u64::MAX);
-        self.latencies
-            .saturating_record(millis.clamp(LEAST_MILLIS, MOST_MILLIS));
+        self.latencies.record(latency);
     }
 
     /// Adds one socket's segments (sent, lost), when it told them.
@@ -76,40 +73,6 @@ impl PathFold {
         add(&mut self.segments_sent, segments.map(|(sent, _)| u64::from(sent)));
         add(&mut self.segments_lost, segments.map(|(_, lost)| u64::from(lost)));
     }
-}
-
-impl Default for PathFold {
-    fn default() -> Self {
-        Self {
-            segments_sent: None,
-            segments_lost: None,
-            viewers: 0,
-            joining: 0,
-            unmeasured: 0,
-            zero_window: 0,
-            gone: 0,
-            backlog_bytes: 0,
-            latencies: Box::new(empty_latencies()),
-        }
-    }
-}
-
-/// The least latency that the histogram tells, ms.
-pub const LEAST_MILLIS: u64 = 1;
-
-/// The greatest latency that the histogram tells, ms: two minutes, when a silent socket is given up.
-pub const MOST_MILLIS: u64 = 120_000;
-
-/// Two significant digits: 200 ms is told from 202 ms.
-const DIGITS: u8 = 2;
-
-fn empty_latencies() -> Histogram<u32> {
-    Histogram::new_with_bounds(LEAST_MILLIS, MOST_MILLIS, DIGITS).expect("1 <= least, 2 * least <= most, digits <= 5")
-}
-
-fn merge_latencies(into: &mut Histogram<u32>, from: &Histogram<u32>) {
-    into.add(from)
-        .expect("both have the same bounds, so every value of the one has a place in the other");
 }
 
 fn add(total: &mut Option<u64>, more: Option<u64>) {
@@ -144,7 +107,7 @@ mod tests {
             (window.segments_sent, window.segments_lost, window.viewers),
             (Some(100), Some(1), 5)
         );
-        assert_eq!((window.latencies().len(), window.latencies().min()), (3, 10));
+        assert_eq!((window.latencies().len(), window.latencies().quantile_millis(0.0)), (3, Some(10)));
         window.merge(&PathFold::default());
         assert!(window.is_empty(), "nobody is left, though counters stay");
         assert_eq!(window.segments_sent, Some(100));

@@ -39,6 +39,7 @@ struct Watch {
     folds: Folds,
     candidates: Vec<Candidate>,
     untracked: u64,
+    looked: Option<Timestamp>,
 }
 
 impl Paths {
@@ -106,9 +107,10 @@ impl Paths {
 
 impl Watch {
     fn look(&mut self, at: Timestamp, sockets: &[TcpReading], entries: &[&Entry]) -> Vec<Observation> {
+        let interval = self.looked.replace(at).map_or(BEAT, |looked| at.since(looked));
         let rate = |index: SessionIndex| entries.get(index.0 as usize)?.media_rate;
         self.table.step(at, sockets, rate, &mut self.folds);
-        self.join(sockets, entries);
+        self.join(sockets, entries, interval);
         let mut out = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             let session = SessionIndex(u32::try_from(index).unwrap_or(u32::MAX));
@@ -130,7 +132,7 @@ impl Watch {
     }
 
     /// Sockets to clients, each beat anew: the roster may have moved on, and an index means nothing in the next one.
-    fn join(&mut self, sockets: &[TcpReading], entries: &[&Entry]) {
+    fn join(&mut self, sockets: &[TcpReading], entries: &[&Entry], interval: Duration) {
         let mut clients = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             let session = SessionIndex(u32::try_from(index).unwrap_or(u32::MAX));
@@ -143,7 +145,7 @@ impl Watch {
         }
         self.table.candidates(sockets, &mut self.candidates);
         let listed_at = entries.iter().map(|entry| entry.listed_at).max().unwrap_or_default();
-        self.table.assign(&Join::of(&clients, &self.candidates, listed_at).assignments);
+        self.table.assign(&Join::of(&clients, &self.candidates, listed_at, interval).assignments);
     }
 }
 
