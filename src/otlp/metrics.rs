@@ -26,7 +26,7 @@ pub struct Reading {
     pub at: Timestamp,
 }
 
-/// One record a family, or several where it has more than [`MAX_POINTS`] points.
+/// One record a family, or several where it has more than 1,024 points.
 #[must_use]
 pub fn records(families: &[MetricFamily], reading: Reading, naming: Naming) -> Vec<Record> {
     families

@@ -114,7 +114,7 @@ fn minute(minute: u64, digits: Digits) -> Vec<SpanCommand> {
 /// Bytes of a sample in requests, as sent: `turns` are taken one after the other, each delivered before the next where
 /// `fresh`, else all together.
 async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: bool) -> f64 {
-    let collector = Collector::grpc().await;
+    let collector = Collector::grpc();
     let pace = Pace {
         interval: if fresh { Duration::ZERO } else { Duration::from_hours(1) },
         linger: if fresh { Duration::ZERO } else { Duration::from_hours(1) },

@@ -8,6 +8,7 @@
 mod bytes;
 mod classes;
 mod receiver;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +16,14 @@ use std::time::Duration;
 use classes::{START, sample, segments, session, span};
 use liveqos::otlp::ids::{derived_trace_id, span_id};
 use liveqos::otlp::metrics::Reading;
-use liveqos::otlp::outbox::{Backlog, MemoryOutbox, Outbox, Room};
+use liveqos::otlp::outbox::{Backlog, MemoryOutbox, Outbox};
 use liveqos::otlp::record::Signal;
 use liveqos::otlp::resource::{Resource, Role};
 use liveqos::otlp::retry::Verdict;
 use liveqos::otlp::settings::{Compression, OtlpSettings, Protocol, Secret};
 use liveqos::otlp::stats::read;
 use liveqos::otlp::{Otlp, Pace, check, spans};
-use liveqos_core::span::{SpanCommand, SpanName, SpanRef, Value};
+use liveqos_core::span::{SpanCommand, SpanName, Value};
 use opentelemetry_proto::tonic::metrics::v1::metric;
 use receiver::{Body, Collector, PATIENCE, Received, Reply};
 use tonic::Code;
@@ -138,13 +139,13 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_logs_and_metrics_arrive_as_commanded_by_grpc() {
-    let collector = Collector::grpc().await;
+    let collector = Collector::grpc();
     all_signals(&collector, &grpc_to(collector.url())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn spans_logs_and_metrics_arrive_as_commanded_by_http() {
-    let collector = Collector::http().await;
+    let collector = Collector::http();
     all_signals(&collector, &http_to(collector.url())).await;
 }
 
@@ -152,7 +153,7 @@ async fn spans_logs_and_metrics_arrive_as_commanded_by_http() {
 async fn tls_trusts_the_configured_authority_and_no_other() {
     let (certificate, key) = (include_str!("collector.pem"), include_str!("collector.key"));
     let identity = tonic::transport::Identity::from_pem(certificate, key);
-    let collector = Collector::grpc_on("127.0.0.1:0".parse().unwrap(), Some(identity)).await;
+    let collector = Collector::grpc_on("127.0.0.1:0".parse().unwrap(), Some(identity));
     let url = format!("https://localhost:{}", collector.address.port());
     let trusting = OtlpSettings {
         ca_file: Some(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp/collector.pem").into()),
@@ -176,7 +177,7 @@ async fn tls_trusts_the_configured_authority_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_is_1024_records_or_less_than_4_mib() {
-    let collector = Collector::grpc().await;
+    let collector = Collector::grpc();
     let otlp = start(&grpc_to(collector.url()), patient());
     let class = session(1);
     otlp.take(&segments(&class, 2_500));
@@ -204,8 +205,8 @@ async fn a_batch_is_1024_records_or_less_than_4_mib() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_compression_it_goes_as_it_is() {
     for (collector, protocol) in [
-        (Collector::grpc().await, Protocol::Grpc),
-        (Collector::http().await, Protocol::HttpProtobuf),
+        (Collector::grpc(), Protocol::Grpc),
+        (Collector::http(), Protocol::HttpProtobuf),
     ] {
         let settings = OtlpSettings {
             protocol,
@@ -221,228 +222,8 @@ async fn without_compression_it_goes_as_it_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn unavailable_twice_delivers_each_once() {
-    let collector = Collector::grpc().await;
-    collector.script(Signal::Traces, vec![Reply::Code(Code::Unavailable, Vec::new()); 2]);
-    let otlp = start(&grpc_to(collector.url()), patient());
-    otlp.take(&segments(&session(1), 1_024));
-    let spans = collector.spans(1_024).await;
-    let stats = otlp.stats();
-    stop(otlp, PATIENCE).await;
-    assert_eq!(spans.len(), 1_024);
-    assert_eq!(collector.received().len(), 3);
-    let counters = stats.of(Signal::Traces);
-    assert_eq!(
-        (read(&counters.sent), read(&counters.retried), read(&counters.requests)),
-        (1_024, 2_048, 3)
-    );
-    assert_eq!(counters.trouble(), None);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_taken_in_part_is_not_sent_again() {
-    for (collector, protocol) in [
-        (Collector::grpc().await, Protocol::Grpc),
-        (Collector::http().await, Protocol::HttpProtobuf),
-    ] {
-        collector.script(Signal::Traces, [Reply::Partial(3)]);
-        let settings = OtlpSettings {
-            protocol,
-            ..grpc_to(collector.url())
-        };
-        let otlp = start(&settings, quick());
-        otlp.take(&segments(&session(1), 10));
-        collector.wait(|received| !received.is_empty()).await;
-        let stats = otlp.stats();
-        assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());
-        assert_eq!(collector.received().len(), 1);
-        let counters = stats.of(Signal::Traces);
-        assert_eq!(
-            (read(&counters.sent), read(&counters.rejected), read(&counters.retried)),
-            (7, 3, 0)
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_refused_for_good_is_counted_and_the_next_goes() {
-    let collector = Collector::http().await;
-    collector.script(Signal::Traces, [Reply::Http(500, None), Reply::Html]);
-    let otlp = start(&http_to(collector.url()), quick());
-    let stats = otlp.stats();
-    for count in 1..=3 {
-        otlp.take(&segments(&session(1), count));
-        collector.wait(|received| received.len() as u64 == count).await;
-    }
-    stop(otlp, PATIENCE).await;
-    assert_eq!(collector.received().len(), 3);
-    let counters = stats.of(Signal::Traces);
-    assert_eq!(
-        (read(&counters.failed), read(&counters.sent), read(&counters.retried)),
-        (3, 3, 0)
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn retry_after_is_honoured() {
-    let collector = Collector::http().await;
-    collector.script(
-        Signal::Traces,
-        [Reply::Http(503, Some("1")), Reply::Http(429, Some("0"))],
-    );
-    let otlp = start(&http_to(collector.url()), quick());
-    otlp.take(&segments(&session(1), 5));
-    assert_eq!(collector.spans(5).await.len(), 5);
-    let received = collector.received();
-    assert_eq!(received.len(), 3);
-    let waited = received[1].at - received[0].at;
-    assert!(
-        waited >= Duration::from_millis(900),
-        "the back-off alone is 20 ms: {waited:?}"
-    );
-    stop(otlp, PATIENCE).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn exhausted_is_tried_again_only_where_the_collector_says_when() {
-    // google.rpc.Status {details: [Any {type_url: ".../google.rpc.RetryInfo", value: {retry_delay: {seconds: 1}}}]}
-    let mut details = b"\x1a\x32\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x04\x0a\x02\x08\x01".to_vec();
-    details[1] = u8::try_from(details.len() - 2).unwrap();
-    let collector = Collector::grpc().await;
-    let said = Reply::Code(Code::ResourceExhausted, details);
-    collector.script(Signal::Traces, [said, Reply::Code(Code::ResourceExhausted, Vec::new())]);
-    let otlp = start(&grpc_to(collector.url()), quick());
-    let stats = otlp.stats();
-    otlp.take(&segments(&session(1), 5));
-    let received = collector.wait(|received| received.len() == 2).await;
-    let waited = received[1].at - received[0].at;
-    assert!(
-        waited >= Duration::from_millis(900),
-        "the back-off alone is 20 ms: {waited:?}"
-    );
-    stop(otlp, PATIENCE).await;
-    let counters = stats.of(Signal::Traces);
-    assert_eq!((read(&counters.failed), read(&counters.sent)), (5, 0));
-    assert_eq!(collector.received().len(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hanging_receiver_loses_nothing_and_holds_up_nobody() {
-    let collector = Collector::grpc().await;
-    collector.script(Signal::Traces, [Reply::Hang, Reply::Hang]);
-    let settings = OtlpSettings {
-        timeout_seconds: 0.2,
-        ..grpc_to(collector.url())
-    };
-    let otlp = start(&settings, quick());
-    otlp.take(&segments(&session(1), 4));
-    collector
-        .wait(|received| received.iter().any(|r| r.signal == Signal::Traces))
-        .await;
-    otlp.take(&[sample(&session(1), 0, Vec::new())]);
-    let received = collector
-        .wait(|received| received.iter().any(|r| r.signal == Signal::Logs))
-        .await;
-    assert!(
-        !received.iter().any(|r| r.signal == Signal::Traces && r.taken),
-        "logs did not wait for traces"
-    );
-    let spans = collector.spans(4).await;
-    assert_eq!(spans.len(), 4);
-    assert_eq!(
-        collector
-            .received()
-            .iter()
-            .filter(|r| r.signal == Signal::Traces)
-            .count(),
-        3
-    );
-    stop(otlp, PATIENCE).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collector_that_comes_back_gets_everything() {
-    let first = Collector::grpc().await;
-    let address = first.address;
-    let otlp = start(&grpc_to(first.url()), quick());
-    let stats = otlp.stats();
-    otlp.take(&segments(&session(1), 3));
-    first.spans(3).await;
-    first.close().await;
-    otlp.take(&segments(&session(2), 3));
-    let trouble = tokio::time::timeout(PATIENCE, async {
-        while stats.of(Signal::Traces).trouble().is_none() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    });
-    trouble.await.expect("the outage is noticed");
-    let second = Collector::grpc_on(address, None).await;
-    let spans = second.spans(3).await;
-    assert!(
-        spans
-            .iter()
-            .all(|span| span.trace_id == derived_trace_id("class-00002"))
-    );
-    assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());
-    assert_eq!(read(&stats.of(Signal::Traces).sent), 6);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_outbox_drops_the_oldest_and_counts_them() {
-    let collector = Collector::grpc().await;
-    let outbox = Arc::new(MemoryOutbox::with_room(Room {
-        records: 3,
-        bytes: 1 << 20,
-    }));
-    let otlp = Otlp::start_with(&grpc_to(collector.url()), &node(), outbox.clone(), patient()).unwrap();
-    otlp.take(&segments(&session(1), 5));
-    assert_eq!((otlp.dropped(Signal::Traces), otlp.dropped(Signal::Logs)), (2, 0));
-    stop(otlp, PATIENCE).await;
-    let trace = derived_trace_id("class-00001");
-    let id = |ordinal| {
-        let name = SpanName::TeachingConduct;
-        span_id(&trace, NODE, &SpanRef { name, ordinal }).to_vec()
-    };
-    let ids: Vec<_> = collector.spans(3).await.into_iter().map(|span| span.span_id).collect();
-    assert_eq!(ids, [id(3), id(4), id(5)]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn stop_keeps_its_deadline_before_a_black_hole_and_tells_what_is_left() {
-    // Accepts connections in its backlog and never reads.
-    let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", hole.local_addr().unwrap());
-    for settings in [grpc_to(url.clone()), http_to(url)] {
-        let settings = OtlpSettings {
-            timeout_seconds: 3_600.0,
-            ..settings
-        };
-        let otlp = start(&settings, quick());
-        otlp.take(&segments(&session(1), 7));
-        let left = stop(otlp, Duration::from_millis(200)).await;
-        assert_eq!(left.map(|backlog| backlog.items), [7, 0, 0]);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn stop_tries_once_more_instead_of_waiting_for_the_back_off() {
-    let collector = Collector::grpc().await;
-    collector.script(Signal::Traces, [Reply::Code(Code::Unavailable, Vec::new())]);
-    let pace = Pace {
-        first_retry: Duration::from_hours(1),
-        max_retry: Duration::from_hours(1),
-        ..quick()
-    };
-    let otlp = start(&grpc_to(collector.url()), pace);
-    otlp.take(&segments(&session(1), 7));
-    collector.wait(|received| received.len() == 1).await;
-    assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());
-    assert_eq!(collector.spans(7).await.len(), 7);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn roots_incidents_and_log_events_do_not_wait_for_a_batch() {
-    let collector = Collector::grpc().await;
+    let collector = Collector::grpc();
     let otlp = start(&grpc_to(collector.url()), patient());
     let class = session(1);
     otlp.take(&segments(&class, 3));
@@ -461,7 +242,7 @@ async fn roots_incidents_and_log_events_do_not_wait_for_a_batch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rest_of_an_urgent_batch_is_urgent() {
-    let collector = Collector::grpc().await;
+    let collector = Collector::grpc();
     let otlp = start(&grpc_to(collector.url()), patient());
     otlp.take(
         &(0..2_500)
@@ -476,7 +257,7 @@ async fn the_rest_of_an_urgent_batch_is_urgent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_a_signal_that_is_off_are_not_kept() {
-    let collector = Collector::grpc().await;
+    let collector = Collector::grpc();
     let mut settings = grpc_to(collector.url());
     settings.traces.enabled = false;
     let outbox = Arc::new(MemoryOutbox::default());
@@ -490,7 +271,7 @@ async fn records_of_a_signal_that_is_off_are_not_kept() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_what_each_endpoint_answers() {
-    let collector = Collector::grpc().await;
+    let collector = Collector::grpc();
     collector.script(Signal::Logs, [Reply::Code(Code::Unauthenticated, Vec::new())]);
     let verdicts = check(&grpc_to(collector.url()), &node()).await.unwrap();
     assert!(
@@ -498,7 +279,7 @@ async fn check_tells_what_each_endpoint_answers() {
         "{verdicts:?}"
     );
     assert!(matches!(verdicts[2], (Signal::Logs, Verdict::Final(_))), "{verdicts:?}");
-    let http = Collector::http().await;
+    let http = Collector::http();
     let verdicts = check(&grpc_to(http.url()), &node()).await.unwrap();
     assert!(
         !matches!(verdicts[0].1, Verdict::Delivered(_)),

@@ -114,11 +114,11 @@ pub(crate) struct Collector {
 }
 
 impl Collector {
-    pub(crate) async fn grpc() -> Self {
-        Self::grpc_on("127.0.0.1:0".parse().unwrap(), None).await
+    pub(crate) fn grpc() -> Self {
+        Self::grpc_on("127.0.0.1:0".parse().unwrap(), None)
     }
 
-    pub(crate) async fn grpc_on(address: SocketAddr, identity: Option<Identity>) -> Self {
+    pub(crate) fn grpc_on(address: SocketAddr, identity: Option<Identity>) -> Self {
         let listener = bind(address);
         let address = listener.local_addr().unwrap();
         let inner = Arc::<Inner>::default();
@@ -145,7 +145,7 @@ impl Collector {
         }
     }
 
-    pub(crate) async fn http() -> Self {
+    pub(crate) fn http() -> Self {
         let listener = bind("127.0.0.1:0".parse().unwrap());
         let address = listener.local_addr().unwrap();
         let inner = Arc::<Inner>::default();
