@@ -13,7 +13,7 @@ use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use liveqos_core::time::{BEAT, Timestamp};
 use serde_json::json;
@@ -66,7 +66,10 @@ pub fn router(shared: Shared) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/api/v1/sessions", get(sessions::list))
-        .route("/api/v1/sessions/{id}", get(sessions::one).put(sessions::register).delete(sessions::end))
+        .route(
+            "/api/v1/sessions/{id}",
+            get(sessions::one).put(sessions::register).delete(sessions::end),
+        )
         .route("/api/v1/sessions/{id}/samples", get(sessions::samples))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sources", get(sources))
@@ -74,7 +77,11 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/beacon", post(crate::beacon::take))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this path does not take this method",
+            )
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
@@ -105,8 +112,16 @@ async fn sources(State(shared): State<Shared>) -> Response {
 }
 
 /// A media server's hook. A known server is always answered with success: a refused hook may drop a class.
-async fn hook(State(shared): State<Shared>, Path(server): Path<String>, RawQuery(query): RawQuery, body: Bytes) -> Response {
-    let answer = shared.hooks.load().take(&server, query.as_deref().unwrap_or_default(), &body);
+async fn hook(
+    State(shared): State<Shared>,
+    Path(server): Path<String>,
+    RawQuery(query): RawQuery,
+    body: Bytes,
+) -> Response {
+    let answer = shared
+        .hooks
+        .load()
+        .take(&server, query.as_deref().unwrap_or_default(), &body);
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     (status, [(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response()
 }

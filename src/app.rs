@@ -39,6 +39,7 @@ use crate::intake::source::Source;
 use crate::intake::status::SourceTable;
 use crate::meters::Meters;
 use crate::otlp::Otlp;
+use crate::otlp::record::Signal;
 use crate::place::Place;
 use crate::roster::Roster;
 use crate::sinks::history::History;
@@ -71,6 +72,14 @@ impl App {
     /// # Errors
     /// What could not be started, and why; nothing runs then.
     pub async fn start(config: &Config, alive: impl Fn() + Send + 'static) -> Result<Self> {
+        Self::start_with(config, beacon_key(config)?, alive).await
+    }
+
+    /// Starts everything, with this key for players' reports instead of the configured one.
+    ///
+    /// # Errors
+    /// As [`App::start`].
+    pub async fn start_with(config: &Config, key: Option<Key>, alive: impl Fn() + Send + 'static) -> Result<Self> {
         let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
         let place = Place::of(config);
         let registry = prometheus::Registry::new();
@@ -79,8 +88,10 @@ impl App {
         let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
         let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
         let history = Arc::new(History::new(config.history.samples, config.history.max_samples));
-        let beacons = Arc::new(Beacons::new(beacon_key(config)?));
-        let listener = TcpListener::bind(&config.listen).await.with_context(|| format!("listening on {}", config.listen))?;
+        let beacons = Arc::new(Beacons::new(key));
+        let listener = TcpListener::bind(&config.listen)
+            .await
+            .with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
 
         let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);
@@ -100,7 +111,7 @@ impl App {
             last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
             node: place.node.clone(),
         };
-        let page = PageCollector::new(&shared, Arc::clone(&otlp), &place, config.metrics.max_sessions);
+        let page = PageCollector::new(&shared, &otlp, &place, config.metrics.max_sessions)?;
         registry.register(Box::new(page))?;
 
         let (stop, stopped) = watch::channel(false);
@@ -108,16 +119,32 @@ impl App {
         let (roster, node) = (Arc::<ArcSwap<Roster>>::default(), Arc::<ArcSwap<NodeLoad>>::default());
         let ports = Arc::new(ArcSwap::from_pointee(ports_of(&sources)));
         let mut tasks = JoinSet::new();
-        tasks.spawn(http_server::serve(listener, api::router(shared.clone()), meters.clone(), stopped));
+        tasks.spawn(http_server::serve(
+            listener,
+            api::router(shared.clone()),
+            meters.clone(),
+            stopped,
+        ));
         tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(&node), meters.clone()).run());
-        if let Some(interval) = config.otlp.pushes_metrics()? {
-            tasks.spawn(push_metrics(Arc::clone(&otlp), registry.clone(), interval));
+        if otlp.sends(Signal::Metrics) {
+            tasks.spawn(push_metrics(
+                Arc::clone(&otlp),
+                registry.clone(),
+                config.otlp.metrics_interval()?,
+            ));
         }
         if config.kernel.tcp_info {
             let (roster, ports) = (Arc::clone(&roster), Arc::clone(&ports));
-            let paths = Paths { roster, ports, out: observations.clone(), meters: meters.clone() };
+            let paths = Paths {
+                roster,
+                ports,
+                out: observations.clone(),
+                meters: meters.clone(),
+            };
             let stopping = Arc::clone(&stopping);
-            std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping))?;
+            std::thread::Builder::new()
+                .name("paths".to_owned())
+                .spawn(move || paths.run(&stopping))?;
         }
         let around = Surround {
             snapshot: Arc::clone(&shared.snapshot),
@@ -132,7 +159,19 @@ impl App {
         };
         let pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
         let heart = beat::start(pipe, around, waiting, ordered)?;
-        Ok(Self { address, shared, observations, ports, fetcher, polls, tasks, otlp, heart, stop, stopping })
+        Ok(Self {
+            address,
+            shared,
+            observations,
+            ports,
+            fetcher,
+            polls,
+            tasks,
+            otlp,
+            heart,
+            stop,
+            stopping,
+        })
     }
 
     /// Where it listens.
@@ -162,7 +201,11 @@ impl App {
         let table = SourceTable::new(&sources, Some(&self.shared.sources.load()));
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Order::Set(config.promised(), config.patience(), config.sessions.max);
-        self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
+        self.shared
+            .orders
+            .try_send(set)
+            .ok()
+            .context("the heart is busy; try again")?;
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
         self.ports.store(Arc::new(ports_of(&sources)));
         self.shared.hooks.store(Arc::new(hooks));
@@ -215,7 +258,10 @@ async fn push_metrics(otlp: Arc<Otlp>, registry: prometheus::Registry, interval:
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let reading = crate::otlp::metrics::Reading { start: started, at: clock::now() };
+        let reading = crate::otlp::metrics::Reading {
+            since: started,
+            at: clock::now(),
+        };
         otlp.push_metrics(&registry.gather(), reading, |name| {
             liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit))
         });
@@ -232,7 +278,10 @@ fn beacon_key(config: &Config) -> Result<Option<Key>> {
 }
 
 fn ports_of(sources: &[Arc<Source>]) -> BTreeMap<SourceName, Vec<u16>> {
-    sources.iter().map(|source| (source.name.clone(), source.media_ports.clone())).collect()
+    sources
+        .iter()
+        .map(|source| (source.name.clone(), source.media_ports.clone()))
+        .collect()
 }
 
 fn now() -> Now {

@@ -146,9 +146,15 @@ fn beat(now: Timestamp, pipe: &mut Pipe, present: &mut Snapshot, around: &mut Su
 fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
     let sources = around.sources.load().snapshot(now).into_iter().map(|source| {
         let silent = source.state == SourceState::Down;
-        (source.name, silent.then(|| source.last_success.or(source.since).unwrap_or(now)))
+        (
+            source.name,
+            silent.then(|| source.last_success.or(source.since).unwrap_or(now)),
+        )
     });
-    Surroundings { node: **around.node.load(), sources: sources.collect() }
+    Surroundings {
+        node: **around.node.load(),
+        sources: sources.collect(),
+    }
 }
 
 fn obey(order: Order, pipe: &mut Pipe) {

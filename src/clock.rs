@@ -16,7 +16,9 @@ impl Clock {
     /// A clock that has not been read.
     #[must_use]
     pub const fn new() -> Self {
-        Self { newest_nanos: AtomicU64::new(0) }
+        Self {
+            newest_nanos: AtomicU64::new(0),
+        }
     }
 
     /// Now; not before any earlier answer.
@@ -48,8 +50,14 @@ mod tests {
     fn time_does_not_go_back() {
         let clock = Clock::new();
         let first = clock.now();
-        clock.newest_nanos.store(first.nanos() + 5_000_000_000, Ordering::Relaxed);
-        assert_eq!(clock.now().nanos(), first.nanos() + 5_000_000_000, "held while the system clock is behind");
+        clock
+            .newest_nanos
+            .store(first.nanos() + 5_000_000_000, Ordering::Relaxed);
+        assert_eq!(
+            clock.now().nanos(),
+            first.nanos() + 5_000_000_000,
+            "held while the system clock is behind"
+        );
         assert!(first > Timestamp::from_secs(1_700_000_000));
     }
 }

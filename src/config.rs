@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::duration_text;
 use crate::intake::source::SourceSettings;
+use crate::otlp::resource::Role;
 use crate::otlp::settings::OtlpSettings;
 
 /// All settings.
@@ -63,17 +64,6 @@ pub struct NodeSettings {
     pub role: Role,
     /// Deployment environment, as in `deployment.environment.name`.
     pub environment: String,
-}
-
-/// What the node does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Publishers send to it.
-    #[default]
-    Origin,
-    /// It serves viewers from an origin.
-    Edge,
 }
 
 /// How live classes are kept.
@@ -215,6 +205,29 @@ impl Config {
         }
     }
 
+    /// The settings that differ from `was` and that a running daemon does not take over.
+    #[must_use]
+    pub fn needs_restart(&self, was: &Self) -> Vec<&'static str> {
+        let differs = |of: fn(&Self) -> serde_json::Result<serde_json::Value>| of(self).ok() != of(was).ok();
+        let mut out = Vec::new();
+        for (name, changed) in [
+            ("listen", self.listen != was.listen),
+            ("node", differs(|config| serde_json::to_value(&config.node))),
+            ("kernel", differs(|config| serde_json::to_value(&config.kernel))),
+            ("metrics", differs(|config| serde_json::to_value(&config.metrics))),
+            ("history", differs(|config| serde_json::to_value(&config.history))),
+            ("alerts", differs(|config| serde_json::to_value(&config.alerts))),
+            ("beacon", differs(|config| serde_json::to_value(&config.beacon))),
+            ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
+            ("log", differs(|config| serde_json::to_value(&config.log))),
+        ] {
+            if changed {
+                out.push(name);
+            }
+        }
+        out
+    }
+
     /// What is promised.
     #[must_use]
     pub fn promised(&self) -> Objectives {
@@ -277,7 +290,10 @@ impl Default for ObjectiveSettings {
 
 impl Default for KernelSettings {
     fn default() -> Self {
-        Self { tcp_info: true, nic_bits_per_second: 0 }
+        Self {
+            tcp_info: true,
+            nic_bits_per_second: 0,
+        }
     }
 }
 
@@ -289,12 +305,18 @@ impl Default for MetricSettings {
 
 impl Default for HistorySettings {
     fn default() -> Self {
-        Self { samples: 120, max_samples: 60_000 }
+        Self {
+            samples: 120,
+            max_samples: 60_000,
+        }
     }
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Auto }
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
     }
 }

@@ -27,7 +27,7 @@ pub async fn serve(listener: TcpListener, router: Router, meters: Meters, mut st
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = told(&mut stop) => break,
         };
         let Ok((stream, _)) = accepted else {
             // Out of descriptors or a peer that left: neither gets better by asking at once.
@@ -49,7 +49,7 @@ pub async fn serve(listener: TcpListener, router: Router, meters: Meters, mut st
                 // A client that breaks off is its own affair.
                 _ = connection.as_mut() => {}
                 () = tokio::time::sleep(CONNECTION_LIFE) => {}
-                _ = stop.wait_for(|stop| *stop) => {
+                () = told(&mut stop) => {
                     connection.as_mut().graceful_shutdown();
                     let _: Result<_, _> = tokio::time::timeout(LAST_WORD, connection).await;
                 }
@@ -57,6 +57,11 @@ pub async fn serve(listener: TcpListener, router: Router, meters: Meters, mut st
             drop(place);
         });
     }
+}
+
+/// Ends when `stop` turns true, or when nobody is left to turn it.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _: Result<(), _> = stop.wait_for(|stop| *stop).await.map(drop);
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

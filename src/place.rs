@@ -1,8 +1,8 @@
 //! Who this node is, in the terms of every exporter: resource of OTLP, labels of metrics, letterhead of notices. Decides what stands
 //! where nothing is configured; refuses to make up a region.
 
-use crate::config::{Config, Role};
-use crate::otlp::resource::{self, Resource};
+use crate::config::Config;
+use crate::otlp::resource::Resource;
 use crate::sinks::webhook::Letterhead;
 
 /// The node's identity.
@@ -21,11 +21,19 @@ impl Place {
     /// As configured, else as the host is called.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
         let host = if host.is_empty() { "localhost".to_owned() } else { host };
         let or = |text: &String, other: &String| if text.is_empty() { other.clone() } else { text.clone() };
         let node = or(&config.node.name, &host);
-        Self { edge: or(&config.node.edge, &node), region: config.node.region.clone(), node, host }
+        Self {
+            edge: or(&config.node.edge, &node),
+            region: config.node.region.clone(),
+            node,
+            host,
+        }
     }
 
     /// The resource of all OTLP.
@@ -35,14 +43,11 @@ impl Place {
             service_version: env!("CARGO_PKG_VERSION").to_owned(),
             instance_id: instance_id(),
             host_name: self.host.clone(),
-            region: self.region.clone(),
+            region: Some(self.region.clone()).filter(|region| !region.is_empty()),
             node: self.node.clone(),
-            role: match config.node.role {
-                Role::Origin => resource::Role::Origin,
-                Role::Edge => resource::Role::Edge,
-            },
-            environment: config.node.environment.clone(),
-            attributes: config.otlp.resource_attributes.clone(),
+            role: config.node.role,
+            environment: Some(config.node.environment.clone()).filter(|environment| !environment.is_empty()),
+            extra: config.otlp.resource.clone(),
         }
     }
 
@@ -61,7 +66,17 @@ impl Place {
 /// The same across restarts: a hash of the machine's id, which itself must not leave it (machine-id(5)).
 fn instance_id() -> String {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let digest = ring::digest::digest(&ring::digest::SHA256, format!("liveqos/instance/{}", machine.trim()).as_bytes());
+    let digest = ring::digest::digest(
+        &ring::digest::SHA256,
+        format!("liveqos/instance/{}", machine.trim()).as_bytes(),
+    );
     let hex = crate::otlp::ids::hex(&digest.as_ref()[..16]);
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..]
+    )
 }

@@ -221,7 +221,9 @@ impl Live {
 
     /// What each server says of each of its streams.
     pub fn servers(&self) -> impl Iterator<Item = (&StreamKey, &SourceName, &ServerWord)> {
-        self.servers.iter().map(|((stream, source), server)| (stream, source, server))
+        self.servers
+            .iter()
+            .map(|((stream, source), server)| (stream, source, server))
     }
 
     /// Media bytes a second that each viewer of it should get: what the publisher sends.

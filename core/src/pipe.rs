@@ -67,7 +67,11 @@ impl Pipe {
             let rtt = registry.session(&session.id)?.publisher_rtt()?;
             Some(rtt.as_secs_f64() * 1e3)
         });
-        Beat { batch, notices, commands }
+        Beat {
+            batch,
+            notices,
+            commands,
+        }
     }
 
     /// Ends the open segments because the daemon stops.

@@ -107,7 +107,10 @@ mod tests {
             (window.segments_sent, window.segments_lost, window.viewers),
             (Some(100), Some(1), 5)
         );
-        assert_eq!((window.latencies().len(), window.latencies().quantile_millis(0.0)), (3, Some(10)));
+        assert_eq!(
+            (window.latencies().len(), window.latencies().quantile_millis(0.0)),
+            (3, Some(10))
+        );
         window.merge(&PathFold::default());
         assert!(window.is_empty(), "nobody is left, though counters stay");
         assert_eq!(window.segments_sent, Some(100));

@@ -90,6 +90,16 @@ impl PathTable {
         }
     }
 
+    /// The newest round trip to the publisher of `session`, where its socket is joined and tells one.
+    #[must_use]
+    pub fn publisher_rtt(&self, session: SessionIndex) -> Option<Duration> {
+        let publishers = self
+            .tracks
+            .values()
+            .filter(|track| track.assigned == Some((session, Role::Publisher)));
+        publishers.filter_map(|track| track.rtt).min()
+    }
+
     /// Sockets remembered now.
     #[must_use]
     pub fn tracked(&self) -> usize {
@@ -131,6 +141,7 @@ struct Track {
     /// The first dump since which bytes wait and none was acknowledged.
     waiting_since: Option<Timestamp>,
     segments: Option<SegmentTotals>,
+    rtt: Option<Duration>,
     /// Needless retransmissions reported after their loss was counted: taken off what is lost next.
     forgiven: u32,
 }
@@ -145,6 +156,7 @@ impl Track {
             bytes_acked: None,
             waiting_since: None,
             segments: None,
+            rtt: None,
             forgiven: 0,
         }
     }
@@ -152,6 +164,7 @@ impl Track {
     /// Moves on to `reading`; gives the segments (sent, lost) since the last one, or `None` when the kernel does not tell.
     fn advance(&mut self, at: Timestamp, reading: &TcpReading, dump: u64) -> Option<(u32, u32)> {
         self.dump = dump;
+        self.rtt = reading.rtt;
         let progressed = reading.bytes_acked.is_none() || reading.bytes_acked != self.bytes_acked;
         self.bytes_acked = reading.bytes_acked;
         if reading.wqueue_bytes == 0 {

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::error::ApiError;
 use super::{ANSWER_TIMEOUT, Shared};
 use crate::beat::Order;
-use crate::snapshot::{sample_json, notice_json};
+use crate::snapshot::{notice_json, sample_json};
 
 /// What the platform may say of a class; every field may be missing.
 #[derive(Debug, Default, Deserialize)]
@@ -34,7 +34,11 @@ struct Registration {
 /// `GET /api/v1/sessions`
 pub(super) async fn list(State(shared): State<Shared>) -> Response {
     let snapshot = shared.snapshot.load();
-    let sessions: Vec<Value> = snapshot.sessions.values().map(crate::snapshot::SessionState::to_json).collect();
+    let sessions: Vec<Value> = snapshot
+        .sessions
+        .values()
+        .map(crate::snapshot::SessionState::to_json)
+        .collect();
     let cut_at = snapshot.cut_at.map(liveqos_core::time::Timestamp::seconds);
     Json(json!({ "node": shared.node, "cut_at": cut_at, "sessions": sessions })).into_response()
 }
@@ -94,7 +98,13 @@ pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) ->
 }
 
 async fn obeyed(shared: &Shared, order: Order, answered: oneshot::Receiver<bool>) -> Result<bool, ApiError> {
-    let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the daemon is busy or stopping; try again");
+    let busy = || {
+        ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "busy",
+            "the daemon is busy or stopping; try again",
+        )
+    };
     if shared.orders.try_send(order).is_err() {
         shared.meters.shed("orders", 1);
         return Err(busy());
@@ -110,16 +120,29 @@ fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), 
     let told: Registration = if body.is_empty() {
         Registration::default()
     } else {
-        serde_json::from_slice(body)
-            .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "bad_json", format!("reading the registration: {error}")))?
+        serde_json::from_slice(body).map_err(|error| {
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "bad_json",
+                format!("reading the registration: {error}"),
+            )
+        })?
     };
-    let name = |field, text: Option<String>| text.map(|text| Name::new(&text).map_err(|error| wrong(field, error.to_string()))).transpose();
-    let stream = told.stream.map(|text| StreamKey::parse(&text).map_err(|error| wrong("stream", error.to_string()))).transpose()?;
+    let name = |field, text: Option<String>| {
+        text.map(|text| Name::new(&text).map_err(|error| wrong(field, error.to_string())))
+            .transpose()
+    };
+    let stream = told
+        .stream
+        .map(|text| StreamKey::parse(&text).map_err(|error| wrong("stream", error.to_string())))
+        .transpose()?;
     let scenario = told.scenario.map(|text| {
         let known = Scenario::ALL.map(Scenario::as_str).join(", ");
         Scenario::parse(&text).ok_or_else(|| wrong("scenario", format!("\"{text}\" is none of {known}")))
     });
-    let trace_parent = told.traceparent.map(|text| TraceParent::parse(&text).map_err(|error| wrong("traceparent", error.to_string())));
+    let trace_parent = told
+        .traceparent
+        .map(|text| TraceParent::parse(&text).map_err(|error| wrong("traceparent", error.to_string())));
     let id = Name::new(id).map_err(|error| wrong("id", error.to_string()))?;
     let descriptor = Descriptor {
         session_id: Some(id.clone()),
@@ -135,7 +158,11 @@ fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), 
 }
 
 fn unknown(id: &str) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "unknown_session", format!("no class \"{id}\" is live on this node"))
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        "unknown_session",
+        format!("no class \"{id}\" is live on this node"),
+    )
 }
 
 #[cfg(test)]
@@ -147,7 +174,10 @@ mod tests {
         let body = br#"{"course_id":"c9","stream":"live/a","scenario":"exam","student_count":40}"#;
         let (id, stream, descriptor) = read("s1", body).expect("a good registration");
         assert_eq!((id.as_str(), stream.expect("told").as_str()), ("s1", "live/a"));
-        assert_eq!((descriptor.scenario, descriptor.student_count), (Some(Scenario::Exam), Some(40)));
+        assert_eq!(
+            (descriptor.scenario, descriptor.student_count),
+            (Some(Scenario::Exam), Some(40))
+        );
         for (body, field) in [
             (r#"{"scenario":"party"}"#, "scenario"),
             (r#"{"traceparent":"00-0-0-0"}"#, "traceparent"),

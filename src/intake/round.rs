@@ -101,6 +101,16 @@ pub struct Summary {
     pub duration: Duration,
 }
 
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} streams", self.streams)?;
+        if let Some(viewers) = self.viewers {
+            write!(f, ", {viewers} viewers")?;
+        }
+        write!(f, " in {:.1} ms", self.duration.as_secs_f64() * 1e3)
+    }
+}
+
 /// One round of `source` with a new probe, as `liveqos check` does it. A source that is only pushed to is asked nothing and is
 /// good.
 ///

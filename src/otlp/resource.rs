@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::resource::v1 as proto;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::spans::key_value;
 
 /// What the node does with media.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Takes streams in from publishers.
     #[default]

@@ -31,7 +31,10 @@ pub fn label_text(labels: &[LabelPair]) -> String {
     let mut out = String::new();
     for (index, pair) in labels.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        put(&mut out, format_args!("{comma}{}=\"{}\"", pair.name(), escaped(pair.value())));
+        put(
+            &mut out,
+            format_args!("{comma}{}=\"{}\"", pair.name(), escaped(pair.value())),
+        );
     }
     out
 }
@@ -51,10 +54,20 @@ fn encode_family(family: &MetricFamily, exemplars: Option<&Exemplars>, out: &mut
     put(out, format_args!("# HELP {name} {}\n", escaped(family.help())));
     for series in family.get_metric() {
         let labels = label_text(series.get_label());
-        let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let braced = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{labels}}}")
+        };
         match family.get_field_type() {
-            MetricType::COUNTER => put(out, format_args!("{name}_total{braced} {}\n", number(series.get_counter().value()))),
-            MetricType::GAUGE => put(out, format_args!("{name}{braced} {}\n", number(series.get_gauge().value()))),
+            MetricType::COUNTER => put(
+                out,
+                format_args!("{name}_total{braced} {}\n", number(series.get_counter().get_value())),
+            ),
+            MetricType::GAUGE => put(
+                out,
+                format_args!("{name}{braced} {}\n", number(series.get_gauge().get_value())),
+            ),
             MetricType::HISTOGRAM => {
                 let exemplar = exemplars.and_then(|exemplars| exemplars.get(&labels));
                 encode_histogram(name, &labels, series.get_histogram(), exemplar, out);
@@ -77,17 +90,39 @@ fn encode_histogram(
         put(out, format_args!("{name}_bucket{{{labels}{comma}le=\"{le}\"}} {count}"));
         if let Some(exemplar) = waiting.take_if(|exemplar| exemplar.value <= bound) {
             let Exemplar { trace_id, value, at } = exemplar;
-            put(out, format_args!(" # {{trace_id=\"{trace_id}\"}} {} {:.3}", number(*value), at.seconds()));
+            put(
+                out,
+                format_args!(" # {{trace_id=\"{trace_id}\"}} {} {:.3}", number(*value), at.seconds()),
+            );
         }
         out.push('\n');
     };
-    for one in histogram.get_bucket().iter().filter(|one| one.upper_bound().is_finite()) {
-        bucket(&number(one.upper_bound()), one.upper_bound(), one.cumulative_count(), out);
+    for one in histogram
+        .get_bucket()
+        .iter()
+        .filter(|one| one.upper_bound().is_finite())
+    {
+        bucket(
+            &number(one.upper_bound()),
+            one.upper_bound(),
+            one.cumulative_count(),
+            out,
+        );
     }
     bucket("+Inf", f64::INFINITY, histogram.get_sample_count(), out);
-    let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-    put(out, format_args!("{name}_sum{braced} {}\n", number(histogram.get_sample_sum())));
-    put(out, format_args!("{name}_count{braced} {}\n", histogram.get_sample_count()));
+    let braced = if labels.is_empty() {
+        String::new()
+    } else {
+        format!("{{{labels}}}")
+    };
+    put(
+        out,
+        format_args!("{name}_sum{braced} {}\n", number(histogram.get_sample_sum())),
+    );
+    put(
+        out,
+        format_args!("{name}_count{braced} {}\n", histogram.get_sample_count()),
+    );
 }
 
 /// A number as OpenMetrics wants bounds and values: with a point or an exponent where it is not whole.
@@ -122,14 +157,19 @@ mod tests {
     #[test]
     fn families_are_written_by_the_standard() {
         let registry = Registry::new();
-        let counter = IntCounterVec::new(Opts::new("liveqos_x_total", "Counts \"x\"."), &["kind"]).expect("good options");
+        let counter =
+            IntCounterVec::new(Opts::new("liveqos_x_total", "Counts \"x\"."), &["kind"]).expect("good options");
         counter.with_label_values(&["a\"b\\c\nd"]).inc();
         let opts = HistogramOpts::new("liveqos_y_seconds", "Times y.").buckets(vec![0.1, 0.2]);
         let histogram = Histogram::with_opts(opts).expect("good options");
         histogram.observe(0.15);
         registry.register(Box::new(counter)).expect("new name");
         registry.register(Box::new(histogram)).expect("new name");
-        let exemplar = Exemplar { trace_id: "00ff".to_owned(), value: 0.15, at: Timestamp::from_millis(1_500) };
+        let exemplar = Exemplar {
+            trace_id: "00ff".to_owned(),
+            value: 0.15,
+            at: Timestamp::from_millis(1_500),
+        };
         let page = encode(&registry.gather(), |name| {
             (name == "liveqos_y_seconds").then(|| Exemplars::from([(String::new(), exemplar.clone())]))
         });

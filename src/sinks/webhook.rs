@@ -36,7 +36,6 @@ pub struct Letterhead {
 }
 
 /// All receivers.
-#[derive(Debug)]
 pub struct Webhooks {
     letterhead: Letterhead,
     receivers: Vec<mpsc::Sender<Arc<Value>>>,
@@ -74,14 +73,23 @@ impl Webhooks {
     /// [`WebhookError`], before anything is started.
     pub fn start(letterhead: Letterhead, meters: &Meters) -> Result<Self, WebhookError> {
         crate::tls::install();
-        let posts: Vec<Post> = letterhead.alerts.webhooks.iter().map(Post::new).collect::<Result<_, _>>()?;
+        let posts: Vec<Post> = letterhead
+            .alerts
+            .webhooks
+            .iter()
+            .map(Post::new)
+            .collect::<Result<_, _>>()?;
         let receivers = posts.into_iter().map(|post| {
             let (sender, receiver) = mpsc::channel(MAX_WAITING);
             tokio::spawn(deliver(post, receiver, meters.clone()));
             sender
         });
         let receivers = receivers.collect();
-        Ok(Self { letterhead, receivers, meters: meters.clone() })
+        Ok(Self {
+            letterhead,
+            receivers,
+            meters: meters.clone(),
+        })
     }
 
     /// Hands notices on; never waits.
@@ -100,7 +108,11 @@ impl Webhooks {
 /// The body of one notice.
 #[must_use]
 pub fn body(letterhead: &Letterhead, notice: &Notice) -> Value {
-    let status = if notice.state == NoticeState::Firing { "firing" } else { "resolved" };
+    let status = if notice.state == NoticeState::Firing {
+        "firing"
+    } else {
+        "resolved"
+    };
     let mut labels = json!({
         "alertname": notice.alert.as_str(), "severity": notice.alert.severity(), "node": letterhead.node,
         "cause": notice.cause.as_str(), "source": "liveqos",
@@ -111,7 +123,12 @@ pub fn body(letterhead: &Letterhead, notice: &Notice) -> Value {
             annotations[name] = json!(template.replace(key, value));
         }
     };
-    link("runbook_url", &letterhead.alerts.runbook_url, "{alertname}", notice.alert.as_str());
+    link(
+        "runbook_url",
+        &letterhead.alerts.runbook_url,
+        "{alertname}",
+        notice.alert.as_str(),
+    );
     if !letterhead.region.is_empty() {
         labels["region"] = json!(letterhead.region);
     }
@@ -121,13 +138,27 @@ pub fn body(letterhead: &Letterhead, notice: &Notice) -> Value {
             if let Some(course) = &session.course_id {
                 labels["course_id"] = json!(course);
             }
-            link("trace_url", &letterhead.alerts.trace_url, "{trace_id}", &ids::hex(&ids::trace_id(session)));
-            link("dashboard_url", &letterhead.alerts.dashboard_url, "{session_id}", session.id.as_str());
+            link(
+                "trace_url",
+                &letterhead.alerts.trace_url,
+                "{trace_id}",
+                &ids::hex(&ids::trace_id(session)),
+            );
+            link(
+                "dashboard_url",
+                &letterhead.alerts.dashboard_url,
+                "{session_id}",
+                session.id.as_str(),
+            );
         }
         Subject::Source(source) => labels["probe"] = json!(source.as_ref()),
         Subject::Node => {}
     }
-    let ends_at = if notice.state == NoticeState::Resolved { rfc3339::text(notice.at) } else { NEVER.to_owned() };
+    let ends_at = if notice.state == NoticeState::Resolved {
+        rfc3339::text(notice.at)
+    } else {
+        NEVER.to_owned()
+    };
     let group = json!({ "alertname": notice.alert.as_str() });
     json!({
         "version": "4", "groupKey": format!("{{}}:{{alertname=\"{}\",key=\"{}\"}}", notice.alert.as_str(), notice.subject.key()),
@@ -149,7 +180,10 @@ struct Post {
 
 impl Post {
     fn new(settings: &WebhookSettings) -> Result<Self, WebhookError> {
-        let bad_url = |detail: String| WebhookError::Url { url: settings.url.clone(), detail };
+        let bad_url = |detail: String| WebhookError::Url {
+            url: settings.url.clone(),
+            detail,
+        };
         let url = reqwest::Url::parse(&settings.url).map_err(|error| bad_url(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(bad_url("its scheme is neither".to_owned()));
@@ -157,14 +191,28 @@ impl Post {
         let shown = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
         let token = settings.token_file.as_ref().map(|path| {
             let read = std::fs::read_to_string(path);
-            let text = read.map_err(|error| WebhookError::Token { url: shown.clone(), error })?;
+            let text = read.map_err(|error| WebhookError::Token {
+                url: shown.clone(),
+                error,
+            })?;
             let header = HeaderValue::from_str(&format!("Bearer {}", text.trim()));
-            let mut header = header.map_err(|error| WebhookError::Token { url: shown.clone(), error: std::io::Error::other(error) })?;
+            let mut header = header.map_err(|error| WebhookError::Token {
+                url: shown.clone(),
+                error: std::io::Error::other(error),
+            })?;
             header.set_sensitive(true);
             Ok(header)
         });
-        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(WebhookError::Client)?;
-        Ok(Self { client, url, token: token.transpose()? })
+        let client = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .no_proxy()
+            .build()
+            .map_err(WebhookError::Client)?;
+        Ok(Self {
+            client,
+            url,
+            token: token.transpose()?,
+        })
     }
 
     /// Posts once; `Err(true)` when another try may help.
@@ -191,7 +239,10 @@ async fn deliver(post: Post, mut receiver: mpsc::Receiver<Arc<Value>>, meters: M
         let mut pause = FIRST_PAUSE;
         while let Err(again) = post.once(&body).await {
             if !again || since.elapsed() > GIVE_UP {
-                tracing::warn!(receiver = post.url.host_str(), "giving up a notice: the receiver refuses it or stays away");
+                tracing::warn!(
+                    receiver = post.url.host_str(),
+                    "giving up a notice: the receiver refuses it or stays away"
+                );
                 meters.shed("webhook_refused", 1);
                 break;
             }
