@@ -17,7 +17,7 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A client that keeps one idle connection a server. On a host without CA certificates plain HTTP works all the same;
+    /// A client that opens a connection for every question. On a host without CA certificates plain HTTP works all the same;
     /// HTTPS then fails as `tls`.
     ///
     /// # Errors
@@ -28,7 +28,8 @@ impl Fetcher {
             Client::builder()
                 .no_proxy()
                 .redirect(redirect::Policy::custom(same_origin))
-                .pool_max_idle_per_host(1)
+                // Each worker of an nginx knows its own viewers only: one kept connection would ask the same worker for ever.
+                .pool_max_idle_per_host(0)
                 .referer(false)
                 .user_agent(concat!("liveqos/", env!("CARGO_PKG_VERSION")))
         };

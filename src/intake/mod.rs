@@ -9,4 +9,4 @@ pub mod round;
 pub mod source;
 pub mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

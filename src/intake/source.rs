@@ -501,7 +501,7 @@ mod tests {
         };
         assert_eq!(
             (username.as_str(), password.reveal()),
-            ("u", std::env::var("PATH").expect("set"))
+            ("u", std::env::var("PATH").expect("set").as_str())
         );
     }
 
