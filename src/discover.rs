@@ -219,7 +219,7 @@ async fn look(proc: &Path, kinds: &[&'static Kind]) -> (HashMap<u64, SocketAddr>
 
 fn is_of(process: &str, kind: &Kind) -> bool {
     let same = |name: &&str| name.bytes().take(COMM_BYTES).eq(process.bytes());
-    kind.intake == Intake::Poll && kind.processes.iter().any(|name| same(&name))
+    kind.intake == Intake::Poll && kind.processes.iter().any(same)
 }
 
 async fn ask(
@@ -356,7 +356,7 @@ const KNOWN: [Known; 2] = [
     },
 ];
 const UNKNOWN_HINT: &[&str] = &["Switch its status interface on, then set url:"];
-/// Bytes of a process's name that the kernel keeps (TASK_COMM_LEN less the final zero).
+/// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` less the final zero).
 const COMM_BYTES: usize = 15;
 /// URLs asked of one program.
 pub const MAX_TRIES: usize = 48;
@@ -377,6 +377,11 @@ mod tests {
 
     use super::*;
     use crate::intake::testing::{KINDS, ticking};
+
+    #[derive(serde::Deserialize)]
+    struct File {
+        sources: Vec<SourceSettings>,
+    }
 
     /// A `/proc` with one process that listens on these ports.
     struct Host(tempfile::TempDir);
@@ -447,10 +452,6 @@ mod tests {
         );
         assert!(text.contains(" ms: 2 streams, 7 viewers.\n[[sources]]\n"), "{text}");
 
-        #[derive(serde::Deserialize)]
-        struct File {
-            sources: Vec<SourceSettings>,
-        }
         let read: File = toml::from_str(&text).expect("TOML");
         let source = Source::new(&read.sources[0], KINDS).expect("good");
         assert_eq!(source.shown_url(), format!("http://127.0.0.1:{status}/stat"));

@@ -25,7 +25,7 @@ pub(crate) fn listening(proc: &Path) -> HashMap<u64, SocketAddr> {
         let Ok(file) = File::open(proc.join(table)) else {
             continue;
         };
-        // The kernel lists those that listen first (tcp_seq_start in net/ipv4/tcp_ipv4.c), so that 100,000 viewers need not
+        // The kernel lists those that listen first (`tcp_seq_start` in net/ipv4/tcp_ipv4.c), so that 100,000 viewers need not
         // be read.
         let lines = BufReader::new(file)
             .lines()
@@ -110,7 +110,7 @@ fn address_of(hex: &str) -> Option<IpAddr> {
     }
 }
 
-/// TCP_LISTEN (include/net/tcp_states.h).
+/// The state of a socket that listens, `TCP_LISTEN` in `include/net/tcp_states.h`.
 const LISTEN: &str = "0A";
 /// Listening sockets of each table that are read.
 const MAX_SOCKETS: usize = 4_096;
