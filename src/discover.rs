@@ -141,11 +141,11 @@ impl FoundServer {
         let viewers = answer
             .summary
             .viewers
-            .map_or_else(String::new, |viewers| format!(", {viewers} viewers"));
+            .map_or_else(String::new, |viewers| format!(", viewers: {viewers}"));
         let millis = answer.summary.duration.as_millis();
         writeln!(
             text,
-            "# It answered within {millis} ms: {} streams{viewers}.",
+            "# It answered within {millis} ms; streams: {}{viewers}.",
             answer.summary.streams
         )?;
         writeln!(
@@ -237,8 +237,11 @@ async fn ask(
         tried: 0,
         failure: None,
     };
-    let mut weight = 0;
-    for url in candidates(program, kind, sockets) {
+    let (mut weight, mut mute) = (0, None);
+    for (place, url) in candidates(program, kind, sockets) {
+        if mute == Some(place) {
+            continue;
+        }
         server.tried += 1;
         let settings = SourceSettings {
             kind: kind.name.to_owned(),
@@ -264,11 +267,15 @@ async fn ask(
                 server.failure = None;
                 return server;
             }
-            Err(error) if telling(error.reason()) > weight => {
-                weight = telling(error.reason());
-                server.failure = Some(error.to_string());
+            Err(error) => {
+                let tells = telling(error.reason());
+                if tells > weight {
+                    weight = tells;
+                    server.failure = Some(error.to_string());
+                }
+                // What does not speak HTTP is not asked for its other pages.
+                mute = (tells == SPEAKS_NOT).then_some(place);
             }
-            Err(_) => {}
         }
     }
     server
@@ -281,12 +288,12 @@ fn telling(reason: &str) -> u8 {
         "status" => 4,
         "redirect" => 3,
         "malformed" => 2,
-        _ => 1,
+        _ => SPEAKS_NOT,
     }
 }
 
-/// The URLs to try, the usual ones first.
-fn candidates(program: &Program, kind: &Kind, sockets: &HashMap<u64, SocketAddr>) -> Vec<String> {
+/// The URLs to try and where each leads, the usual ones first.
+fn candidates(program: &Program, kind: &Kind, sockets: &HashMap<u64, SocketAddr>) -> Vec<(SocketAddr, String)> {
     let default = Url::parse(kind.default_url).ok();
     let default_port = default.as_ref().and_then(Url::port_or_known_default);
     let default_path = default.as_ref().map_or("", Url::path).trim_end_matches('/');
@@ -301,12 +308,12 @@ fn candidates(program: &Program, kind: &Kind, sockets: &HashMap<u64, SocketAddr>
     places.retain(|at| !NO_HTTP_PORTS.contains(&at.port()));
     places.sort_by_key(|at| (Some(at.port()) != default_port, *at));
 
-    let mut urls: Vec<String> = Vec::new();
+    let mut urls: Vec<(SocketAddr, String)> = Vec::new();
     for place in places.into_iter().flat_map(reachable) {
         for path in &paths {
             let url = format!("http://{place}{path}");
-            if !urls.contains(&url) && urls.len() < MAX_TRIES {
-                urls.push(url);
+            if !urls.contains(&(place, url.clone())) && urls.len() < MAX_TRIES {
+                urls.push((place, url));
             }
         }
     }
@@ -358,6 +365,8 @@ const KNOWN: [Known; 2] = [
 const UNKNOWN_HINT: &[&str] = &["Switch its status interface on, then set url:"];
 /// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` less the final zero).
 const COMM_BYTES: usize = 15;
+/// The weight of a failure that is no HTTP answer at all.
+const SPEAKS_NOT: u8 = 1;
 /// URLs asked of one program.
 pub const MAX_TRIES: usize = 48;
 /// How long one of them may take: everything is on this host.
@@ -376,7 +385,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::intake::testing::{KINDS, ticking};
+    use crate::intake::testing::{Does, KINDS, ticking};
 
     #[derive(serde::Deserialize)]
     struct File {
@@ -450,7 +459,7 @@ mod tests {
             text.starts_with("# fake: process \"fake-server\" (12), listening on 127.0.0.1:"),
             "{text}"
         );
-        assert!(text.contains(" ms: 2 streams, 7 viewers.\n[[sources]]\n"), "{text}");
+        assert!(text.contains(" ms; streams: 2, viewers: 7.\n[[sources]]\n"), "{text}");
 
         let read: File = toml::from_str(&text).expect("TOML");
         let source = Source::new(&read.sources[0], KINDS).expect("good");
@@ -472,6 +481,37 @@ mod tests {
         assert!(
             text.lines().all(|line| line.is_empty() || line.starts_with('#')),
             "{text}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_does_not_speak_http_is_asked_once() {
+        let server = crate::intake::testing::Server::start(|_, _| Does::Sends(b"\x03no HTTP".to_vec())).await;
+        let sockets = HashMap::new();
+        let listens = Some(BTreeSet::from([SocketAddr::new(
+            Ipv4Addr::LOCALHOST.into(),
+            server.port,
+        )]));
+        let program = Program {
+            name: "srs".to_owned(),
+            pids: vec![1],
+            listens,
+        };
+        let (fetcher, now) = (Fetcher::new().expect("a client"), ticking());
+        let asking = Asking {
+            kinds: KINDS,
+            fetcher: &fetcher,
+            now: &now,
+        };
+        let kind = KINDS
+            .iter()
+            .find(|kind| kind.name == "srs")
+            .expect("a kind with two paths");
+        assert_eq!(candidates(&program, kind, &sockets).len(), 2);
+        let found = ask(&program, kind, &sockets, asking).await;
+        assert_eq!(
+            (found.tried, server.asked.load(std::sync::atomic::Ordering::SeqCst)),
+            (1, 1)
         );
     }
 
@@ -541,6 +581,7 @@ mod tests {
             listens,
         };
         let urls = candidates(&program, KINDS[0], &HashMap::new());
+        let urls: Vec<String> = urls.into_iter().map(|(_, url)| url).collect();
         let expected = [
             "http://127.0.0.1:9/stat",
             "http://[::1]:9/stat",
