@@ -14,7 +14,7 @@ use liveqos_probes::probe::{Intake, Kind};
 use reqwest::Url;
 use serde::Serialize;
 
-use crate::intake::fetch::Fetcher;
+use crate::intake::fetch::{FetchError, Fetcher};
 use crate::intake::round::{Now, Summary, try_once};
 use crate::intake::source::{Source, SourceSettings};
 use process::Program;
@@ -54,6 +54,29 @@ pub struct Answer {
     pub url: String,
     /// What it told.
     pub summary: Summary,
+}
+
+/// A source for each media server of this host that answers.
+pub async fn sources(now: &Now) -> Vec<SourceSettings> {
+    match here(now).await {
+        Ok(found) => found.sources(),
+        Err(error) => {
+            tracing::warn!("looking for media servers on this host: {error}");
+            Vec::new()
+        }
+    }
+}
+
+/// A configuration in TOML for the media servers of this host, as `liveqos discover` prints it.
+pub async fn report(now: &Now) -> String {
+    match here(now).await {
+        Ok(found) => found.to_toml(),
+        Err(error) => format!("# Looking for media servers on this host: {error}\n"),
+    }
+}
+
+async fn here(now: &Now) -> Result<Discovery, FetchError> {
+    Ok(discover(Path::new("/proc"), liveqos_probes::KINDS, &Fetcher::new()?, now).await)
 }
 
 /// Looks through `proc` (in production `/proc`) for programs of `kinds` and asks each on the loopback, one question at a time,
@@ -138,16 +161,7 @@ impl FoundServer {
         let Some(answer) = &self.answer else {
             return self.write_silent(text);
         };
-        let viewers = answer
-            .summary
-            .viewers
-            .map_or_else(String::new, |viewers| format!(", viewers: {viewers}"));
-        let millis = answer.summary.duration.as_millis();
-        writeln!(
-            text,
-            "# It answered within {millis} ms; streams: {}{viewers}.",
-            answer.summary.streams
-        )?;
+        writeln!(text, "# It told: {}.", answer.summary)?;
         writeln!(
             text,
             "[[sources]]\nkind = \"{}\"\nname = \"{}\"\nurl = \"{}\"\n",
@@ -459,7 +473,10 @@ mod tests {
             text.starts_with("# fake: process \"fake-server\" (12), listening on 127.0.0.1:"),
             "{text}"
         );
-        assert!(text.contains(" ms; streams: 2, viewers: 7.\n[[sources]]\n"), "{text}");
+        assert!(
+            text.contains("# It told: streams: 2, viewers: 7, answered within "),
+            "{text}"
+        );
 
         let read: File = toml::from_str(&text).expect("TOML");
         let source = Source::new(&read.sources[0], KINDS).expect("good");

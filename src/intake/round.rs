@@ -2,6 +2,7 @@
 //! than [`MAX_ROUND`] questions, and lets neither a panic nor a long reading of a probe reach the other tasks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,6 +100,20 @@ pub struct Summary {
     /// How long the round took.
     #[serde(rename = "duration_seconds", serialize_with = "seconds")]
     pub duration: Duration,
+}
+
+impl fmt::Display for Summary {
+    /// As `liveqos check` prints it behind the source's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requests == 0 {
+            return f.write_str("waits to be pushed to");
+        }
+        write!(f, "streams: {}", self.streams)?;
+        if let Some(viewers) = self.viewers {
+            write!(f, ", viewers: {viewers}")?;
+        }
+        write!(f, ", answered within {} ms", self.duration.as_millis())
+    }
 }
 
 /// One round of `source` with a new probe, as `liveqos check` does it. A source that is only pushed to is asked nothing and is
@@ -304,6 +319,12 @@ mod tests {
             .await
             .expect("good");
         assert_eq!((summary.requests, summary.streams, summary.viewers), (3, 2, Some(9)));
+        assert!(
+            summary
+                .to_string()
+                .starts_with("streams: 2, viewers: 9, answered within "),
+            "{summary}"
+        );
     }
 
     #[tokio::test]
