@@ -272,6 +272,9 @@ impl Srs {
             self.known.insert(key.clone());
             out.push(tell(key, at, Fact::Server(Box::new(view))));
         }
+        if round.incomplete && before.len() <= MAX_KNOWN {
+            self.tracks.extend(before);
+        }
     }
 }
 
@@ -378,7 +381,7 @@ const MAX_COUNT: u32 = 10_000;
 const MAX_PAGES: u32 = 8;
 /// Vhost names remembered; streams of further vhosts are named by their URL alone.
 const MAX_VHOSTS: usize = 1_024;
-/// Streams remembered as present while lists come cut short and nothing can be called gone.
+/// Streams remembered while lists come cut short or fail and nothing can be called gone.
 const MAX_KNOWN: usize = 2 * (MAX_PAGES * MAX_COUNT) as usize;
 const HOOK: &str = "srs hook";
 
@@ -573,6 +576,11 @@ mod tests {
         assert_eq!(frames(115, false, "", 500), None);
         assert_eq!(frames(120, true, "p2", 500), None, "blind again under waiting viewers");
         assert_eq!(frames(125, true, "p2", 625), Some(625));
+        fake.instead.insert(STREAMS, "too busy".to_owned());
+        assert_eq!(fake.round(&mut probe, 130).2.len(), 1);
+        fake.instead.clear();
+        let after = fake.view(&mut probe, 135).ingest_frames.map(|total| total.value);
+        assert_eq!(after, Some(625), "a failed round forgets nothing");
     }
 
     #[test]

@@ -49,6 +49,27 @@ fn every_kind_has_its_fixtures() {
 }
 
 #[test]
+fn every_setting_is_described_with_its_default() {
+    for kind in KINDS {
+        let schema = (kind.schema)();
+        for (name, setting) in schema.as_value()["properties"].as_object().into_iter().flatten() {
+            let about = setting["description"].as_str().unwrap_or_default();
+            assert!(
+                about.contains("Default: "),
+                "{}: {name} does not tell its default",
+                kind.name
+            );
+        }
+        assert_eq!(
+            schema.as_value()["additionalProperties"],
+            false,
+            "{}: unknown keys are refused",
+            kind.name
+        );
+    }
+}
+
+#[test]
 fn fixtures_yield_their_snapshots() {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path("../snapshots");
