@@ -278,7 +278,9 @@ mod tests {
         #[test]
         fn totals_are_the_rule_told_literally(times in times(), open in 0_u64..2_000) {
             let mut playout = Playout::default();
-            times.iter().for_each(|&time| playout.frame(at(time)));
+            for &time in &times {
+                playout.frame(at(time));
+            }
             let now = times.last().unwrap() + open;
             let totals = playout.totals(at(now));
             let mut cut = times.clone();
