@@ -96,7 +96,7 @@ impl Paths {
                 let own: Vec<TcpReading> = sockets
                     .iter()
                     .filter(|socket| ports.contains(&socket.local.port()))
-                    .cloned()
+                    .copied()
                     .collect();
                 let watch = watches.entry(source.clone()).or_default();
                 let out = watch.look(at, &own, &entries);
