@@ -342,6 +342,11 @@ mod tests {
             same_pid.ingest_bytes.map(|total| total.base),
             later.ingest_bytes.map(|total| total.base)
         );
+        let soon = view(poll(&mut probe, 117, &stat(9, 6, &stream(5_000, &publisher(1)))));
+        assert_ne!(
+            later.ingest_bytes.map(|total| total.base),
+            soon.ingest_bytes.map(|total| total.base)
+        );
         assert_eq!(poll(&mut probe, 120, &stat(11, 1, "")), [Fact::Gone]);
     }
 
