@@ -23,7 +23,7 @@ pub static KIND: Kind = Kind {
     about: "nginx-rtmp-module 1.2 and nginx-http-flv-module: the URL of a location with `rtmp_stat all`",
     intake: Intake::Poll,
     default_url: "http://127.0.0.1:8080/stat",
-    default_interval: Duration::from_secs(5),
+    default_interval: Duration::from_secs(1),
     media_ports: &[1935],
     processes: &["nginx"],
     build,
