@@ -108,6 +108,7 @@ pub struct LastError {
     pub at: Timestamp,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
 fn seconds<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(at.seconds())
 }
