@@ -29,13 +29,14 @@ fn metric_reference() {
         "# Metrics\n\nGenerated from the catalogue (`core/src/catalog.rs`), the one source of all names.\n\n\
          `/metrics` gives classic text, or OpenMetrics with exemplars where the scraper accepts it; by OTLP the same values leave under \
          their OpenTelemetry names. A value that was not measured has no series. Series of a class disappear at most 30 s after its end.\n\
-         Sums that add up over the fleet also carry `region` and `edge`.\n\n\
+         Every metric also carries `region` and `edge`, where they are configured.\n\n\
          | metric | OpenTelemetry | kind | unit | labels | meaning |\n| --- | --- | --- | --- | --- | --- |\n",
     );
     for metric in METRICS {
         let kind = match metric.kind {
             Kind::Counter => "counter".to_owned(),
             Kind::Gauge => "gauge".to_owned(),
+            Kind::Summary => "summary of quantiles 0.5, 0.95, 0.99".to_owned(),
             Kind::Histogram(bounds) => format!(
                 "histogram, bounds {}",
                 bounds.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")
