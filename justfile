@@ -34,13 +34,13 @@ rules:
     promtool check rules deploy/prometheus/liveqos.rules.yml
     promtool test rules deploy/prometheus/liveqos.rules.test.yml
 
-# The program from outside, with stub servers and collectors.
+# The program beside nginx, ffmpeg and Prometheus, which must be installed.
 e2e:
-    cargo test --test main e2e
+    cargo test --test real
 
-# Writes the generated texts anew: references and the man page.
+# Writes the generated references anew.
 docs:
-    UPDATE=1 cargo test --workspace
+    UPDATE=1 cargo test --test main generated
 
 # A class on loopback, with a fault after a while.
 demo *ARGS:
