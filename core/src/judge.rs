@@ -16,7 +16,7 @@ use crate::registry::Registry;
 use crate::sample::{Closed, Share};
 use crate::session::{Name, Protocol, Session};
 use crate::time::Timestamp;
-use crate::trailing::Trailing;
+use crate::trailing::{Need, Trail, Trailing};
 
 /// What is promised, per class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -208,46 +208,53 @@ impl Docket {
     /// What was added to the legs' totals since the last look.
     fn difference(&mut self, (from, to): (Timestamp, Timestamp), live: &Live) {
         let mut stutter = Share::default();
+        let mut stalls = 0_u64;
         for (protocol, leg) in live.legs() {
             let totals = leg.totals();
             let was = self.seen.insert(protocol, totals).unwrap_or_default();
             stutter.part += (totals.stalled_seconds - was.stalled_seconds).max(0.0);
             stutter.whole += (totals.exposure_seconds - was.exposure_seconds).max(0.0);
-            let whole = totals.expected.saturating_sub(was.expected);
-            let part = totals.lost.saturating_sub(was.lost);
-            let loss = self.loss.entry(protocol).or_insert_with(|| Trailing::new(LOSS_NEED));
-            loss.add(
-                from,
-                to,
-                Share {
-                    part: part as f64,
-                    whole: whole as f64,
-                },
-            );
+            stalls = stalls.saturating_add(totals.stall_starts.saturating_sub(was.stall_starts));
+            // Players that begin to count start another sum than the kernel's.
+            let was = if totals.by_players == was.by_players {
+                was
+            } else {
+                LegTotals::default()
+            };
+            let loss = Share {
+                part: totals.lost.saturating_sub(was.lost) as f64,
+                whole: totals.expected.saturating_sub(was.expected) as f64,
+            };
+            let trail = self.loss.entry(protocol).or_insert_with(|| Trailing::new(LOSS_NEED));
+            trail.add(from, to, loss, 0);
         }
-        self.stutter.add(from, to, stutter);
+        self.stutter.add(from, to, stutter, stalls);
     }
 
     fn stutter(&self, objectives: &Objectives) -> Finding {
-        self.stutter.share().map_or(Finding::Unknown, |(share, since)| {
-            let size = (share.whole, "viewer-seconds");
-            against(evidence(share.ratio(), objectives.stutter_ratio, "ratio", size), since)
-        })
+        trailing(&self.stutter, objectives.stutter_ratio, "viewer-seconds")
+            .map_or(Finding::Unknown, |(_, finding)| finding)
     }
 
     fn loss(&self, objectives: &Objectives) -> Finding {
-        let worst = self
+        let judged = self
             .loss
             .values()
-            .filter_map(Trailing::share)
-            .max_by(|a, b| a.0.ratio().total_cmp(&b.0.ratio()));
-        worst.map_or(Finding::Unknown, |(share, since)| {
-            against(
-                evidence(share.ratio(), objectives.loss_ratio, "ratio", (share.whole, "packets")),
-                since,
-            )
-        })
+            .filter_map(|trail| trailing(trail, objectives.loss_ratio, "packets"));
+        judged
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map_or(Finding::Unknown, |(_, finding)| finding)
     }
+}
+
+/// What a trail says against its objective, and how bad that is beside what other legs say: proven before high.
+fn trailing(trail: &Trailing, limit: f64, unit: &'static str) -> Option<(f64, Finding)> {
+    let judged = |share: Share| evidence(share.ratio(), limit, "ratio", (share.whole, unit));
+    Some(match trail.against(limit)? {
+        Trail::Over(share, onset) => (1.0 + share.ratio(), Finding::Bad(judged(share), onset)),
+        Trail::Under(share) if share.ratio() < limit * CLEAR => (share.ratio(), Finding::Good(judged(share))),
+        Trail::Under(share) => (share.ratio(), Finding::Between),
+    })
 }
 
 fn latency(now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
@@ -335,10 +342,20 @@ fn notice(alert: Alert, subject: Subject, at: Timestamp, change: (NoticeState, T
     }
 }
 
-/// Viewer-seconds under a judgement of stutter: one freeze of 200 ms is then a third of one percent.
-const STUTTER_NEED: f64 = 60.0;
-/// Packets under a judgement of loss: ten lost ones at the objective of 0.5 %.
-const LOSS_NEED: f64 = 2_000.0;
+/// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
+/// viewer that does not come back counts as another one every 5 s.
+const STUTTER_NEED: Need = Need {
+    whole: 60.0,
+    occurrence: 5.0,
+    timed: true,
+};
+/// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
+/// one occurrence.
+const LOSS_NEED: Need = Need {
+    whole: 2_000.0,
+    occurrence: 4.0,
+    timed: false,
+};
 /// Clear under this share of the objective.
 const CLEAR: f64 = 0.7;
 /// A publisher may be away for so long before anyone is told.

@@ -23,10 +23,14 @@ pub struct LegTotals {
     pub exposure_seconds: f64,
     /// Of them stalled.
     pub stalled_seconds: f64,
+    /// Stalls that began.
+    pub stall_starts: u64,
     /// Packets (or TCP segments) expected.
     pub expected: u64,
     /// Of them lost, before repair.
     pub lost: u64,
+    /// Whether players told the packets; two sums may be differenced only while this stays the same.
+    pub by_players: bool,
 }
 
 /// One leg of a live session.
@@ -35,7 +39,6 @@ pub struct LiveLeg {
     players: Fold,
     path: Fold,
     first_frames: Vec<Duration>,
-    stall_starts: u32,
     frames: Option<u64>,
     bytes: Option<u64>,
 }
@@ -58,10 +61,7 @@ impl LiveLeg {
     pub fn path(&mut self, at: Timestamp, view: PathView) {
         let fold = &mut self.path;
         fold.hear(at, view.viewers);
-        if let (Some(sent), Some(lost)) = (view.segments_sent, view.segments_lost) {
-            fold.totals.expected += sent;
-            fold.totals.lost += lost.min(sent);
-        }
+        fold.totals.count(view.segments_sent.zip(view.segments_lost));
         fold.look(at, view.latencies);
     }
 
@@ -71,14 +71,12 @@ impl LiveLeg {
         fold.hear(at, view.viewers);
         fold.totals.exposure_seconds += view.exposure.as_secs_f64();
         fold.totals.stalled_seconds += view.stalled.min(view.exposure).as_secs_f64();
-        if let (Some(expected), Some(lost)) = (view.packets_expected, view.packets_lost) {
-            fold.totals.expected += expected;
-            fold.totals.lost += lost.min(expected);
-        }
+        fold.totals.stall_starts = fold.totals.stall_starts.saturating_add(u64::from(view.stall_starts));
+        fold.totals.by_players |= view.packets_expected.is_some() && view.packets_lost.is_some();
+        fold.totals.count(view.packets_expected.zip(view.packets_lost));
         if let Some(latencies) = view.latencies {
             fold.look(at, latencies);
         }
-        self.stall_starts = self.stall_starts.saturating_add(view.stall_starts);
         add(&mut self.frames, view.frames);
         add(&mut self.bytes, view.bytes);
         let room = MAX_FIRST_FRAMES - self.first_frames.len();
@@ -89,7 +87,7 @@ impl LiveLeg {
     #[must_use]
     pub fn totals(&self) -> LegTotals {
         let players = self.players.totals;
-        if players.expected > 0 {
+        if players.by_players {
             return players;
         }
         LegTotals {
@@ -144,7 +142,9 @@ impl LiveLeg {
             Share::of(players.0.stalled_seconds, players.0.exposure_seconds),
             Provenance::Player,
         );
-        sample.stall_starts = sample.stutter.map(|_| std::mem::take(&mut self.stall_starts));
+        sample.stall_starts = sample
+            .stutter
+            .map(|_| u32::try_from(players.0.stall_starts).unwrap_or(u32::MAX));
         sample.loss = measured(share(players.0), Provenance::Player).or(measured(share(path.0), Provenance::Server));
         sample.latency = reading(players.1, Provenance::Player).or(reading(path.1, Provenance::Estimated));
         sample.frames = self.frames.take();
@@ -155,6 +155,16 @@ impl LiveLeg {
         sample.bitrate = measured(per_second(sample.bytes).map(|bytes| bytes * 8.0), Provenance::Player);
         sample.first_frames = std::mem::take(&mut self.first_frames);
         sample
+    }
+}
+
+impl LegTotals {
+    /// Adds packets expected and lost; sums of counters from outside stop at their ends instead of wrapping.
+    fn count(&mut self, packets: Option<(u64, u64)>) {
+        if let Some((expected, lost)) = packets {
+            self.expected = self.expected.saturating_add(expected);
+            self.lost = self.lost.saturating_add(lost.min(expected));
+        }
     }
 }
 
@@ -186,8 +196,10 @@ impl Fold {
         let delta = LegTotals {
             exposure_seconds: now.exposure_seconds - was.exposure_seconds,
             stalled_seconds: now.stalled_seconds - was.stalled_seconds,
+            stall_starts: now.stall_starts - was.stall_starts,
             expected: now.expected - was.expected,
             lost: now.lost - was.lost,
+            by_players: now.by_players,
         };
         (delta, std::mem::take(&mut self.window))
     }

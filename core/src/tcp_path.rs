@@ -296,7 +296,10 @@ mod tests {
             |_| None,
             &mut folds,
         );
-        assert_eq!((folds[&CLASS].latencies().max_millis(), folds[&CLASS].unmeasured), (Some(10), 1));
+        assert_eq!(
+            (folds[&CLASS].latencies().max_millis(), folds[&CLASS].unmeasured),
+            (Some(10), 1)
+        );
         for nonsense in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             table.step(
                 Timestamp::from_millis(10_750),
@@ -332,7 +335,10 @@ mod tests {
             table.step(Timestamp::from_secs(second), &[stalled], rate, &mut folds);
             let fold = &folds[&CLASS];
             let waited = fold.latencies().max_millis();
-            assert!(waited.is_some_and(|millis| millis >= (second - 10) * 1000), "at {second} s");
+            assert!(
+                waited.is_some_and(|millis| millis >= (second - 10) * 1000),
+                "at {second} s"
+            );
             assert_eq!((fold.zero_window, fold.gone), (1, 0));
         }
         table.step(Timestamp::from_secs(131), &[stalled], rate, &mut folds);
