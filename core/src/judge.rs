@@ -114,21 +114,9 @@ impl Judge {
                 continue;
             };
             for (alert, condition) in docket.conditions {
-                if let Some(started_at) = condition.firing() {
-                    let evidence = Evidence {
-                        value: 0.0,
-                        threshold: 0.0,
-                        unit: "ended",
-                        size: 0.0,
-                        size_unit: "viewers",
-                    };
-                    let change = (NoticeState::Resolved, started_at, evidence);
-                    notices.push(notice(
-                        alert,
-                        Subject::Session(closed.session.clone()),
-                        closed.at,
-                        change,
-                    ));
+                if let Some(change) = ended(&condition, "viewers") {
+                    let subject = Subject::Session(Arc::clone(&closed.session));
+                    notices.push(notice(alert, subject, closed.at, change));
                 }
             }
         }
@@ -136,8 +124,12 @@ impl Judge {
     }
 
     fn look_around(&mut self, now: Timestamp, objectives: &Objectives, around: &Surroundings, out: &mut Vec<Notice>) {
-        let known: Vec<_> = around.sources.iter().map(|(source, _)| source).collect();
-        self.sources.retain(|source, _| known.contains(&source));
+        let left_out = |source: &SourceName| !around.sources.iter().any(|(known, _)| known == source);
+        for (source, condition) in self.sources.extract_if(.., |source, _| left_out(source)) {
+            if let Some(change) = ended(&condition, "seconds") {
+                out.push(notice(Alert::LiveSourceDown, Subject::Source(source), now, change));
+            }
+        }
         for (source, silent_since) in &around.sources {
             let silent = silent_since.map(|since| now.since(since).as_secs_f64());
             let evidence = evidence(
@@ -272,7 +264,7 @@ fn latency(now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
 }
 
 fn stream_down(now: Timestamp, live: &Live) -> Finding {
-    let waiting = || f64::from(live.viewers(now).values().sum::<u32>());
+    let waiting = || live.viewers(now).values().copied().map(f64::from).sum::<f64>();
     match (live.publisher_state(now), live.away_since()) {
         (Some(true), _) => Finding::Good(evidence(
             0.0,
@@ -317,6 +309,16 @@ fn against(evidence: Evidence, since: Timestamp) -> Finding {
         value if value > evidence.threshold * CLEAR => Finding::Between,
         _ => Finding::Good(evidence),
     }
+}
+
+/// The end of what still fires because its subject is no more: nothing was measured.
+fn ended(condition: &Condition, size_unit: &'static str) -> Option<(NoticeState, Timestamp, Evidence)> {
+    let started_at = condition.firing()?;
+    Some((
+        NoticeState::Resolved,
+        started_at,
+        evidence(0.0, 0.0, "ended", (0.0, size_unit)),
+    ))
 }
 
 fn evidence(value: f64, threshold: f64, unit: &'static str, (size, size_unit): (f64, &'static str)) -> Evidence {

@@ -208,7 +208,8 @@ impl Live {
         let mut viewers = BTreeMap::new();
         for view in self.servers.values().filter_map(|server| server.present(now)) {
             for (protocol, count) in view.viewers.iter().flatten() {
-                *viewers.entry(*protocol).or_insert(0_u32) += count;
+                let sum: &mut u32 = viewers.entry(*protocol).or_default();
+                *sum = sum.saturating_add(*count);
             }
         }
         viewers
