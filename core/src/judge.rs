@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::{Condition, Finding, Rule};
+use crate::few::Few;
 use crate::leg::LegTotals;
 use crate::live::Live;
 use crate::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
@@ -68,7 +69,7 @@ pub struct Surroundings {
 /// The judge's memory.
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
-    sessions: BTreeMap<Name, Docket>,
+    sessions: BTreeMap<Name, Box<Docket>>,
     sources: BTreeMap<SourceName, Condition>,
     node: Condition,
     last_look: Option<Timestamp>,
@@ -78,10 +79,9 @@ pub struct Judge {
 #[derive(Clone, Debug)]
 struct Docket {
     session: Arc<Session>,
-    seen: BTreeMap<Protocol, LegTotals>,
+    legs: Few<Protocol, (LegTotals, Trailing)>,
     stutter: Trailing,
-    loss: BTreeMap<Protocol, Trailing>,
-    conditions: BTreeMap<Alert, Condition>,
+    conditions: Few<Alert, Condition>,
 }
 
 impl Judge {
@@ -99,7 +99,7 @@ impl Judge {
             let docket = self
                 .sessions
                 .entry(live.session.id.clone())
-                .or_insert_with(|| Docket::new(&live.session));
+                .or_insert_with(|| Box::new(Docket::new(&live.session)));
             docket.look((before, now), objectives, live, &mut notices);
         }
         self.look_around(now, objectives, around, &mut notices);
@@ -168,10 +168,9 @@ impl Docket {
     fn new(session: &Arc<Session>) -> Self {
         Self {
             session: Arc::clone(session),
-            seen: BTreeMap::new(),
+            legs: Few::new(),
             stutter: Trailing::new(STUTTER_NEED),
-            loss: BTreeMap::new(),
-            conditions: BTreeMap::new(),
+            conditions: Few::new(),
         }
     }
 
@@ -187,10 +186,10 @@ impl Docket {
             (Alert::LiveFpsLow, SUSTAINED, fps(now, objectives, live)),
         ];
         for (alert, rule, finding) in findings {
-            if finding == Finding::Unknown && !self.conditions.contains_key(&alert) {
+            if finding == Finding::Unknown && self.conditions.get(&alert).is_none() {
                 continue;
             }
-            let condition = self.conditions.entry(alert).or_default();
+            let condition = self.conditions.at(alert, Condition::default);
             if let Some(change) = condition.step(now, rule, finding) {
                 out.push(notice(alert, Subject::Session(Arc::clone(&self.session)), now, change));
             }
@@ -203,7 +202,10 @@ impl Docket {
         let mut stalls = 0_u64;
         for (protocol, leg) in live.legs() {
             let totals = leg.totals();
-            let was = self.seen.insert(protocol, totals).unwrap_or_default();
+            let (seen, trail) = self
+                .legs
+                .at(protocol, || (LegTotals::default(), Trailing::new(LOSS_NEED)));
+            let was = std::mem::replace(seen, totals);
             stutter.part += (totals.stalled_seconds - was.stalled_seconds).max(0.0);
             stutter.whole += (totals.exposure_seconds - was.exposure_seconds).max(0.0);
             stalls = stalls.saturating_add(totals.stall_starts.saturating_sub(was.stall_starts));
@@ -217,7 +219,6 @@ impl Docket {
                 part: totals.lost.saturating_sub(was.lost) as f64,
                 whole: totals.expected.saturating_sub(was.expected) as f64,
             };
-            let trail = self.loss.entry(protocol).or_insert_with(|| Trailing::new(LOSS_NEED));
             trail.add(from, to, loss, 0);
         }
         self.stutter.add(from, to, stutter, stalls);
@@ -230,9 +231,9 @@ impl Docket {
 
     fn loss(&self, objectives: &Objectives) -> Finding {
         let judged = self
-            .loss
+            .legs
             .values()
-            .filter_map(|trail| trailing(trail, objectives.loss_ratio, "packets"));
+            .filter_map(|(_, trail)| trailing(trail, objectives.loss_ratio, "packets"));
         judged
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map_or(Finding::Unknown, |(_, finding)| finding)

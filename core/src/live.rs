@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::descriptor::Descriptor;
+use crate::few::Few;
 use crate::leg::LiveLeg;
 use crate::observation::{Fact, Observation, Provenance, ServerView, SourceName};
 use crate::registry::Patience;
@@ -26,8 +27,8 @@ pub struct Live {
     away_since: Option<Timestamp>,
     ended: bool,
     over: Option<(CloseReason, Timestamp)>,
-    servers: BTreeMap<(StreamKey, SourceName), ServerWord>,
-    legs: BTreeMap<Protocol, LiveLeg>,
+    servers: Few<(StreamKey, SourceName), ServerWord>,
+    legs: Few<Protocol, LiveLeg>,
     publisher_rtt: Option<Duration>,
 }
 
@@ -43,8 +44,8 @@ impl Live {
             away_since: None,
             ended: false,
             over: None,
-            servers: BTreeMap::new(),
-            legs: BTreeMap::new(),
+            servers: Few::new(),
+            legs: Few::new(),
             publisher_rtt: None,
         }
     }
@@ -57,11 +58,11 @@ impl Live {
             Fact::Server(view) => self.hear_server((observation.stream, observation.source), at, *view),
             Fact::Path(view) => {
                 self.publisher_rtt = view.publisher_rtt.or(self.publisher_rtt);
-                self.legs.entry(view.protocol).or_default().path(at, *view);
+                self.legs.at(view.protocol, LiveLeg::default).path(at, *view);
             }
             Fact::Players(view) => {
                 let protocol = view.protocol.unwrap_or(Protocol::Mixed);
-                self.legs.entry(protocol).or_default().players(at, *view);
+                self.legs.at(protocol, LiveLeg::default).players(at, *view);
             }
             Fact::Gone => {
                 if let Some(server) = self.servers.get_mut(&(observation.stream, observation.source)) {
@@ -84,11 +85,13 @@ impl Live {
 
     /// Lets go of what servers said of `stream`, for the session it now belongs to; the legs stay.
     pub(crate) fn release(&mut self, stream: &StreamKey) -> Vec<((StreamKey, SourceName), ServerWord)> {
-        self.servers.extract_if(.., |(key, _), _| key == stream).collect()
+        self.servers.take(|(key, _)| key == stream)
     }
 
     pub(crate) fn adopt(&mut self, words: Vec<((StreamKey, SourceName), ServerWord)>) {
-        self.servers.extend(words);
+        for (whose, word) in words {
+            self.servers.at(whose, || word);
+        }
     }
 
     /// The same session under the id that the platform told, not opened yet.
@@ -117,7 +120,7 @@ impl Live {
             self.away_since = None;
         }
         view.clients.truncate(MAX_CLIENTS);
-        self.servers.entry(whose).or_default().hear(at, view);
+        self.servers.at(whose, ServerWord::default).hear(at, view);
     }
 
     /// When its first byte was seen: the publisher's start where a server tells a plausible one.
@@ -253,7 +256,7 @@ impl Live {
         let now = window.end;
         let viewers = self.viewers(now);
         let mut legs = BTreeMap::new();
-        for (protocol, live) in &mut self.legs {
+        for (protocol, live) in self.legs.iter_mut() {
             let mut leg = live.cut(Leg::Egress(*protocol));
             leg.viewers = live.players_heard(now).map(|count| Measured {
                 value: count,

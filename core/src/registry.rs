@@ -56,7 +56,7 @@ pub struct Refused {
 pub struct Registry {
     patience: Patience,
     max_sessions: usize,
-    sessions: BTreeMap<Name, Live>,
+    sessions: BTreeMap<Name, Box<Live>>,
     streams: BTreeMap<StreamKey, Name>,
     registrations: BTreeMap<StreamKey, (Timestamp, Descriptor)>,
     last_cut: Option<Timestamp>,
@@ -176,13 +176,13 @@ impl Registry {
 
     /// The live sessions in the order of their ids, those not yet opened left out.
     pub fn sessions(&self) -> impl Iterator<Item = &Live> {
-        self.sessions.values().filter(|live| live.opened)
+        self.sessions.values().map(Box::as_ref).filter(|live| live.opened)
     }
 
     /// The live session of this id.
     #[must_use]
     pub fn session(&self, id: &Name) -> Option<&Live> {
-        self.sessions.get(id)
+        self.sessions.get(id).map(Box::as_ref)
     }
 
     /// What the bounds cost.
@@ -243,8 +243,10 @@ impl Registry {
             if self.sessions.len() >= self.max_sessions {
                 return None;
             }
-            self.sessions
-                .insert(id.clone(), Live::new(stream.clone(), descriptor, observation.at));
+            self.sessions.insert(
+                id.clone(),
+                Box::new(Live::new(stream.clone(), descriptor, observation.at)),
+            );
         }
         self.streams.insert(stream.clone(), id.clone());
         Some(id)
@@ -280,7 +282,7 @@ impl Registry {
                 live = old.renamed(told.clone());
             }
         }
-        let live = self.sessions.entry(told.clone()).or_insert(live);
+        let live = self.sessions.entry(told.clone()).or_insert_with(|| Box::new(live));
         live.adopt(words);
     }
 

@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug)]
 pub struct SpanPlan {
     node: Arc<str>,
-    traces: BTreeMap<Name, Trace>,
+    traces: BTreeMap<Name, Box<Trace>>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,7 +60,7 @@ impl SpanPlan {
         }
         for notice in notices {
             if let Subject::Session(session) = &notice.subject {
-                incident(session, notice, self.traces.get(&session.id), &mut out);
+                incident(session, notice, self.traces.get(&session.id).map(Box::as_ref), &mut out);
             }
         }
         for closed in &batch.closed {
@@ -99,7 +99,7 @@ impl SpanPlan {
         root.attributes
             .extend(count.map(|count| ("student.count", Value::Int(i64::from(count)))));
         out.push(SpanCommand::Export(Box::new(root)));
-        self.traces.insert(opened.session.id.clone(), trace);
+        self.traces.insert(opened.session.id.clone(), Box::new(trace));
     }
 }
 
