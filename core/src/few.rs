@@ -45,10 +45,6 @@ impl<K: Ord, V> Few<K, V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
-        self.0.iter_mut().map(|(_, value)| value)
-    }
-
     /// Takes out the entries whose key is wanted.
     pub(crate) fn take(&mut self, wanted: impl Fn(&K) -> bool) -> Vec<(K, V)> {
         self.0.extract_if(.., |(key, _)| wanted(key)).collect()

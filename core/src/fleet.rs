@@ -47,7 +47,7 @@ impl Buckets {
     /// Counts `value` `count` times.
     pub fn record(&mut self, value: f64, count: u64) {
         let at = self.bounds.partition_point(|bound| *bound < value);
-        self.counts[at] += count;
+        self.counts[at] = self.counts[at].saturating_add(count);
         self.sum += value * count as f64;
     }
 }
@@ -145,8 +145,8 @@ impl FleetTotals {
             self.stutter_seconds += stutter.value.part;
         }
         if let Some(loss) = leg.loss {
-            self.packets += loss.value.whole as u64;
-            self.packets_lost += loss.value.part as u64;
+            self.packets = self.packets.saturating_add(loss.value.whole as u64);
+            self.packets_lost = self.packets_lost.saturating_add(loss.value.part as u64);
         }
         if let Some(latency) = &leg.latency {
             for (millis, count) in latency.value.latencies.counts() {
@@ -156,8 +156,8 @@ impl FleetTotals {
         for first_frame in &leg.first_frames {
             self.first_frame.record(first_frame.as_secs_f64(), 1);
         }
-        self.bytes += leg.bytes.unwrap_or(0);
-        self.frames += leg.frames.unwrap_or(0);
+        self.bytes = self.bytes.saturating_add(leg.bytes.unwrap_or(0));
+        self.frames = self.frames.saturating_add(leg.frames.unwrap_or(0));
     }
 }
 

@@ -79,7 +79,7 @@ impl LiveLeg {
         }
         add(&mut self.frames, view.frames);
         add(&mut self.bytes, view.bytes);
-        let room = MAX_FIRST_FRAMES - self.first_frames.len();
+        let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
         self.first_frames.extend(view.first_frames.into_iter().take(room));
     }
 
@@ -128,6 +128,16 @@ impl LiveLeg {
     #[must_use]
     pub fn last_heard(&self) -> Option<Timestamp> {
         self.players.heard.max(self.path.heard)
+    }
+
+    /// Takes over what another leg heard since its last cut, when two classes turn out to be one.
+    pub fn absorb(&mut self, other: Self) {
+        self.players.absorb(other.players);
+        self.path.absorb(other.path);
+        add(&mut self.frames, other.frames);
+        add(&mut self.bytes, other.bytes);
+        let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
+        self.first_frames.extend(other.first_frames.into_iter().take(room));
     }
 
     /// Cuts the window: what was heard since the last cut, as the leg's sample without the server's own figures. Frames and bits per
@@ -183,6 +193,20 @@ impl Fold {
             self.window.add(&latencies);
         }
         self.latest = latencies;
+    }
+
+    fn absorb(&mut self, mut other: Self) {
+        let (heard, viewers) = (other.heard, other.most_viewers);
+        let (more, window) = other.cut();
+        self.totals.exposure_seconds += more.exposure_seconds;
+        self.totals.stalled_seconds += more.stalled_seconds;
+        self.totals.stall_starts = self.totals.stall_starts.saturating_add(more.stall_starts);
+        self.totals.by_players |= more.by_players;
+        self.totals
+            .count((more.expected > 0).then_some((more.expected, more.lost)));
+        self.window.add(&window);
+        self.heard = self.heard.max(heard);
+        self.most_viewers = self.most_viewers.max(viewers);
     }
 
     fn is_fresh(&self, now: Timestamp) -> bool {

@@ -1,7 +1,7 @@
 //! A session while it lives: all that its sources said, folded. Decides what its sample holds and whether it is still alive; refuses
 //! to end a class because a source fell silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +92,16 @@ impl Live {
         for (whose, word) in words {
             self.servers.at(whose, || word);
         }
+    }
+
+    /// Takes over what was heard of a class that turned out to be this one.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        for (protocol, leg) in other.legs {
+            self.legs.at(protocol, LiveLeg::default).absorb(leg);
+        }
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_seen = self.last_seen.max(other.last_seen);
+        self.publisher_rtt = self.publisher_rtt.or(other.publisher_rtt);
     }
 
     /// The same session under the id that the platform told, not opened yet.
@@ -299,24 +309,43 @@ impl Live {
             })
         };
         let mut ingest: Option<LegSample> = None;
-        for server in self.servers.values_mut() {
+        let mut counted: Option<&StreamKey> = None;
+        let mut by_servers = BTreeSet::new();
+        for ((stream, _), server) in self.servers.iter_mut() {
             let (bytes_in, frames_in, bytes_out) = server.take_deltas();
             if bytes_in.is_some() || frames_in.is_some() {
                 let leg = ingest.get_or_insert_with(|| LegSample::empty(Leg::Ingest));
-                leg.bytes = leg.bytes.or(bytes_in);
-                leg.frames = leg.frames.or(frames_in);
+                // Several sources count the same media of one stream; several streams of a class carry different media.
+                if counted.replace(stream) == Some(stream) {
+                    leg.bytes = leg.bytes.or(bytes_in);
+                    leg.frames = leg.frames.or(frames_in);
+                } else {
+                    add(&mut leg.bytes, bytes_in);
+                    add(&mut leg.frames, frames_in);
+                }
                 leg.bitrate = leg.bitrate.or(server.ingest_bitrate(now).and_then(by_server));
                 leg.fps = leg.fps.or(server.ingest_fps(now).and_then(by_server));
             }
             if let (Some(protocol), Some(bytes)) = (server.egress_protocol(), bytes_out) {
+                // The server counts the whole audience, players speak for themselves only.
+                if let Some(players) = legs.get_mut(&protocol).filter(|_| !by_servers.contains(&protocol)) {
+                    players.bytes = None;
+                }
+                by_servers.insert(protocol);
                 let leg = legs
                     .entry(protocol)
                     .or_insert_with(|| LegSample::empty(Leg::Egress(protocol)));
-                leg.bytes = leg.bytes.or(Some(bytes));
+                add(&mut leg.bytes, Some(bytes));
                 leg.bitrate = leg.bitrate.or(server.egress_bitrate(now).and_then(by_server));
             }
         }
         ingest
+    }
+}
+
+fn add(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or(0).saturating_add(more));
     }
 }
 

@@ -2,6 +2,7 @@
 //! sessions than its bounds, and counts what it refused.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -282,8 +283,14 @@ impl Registry {
                 live = old.renamed(told.clone());
             }
         }
-        let live = self.sessions.entry(told.clone()).or_insert_with(|| Box::new(live));
-        live.adopt(words);
+        match self.sessions.entry(told.clone()) {
+            Entry::Vacant(empty) => empty.insert(Box::new(live)).adopt(words),
+            Entry::Occupied(known) => {
+                let known = known.into_mut();
+                known.absorb(live);
+                known.adopt(words);
+            }
+        }
     }
 
     fn announced(&mut self, stream: &StreamKey) -> Option<Descriptor> {
