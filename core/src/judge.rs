@@ -243,7 +243,7 @@ impl Docket {
 /// What a trail says against its objective, and how bad that is beside what other legs say: proven before high.
 fn trailing(trail: &Trailing, limit: f64, unit: &'static str) -> Option<(f64, Finding)> {
     let judged = |share: Share| evidence(share.ratio(), limit, "ratio", (share.whole, unit));
-    Some(match trail.against(limit)? {
+    Some(match trail.against(limit, limit * CLEAR)? {
         Trail::Over(share, onset) => (1.0 + share.ratio(), Finding::Bad(judged(share), onset)),
         Trail::Under(share) if share.ratio() < limit * CLEAR => (share.ratio(), Finding::Good(judged(share))),
         Trail::Under(share) => (share.ratio(), Finding::Between),

@@ -126,7 +126,11 @@ fn stutter_resolves_once_healed_and_not_by_a_short_respite() {
         panic!("two notices")
     };
     assert_eq!(fired.started_at, resolved.started_at, "one incident, one start");
-    assert!(resolved.at.since(healed) >= Duration::from_secs(5));
+    let after = resolved.at.since(healed);
+    assert!(
+        after >= Duration::from_secs(5) && after <= Duration::from_secs(20),
+        "resolved after {after:?}"
+    );
     assert!(resolved.evidence.value < 0.7 * resolved.evidence.threshold);
 }
 

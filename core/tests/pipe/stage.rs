@@ -213,10 +213,10 @@ impl Class {
         let starts = self.stutter / (1.0 - self.stutter) * BEAT.as_secs_f64() / self.freeze.as_secs_f64();
         for left in &mut self.frozen {
             if left.is_zero() && self.dice.roll() < starts {
-                let offset = BEAT.mul_f64(self.dice.roll());
-                view.stalled += self.freeze.min(BEAT - offset);
+                let rest = BEAT.mul_f64(self.dice.roll());
+                view.stalled += self.freeze.min(rest);
                 view.stall_starts += 1;
-                *left = self.freeze.saturating_sub(BEAT - offset);
+                *left = self.freeze.saturating_sub(rest);
             } else {
                 view.stalled += (*left).min(BEAT);
                 *left = left.saturating_sub(BEAT);
