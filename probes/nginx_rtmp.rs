@@ -199,3 +199,339 @@ const WORKER_ROUNDS: u64 = 6;
 /// Most requests of one round where several workers answer.
 const MAX_ASKS: usize = 8;
 const HOOK: &str = "nginx-rtmp notify";
+
+#[cfg(test)]
+mod tests {
+    use liveqos_core::observation::ServerView;
+    use liveqos_core::time::Timestamp;
+
+    use super::*;
+
+    /// An answer of worker `pid`, `uptime` seconds old, with `streams` in application `live`.
+    fn stat(pid: u32, uptime: u32, streams: &str) -> String {
+        format!(
+            "<rtmp><pid>{pid}</pid><uptime>{uptime}</uptime><server><application><name>live</name><live>{streams}</live>\
+             </application></server></rtmp>"
+        )
+    }
+
+    fn stream(bytes: u32, clients: &str) -> String {
+        format!("<stream><name>c1</name><bytes_in>{bytes}</bytes_in><bytes_out>{bytes}</bytes_out>{clients}</stream>")
+    }
+
+    fn client(id: u32, more: &str) -> String {
+        format!(
+            "<client><id>{id}</id><address>192.0.2.{id}</address><time>1000</time><dropped>0</dropped>{more}</client>"
+        )
+    }
+
+    fn publisher(id: u32) -> String {
+        client(id, "<publishing/>")
+    }
+
+    fn probe() -> NginxRtmp {
+        NginxRtmp::new(Settings::default())
+    }
+
+    /// One round at `second` with one answer.
+    fn poll(probe: &mut NginxRtmp, second: u64, body: &str) -> Vec<Fact> {
+        probe.ask();
+        let mut out = Vec::new();
+        let source = "n".into();
+        let asked_at = Timestamp::from_secs(second);
+        let body = body.as_bytes();
+        let reply = Reply {
+            source: &source,
+            tag: 0,
+            asked_at,
+            body,
+        };
+        probe.read(&reply, &mut out).expect("a good answer");
+        out.into_iter().map(|observation| observation.fact).collect()
+    }
+
+    fn view(facts: Vec<Fact>) -> ServerView {
+        match <[Fact; 1]>::try_from(facts) {
+            Ok([Fact::Server(view)]) => *view,
+            other => panic!("one view expected: {other:?}"),
+        }
+    }
+
+    fn hook(probe: &mut NginxRtmp, query: &str, body: &str) -> Result<Vec<Observation>, ProbeError> {
+        let mut out = Vec::new();
+        let source = "n".into();
+        let at = Timestamp::from_secs(1);
+        let body = body.as_bytes();
+        probe.read_hook(
+            &Hook {
+                source: &source,
+                at,
+                query,
+                body,
+            },
+            &mut out,
+        )?;
+        Ok(out)
+    }
+
+    #[test]
+    fn answers_of_several_workers_are_merged_and_marked() {
+        let mut probe = probe();
+        let first = view(poll(&mut probe, 100, &stat(1, 50, &stream(10, &publisher(1)))));
+        assert_eq!(
+            (first.publishing, first.partial, first.viewers),
+            (Some(true), false, Some(vec![]))
+        );
+        let both = view(poll(&mut probe, 105, &stat(2, 55, &stream(70, &client(2, "")))));
+        assert_eq!((both.publishing, both.partial), (Some(true), true));
+        assert_eq!(both.viewers, Some(vec![(Protocol::Rtmp, 1)]));
+        assert_eq!(both.clients.len(), 2);
+        assert_eq!(
+            both.ingest_bytes, first.ingest_bytes,
+            "only the publisher's worker receives"
+        );
+        assert_eq!(both.egress_bytes.map(|total| total.value), Some(80));
+        assert_ne!(
+            both.egress_bytes.map(|total| total.base),
+            first.egress_bytes.map(|total| total.base)
+        );
+        assert_eq!(both.bytes_step, Duration::from_secs(5), "one part is as old as that");
+        assert_eq!(probe.ask().len(), 4);
+        let mut facts = Vec::new();
+        for round in 1..=WORKER_ROUNDS {
+            facts = poll(
+                &mut probe,
+                105 + 5 * round,
+                &stat(2, 55 + 5 * round as u32, &stream(70, &client(2, ""))),
+            );
+        }
+        let alone = view(facts);
+        assert_eq!(
+            (alone.publishing, alone.partial),
+            (Some(false), false),
+            "the silent worker is forgotten"
+        );
+    }
+
+    #[test]
+    fn without_a_publisher_in_a_part_nothing_is_claimed() {
+        let mut probe = probe();
+        poll(&mut probe, 100, &stat(1, 50, ""));
+        let view = view(poll(&mut probe, 105, &stat(2, 55, &stream(70, &client(2, "")))));
+        assert_eq!((view.publishing, view.partial), (None, true));
+    }
+
+    #[test]
+    fn a_restarted_server_takes_the_place_of_the_old_one() {
+        let mut probe = probe();
+        let old = view(poll(&mut probe, 100, &stat(1, 50, &stream(1_000, &publisher(1)))));
+        let new = view(poll(&mut probe, 105, &stat(9, 2, &stream(2_000, &publisher(1)))));
+        assert!(!new.partial && new.clients.len() == 1);
+        assert_ne!(
+            old.ingest_bytes.map(|total| total.base),
+            new.ingest_bytes.map(|total| total.base)
+        );
+        // In a container the process id is the same again.
+        let same_pid = view(poll(&mut probe, 110, &stat(9, 1, &stream(3_000, &publisher(1)))));
+        assert_ne!(
+            new.ingest_bytes.map(|total| total.base),
+            same_pid.ingest_bytes.map(|total| total.base)
+        );
+        let later = view(poll(&mut probe, 115, &stat(9, 7, &stream(4_000, &publisher(1)))));
+        assert_eq!(
+            same_pid.ingest_bytes.map(|total| total.base),
+            later.ingest_bytes.map(|total| total.base)
+        );
+        assert_eq!(poll(&mut probe, 120, &stat(11, 1, "")), [Fact::Gone]);
+    }
+
+    #[test]
+    fn relays_are_no_viewers_and_copies_no_ingest() {
+        let relays = client(3, "<flashver>ngx-local-relay</flashver>")
+            + "<client><id>4</id><address>unix:/tmp/nginx-rtmp.1</address></client>"
+            + "<client><id>5</id><address>origin.example/live</address></client>";
+        let view_of = |streams: &str| view(poll(&mut probe(), 100, &stat(1, 50, streams)));
+        let pushing = view_of(&stream(9, &(publisher(1) + &client(2, "") + &relays)));
+        assert_eq!(pushing.viewers, Some(vec![(Protocol::Rtmp, 1)]));
+        assert_eq!(
+            (pushing.clients.len(), pushing.egress_bytes),
+            (2, None),
+            "bytes to relays cannot be told apart"
+        );
+        let copy =
+            "<client><id>4</id><address>unix:</address><flashver>ngx-local-relay</flashver><publishing/></client>";
+        let copied = view_of(&stream(9, copy));
+        assert_eq!((copied.publishing, copied.ingest_bytes), (Some(true), None));
+        let pull = "<client><id>4</id><address>origin.example/live</address><flashver>ngx-local-relay</flashver><publishing/></client>";
+        let pulled = view_of(&stream(9, pull));
+        assert_eq!(pulled.ingest_bytes.map(|total| total.value), Some(9));
+    }
+
+    #[test]
+    fn excluded_addresses_are_no_viewers() {
+        let table = toml::toml! { not_viewers = ["192.0.2.2"] };
+        let mut probe = NginxRtmp::new(table.try_into().expect("good settings"));
+        let streams = stream(9, &(publisher(1) + &client(2, "") + &client(3, "")));
+        assert_eq!(
+            view(poll(&mut probe, 100, &stat(1, 50, &streams))).viewers,
+            Some(vec![(Protocol::Rtmp, 1)])
+        );
+        assert!(build(toml::toml! { not_viewer = [] }).is_err());
+    }
+
+    #[test]
+    fn the_frame_rate_is_only_declared() {
+        let meta = publisher(1) + "<meta><video><frame_rate>29.970</frame_rate></video></meta>";
+        let view = view(poll(&mut probe(), 100, &stat(1, 50, &stream(9, &meta))));
+        assert_eq!((view.declared_fps, view.ingest_frames), (Some(29.97), None));
+    }
+
+    #[test]
+    fn dropped_messages_never_fall_when_a_slow_viewer_leaves() {
+        let slow = |id: u32, age: u32, dropped: u32| {
+            format!(
+                "<client><id>{id}</id><address>192.0.2.9</address><time>{age}</time><dropped>{dropped}</dropped></client>"
+            )
+        };
+        let mut probe = probe();
+        let mut dropped = |second: u64, clients: String| {
+            let body = stat(1, second as u32 - 50, &stream(9, &(publisher(1) + &clients)));
+            view(poll(&mut probe, second, &body)).dropped_messages.expect("told")
+        };
+        let first = dropped(100, slow(7, 1_000, 5));
+        assert_eq!(dropped(105, slow(7, 6_000, 12)).value, 12);
+        assert_eq!(dropped(110, String::new()).value, 12);
+        assert_eq!(
+            dropped(115, slow(7, 500, 3)).value,
+            15,
+            "the number is another connection's now"
+        );
+        let last = dropped(120, slow(7, 5_500, 3));
+        assert_eq!((last.base, last.value), (first.base, 15));
+    }
+
+    #[test]
+    fn forks_tell_viewers_bytes_and_protocol() {
+        let clients = publisher(1)
+            + &client(
+                2,
+                "<flashver>flv_live 1.1</flashver><bytes_out>50</bytes_out><port>4711</port>",
+            )
+            + &client(3, "<flashver>ngx-local-relay</flashver><bytes_out>900</bytes_out>");
+        let view = view(poll(&mut probe(), 100, &stat(1, 50, &stream(9, &clients))));
+        assert_eq!(view.viewers, Some(vec![(Protocol::HttpFlv, 1)]));
+        assert_eq!(view.egress_bytes.map(|total| total.value), Some(50));
+    }
+
+    #[test]
+    fn without_client_blocks_only_a_number_is_known() {
+        let counted = "<nclients>3</nclients><publishing/>";
+        let view = view(poll(&mut probe(), 100, &stat(1, 50, &stream(9, counted))));
+        assert_eq!(
+            (view.viewers, view.dropped_messages),
+            (Some(vec![(Protocol::Mixed, 2)]), None)
+        );
+        assert_eq!(view.ingest_bytes.map(|total| total.value), Some(9));
+    }
+
+    #[test]
+    fn a_new_publisher_is_a_new_base() {
+        let mut probe = probe();
+        let mut base = |second: u64, id: u32| {
+            let body = stat(1, second as u32 - 50, &stream(9, &publisher(id)));
+            view(poll(&mut probe, second, &body))
+                .ingest_bytes
+                .map(|total| total.base)
+        };
+        assert_eq!(base(100, 1), base(105, 1));
+        assert_ne!(base(110, 1), base(115, 2));
+    }
+
+    #[test]
+    fn gone_is_said_once() {
+        let mut probe = probe();
+        poll(&mut probe, 100, &stat(1, 50, &stream(9, &publisher(1))));
+        assert_eq!(poll(&mut probe, 105, &stat(1, 55, "")), [Fact::Gone]);
+        assert_eq!(poll(&mut probe, 110, &stat(1, 60, "")), []);
+        poll(&mut probe, 115, &stat(1, 65, &stream(9, &publisher(2))));
+        let told = hook(&mut probe, "", "app=live&call=publish_done&name=c1").expect("a good hook");
+        assert_eq!(told[0].fact, Fact::Gone);
+        assert_eq!(poll(&mut probe, 120, &stat(1, 70, "")), [], "the hook said so");
+    }
+
+    #[test]
+    fn a_hostile_query_cannot_rename_its_stream() {
+        let body = "app=live&addr=192.0.2.1&clientid=4&call=publish&name=c1&type=live&session_id=s1&name=c2&app=x&clientid=9&call=play";
+        let told = hook(&mut probe(), "", body).expect("a good hook");
+        assert_eq!(told[0].stream.as_str(), "live/c1");
+        let Fact::Described(class) = &told[0].fact else {
+            panic!("described")
+        };
+        assert_eq!(class.connection_id.as_ref().map(Name::as_str), Some("4"));
+        assert_eq!(class.session_id.as_ref().map(Name::as_str), Some("s1"));
+        assert_eq!(class.stream_type, Some(Protocol::Rtmp));
+        let early = "session_id=forged&app=live&call=publish&name=c1&course_id=c9";
+        let told = hook(&mut probe(), early, "").expect("a good hook by GET");
+        let Fact::Described(class) = &told[0].fact else {
+            panic!("described")
+        };
+        assert_eq!(
+            class.session_id, None,
+            "only what follows the name is the publisher's query"
+        );
+        assert_eq!(class.course_id.as_ref().map(Name::as_str), Some("c9"));
+    }
+
+    #[test]
+    fn viewers_say_nothing_of_the_class() {
+        for call in [
+            "play",
+            "update_play",
+            "play_done",
+            "done",
+            "connect",
+            "disconnect",
+            "record_done",
+        ] {
+            let body = format!("app=live&clientid=8&call={call}&name=c1&session_id=viewer-1");
+            assert_eq!(hook(&mut probe(), "", &body), Ok(vec![]), "{call}");
+        }
+        let copy = "app=live&addr=unix:&call=publish_done&name=c1";
+        assert_eq!(hook(&mut probe(), "", copy), Ok(vec![]), "another worker's copy ended");
+    }
+
+    #[test]
+    fn incomplete_hooks_are_errors() {
+        for body in [
+            "",
+            "app=live&name=c1",
+            "call=publish&name=c1",
+            "call=publish&app=live",
+            "call=publish&app=live&name=",
+        ] {
+            assert!(
+                matches!(hook(&mut probe(), "", body), Err(ProbeError::Malformed { .. })),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn workers_are_bounded() {
+        let mut probe = probe();
+        for pid in 0..2 * MAX_WORKERS as u32 {
+            let reply = stat(pid, 50, &stream(9, &client(2, "")));
+            let source = "n".into();
+            let asked_at = Timestamp::from_secs(100);
+            let reply = Reply {
+                source: &source,
+                tag: 0,
+                asked_at,
+                body: reply.as_bytes(),
+            };
+            probe.read(&reply, &mut Vec::new()).expect("a good answer");
+        }
+        assert_eq!(probe.workers.len(), MAX_WORKERS);
+        assert_eq!(probe.ask().len(), MAX_ASKS);
+    }
+}

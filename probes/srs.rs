@@ -272,6 +272,9 @@ impl Srs {
             self.known.insert(key.clone());
             out.push(tell(key, at, Fact::Server(Box::new(view))));
         }
+        if round.incomplete && before.len() <= MAX_KNOWN {
+            self.tracks.extend(before);
+        }
     }
 }
 
@@ -378,6 +381,463 @@ const MAX_COUNT: u32 = 10_000;
 const MAX_PAGES: u32 = 8;
 /// Vhost names remembered; streams of further vhosts are named by their URL alone.
 const MAX_VHOSTS: usize = 1_024;
-/// Streams remembered as present while lists come cut short and nothing can be called gone.
+/// Streams remembered while lists come cut short or fail and nothing can be called gone.
 const MAX_KNOWN: usize = 2 * (MAX_PAGES * MAX_COUNT) as usize;
 const HOOK: &str = "srs hook";
+
+#[cfg(test)]
+mod tests {
+    use liveqos_core::observation::ServerView;
+    use liveqos_core::session::Protocol;
+
+    use super::*;
+
+    /// A server that answers from memory.
+    struct Fake {
+        service: &'static str,
+        version: (u32, u32, u32),
+        streams: String,
+        clients: String,
+        vhosts: String,
+        /// Parts whose reply is replaced.
+        instead: HashMap<u32, String>,
+        /// Parts that never answer.
+        dead: Vec<u32>,
+    }
+
+    impl Fake {
+        fn new(streams: &str) -> Self {
+            Self {
+                service: "s1",
+                version: (6, 0, 157),
+                streams: streams.to_owned(),
+                clients: String::new(),
+                vhosts: r#"{"id":"v1","name":"__defaultVhost__"}"#.to_owned(),
+                instead: HashMap::new(),
+                dead: Vec::new(),
+            }
+        }
+
+        fn body(&self, part: u32) -> String {
+            let (major, minor, revision) = self.version;
+            let payload = match part {
+                STREAMS => format!(r#""streams":[{}]"#, self.streams),
+                VERSION => format!(r#""data":{{"major":{major},"minor":{minor},"revision":{revision}}}"#),
+                VHOSTS => format!(r#""vhosts":[{}]"#, self.vhosts),
+                _ => format!(r#""clients":[{}]"#, self.clients),
+            };
+            let usual = format!(r#"{{"code":0,"service":"{}","pid":"7",{payload}}}"#, self.service);
+            self.instead.get(&part).cloned().unwrap_or(usual)
+        }
+
+        /// One round at `second`: the facts told, the parts asked, the errors met.
+        fn round(&self, probe: &mut Srs, second: u64) -> (Vec<Fact>, Vec<u32>, Vec<ProbeError>) {
+            let (mut out, mut asked, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+            let source = "srs".into();
+            let mut requests = probe.ask();
+            while !requests.is_empty() {
+                for request in std::mem::take(&mut requests) {
+                    let part = request.tag % PARTS;
+                    asked.push(part);
+                    if self.dead.contains(&part) {
+                        continue;
+                    }
+                    let body = self.body(part);
+                    let (tag, asked_at, body) = (request.tag, Timestamp::from_secs(second), body.as_bytes());
+                    match probe.read(
+                        &Reply {
+                            source: &source,
+                            tag,
+                            asked_at,
+                            body,
+                        },
+                        &mut out,
+                    ) {
+                        Ok(more) => requests.extend(more),
+                        Err(error) => errors.push(error),
+                    }
+                }
+            }
+            (
+                out.into_iter().map(|observation| observation.fact).collect(),
+                asked,
+                errors,
+            )
+        }
+
+        fn view(&self, probe: &mut Srs, second: u64) -> ServerView {
+            match self.round(probe, second).0.as_slice() {
+                [Fact::Server(view)] => (**view).clone(),
+                other => panic!("one view expected: {other:?}"),
+            }
+        }
+    }
+
+    /// A stream `live/c1` with `more` fields.
+    fn stream(active: bool, more: &str) -> String {
+        format!(
+            r#"{{"id":"st1","name":"c1","vhost":"v1","app":"live","url":"/live/c1","live_ms":1795405440051,
+            "send_bytes":20,"recv_bytes":10,"publish":{{"active":{active},"cid":"{}"}},{more}}}"#,
+            if active { "p1" } else { "" }
+        )
+    }
+
+    fn client(id: &str, kind: &str, more: &str) -> String {
+        let publish = kind.ends_with("publish");
+        format!(
+            r#"{{"id":"{id}","stream":"st1","ip":"192.0.2.1","type":"{kind}","publish":{publish},"alive":10.5{more}}}"#
+        )
+    }
+
+    fn probe() -> Srs {
+        Srs::new(Settings::default())
+    }
+
+    fn hook(probe: &mut Srs, body: &str) -> Result<Vec<Observation>, ProbeError> {
+        let mut out = Vec::new();
+        let source = "srs".into();
+        let (at, query, body) = (Timestamp::from_secs(1), "", body.as_bytes());
+        probe.read_hook(
+            &Hook {
+                source: &source,
+                at,
+                query,
+                body,
+            },
+            &mut out,
+        )?;
+        Ok(out)
+    }
+
+    #[test]
+    fn the_publisher_is_no_viewer() {
+        let mut fake = Fake::new(&stream(true, r#""clients":3"#));
+        let mut few = Srs::new(Settings {
+            max_clients: 2,
+            ..Settings::default()
+        });
+        let (facts, asked, _) = fake.round(&mut few, 100);
+        assert_eq!(
+            asked,
+            [STREAMS, VERSION, VHOSTS],
+            "too many clients to ask for their list"
+        );
+        assert!(matches!(&facts[..], [Fact::Server(view)] if view.viewers == Some(vec![(Protocol::Mixed, 2)])));
+        fake.clients = [
+            client("p1", "fmle-publish", ""),
+            client("a", "flv-play", ""),
+            client("b", "new-play", ""),
+        ]
+        .join(",");
+        let view = fake.view(&mut probe(), 100);
+        assert_eq!(view.viewers, Some(vec![(Protocol::HttpFlv, 1), (Protocol::Mixed, 1)]));
+        assert_eq!(view.ingest_protocol, Some(Protocol::Rtmp));
+        assert_eq!(view.clients.iter().filter(|client| client.publisher).count(), 1);
+        let not_viewers = vec!["192.0.2.1".parse().expect("an address")];
+        let view = fake.view(
+            &mut Srs::new(Settings {
+                not_viewers,
+                ..Settings::default()
+            }),
+            100,
+        );
+        assert_eq!(view.viewers, Some(vec![]));
+    }
+
+    #[test]
+    fn the_servers_clock_is_no_start() {
+        let mut fake = Fake::new(&stream(true, r#""clients":1"#));
+        fake.instead.insert(CLIENTS, r#"{"code":1061}"#.to_owned());
+        let mut probe = probe();
+        assert_eq!(fake.view(&mut probe, 100).started, None);
+        fake.instead.clear();
+        fake.clients = client("p1", "fmle-publish", "");
+        let started = Some(Timestamp::from_millis(89_500));
+        assert_eq!(fake.view(&mut probe, 100).started, started);
+        assert_eq!(fake.view(&mut probe, 105).started, started, "told once, it stays");
+    }
+
+    #[test]
+    fn frames_that_nobody_counts_are_not_measured() {
+        let mut fake = Fake::new("");
+        let mut probe = probe();
+        let mut frames = |second: u64, active: bool, cid: &str, frames: u32| {
+            let stream = stream(active, &format!(r#""frames":{frames}"#));
+            fake.streams = stream.replace("p1", cid);
+            fake.view(&mut probe, second).ingest_frames.map(|total| total.value)
+        };
+        assert_eq!(frames(100, true, "p1", 0), None, "blind for 20 s");
+        assert_eq!(frames(105, true, "p1", 500), Some(500));
+        assert_eq!(
+            frames(110, true, "p1", 500),
+            Some(500),
+            "now a standing counter means something"
+        );
+        assert_eq!(frames(115, false, "", 500), None);
+        assert_eq!(frames(120, true, "p2", 500), None, "blind again under waiting viewers");
+        assert_eq!(frames(125, true, "p2", 625), Some(625));
+        fake.instead.insert(STREAMS, "too busy".to_owned());
+        assert_eq!(fake.round(&mut probe, 130).2.len(), 1);
+        fake.instead.clear();
+        let after = fake.view(&mut probe, 135).ingest_frames.map(|total| total.value);
+        assert_eq!(after, Some(625), "a failed round forgets nothing");
+    }
+
+    #[test]
+    fn the_version_says_what_frames_are() {
+        let frames = |version, kind: &str| {
+            let mut fake = Fake::new("");
+            fake.version = version;
+            fake.clients = client("p1", kind, "");
+            let mut probe = probe();
+            for (second, count) in [(100, 0), (105, 50)] {
+                fake.streams = stream(
+                    true,
+                    &format!(r#""clients":1,"frames":{},"video_frames":{count}"#, count * 3),
+                );
+                if let Some(total) = fake.view(&mut probe, second).ingest_frames {
+                    return Some(total.value);
+                }
+            }
+            None
+        };
+        assert_eq!(frames((7, 0, 121), "fmle-publish"), Some(150));
+        assert_eq!(frames((7, 0, 122), "fmle-publish"), Some(50));
+        assert_eq!(frames((7, 0, 122), "rtc-publish"), None, "these are packets");
+        assert_eq!(frames((8, 0, 18), "what-publish"), None, "these may be packets");
+        assert_eq!(frames((8, 0, 19), "rtc-publish"), Some(50));
+    }
+
+    #[test]
+    fn an_error_with_status_200_is_refused() {
+        let mut fake = Fake::new("");
+        fake.instead
+            .insert(STREAMS, r#"{"code":1061,"streams":"none","data":7}"#.to_owned());
+        let (facts, _, errors) = fake.round(&mut probe(), 100);
+        assert!(facts.is_empty());
+        assert!(matches!(errors[..], [ProbeError::Refused { code: 1061, .. }]));
+    }
+
+    #[test]
+    fn a_redirects_text_is_malformed_and_ends_nothing() {
+        let mut fake = Fake::new(&stream(true, "\"clients\":0"));
+        let mut probe = probe();
+        fake.view(&mut probe, 100);
+        fake.instead
+            .insert(STREAMS, "<a href=\"/api/v1/streams/\">Found</a>".to_owned());
+        let (facts, _, errors) = fake.round(&mut probe, 105);
+        assert!(facts.is_empty());
+        assert!(matches!(
+            errors[..],
+            [ProbeError::Malformed {
+                what: "srs streams",
+                ..
+            }]
+        ));
+        fake.instead.clear();
+        fake.streams.clear();
+        assert_eq!(fake.round(&mut probe, 110).0, [Fact::Gone]);
+        assert_eq!(fake.round(&mut probe, 115).0, []);
+    }
+
+    #[test]
+    fn a_failed_part_does_not_hide_the_streams() {
+        for part in [VERSION, VHOSTS, CLIENTS] {
+            for body in [r#"{"code":2000}"#, "{\"code\":0,\"clie"] {
+                let mut fake = Fake::new(&stream(true, r#""clients":2"#));
+                fake.instead.insert(part, body.to_owned());
+                let mut probe = probe();
+                let (facts, _, errors) = fake.round(&mut probe, 100);
+                assert_eq!((facts.len(), errors.len()), (1, 1), "part {part}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unfinished_round_is_reset_and_the_next_one_is_alone() {
+        let mut fake = Fake::new(&stream(true, r#""clients":2"#));
+        fake.dead = vec![CLIENTS];
+        let mut probe = probe();
+        assert_eq!(fake.round(&mut probe, 100).0, [], "the clients may still come");
+        let stale = probe.round.number * PARTS + CLIENTS;
+        let (facts, asked, _) = fake.round(&mut probe, 105);
+        assert_eq!((facts.len(), asked), (1, vec![STREAMS]));
+        let (facts, asked, _) = fake.round(&mut probe, 110);
+        assert_eq!(
+            (facts.len(), asked),
+            (0, vec![STREAMS, CLIENTS]),
+            "asked again in between"
+        );
+        let source = "srs".into();
+        let (asked_at, body) = (Timestamp::from_secs(111), fake.body(CLIENTS));
+        let late = Reply {
+            source: &source,
+            tag: stale,
+            asked_at,
+            body: body.as_bytes(),
+        };
+        let mut out = Vec::new();
+        assert_eq!(probe.read(&late, &mut out), Ok(vec![]));
+        assert_eq!(out, [], "a reply of an earlier round is not of this one");
+    }
+
+    #[test]
+    fn a_restart_begins_all_anew() {
+        let mut fake = Fake::new(&stream(true, "\"clients\":0"));
+        let mut probe = probe();
+        let before = fake.view(&mut probe, 100);
+        assert_eq!(fake.round(&mut probe, 105).1, [STREAMS]);
+        fake.service = "s2";
+        let (facts, asked, _) = fake.round(&mut probe, 110);
+        assert_eq!(asked, [STREAMS, VERSION, VHOSTS]);
+        let [Fact::Server(after)] = &facts[..] else {
+            panic!("one view expected")
+        };
+        assert_ne!(
+            before.ingest_bytes.map(|total| total.base),
+            after.ingest_bytes.map(|total| total.base)
+        );
+    }
+
+    #[test]
+    fn viewers_may_wait_without_a_publisher() {
+        let mut fake = Fake::new(&stream(false, r#""clients":1,"frames":7"#));
+        fake.clients = client("a", "rtc-play", "");
+        let view = fake.view(&mut probe(), 100);
+        assert_eq!(
+            (view.publishing, view.started, view.ingest_bytes),
+            (Some(false), None, None)
+        );
+        assert_eq!(view.viewers, Some(vec![(Protocol::Webrtc, 1)]));
+    }
+
+    #[test]
+    fn vhosts_are_named_once() {
+        let other = stream(true, "\"clients\":0")
+            .replace("\"/live/c1\"", "\"v.example/live/c1\"")
+            .replace("\"v1\"", "\"v2\"");
+        let mut fake = Fake::new(&other);
+        fake.vhosts = r#"{"id":"v2","name":"w.example"}"#.to_owned();
+        let mut probe = probe();
+        fake.view(&mut probe, 100);
+        assert!(probe.known.iter().any(|key| key.as_str() == "w.example/live/c1"));
+        fake.streams = other.replace("\"v2\"", "\"v3\"");
+        fake.round(&mut probe, 105);
+        assert!(
+            probe.known.iter().any(|key| key.as_str() == "v.example/live/c1"),
+            "by its URL"
+        );
+        assert_eq!(
+            fake.round(&mut probe, 110).1,
+            [STREAMS],
+            "an id the server does not name is not asked for again"
+        );
+    }
+
+    /// One round whose pages hold the streams of these numbers: how many observations came, how many of them partial views.
+    fn pages(probe: &mut Srs, pages: &[(u32, u32)]) -> (usize, usize) {
+        let one = |id: u32| {
+            stream(true, "\"clients\":1")
+                .replace("st1", &format!("st{id}"))
+                .replace("c1", &format!("c{id}"))
+        };
+        let source = "srs".into();
+        let asked_at = Timestamp::from_secs(100);
+        let mut out = Vec::new();
+        let mut requests = probe.ask();
+        let mut pages = pages.iter();
+        while let Some(request) = requests.pop() {
+            let tag = request.tag;
+            let streams = match (tag % PARTS, pages.next()) {
+                (STREAMS, Some((from, to))) => (*from..*to).map(one).collect::<Vec<_>>().join(","),
+                _ => String::new(),
+            };
+            let body = Fake::new(&streams).body(tag % PARTS);
+            let body = body.as_bytes();
+            let reply = Reply {
+                source: &source,
+                tag,
+                asked_at,
+                body,
+            };
+            requests.extend(probe.read(&reply, &mut out).expect("a good reply"));
+        }
+        assert_eq!(pages.next(), None, "every page is asked for");
+        let partial = |observation: &&Observation| matches!(&observation.fact, Fact::Server(view) if view.partial);
+        (out.len(), out.iter().filter(partial).count())
+    }
+
+    #[test]
+    fn full_pages_are_followed_and_overlap_is_marked() {
+        let mut probe = Srs::new(Settings {
+            max_streams: 10,
+            max_clients: 0,
+            ..Settings::default()
+        });
+        assert_eq!(pages(&mut probe, &[(0, 10), (10, 13)]), (13, 0));
+        assert_eq!(
+            pages(&mut probe, &[(0, 10), (8, 12)]),
+            (12, 12),
+            "some may be missed between pages, nobody is gone"
+        );
+        assert_eq!(pages(&mut probe, &[(0, 3)]), (13, 0), "ten are gone, three are told");
+        let most: Vec<(u32, u32)> = (0..MAX_PAGES).map(|page| (page * 10, page * 10 + 10)).collect();
+        assert_eq!(pages(&mut probe, &most), (80, 80), "the last page was full too");
+    }
+
+    #[test]
+    fn a_publisher_tells_the_class_in_every_protocol() {
+        let told = |tc_url: &str, param: &str| {
+            let body = format!(
+                r#"{{"action":"on_publish","client_id":42,"vhost":"__defaultVhost__","app":"live","stream":"c1","tcUrl":"{tc_url}","param":"{param}"}}"#
+            );
+            let told = hook(&mut probe(), &body).expect("a good hook");
+            assert_eq!(told[0].stream.as_str(), "live/c1");
+            let Fact::Described(class) = &told[0].fact else {
+                panic!("described")
+            };
+            assert_eq!(class.session_id.as_ref().map(Name::as_str), Some("s1"));
+            assert_eq!(class.connection_id.as_ref().map(Name::as_str), Some("42"));
+            class.stream_type
+        };
+        assert_eq!(
+            told("rtmp://h/live", "?session_id=s1&session_id=evil"),
+            Some(Protocol::Rtmp)
+        );
+        assert_eq!(told("", "app=live&stream=c1&session_id=s1"), Some(Protocol::Webrtc));
+        assert_eq!(told("srt://h/live", "session_id=s1"), Some(Protocol::Srt));
+        assert_eq!(told("", "session_id=s1"), None);
+    }
+
+    #[test]
+    fn viewers_hooks_are_ignored_and_broken_ones_are_errors() {
+        for action in ["on_play", "on_stop", "on_hls", "on_dvr", "on_connect"] {
+            let body = format!(r#"{{"action":"{action}","app":"live","stream":"c1","param":"?session_id=viewer-1"}}"#);
+            assert_eq!(hook(&mut probe(), &body), Ok(vec![]), "{action}");
+        }
+        let broken = [
+            "",
+            "action=on_publish",
+            "{}",
+            r#"{"action":"on_publish"}"#,
+            r#"{"action":"on_publish","app":"live"}"#,
+            r#"{"action":"on_unpublish","stream":"c1"}"#,
+        ];
+        for body in broken {
+            assert!(
+                matches!(hook(&mut probe(), body), Err(ProbeError::Malformed { .. })),
+                "{body}"
+            );
+        }
+        let deep = format!("{{\"action\":\"on_publish\",\"x\":{}", "[".repeat(100_000));
+        assert!(hook(&mut probe(), &deep).is_err());
+    }
+
+    #[test]
+    fn settings_are_checked() {
+        assert!(build(toml::Table::new()).is_ok());
+        assert!(build(toml::toml! { max_streams = 9 }).is_err());
+        assert!(build(toml::toml! { max_clients = 10001 }).is_err());
+        assert!(build(toml::toml! { max_stream = 10 }).is_err());
+    }
+}
