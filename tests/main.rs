@@ -1,0 +1,4 @@
+//! All tests of the whole in one binary: the rules of the repository, and what runs against the program.
+
+mod support;
+mod tidy;
