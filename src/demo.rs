@@ -1,6 +1,7 @@
 //! The media half of `liveqos demo`: a live class on loopback with real WebRTC media, viewers that know their own truth,
 //! and links that can be made bad. Decides nothing about quality: it makes the class that the daemon then judges.
 
+mod candidate;
 mod class;
 mod clip;
 mod frames;
@@ -9,6 +10,7 @@ mod node;
 mod peer;
 mod publisher;
 mod shaper;
+mod stage;
 mod viewer;
 
 pub use class::{Class, ClassOptions, DemoError, MAX_VIEWERS};

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize as _, Deserializer, Serializer};
+use serde::{Deserializer, Serializer};
 
 /// Why a text is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -144,7 +144,6 @@ pub mod option {
     ///
     /// # Errors
     /// Those of the serializer.
-    #[expect(clippy::ref_option, reason = "the signature that serde's `with` asks for")]
     pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         duration.map(Text).serialize(serializer)
     }

@@ -14,4 +14,4 @@ pub mod round;
 pub mod source;
 pub mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

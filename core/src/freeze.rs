@@ -26,11 +26,11 @@ pub struct PlayoutTotals {
 /// ```
 /// use liveqos_core::{freeze::Playout, time::Timestamp};
 /// let mut playout = Playout::default();
-/// for frame in 0..10 {
+/// for frame in 0..=40 {
 ///     playout.frame(Timestamp::from_millis(40 * frame));
 /// }
-/// assert_eq!(playout.totals(Timestamp::from_millis(360 + 194)).freezes, 0);
-/// assert_eq!(playout.totals(Timestamp::from_millis(360 + 200)).frozen.as_millis(), 200);
+/// assert_eq!(playout.totals(Timestamp::from_millis(1_600 + 195)).freezes, 0);
+/// assert_eq!(playout.totals(Timestamp::from_millis(1_600 + 200)).frozen.as_millis(), 200);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Playout {
@@ -278,7 +278,9 @@ mod tests {
         #[test]
         fn totals_are_the_rule_told_literally(times in times(), open in 0_u64..2_000) {
             let mut playout = Playout::default();
-            times.iter().for_each(|&time| playout.frame(at(time)));
+            for &time in &times {
+                playout.frame(at(time));
+            }
             let now = times.last().unwrap() + open;
             let totals = playout.totals(at(now));
             let mut cut = times.clone();

@@ -383,7 +383,7 @@ mod tests {
         }
         totals.expected = seen.last().unwrap() - seen.first().unwrap() + 1;
         totals.missing = totals.expected - seen.len() as u64;
-        totals.lost = totals.expected as i64 - totals.received as i64;
+        totals.lost = totals.expected.cast_signed() - totals.received.cast_signed();
         totals
     }
 
@@ -432,7 +432,7 @@ mod tests {
             let totals = book.totals();
             prop_assert_eq!(totals.received + totals.suspect, packets.len() as u64);
             prop_assert!(totals.duplicates + totals.reordered <= totals.received);
-            prop_assert_eq!(totals.missing as i64, totals.lost + totals.duplicates as i64);
+            prop_assert_eq!(totals.missing.cast_signed(), totals.lost + totals.duplicates.cast_signed());
         }
 
         #[test]

@@ -37,7 +37,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
 
 /// Prints a configuration for the media servers of this host.
 pub(super) fn discover() -> ExitCode {
-    match runtime().map(|runtime| runtime.block_on(discover::report())) {
+    match runtime().map(|runtime| runtime.block_on(discover::report(&(Arc::new(clock::now) as Now)))) {
         Ok(text) => print(&text),
         Err(error) => fail(&format!("{error:#}")),
     }

@@ -2,6 +2,7 @@
 //! it does; refuses a bad new configuration and keeps the old one.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
@@ -9,8 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigFile, bad_config, fail};
 use crate::app::App;
+use crate::clock;
 use crate::config::Config;
 use crate::discover;
+use crate::intake::round::Now;
 use crate::log;
 
 /// Runs the daemon until it is told to stop.
@@ -87,7 +90,7 @@ async fn reload(file: &ConfigFile, was: Config, app: &mut App) -> Config {
 
 async fn discover_if_asked(config: &mut Config) {
     if config.sources.is_empty() && config.discover {
-        let found = discover::sources().await;
+        let found = discover::sources(&now()).await;
         if found.is_empty() {
             tracing::warn!("no source is configured and no media server answers on this host; see liveqos discover");
         }
@@ -100,6 +103,10 @@ async fn any(one: &mut Signal, other: &mut Signal) {
         _ = one.recv() => {}
         _ = other.recv() => {}
     }
+}
+
+fn now() -> Now {
+    Arc::new(clock::now)
 }
 
 fn notify(states: &[NotifyState<'_>]) {

@@ -13,13 +13,13 @@ pub enum ClipError {
     /// The container holds another codec.
     #[error("reading clip: codec is not vp8")]
     NotVp8,
-    /// The header's time base is not a frame rate of 1 to [`MAX_FPS`] frames a second.
+    /// The header's time base is not a frame rate of 1 to 120 frames a second.
     #[error("reading clip: frame rate out of bounds")]
     FrameRate,
     /// A frame reaches beyond the end of the file, or is empty.
     #[error("reading clip: frame {0} is cut short or empty")]
     Truncated(usize),
-    /// No frame at all, or more than [`MAX_FRAMES`].
+    /// No frame at all, or more than 2,000.
     #[error("reading clip: {0} frames")]
     FrameCount(usize),
 }

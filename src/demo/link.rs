@@ -269,3 +269,94 @@ const MAX_PACKET: usize = 2_048;
 
 /// A socket that fails so often without a packet between is given up.
 const MAX_RECEIVE_ERRORS: u32 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::{sleep, timeout};
+
+    const RTP: [u8; 12] = [0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
+    const RTCP: [u8; 8] = [0x80, 200, 0, 1, 0, 0, 0, 1];
+
+    async fn socket() -> (UdpSocket, SocketAddr) {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
+    async fn comes(socket: &UdpSocket) -> Vec<u8> {
+        let mut packet = [0; 64];
+        let length = timeout(Duration::from_secs(10), socket.recv(&mut packet))
+            .await
+            .unwrap()
+            .unwrap();
+        packet[..length].to_vec()
+    }
+
+    /// Waits until the link's counters are `wanted`.
+    async fn counts(link: &Link, wanted: LinkTotals) {
+        for _ in 0..500 {
+            if link.totals() == wanted {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:?}, wanted {wanted:?}", link.totals());
+    }
+
+    #[tokio::test]
+    async fn it_relays_between_its_two_ends_alone_and_counts_by_kind() {
+        let ((node, node_at), (viewer, viewer_at), (stranger, _)) = (socket().await, socket().await, socket().await);
+        let link = Link::open(1).await.unwrap();
+        node.send_to(&RTP, link.address()).await.unwrap();
+        counts(
+            &link,
+            LinkTotals {
+                refused: 1,
+                ..LinkTotals::default()
+            },
+        )
+        .await;
+        link.node_is(node_at);
+        link.viewer_is(viewer_at);
+        stranger.send_to(&RTP, link.address()).await.unwrap();
+        for packet in [&RTP[..], &RTCP] {
+            node.send_to(packet, link.address()).await.unwrap();
+            assert_eq!(comes(&viewer).await, packet);
+        }
+        viewer.send_to(&RTCP, link.address()).await.unwrap();
+        assert_eq!(comes(&node).await, RTCP);
+        let good = LinkTotals {
+            media_forwarded: 1,
+            other_forwarded: 1,
+            returned: 1,
+            refused: 2,
+            ..LinkTotals::default()
+        };
+        counts(&link, good).await;
+
+        link.set(Impairment {
+            loss_ratio: 1.0,
+            ..Impairment::default()
+        });
+        while link.totals().media_lost == 0 {
+            node.send_to(&RTP, link.address()).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+        node.send_to(&RTCP, link.address()).await.unwrap();
+        viewer.send_to(&RTCP, link.address()).await.unwrap();
+        assert_eq!(comes(&node).await, RTCP, "the way back is not lossy");
+        let before = link.totals();
+        counts(
+            &link,
+            LinkTotals {
+                other_dropped: 1,
+                returned: 2,
+                ..before
+            },
+        )
+        .await;
+        link.close().await;
+    }
+}

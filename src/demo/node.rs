@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use liveqos_core::rtp::{Arrival, Reception};
 use liveqos_core::time::Timestamp;
 use rtc::rtp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
@@ -72,17 +72,11 @@ impl Node {
         }
     }
 
-    /// Forwards the teacher's `track` until it ends, or `stop` is raised or its sender is gone.
-    pub(super) async fn forward(&self, track: Arc<dyn TrackRemote>, mut stop: watch::Receiver<bool>) {
-        loop {
-            let event = tokio::select! {
-                _ = stop.wait_for(|&stop| stop) => return,
-                event = track.poll() => event,
-            };
-            match event {
-                Some(TrackRemoteEvent::OnRtpPacket(packet)) => self.packet(packet).await,
-                Some(_) => {}
-                None => return,
+    /// Forwards the teacher's `track` until it ends.
+    pub(super) async fn forward(&self, track: Arc<dyn TrackRemote>) {
+        while let Some(event) = track.poll().await {
+            if let TrackRemoteEvent::OnRtpPacket(packet) = event {
+                self.packet(packet).await;
             }
         }
     }

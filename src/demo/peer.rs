@@ -4,8 +4,8 @@
 //! No peer asks for retransmission (no NACK): what a viewer loses is then exactly what its link dropped, and the loss it
 //! reports is the loss before repair that the loss objective is about.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,6 +19,7 @@ use rtc::rtp_transceiver::rtp_sender::{
     RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters, RtpCodecKind,
 };
 use thiserror::Error;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -48,10 +49,13 @@ pub enum PeerError {
 }
 
 /// A peer connection and what it tells.
+///
+/// Dropped without [`Peer::close`], it closes itself on the runtime it is dropped on: the stack's driver would run on.
 pub(super) struct Peer {
     pub(super) connection: Arc<dyn PeerConnection>,
     state: watch::Receiver<State>,
     tracks: mpsc::Receiver<Arc<dyn TrackRemote>>,
+    closed: AtomicBool,
 }
 
 impl Peer {
@@ -67,7 +71,7 @@ impl Peer {
             .with_include_loopback_candidate(true)
             .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
             .build();
-        let connection = PeerConnectionBuilder::new()
+        let opening = PeerConnectionBuilder::new()
             .with_media_engine(codecs)
             .with_setting_engine(settings)
             .with_interceptor_registry(configure_rtcp_reports(Registry::new()))
@@ -77,13 +81,13 @@ impl Peer {
             }))
             .with_runtime(Arc::new(TokioRuntime))
             .with_udp_addrs(vec!["127.0.0.1:0".to_owned()])
-            .build()
-            .await
-            .map_err(stack("opening peer"))?;
+            .build();
+        let connection = Box::pin(opening).await.map_err(stack("opening peer"))?;
         Ok(Self {
             connection: Arc::new(connection),
             state,
             tracks,
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -140,9 +144,8 @@ impl Peer {
 
     /// Closes the connection; its driver has stopped when this returns.
     pub(super) async fn close(&self) {
-        if let Err(error) = self.connection.close().await {
-            tracing::debug!(%error, "closing demo peer");
-        }
+        self.closed.store(true, Ordering::Relaxed);
+        close(&self.connection).await;
     }
 
     async fn describe(&mut self, description: RTCSessionDescription) -> Result<String, PeerError> {
@@ -161,61 +164,26 @@ impl Peer {
     }
 }
 
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let (false, Ok(runtime)) = (*self.closed.get_mut(), Handle::try_current()) {
+            let connection = Arc::clone(&self.connection);
+            runtime.spawn(async move { close(&connection).await });
+        }
+    }
+}
+
+async fn close(connection: &Arc<dyn PeerConnection>) {
+    if let Err(error) = connection.close().await {
+        tracing::debug!(%error, "closing demo peer");
+    }
+}
+
 /// Connects two peers directly: `offerer` offers, `answerer` answers.
 pub(super) async fn introduce(offerer: &mut Peer, answerer: &mut Peer) -> Result<(), PeerError> {
     let offer = offerer.offer().await?;
     let answer = answerer.answer(offer).await?;
     offerer.accept(answer).await
-}
-
-/// The address of the first UDP host candidate of a session description (RFC 8839 5.1).
-pub(super) fn candidate(sdp: &str) -> Result<SocketAddr, PeerError> {
-    sdp.lines()
-        .find_map(|line| Candidate::read(line)?.address())
-        .ok_or(PeerError::NoCandidate)
-}
-
-/// The session description with every candidate moved to `relay`, so that all packets pass there.
-pub(super) fn redirect(sdp: &str, relay: SocketAddr) -> String {
-    let mut moved = String::with_capacity(sdp.len());
-    for line in sdp.lines() {
-        match Candidate::read(line) {
-            Some(candidate) => moved.push_str(&candidate.at(relay)),
-            None => moved.push_str(line),
-        }
-        moved.push_str("\r\n");
-    }
-    moved
-}
-
-/// A candidate line by its parts: `a=candidate:<foundation> <component> <transport> <priority> <address> <port> <rest>`.
-struct Candidate<'a> {
-    parts: Vec<&'a str>,
-}
-
-impl<'a> Candidate<'a> {
-    fn read(line: &'a str) -> Option<Self> {
-        line.starts_with("a=candidate:")
-            .then(|| Self {
-                parts: line.split(' ').collect(),
-            })
-            .filter(|c| c.parts.len() >= 8)
-    }
-
-    fn address(&self) -> Option<SocketAddr> {
-        let udp = self.parts[2].eq_ignore_ascii_case("udp") && self.parts[7] == "host";
-        udp.then(|| {
-            Some(SocketAddr::new(
-                self.parts[4].parse().ok()?,
-                self.parts[5].parse().ok()?,
-            ))
-        })?
-    }
-
-    fn at(&self, relay: SocketAddr) -> String {
-        let (before, after) = (self.parts[..4].join(" "), self.parts[6..].join(" "));
-        format!("{before} {} {} {after}", relay.ip(), relay.port())
-    }
 }
 
 /// A local video track that sends what it is given under `ssrc`.
@@ -296,34 +264,7 @@ const CONNECT: Duration = Duration::from_secs(20);
 const ICE_DISCONNECTED: Duration = Duration::from_secs(30);
 
 /// Silence after which ICE gives the peer up.
-const ICE_FAILED: Duration = Duration::from_secs(120);
+const ICE_FAILED: Duration = Duration::from_mins(2);
 
 /// How often ICE checks the path when idle; each check measures the round trip.
 const ICE_KEEPALIVE: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn redirect_moves_candidates_and_nothing_else() {
-        let sdp = "v=0\r\nc=IN IP4 0.0.0.0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 5000 typ host generation 0\r\na=mid:0\r\n";
-        assert_eq!(candidate(sdp).unwrap(), "127.0.0.1:5000".parse::<SocketAddr>().unwrap());
-        let relay = "127.0.0.1:9".parse().unwrap();
-        let moved = redirect(sdp, relay);
-        assert_eq!(candidate(&moved).unwrap(), relay);
-        assert_eq!(moved, sdp.replace("127.0.0.1 5000", "127.0.0.1 9"));
-    }
-
-    #[test]
-    fn without_a_udp_host_candidate_there_is_no_address() {
-        for line in [
-            "",
-            "a=candidate:1 1",
-            "a=candidate:1 1 tcp 1 127.0.0.1 9 typ host",
-            "a=candidate:1 1 udp 1 x 9 typ host",
-        ] {
-            assert!(matches!(candidate(line), Err(PeerError::NoCandidate)), "{line}");
-        }
-    }
-}

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use rtc::rtp;
 use rtc::rtp::codec::vp8::Vp8Payloader;
 use rtc::rtp::packetizer::Payloader;
-use tokio::sync::watch;
 use tokio::time::interval;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -71,19 +70,11 @@ impl Packets {
     }
 }
 
-/// Plays `clip` into `track` until `stop` is raised or its sender is gone.
-pub(super) async fn publish(
-    clip: Clip,
-    mut packets: Packets,
-    track: Arc<TrackLocalStaticRTP>,
-    mut stop: watch::Receiver<bool>,
-) {
+/// Plays `clip` into `track` until the track is gone.
+pub(super) async fn publish(clip: Clip, mut packets: Packets, track: Arc<TrackLocalStaticRTP>) {
     let mut tick = interval(Duration::from_secs(1) / clip.fps.max(1));
     for frame in clip.frames.iter().cycle() {
-        tokio::select! {
-            _ = stop.wait_for(|&stop| stop) => return,
-            _ = tick.tick() => {}
-        }
+        tick.tick().await;
         for packet in packets.next(frame) {
             if let Err(error) = track.write_rtp(packet).await {
                 tracing::debug!(%error, "demo publisher stopped");

@@ -18,11 +18,12 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::StatsSelector;
 
+use super::candidate::{candidate, redirect};
 use super::class::Clock;
 use super::frames::{Frames, Piece};
 use super::link::Link;
 use super::node::Node;
-use super::peer::{CLOCK_RATE, Peer, PeerError, candidate, redirect, video_track};
+use super::peer::{CLOCK_RATE, Peer, PeerError, video_track};
 
 /// What one viewer got since it joined, in the sense of W3C webrtc-stats `inbound-rtp`. Totals never go backwards, but
 /// for `packets_lost`, which a late packet lowers.
@@ -121,14 +122,7 @@ impl Viewer {
         };
         let asked = (self.clock)();
         self.state(|state| state.asked = asked);
-        let mut server = Peer::open().await?;
-        let mut client = match Peer::open().await {
-            Ok(client) => client,
-            Err(error) => {
-                server.close().await;
-                return Err(error);
-            }
-        };
+        let (mut server, mut client) = (Peer::open().await?, Peer::open().await?);
         let outcome = tokio::select! {
             _ = stopped.wait_for(|&stop| stop) => Ok(()),
             outcome = async {

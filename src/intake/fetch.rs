@@ -17,7 +17,7 @@ pub struct Fetcher {
 }
 
 impl Fetcher {
-    /// A client that keeps one idle connection a server. On a host without CA certificates plain HTTP works all the same;
+    /// A client that opens a connection for every question. On a host without CA certificates plain HTTP works all the same;
     /// HTTPS then fails as `tls`.
     ///
     /// # Errors
@@ -28,7 +28,8 @@ impl Fetcher {
             Client::builder()
                 .no_proxy()
                 .redirect(redirect::Policy::custom(same_origin))
-                .pool_max_idle_per_host(1)
+                // Each worker of an nginx knows its own viewers only: one kept connection would ask the same worker for ever.
+                .pool_max_idle_per_host(0)
                 .referer(false)
                 .user_agent(concat!("liveqos/", env!("CARGO_PKG_VERSION")))
         };
@@ -238,18 +239,10 @@ fn below(base: &Url, path: &str) -> Url {
     url
 }
 
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // An I/O error hides what it wraps from `source`.
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if error.is::<rustls::Error>() || inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+/// Whether TLS is the cause. An I/O error hides the one it wraps from `source`, and may wrap another I/O error.
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || wrapped.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
 }
 
 /// The words of the first cause; those around it repeat the URL with its secrets.

@@ -73,6 +73,7 @@ impl HookIntake {
 
     /// Takes in one body that `server` (a source's name, else the kind of the first such source) posted with `query`, and says
     /// what to answer. Needs no more than memory; a body above [`MAX_HOOK_BODY`] is counted and not read.
+    #[must_use]
     pub fn take(&self, server: &str, query: &str, body: &[u8]) -> HookAnswer {
         let Some(server) = self.server(server) else {
             return unknown();
@@ -329,7 +330,7 @@ mod tests {
         );
         let long = [
             &b"POST /v1/hooks/srs HTTP/1.1\r\nhost: h\r\ncontent-length: 70000\r\n\r\n"[..],
-            &[b'a'; 70_000],
+            &vec![b'a'; 70_000],
         ]
         .concat();
         let answer = answered(&hooked, &long, false).await;

@@ -119,18 +119,14 @@ mod tests {
     struct Polled {
         table: SourceTable,
         seen: mpsc::Receiver<Vec<Observation>>,
-        _tasks: JoinSet<()>,
+        tasks: JoinSet<()>,
     }
 
     fn polled(sources: &[Arc<Source>], room: usize) -> Polled {
         let table = SourceTable::new(sources, None);
         let (out, seen) = mpsc::channel(room);
         let tasks = start(sources, &table, &Fetcher::new().expect("a client"), &ticking(), &out);
-        Polled {
-            table,
-            seen,
-            _tasks: tasks,
-        }
+        Polled { table, seen, tasks }
     }
 
     impl Polled {
@@ -236,11 +232,7 @@ mod tests {
     #[tokio::test]
     async fn the_task_ends_with_its_reader() {
         let server = Server::start(|_, _| Does::Says(200, "")).await;
-        let Polled {
-            seen,
-            _tasks: mut tasks,
-            ..
-        } = polled(&[server.source("")], 1);
+        let Polled { seen, mut tasks, .. } = polled(&[server.source("")], 1);
         drop(seen);
         assert!(tasks.join_next().await.is_some_and(|ended| ended.is_ok()));
     }
@@ -249,6 +241,6 @@ mod tests {
     async fn what_is_only_pushed_is_not_asked() {
         let server = Server::start(|_, _| Does::Hangs).await;
         let polled = polled(&[settings_of("pushed", "pushed", &server.url())], 1);
-        assert!(polled._tasks.is_empty());
+        assert!(polled.tasks.is_empty());
     }
 }

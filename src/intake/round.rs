@@ -2,6 +2,7 @@
 //! than [`MAX_ROUND`] questions, and lets neither a panic nor a long reading of a probe reach the other tasks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,13 +102,17 @@ pub struct Summary {
     pub duration: Duration,
 }
 
-impl std::fmt::Display for Summary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} streams", self.streams)?;
-        if let Some(viewers) = self.viewers {
-            write!(f, ", {viewers} viewers")?;
+impl fmt::Display for Summary {
+    /// As `liveqos check` prints it behind the source's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.requests == 0 {
+            return f.write_str("waits to be pushed to");
         }
-        write!(f, " in {:.1} ms", self.duration.as_secs_f64() * 1e3)
+        write!(f, "streams: {}", self.streams)?;
+        if let Some(viewers) = self.viewers {
+            write!(f, ", viewers: {viewers}")?;
+        }
+        write!(f, ", answered within {} ms", self.duration.as_millis())
     }
 }
 
@@ -157,6 +162,10 @@ impl Asker {
     async fn fill(&mut self, round: &mut Round) -> Result<(), RoundError> {
         let allowed = self.source.timeout.saturating_mul(ROUND_TIMEOUTS);
         let deadline = Instant::now() + allowed;
+        #[expect(
+            clippy::redundant_closure_for_method_calls,
+            reason = "the path is not general enough over the probe's lifetime"
+        )]
         let mut requests: VecDeque<Request> = self.with_probe(|probe| probe.ask()).await?.into();
         while let Some(request) = requests.pop_front() {
             if round.requests == MAX_ROUND {
@@ -256,7 +265,6 @@ fn viewers(observations: &[Observation]) -> Option<u64> {
     (!last.is_empty()).then(|| last.values().sum())
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }
@@ -269,7 +277,7 @@ mod tests {
     use std::sync::atomic::Ordering;
 
     use super::*;
-    use crate::intake::testing::{Does, Server, ticking};
+    use crate::intake::testing::{Does, KINDS, Server, settings, ticking};
 
     fn fetcher() -> Fetcher {
         Fetcher::new().expect("a client")
@@ -311,6 +319,12 @@ mod tests {
             .await
             .expect("good");
         assert_eq!((summary.requests, summary.streams, summary.viewers), (3, 2, Some(9)));
+        assert!(
+            summary
+                .to_string()
+                .starts_with("streams: 2, viewers: 9, answered within "),
+            "{summary}"
+        );
     }
 
     #[tokio::test]
@@ -374,6 +388,26 @@ mod tests {
             }
         };
         assert!(error.to_string().contains("connecting: "), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_speaks_no_tls_is_a_tls_error() {
+        use tokio::io::AsyncWriteExt as _;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("asked");
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await
+                .expect("sent");
+            std::future::pending::<()>().await;
+        });
+        let text = format!("kind = 'fake'\nurl = 'https://127.0.0.1:{port}/'");
+        let source = Arc::new(Source::new(&settings(&text), KINDS).expect("good"));
+        let error = try_once(&source, &fetcher(), &ticking()).await.expect_err("no TLS");
+        assert_eq!(error.reason(), "tls", "{error}");
+        server.abort();
     }
 
     #[tokio::test]

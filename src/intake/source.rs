@@ -362,7 +362,7 @@ pub(crate) fn shown(url: &Url) -> String {
 /// How long one answer may take where nothing is configured.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 /// From how often to how seldom a source may be asked: a beat, and an hour.
-pub const INTERVALS: (Duration, Duration) = (liveqos_core::time::BEAT, Duration::from_secs(3_600));
+pub const INTERVALS: (Duration, Duration) = (liveqos_core::time::BEAT, Duration::from_hours(1));
 /// Shortest and longest time that an answer may be given.
 pub const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
 /// The keys that every source knows.
@@ -443,6 +443,21 @@ mod tests {
                 "kind = 'fake'\npages = 'x'",
                 "source \"fake\": invalid type: string \"x\", expected u32",
             ),
+        ] {
+            let error = fault(text);
+            assert!(error.contains(says), "{text}\n{error}");
+        }
+        let twice = [settings("kind = 'fake'"), settings("kind = 'pushed'\nname = 'fake'")];
+        let error = Source::all(&twice, KINDS).expect_err("twice").to_string();
+        assert!(
+            error.starts_with("source \"fake\": name stands twice; give each"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn errors_of_values_show_no_secret() {
+        for (text, says) in [
             (
                 "kind = 'fake'\ninterval = '1ms'",
                 "interval = \"1ms\" is outside \"250ms\" to \"1h\"; choose one within",
@@ -484,12 +499,6 @@ mod tests {
             assert!(error.contains(says), "{text}\n{error}");
             assert!(!error.contains("pw"), "{error}");
         }
-        let twice = [settings("kind = 'fake'"), settings("kind = 'pushed'\nname = 'fake'")];
-        let error = Source::all(&twice, KINDS).expect_err("twice").to_string();
-        assert!(
-            error.starts_with("source \"fake\": name stands twice; give each"),
-            "{error}"
-        );
     }
 
     #[test]
@@ -501,7 +510,7 @@ mod tests {
         };
         assert_eq!(
             (username.as_str(), password.reveal()),
-            ("u", std::env::var("PATH").expect("set"))
+            ("u", std::env::var("PATH").expect("set").as_str())
         );
     }
 

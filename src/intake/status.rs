@@ -378,7 +378,7 @@ mod tests {
     fn a_seldom_asked_source_is_not_down_at_its_first_failure() {
         let (table, entry) = table("kind = 'fake'");
         entry.round(&RoundReport {
-            gap: Duration::from_secs(60),
+            gap: Duration::from_mins(1),
             ..round(100, false)
         });
         entry.round(&round(160, true));
