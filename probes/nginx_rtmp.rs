@@ -23,7 +23,7 @@ pub static KIND: Kind = Kind {
     about: "nginx-rtmp-module 1.2 and nginx-http-flv-module: the URL of a location with `rtmp_stat all`",
     intake: Intake::Poll,
     default_url: "http://127.0.0.1:8080/stat",
-    default_interval: Duration::from_secs(5),
+    default_interval: Duration::from_secs(1),
     media_ports: &[1935],
     processes: &["nginx"],
     build,
@@ -341,6 +341,11 @@ mod tests {
         assert_eq!(
             same_pid.ingest_bytes.map(|total| total.base),
             later.ingest_bytes.map(|total| total.base)
+        );
+        let soon = view(poll(&mut probe, 117, &stat(9, 6, &stream(5_000, &publisher(1)))));
+        assert_ne!(
+            later.ingest_bytes.map(|total| total.base),
+            soon.ingest_bytes.map(|total| total.base)
         );
         assert_eq!(poll(&mut probe, 120, &stat(11, 1, "")), [Fact::Gone]);
     }

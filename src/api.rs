@@ -58,7 +58,6 @@ pub struct Shared {
 }
 
 /// All routes.
-#[must_use]
 pub fn router(shared: Shared) -> Router {
     Router::new()
         .route("/", get(|| async { Html(PAGE) }))

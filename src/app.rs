@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use liveqos_core::judge::NodeLoad;
-use liveqos_core::observation::SourceName;
+use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,7 +53,7 @@ pub struct App {
     address: SocketAddr,
     shared: Shared,
     observations: Observations,
-    ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
+    media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
     fetcher: Fetcher,
     polls: JoinSet<()>,
     tasks: JoinSet<()>,
@@ -80,72 +80,51 @@ impl App {
     /// # Errors
     /// As [`App::start`].
     pub async fn start_with(config: &Config, key: Option<Key>, alive: impl Fn() + Send + 'static) -> Result<Self> {
-        let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
-        let place = Place::of(config);
-        let registry = prometheus::Registry::new();
-        let meters = Meters::new(&registry)?;
-        let fetcher = Fetcher::new()?;
-        let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
-        let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
-        let history = Arc::new(History::new(config.history.samples, config.history.max_samples));
-        let beacons = Arc::new(Beacons::new(key));
-        let listener = TcpListener::bind(&config.listen)
-            .await
-            .with_context(|| format!("listening on {}", config.listen))?;
+        let parts = Parts::build(config, key)?;
+        let listener = TcpListener::bind(&config.listen).await;
+        let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
-
-        let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);
-        let (orders, ordered) = mpsc::channel(beat::MAX_ORDERS);
-        let table = SourceTable::new(&sources, None);
-        let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
-        let polls = poll::start(&sources, &table, &fetcher, &now(), &observations);
-        let shared = Shared {
-            snapshot: Arc::default(),
-            history: Arc::clone(&history),
-            sources: Arc::new(ArcSwap::from_pointee(table)),
-            hooks: Arc::new(ArcSwap::from_pointee(hooks)),
-            beacons: Arc::clone(&beacons),
-            orders,
-            registry: registry.clone(),
-            meters: meters.clone(),
-            last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
-            node: place.node.clone(),
-        };
-        let page = PageCollector::new(&shared, &otlp, &place, config.metrics.max_sessions)?;
-        registry.register(Box::new(page))?;
+        let page = PageCollector::new(&parts.shared, &parts.otlp, &parts.place, config.metrics.max_sessions)?;
+        parts.shared.registry.register(Box::new(page))?;
 
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
         let (roster, node) = (Arc::<ArcSwap<Roster>>::default(), Arc::<ArcSwap<NodeLoad>>::default());
-        let ports = Arc::new(ArcSwap::from_pointee(ports_of(&sources)));
-        let mut tasks = JoinSet::new();
+        let media_ports = Arc::new(ArcSwap::from_pointee(ports_of(&parts.sources)));
+        let mut tasks = parts.start_tasks(config, &node)?;
+        let router = api::router(parts.shared.clone());
         tasks.spawn(http_server::serve(
             listener,
-            api::router(shared.clone()),
-            meters.clone(),
+            router,
+            parts.shared.meters.clone(),
             stopped,
         ));
-        tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(&node), meters.clone()).run());
-        if otlp.sends(Signal::Metrics) {
-            tasks.spawn(push_metrics(
-                Arc::clone(&otlp),
-                registry.clone(),
-                config.otlp.metrics_interval()?,
-            ));
-        }
+        let Parts {
+            place,
+            sources,
+            fetcher,
+            otlp,
+            webhooks,
+            shared,
+            observations,
+            waiting,
+            ordered,
+        } = parts;
+        let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
+        let meters = shared.meters.clone();
         if config.kernel.tcp_info {
-            let (roster, ports) = (Arc::clone(&roster), Arc::clone(&ports));
-            let paths = Paths {
-                roster,
-                ports,
-                out: observations.clone(),
-                meters: meters.clone(),
-            };
-            let stopping = Arc::clone(&stopping);
-            std::thread::Builder::new()
-                .name("paths".to_owned())
-                .spawn(move || paths.run(&stopping))?;
+            let (roster, ports, out) = (Arc::clone(&roster), Arc::clone(&media_ports), observations.clone());
+            start_paths(
+                Paths {
+                    roster,
+                    ports,
+                    out,
+                    meters: meters.clone(),
+                },
+                Arc::clone(&stopping),
+            )?;
         }
+        let beacons = Arc::clone(&shared.beacons);
         let around = Surround {
             snapshot: Arc::clone(&shared.snapshot),
             roster,
@@ -154,7 +133,7 @@ impl App {
             meters,
             last_beat: Arc::clone(&shared.last_beat),
             gather: Box::new(move |now| beacons.drain(now)),
-            deliver: deliver(Arc::clone(&otlp), webhooks, history),
+            deliver: deliver(Arc::clone(&otlp), webhooks, Arc::clone(&shared.history)),
             alive: Box::new(alive),
         };
         let pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
@@ -163,7 +142,7 @@ impl App {
             address,
             shared,
             observations,
-            ports,
+            media_ports,
             fetcher,
             polls,
             tasks,
@@ -207,7 +186,7 @@ impl App {
             .ok()
             .context("the heart is busy; try again")?;
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
-        self.ports.store(Arc::new(ports_of(&sources)));
+        self.media_ports.store(Arc::new(ports_of(&sources)));
         self.shared.hooks.store(Arc::new(hooks));
         self.shared.sources.store(Arc::new(table));
         Ok(config.needs_restart(was))
@@ -220,7 +199,7 @@ impl App {
         let (done, stopped) = oneshot::channel();
         if self.shared.orders.send(Order::Stop(done)).await.is_ok() {
             // It answers at once or has stopped already.
-            let _: Result<_, _> = tokio::time::timeout(HEART_STOP, stopped).await;
+            drop(tokio::time::timeout(HEART_STOP, stopped).await);
         }
         self.stop.send_replace(true);
         let heart = self.heart;
@@ -231,13 +210,81 @@ impl App {
         while self.tasks.join_next().await.is_some() {}
         drop(self.shared);
         let left = match Arc::try_unwrap(self.otlp) {
-            Ok(otlp) => otlp.stop(STOP_WITHIN - HEART_STOP - SPARE).await,
+            Ok(otlp) => otlp.stop(LAST_EXPORT).await,
             Err(_) => return tracing::error!("otlp is still in use; what waits is lost"),
         };
         let lost: u64 = left.iter().map(|backlog| backlog.items).sum();
         if lost > 0 {
             tracing::warn!(lost, "stopped with telemetry that no collector took");
         }
+    }
+}
+
+/// What is built before anything runs, so that a bad setting is found in time.
+struct Parts {
+    place: Place,
+    sources: Vec<Arc<Source>>,
+    fetcher: Fetcher,
+    otlp: Arc<Otlp>,
+    webhooks: Webhooks,
+    shared: Shared,
+    observations: Observations,
+    waiting: mpsc::Receiver<Vec<Observation>>,
+    ordered: mpsc::Receiver<Order>,
+}
+
+impl Parts {
+    fn build(config: &Config, key: Option<Key>) -> Result<Self> {
+        let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
+        let place = Place::of(config);
+        let registry = prometheus::Registry::new();
+        let meters = Meters::new(&registry)?;
+        let fetcher = Fetcher::new()?;
+        let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);
+        let (orders, ordered) = mpsc::channel(beat::MAX_ORDERS);
+        let table = SourceTable::new(&sources, None);
+        let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
+        let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
+        let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
+        let shared = Shared {
+            snapshot: Arc::default(),
+            history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
+            sources: Arc::new(ArcSwap::from_pointee(table)),
+            hooks: Arc::new(ArcSwap::from_pointee(hooks)),
+            beacons: Arc::new(Beacons::new(key)),
+            orders,
+            registry,
+            meters,
+            last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
+            node: place.node.clone(),
+        };
+        Ok(Self {
+            place,
+            sources,
+            fetcher,
+            otlp,
+            webhooks,
+            shared,
+            observations,
+            waiting,
+            ordered,
+        })
+    }
+
+    /// What runs beside heart and polls: the node's load, the metrics push.
+    fn start_tasks(&self, config: &Config, node: &Arc<ArcSwap<NodeLoad>>) -> Result<JoinSet<()>> {
+        let mut tasks = JoinSet::new();
+        let meters = self.shared.meters.clone();
+        tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
+        if self.otlp.sends(Signal::Metrics) {
+            let interval = config.otlp.metrics_interval()?;
+            tasks.spawn(push_metrics(
+                Arc::clone(&self.otlp),
+                self.shared.registry.clone(),
+                interval,
+            ));
+        }
+        Ok(tasks)
     }
 }
 
@@ -250,6 +297,13 @@ fn deliver(otlp: Arc<Otlp>, webhooks: Webhooks, history: Arc<History>) -> Box<dy
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
+}
+
+fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
+    std::thread::Builder::new()
+        .name("paths".to_owned())
+        .spawn(move || paths.run(&stopping))
+        .map(drop)
 }
 
 async fn push_metrics(otlp: Arc<Otlp>, registry: prometheus::Registry, interval: Duration) {
@@ -288,6 +342,7 @@ fn now() -> Now {
     Arc::new(clock::now)
 }
 
+/// Of [`STOP_WITHIN`], for the heart's last word.
 const HEART_STOP: Duration = Duration::from_secs(1);
-/// Of the time to stop, for what takes no time.
-const SPARE: Duration = Duration::from_millis(500);
+/// Of [`STOP_WITHIN`], for what waits to be exported.
+const LAST_EXPORT: Duration = Duration::from_millis(3_500);

@@ -105,7 +105,7 @@ async fn run(
                     let commands = pipe.stop();
                     (around.deliver)(&Beat { commands, ..Beat::default() });
                     // Who asked may have gone.
-                    let _: Result<(), ()> = done.send(());
+                    done.send(()).unwrap_or_default();
                     return;
                 }
                 Some(order) => obey(order, &mut pipe),
@@ -157,14 +157,17 @@ fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
     }
 }
 
+/// Does what is ordered. Who asked may have stopped waiting for the answer.
 fn obey(order: Order, pipe: &mut Pipe) {
     let now = clock::now();
     match order {
         Order::Register(id, stream, descriptor, answer) => {
-            let _: Result<(), bool> = answer.send(pipe.registry_mut().register(&id, stream, *descriptor, now));
+            let room = pipe.registry_mut().register(&id, stream, *descriptor, now);
+            answer.send(room).unwrap_or_default();
         }
         Order::End(id, answer) => {
-            let _: Result<(), bool> = answer.send(pipe.registry_mut().end(&id, now));
+            let known = pipe.registry_mut().end(&id, now);
+            answer.send(known).unwrap_or_default();
         }
         Order::Set(objectives, patience, max_sessions) => pipe.set(objectives, patience, max_sessions),
         Order::Stop(_) => {}

@@ -51,7 +51,7 @@ pub async fn serve(listener: TcpListener, router: Router, meters: Meters, mut st
                 () = tokio::time::sleep(CONNECTION_LIFE) => {}
                 () = told(&mut stop) => {
                     connection.as_mut().graceful_shutdown();
-                    let _: Result<_, _> = tokio::time::timeout(LAST_WORD, connection).await;
+                    drop(tokio::time::timeout(LAST_WORD, connection).await);
                 }
             }
             drop(place);
@@ -61,7 +61,7 @@ pub async fn serve(listener: TcpListener, router: Router, meters: Meters, mut st
 
 /// Ends when `stop` turns true, or when nobody is left to turn it.
 async fn told(stop: &mut watch::Receiver<bool>) {
-    let _: Result<(), _> = stop.wait_for(|stop| *stop).await.map(drop);
+    drop(stop.wait_for(|stop| *stop).await);
 }
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -265,7 +265,7 @@ mod tests {
         let (_, folds) = table(&[reading(1)]);
         let fold = &folds[&CLASS];
         assert_eq!((fold.viewers, fold.backlog_bytes, fold.latencies().len()), (1, 0, 1));
-        assert_eq!(fold.latencies().max(), 10);
+        assert_eq!(fold.latencies().max_millis().unwrap_or(0), 10);
     }
 
     #[test]
@@ -287,7 +287,13 @@ mod tests {
             &mut folds,
         );
         let fold = &folds[&CLASS];
-        assert_eq!((fold.latencies().max() / 10, fold.latencies().min()), (51, 10));
+        assert_eq!(
+            (
+                fold.latencies().max_millis().unwrap_or(0) / 10,
+                fold.latencies().quantile_millis(0.0).unwrap_or(0)
+            ),
+            (51, 10)
+        );
         assert_eq!((fold.viewers, fold.backlog_bytes, fold.unmeasured), (2, 50_000, 0));
         table.step(
             Timestamp::from_millis(10_500),
@@ -295,7 +301,13 @@ mod tests {
             |_| None,
             &mut folds,
         );
-        assert_eq!((folds[&CLASS].latencies().max(), folds[&CLASS].unmeasured), (10, 1));
+        assert_eq!(
+            (
+                folds[&CLASS].latencies().max_millis().unwrap_or(0),
+                folds[&CLASS].unmeasured
+            ),
+            (10, 1)
+        );
         for nonsense in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             table.step(
                 Timestamp::from_millis(10_750),
@@ -330,7 +342,10 @@ mod tests {
         for second in 10..=130 {
             table.step(Timestamp::from_secs(second), &[stalled], rate, &mut folds);
             let fold = &folds[&CLASS];
-            assert!(fold.latencies().max() >= (second - 10) * 1000, "at {second} s");
+            assert!(
+                fold.latencies().max_millis().unwrap_or(0) >= (second - 10) * 1000,
+                "at {second} s"
+            );
             assert_eq!((fold.zero_window, fold.gone), (1, 0));
         }
         table.step(Timestamp::from_secs(131), &[stalled], rate, &mut folds);
@@ -348,7 +363,10 @@ mod tests {
         };
         table.step(Timestamp::from_secs(132), &[back], rate, &mut folds);
         assert_eq!(
-            (folds[&CLASS].viewers, folds[&CLASS].latencies().max()),
+            (
+                folds[&CLASS].viewers,
+                folds[&CLASS].latencies().max_millis().unwrap_or(0)
+            ),
             (1, 10),
             "an acknowledgement ends the wait"
         );

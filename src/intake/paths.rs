@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use liveqos_core::observation::{Fact, Observation, PathView, SourceName};
@@ -57,6 +57,7 @@ impl Paths {
                 watches.clear();
                 continue;
             }
+            let started = Instant::now();
             if let Err(error) = self.look(&mut dump, &roster, &mut watches, &mut sockets) {
                 tracing::warn!(
                     "{error}; the viewers' paths are not seen, trying again in {} s",
@@ -66,6 +67,7 @@ impl Paths {
                 dump = None;
                 std::thread::sleep(RETRY);
             }
+            std::thread::sleep(started.elapsed() * DUTY);
         }
     }
 
@@ -96,7 +98,7 @@ impl Paths {
                 let own: Vec<TcpReading> = sockets
                     .iter()
                     .filter(|socket| ports.contains(&socket.local.port()))
-                    .cloned()
+                    .copied()
                     .collect();
                 let watch = watches.entry(source.clone()).or_default();
                 let out = watch.look(at, &own, &entries);
@@ -173,4 +175,6 @@ fn observation(at: Timestamp, source: &SourceName, stream: &StreamKey, view: Pat
 
 /// After the heart's beat, so that a look is folded before the next one.
 const AFTER_BEAT: Duration = Duration::from_millis(100);
+/// A look may take one part in so many of the thread's time: with very many connections it comes less often than each beat.
+const DUTY: u32 = 100;
 const RETRY: Duration = Duration::from_secs(10);

@@ -60,9 +60,11 @@ pub struct SourceStatus {
     pub intake: &'static str,
     /// Whether it answers.
     pub state: SourceState,
-    /// Since when the state holds; `None` before anything was asked.
+    /// Since when the state holds; `None` before anything was asked. In JSON seconds since the Unix epoch, as every instant here.
+    #[serde(serialize_with = "seconds_or_none")]
     pub since: Option<Timestamp>,
     /// When it last answered everything well.
+    #[serde(serialize_with = "seconds_or_none")]
     pub last_success: Option<Timestamp>,
     /// How long the last round took, in seconds.
     pub last_duration_seconds: Option<f64>,
@@ -102,7 +104,18 @@ pub struct LastError {
     /// Its text, of bounded length and without secrets.
     pub message: String,
     /// When it was met.
+    #[serde(serialize_with = "seconds")]
     pub at: Timestamp,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn seconds<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(at.seconds())
+}
+
+#[expect(clippy::ref_option, reason = "the form that serde calls")]
+fn seconds_or_none<S: serde::Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(Timestamp::seconds).serialize(serializer)
 }
 
 /// What one round came to.

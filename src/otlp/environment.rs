@@ -3,6 +3,7 @@
 //! header's value.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::record::Signal;
 use super::settings::{Compression, OtlpSettings, Protocol, Secret};
@@ -39,7 +40,7 @@ impl OtlpSettings {
             self.compression = compression(&text)?;
         }
         if let Some(text) = get(TIMEOUT) {
-            self.timeout_seconds = timeout_seconds(&text)?;
+            self.timeout = timeout(&text)?;
         }
         if let Some(path) = get(CERTIFICATE) {
             self.ca_file = Some(path.into());
@@ -78,9 +79,9 @@ fn compression(text: &str) -> Result<Compression, EnvironmentError> {
     }
 }
 
-fn timeout_seconds(text: &str) -> Result<f64, EnvironmentError> {
+fn timeout(text: &str) -> Result<Duration, EnvironmentError> {
     match text.trim().parse::<u32>() {
-        Ok(millis) if (1..=3_600_000).contains(&millis) => Ok(f64::from(millis) / 1e3),
+        Ok(millis) if (1..=3_600_000).contains(&millis) => Ok(Duration::from_millis(u64::from(millis))),
         _ => Err(refused(TIMEOUT, "it must be 1 to 3600000 milliseconds".to_owned())),
     }
 }
@@ -176,7 +177,7 @@ mod tests {
         assert_eq!(settings.headers["authorization"].expose(), "Basic eA==");
         assert_eq!(settings.headers["x-scope"].expose(), "a");
         assert_eq!(settings.compression, Compression::None);
-        assert!((settings.timeout_seconds - 2.5).abs() < f64::EPSILON);
+        assert_eq!(settings.timeout, Duration::from_millis(2_500));
         assert_eq!(settings.ca_file, Some("/etc/ca.pem".into()));
         let resource = [("room", "课"), ("service.name", "qos"), ("team", "ops")];
         assert_eq!(

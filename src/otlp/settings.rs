@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::record::Signal;
+use crate::duration_text;
 
 /// OTLP export. Off until an endpoint is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,15 +26,17 @@ pub struct OtlpSettings {
     pub headers: BTreeMap<String, Secret>,
     /// Compression of requests. Environment: `OTEL_EXPORTER_OTLP_COMPRESSION`.
     pub compression: Compression,
-    /// Seconds until an unanswered request is given up and tried again. Environment: `OTEL_EXPORTER_OTLP_TIMEOUT`
+    /// Time until an unanswered request is given up and tried again. Environment: `OTEL_EXPORTER_OTLP_TIMEOUT`
     /// (milliseconds there).
-    #[schemars(range(min = 0.001, max = 3600.0))]
-    pub timeout_seconds: f64,
+    #[serde(with = "duration_text")]
+    #[schemars(schema_with = "duration_text::schema")]
+    pub timeout: Duration,
     /// PEM file of the authorities to trust instead of the system's. Environment: `OTEL_EXPORTER_OTLP_CERTIFICATE`.
     pub ca_file: Option<PathBuf>,
-    /// Seconds between two exports of metrics.
-    #[schemars(range(min = 1.0, max = 3600.0))]
-    pub metrics_interval_seconds: f64,
+    /// Time between two exports of metrics.
+    #[serde(with = "duration_text")]
+    #[schemars(schema_with = "duration_text::schema")]
+    pub metrics_interval: Duration,
     /// Spans of classes.
     pub traces: SignalSettings,
     /// Metrics, beside the Prometheus page.
@@ -133,17 +136,17 @@ impl OtlpSettings {
     /// How long a request may take.
     ///
     /// # Errors
-    /// [`SettingsError::Seconds`] where it is not between 1 ms and an hour.
+    /// [`SettingsError::Duration`] where it is not between 1 ms and an hour.
     pub fn timeout(&self) -> Result<Duration, SettingsError> {
-        seconds("timeout_seconds", self.timeout_seconds, 0.001)
+        between("timeout", self.timeout, SHORTEST_TIMEOUT)
     }
 
     /// Time between two exports of metrics.
     ///
     /// # Errors
-    /// [`SettingsError::Seconds`] where it is not between a second and an hour.
+    /// [`SettingsError::Duration`] where it is not between a second and an hour.
     pub fn metrics_interval(&self) -> Result<Duration, SettingsError> {
-        seconds("metrics_interval_seconds", self.metrics_interval_seconds, 1.0)
+        between("metrics_interval", self.metrics_interval, SHORTEST_INTERVAL)
     }
 }
 
@@ -154,9 +157,9 @@ impl Default for OtlpSettings {
             protocol: Protocol::default(),
             headers: BTreeMap::new(),
             compression: Compression::default(),
-            timeout_seconds: 10.0,
+            timeout: Duration::from_secs(10),
             ca_file: None,
-            metrics_interval_seconds: 15.0,
+            metrics_interval: Duration::from_secs(15),
             traces: SignalSettings::default(),
             metrics: SignalSettings::default(),
             logs: SignalSettings::default(),
@@ -251,19 +254,23 @@ pub enum SettingsError {
         /// What is wrong with it.
         why: String,
     },
-    /// A number of seconds out of bounds.
-    #[error("reading otlp.{0}: it must be between {1} and 3600")]
-    Seconds(&'static str, String),
+    /// A time out of bounds.
+    #[error("reading otlp.{0}: it must lie between {1} and 1h")]
+    Duration(&'static str, String),
     /// A header that cannot be sent, by its name.
     #[error("reading otlp.headers: {0:?} is no header that can be set, or its value is not printable ascii")]
     Header(String),
 }
 
-fn seconds(name: &'static str, value: f64, least: f64) -> Result<Duration, SettingsError> {
-    let good = (least..=3_600.0).contains(&value);
-    good.then(|| Duration::from_secs_f64(value))
-        .ok_or_else(|| SettingsError::Seconds(name, least.to_string()))
+fn between(name: &'static str, value: Duration, least: Duration) -> Result<Duration, SettingsError> {
+    let good = (least..=LONGEST).contains(&value);
+    good.then_some(value)
+        .ok_or_else(|| SettingsError::Duration(name, duration_text::format(least)))
 }
+
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_hours(1);
 
 /// Headers that the exporter sets itself.
 const RESERVED: [&str; 8] = [
@@ -328,8 +335,8 @@ mod tests {
             let error = settings.check().expect_err(bad).to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
-        assert!(settings("timeout_seconds = 0.0").check().is_err());
-        assert!(settings("timeout_seconds = nan").check().is_err());
+        assert!(settings("timeout = \"0s\"").check().is_err());
+        assert!(settings("metrics_interval = \"2h\"").check().is_err());
         assert!(settings("headers = { te = 'x' }").check().is_err());
         assert!(settings("headers = { 'a b' = 'x' }").check().is_err());
         assert!(settings("headers = { a = \"x\\n\" }").check().is_err());

@@ -106,11 +106,11 @@ impl PageCollector {
         snapshot
             .fleet
             .totals()
-            .map(|(key, totals)| read(totals, self.fleet_labels(key)))
+            .map(|(key, totals)| read(totals, self.fleet_labels(*key)))
             .collect()
     }
 
-    fn fleet_labels(&self, key: &FleetKey) -> Vec<LabelPair> {
+    fn fleet_labels(&self, key: FleetKey) -> Vec<LabelPair> {
         let direction = if key.leg == Leg::Ingest { "in" } else { "out" };
         let mut labels = self.placed();
         labels.push(label("stream_type", key.leg.as_str()));

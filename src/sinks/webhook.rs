@@ -108,27 +108,28 @@ impl Webhooks {
 /// The body of one notice.
 #[must_use]
 pub fn body(letterhead: &Letterhead, notice: &Notice) -> Value {
-    let status = if notice.state == NoticeState::Firing {
-        "firing"
-    } else {
-        "resolved"
-    };
+    let firing = notice.state == NoticeState::Firing;
+    let status = if firing { "firing" } else { "resolved" };
+    let (name, key) = (notice.alert.as_str(), notice.subject.key());
+    let (labels, annotations) = (labels(letterhead, notice), annotations(letterhead, notice));
+    let alert = json!({
+        "status": status, "labels": labels, "annotations": annotations, "generatorURL": letterhead.page_url,
+        "startsAt": rfc3339::text(notice.started_at), "fingerprint": format!("{name}/{key}"),
+        "endsAt": if firing { NEVER.to_owned() } else { rfc3339::text(notice.at) },
+    });
+    json!({
+        "version": "4", "groupKey": format!("{{}}:{{alertname=\"{name}\",key=\"{key}\"}}"), "truncatedAlerts": 0,
+        "status": status, "receiver": "liveqos", "externalURL": letterhead.page_url,
+        "groupLabels": { "alertname": name }, "commonLabels": labels, "commonAnnotations": annotations,
+        "alerts": [alert],
+    })
+}
+
+fn labels(letterhead: &Letterhead, notice: &Notice) -> Value {
     let mut labels = json!({
         "alertname": notice.alert.as_str(), "severity": notice.alert.severity(), "node": letterhead.node,
         "cause": notice.cause.as_str(), "source": "liveqos",
     });
-    let mut annotations = json!({ "summary": notice.summary(), "description": format!("{}; onset {}", notice.evidence, rfc3339::text(notice.started_at)) });
-    let mut link = |name: &str, template: &str, key: &str, value: &str| {
-        if !template.is_empty() {
-            annotations[name] = json!(template.replace(key, value));
-        }
-    };
-    link(
-        "runbook_url",
-        &letterhead.alerts.runbook_url,
-        "{alertname}",
-        notice.alert.as_str(),
-    );
     if !letterhead.region.is_empty() {
         labels["region"] = json!(letterhead.region);
     }
@@ -138,38 +139,42 @@ pub fn body(letterhead: &Letterhead, notice: &Notice) -> Value {
             if let Some(course) = &session.course_id {
                 labels["course_id"] = json!(course);
             }
-            link(
-                "trace_url",
-                &letterhead.alerts.trace_url,
-                "{trace_id}",
-                &ids::hex(&ids::trace_id(session)),
-            );
-            link(
-                "dashboard_url",
-                &letterhead.alerts.dashboard_url,
-                "{session_id}",
-                session.id.as_str(),
-            );
         }
         Subject::Source(source) => labels["probe"] = json!(source.as_ref()),
         Subject::Node => {}
     }
-    let ends_at = if notice.state == NoticeState::Resolved {
-        rfc3339::text(notice.at)
-    } else {
-        NEVER.to_owned()
+    labels
+}
+
+fn annotations(letterhead: &Letterhead, notice: &Notice) -> Value {
+    let onset = rfc3339::text(notice.started_at);
+    let mut out = json!({ "summary": notice.summary(), "description": format!("{}; onset {onset}", notice.evidence) });
+    let mut link = |name: &str, template: &str, key: &str, value: &str| {
+        if !template.is_empty() {
+            out[name] = json!(template.replace(key, value));
+        }
     };
-    let group = json!({ "alertname": notice.alert.as_str() });
-    json!({
-        "version": "4", "groupKey": format!("{{}}:{{alertname=\"{}\",key=\"{}\"}}", notice.alert.as_str(), notice.subject.key()),
-        "truncatedAlerts": 0, "status": status, "receiver": "liveqos", "externalURL": letterhead.page_url,
-        "groupLabels": group, "commonLabels": labels, "commonAnnotations": annotations,
-        "alerts": [{
-            "status": status, "labels": labels, "annotations": annotations, "startsAt": rfc3339::text(notice.started_at),
-            "endsAt": ends_at, "generatorURL": letterhead.page_url,
-            "fingerprint": format!("{}/{}", notice.alert.as_str(), notice.subject.key()),
-        }],
-    })
+    link(
+        "runbook_url",
+        &letterhead.alerts.runbook_url,
+        "{alertname}",
+        notice.alert.as_str(),
+    );
+    if let Subject::Session(session) = &notice.subject {
+        link(
+            "trace_url",
+            &letterhead.alerts.trace_url,
+            "{trace_id}",
+            &ids::hex(&ids::trace_id(session)),
+        );
+        link(
+            "dashboard_url",
+            &letterhead.alerts.dashboard_url,
+            "{session_id}",
+            session.id.as_str(),
+        );
+    }
+    out
 }
 
 struct Post {

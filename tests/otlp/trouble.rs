@@ -129,7 +129,7 @@ async fn a_hanging_receiver_loses_nothing_and_holds_up_nobody() {
     let collector = Collector::grpc();
     collector.script(Signal::Traces, [Reply::Hang, Reply::Hang]);
     let settings = OtlpSettings {
-        timeout_seconds: 0.2,
+        timeout: Duration::from_millis(200),
         ..grpc_to(collector.url())
     };
     let otlp = start(&settings, quick());
@@ -207,7 +207,7 @@ async fn stop_keeps_its_deadline_before_a_black_hole_and_tells_what_is_left() {
     let url = format!("http://{}", hole.local_addr().unwrap());
     for settings in [grpc_to(url.clone()), http_to(url)] {
         let settings = OtlpSettings {
-            timeout_seconds: 3_600.0,
+            timeout: Duration::from_hours(1),
             ..settings
         };
         let otlp = start(&settings, quick());

@@ -221,7 +221,7 @@ mod tests {
             .map(|client| client.local_addr().unwrap());
         assert_eq!(
             peers,
-            wanted.collect(),
+            wanted.collect::<HashSet<_>>(),
             "each client is there, IPv4 even where the listener is IPv6"
         );
         let before: HashSet<u64> = sockets.iter().map(|socket| socket.identity).collect();
@@ -230,7 +230,7 @@ mod tests {
         dump.read(&ports, &mut sockets).unwrap();
         assert_eq!(
             before,
-            sockets.iter().map(|socket| socket.identity).collect(),
+            sockets.iter().map(|socket| socket.identity).collect::<HashSet<_>>(),
             "identities stay from dump to dump"
         );
     }
