@@ -106,7 +106,7 @@ impl Judge {
         notices
     }
 
-    /// Resolves what still fires for sessions that closed.
+    /// Resolves what still fires for sessions that closed, with the evidence that it fired on: there is no newer one.
     pub fn close(&mut self, closed: &[Closed]) -> Vec<Notice> {
         let mut notices = Vec::new();
         for closed in closed {
@@ -114,14 +114,7 @@ impl Judge {
                 continue;
             };
             for (alert, condition) in docket.conditions {
-                if let Some(started_at) = condition.firing() {
-                    let evidence = Evidence {
-                        value: 0.0,
-                        threshold: 0.0,
-                        unit: "ended",
-                        size: 0.0,
-                        size_unit: "viewers",
-                    };
+                if let Some((started_at, evidence)) = condition.firing() {
                     let change = (NoticeState::Resolved, started_at, evidence);
                     notices.push(notice(
                         alert,
