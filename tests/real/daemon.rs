@@ -29,11 +29,15 @@ impl Daemon {
             .arg(file)
             .envs(variables.iter().copied());
         let program = Program::start("liveqos", &mut command, folder, false);
-        let daemon = Self {
+        let mut daemon = Self {
             program,
             url: format!("http://127.0.0.1:{port}"),
         };
-        wait::until("the daemon", START, async || daemon.try_text("/readyz").await).await;
+        wait::until("the daemon", START, async || {
+            assert!(daemon.program.is_running(), "the daemon ended at once");
+            daemon.try_text("/readyz").await
+        })
+        .await;
         daemon
     }
 

@@ -14,33 +14,16 @@ async fn hanging_sources() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
     let (good, silent) = (stat_server::serve("class103").await, stat_server::hang().await);
-    let mut config =
-        format!("[[sources]]\nkind = \"nginx-rtmp\"\nname = \"good\"\nurl = \"{good}\"\ninterval = \"1s\"\n");
-    for number in 0..SILENT {
-        let kind = if number % 2 == 0 { "srs" } else { "nginx-rtmp" };
-        config += &format!(
-            "[[sources]]\nkind = \"{kind}\"\nname = \"silent-{number}\"\nurl = \"http://{silent}\"\ninterval = \"1s\"\n"
-        );
-    }
+    let config = config(&good, &silent);
     let daemon = Daemon::start(folder.path(), free_port(), &config).await;
-    let down = until("twenty sources down", Duration::from_secs(20), async || {
-        let mut sources = daemon.json("/api/v1/sources").await?;
-        let Value::Array(sources) = sources["sources"].take() else {
-            return None;
-        };
-        let (down, up): (Vec<Value>, Vec<Value>) = sources.into_iter().partition(|source| source["state"] == "down");
-        (down.len() == SILENT && up.len() == 1).then_some(down)
-    });
-    for source in down.await {
-        assert_eq!(source["last_error"]["reason"], "timeout", "{source}");
-    }
+    are_told_down(&daemon).await;
 
     let before = Skew::of(&daemon.metrics().await);
     let rounds = rounds(&daemon).await;
     let file = folder.path().join("liveqos.toml");
     let check = tokio::task::spawn_blocking(move || run(command(LIVEQOS).args(["check", "--config"]).arg(file)));
     tokio::time::sleep(MEASURED).await;
-    let skew = Skew::of(&daemon.metrics().await).since(before);
+    let skew = Skew::of(&daemon.metrics().await).since(&before);
     eprintln!(
         "{} beats, {:.4} of them within 50 ms, p99 {:.4} s",
         skew.count,
@@ -80,6 +63,32 @@ async fn hanging_sources() {
     assert!(daemon.program.stop().await.success());
 }
 
+fn config(good: &str, silent: &str) -> String {
+    let source = |kind: &str, name: &str, url: &str| {
+        format!("[[sources]]\nkind = \"{kind}\"\nname = \"{name}\"\nurl = \"{url}\"\ninterval = \"1s\"\n")
+    };
+    let silent = (0..SILENT).map(|number| {
+        let kind = ["srs", "nginx-rtmp"][number % 2];
+        source(kind, &format!("silent-{number}"), &format!("http://{silent}"))
+    });
+    source("nginx-rtmp", "good", good) + &silent.collect::<String>()
+}
+
+/// Waits until the silent sources are down, and only they.
+async fn are_told_down(daemon: &Daemon) {
+    let down = until("twenty sources down", Duration::from_secs(20), async || {
+        let mut sources = daemon.json("/api/v1/sources").await?;
+        let Value::Array(sources) = sources["sources"].take() else {
+            return None;
+        };
+        let (down, up): (Vec<Value>, Vec<Value>) = sources.into_iter().partition(|source| source["state"] == "down");
+        (down.len() == SILENT && up.len() == 1).then_some(down)
+    });
+    for source in down.await {
+        assert_eq!(source["last_error"]["reason"], "timeout", "{source}");
+    }
+}
+
 /// The histogram of how late beats were.
 struct Skew {
     buckets: Vec<(f64, f64)>,
@@ -101,7 +110,7 @@ impl Skew {
         }
     }
 
-    fn since(self, before: Self) -> Self {
+    fn since(&self, before: &Self) -> Self {
         let buckets = self.buckets.iter().zip(&before.buckets);
         Self {
             buckets: buckets.map(|((bound, now), (_, was))| (*bound, now - was)).collect(),

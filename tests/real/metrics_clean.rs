@@ -138,9 +138,23 @@ fn promtool_is_content(page: &str) {
     check.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = check.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let complaints: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.is_empty() && !KNOWN.contains(line))
+        .collect();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+    // 3: only matters of style.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}", output.status);
 }
 
 fn rules_of(group: &Value) -> &[Value] {
     group["rules"].as_array().map_or(&[], Vec::as_slice)
 }
+
+/// Matters of style in names that users rely on: bits are what media rates are told in, a session's quantiles are gauges since they are
+/// exact and its window passes, and viewers are counted.
+const KNOWN: [&str; 3] = [
+    "liveqos_session_bitrate_bits_per_second use base unit \"bytes\" instead of \"bits\"",
+    "liveqos_session_latency_seconds non-summary metrics should not have \"quantile\" label",
+    "liveqos_viewer_count non-histogram and non-summary metrics should not have \"_count\" suffix",
+];
