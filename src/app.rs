@@ -19,6 +19,7 @@ use arc_swap::ArcSwap;
 use liveqos_core::judge::NodeLoad;
 use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_probes::probe::Kind;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -36,7 +37,7 @@ use crate::intake::paths::Paths;
 use crate::intake::poll::{self, Observations};
 use crate::intake::round::Now;
 use crate::intake::source::Source;
-use crate::intake::status::SourceTable;
+use crate::intake::status::{SourceEntry, SourceTable};
 use crate::meters::Meters;
 use crate::otlp::Otlp;
 use crate::otlp::record::Signal;
@@ -72,19 +73,24 @@ impl App {
     /// # Errors
     /// What could not be started, and why; nothing runs then.
     pub async fn start(config: &Config, alive: impl Fn() + Send + 'static) -> Result<Self> {
-        Self::start_with(config, beacon_key(config)?, alive).await
+        Self::start_with(config, beacon_key(config)?, liveqos_probes::KINDS, alive).await
     }
 
-    /// Starts everything, with this key for players' reports instead of the configured one.
+    /// Starts everything, with this key for players' reports instead of the configured one and these kinds of sources.
     ///
     /// # Errors
     /// As [`App::start`].
-    pub async fn start_with(config: &Config, key: Option<Key>, alive: impl Fn() + Send + 'static) -> Result<Self> {
-        let parts = Parts::build(config, key)?;
+    pub async fn start_with(
+        config: &Config,
+        key: Option<Key>,
+        kinds: &[&'static Kind],
+        alive: impl Fn() + Send + 'static,
+    ) -> Result<Self> {
+        let parts = Parts::build(config, key, kinds)?;
         let listener = TcpListener::bind(&config.listen).await;
         let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
-        let page = PageCollector::new(&parts.shared, &parts.otlp, &parts.place, config.metrics.max_sessions)?;
+        let page = PageCollector::new(&parts.shared, &parts.otlp, config.metrics.max_sessions)?;
         parts.shared.registry.register(Box::new(page))?;
 
         let (stop, stopped) = watch::channel(false);
@@ -165,6 +171,12 @@ impl App {
         self.observations.clone()
     }
 
+    /// Where a source inside this process tells how it does.
+    #[must_use]
+    pub fn source(&self, name: &str) -> Option<Arc<SourceEntry>> {
+        self.shared.sources.load().entry(name)
+    }
+
     /// What readers see.
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -234,10 +246,10 @@ struct Parts {
 }
 
 impl Parts {
-    fn build(config: &Config, key: Option<Key>) -> Result<Self> {
-        let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
+    fn build(config: &Config, key: Option<Key>, kinds: &[&'static Kind]) -> Result<Self> {
+        let sources = Source::all(&config.sources, kinds)?;
         let place = Place::of(config);
-        let registry = prometheus::Registry::new();
+        let registry = prometheus::Registry::new_custom(None, Some(place.labels()))?;
         let meters = Meters::new(&registry)?;
         let fetcher = Fetcher::new()?;
         let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);

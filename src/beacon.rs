@@ -73,6 +73,7 @@ pub struct Beacons {
     source: SourceName,
     hasher: RandomState,
     folds: Mutex<BTreeMap<Name, Fold>>,
+    epoch: Mutex<clock::Epoch>,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +116,7 @@ impl Beacons {
             source: SourceName::from("beacon"),
             hasher: RandomState::new(),
             folds: Mutex::default(),
+            epoch: Mutex::default(),
         }
     }
 
@@ -150,6 +152,9 @@ impl Beacons {
     /// What was told since the last drain, one observation a class that told something.
     pub fn drain(&self, now: Timestamp) -> Vec<Observation> {
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.epoch.lock().unwrap_or_else(PoisonError::into_inner).is_new() {
+            folds.clear();
+        }
         let mut out = Vec::new();
         folds.retain(|session, fold| {
             fold.viewers.retain(|_, heard| now.since(heard.at) <= VIEWER_KEPT);

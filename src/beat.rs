@@ -89,12 +89,17 @@ async fn run(
     mut orders: mpsc::Receiver<Order>,
 ) {
     let mut present = Snapshot::default();
+    let mut epoch = clock::Epoch::default();
     let mut waiting = Vec::with_capacity(FOLD_AT_ONCE);
     let mut next = clock::now().floor(BEAT) + BEAT;
     loop {
         tokio::select! {
             biased;
             () = tokio::time::sleep_until(Instant::now() + next.since(clock::now())) => {
+                if epoch.is_new() {
+                    set_back(&mut pipe, &mut present, &mut around);
+                    next = clock::now().floor(BEAT);
+                }
                 let now = clock::now();
                 around.meters.tick_skew.observe(now.since(next).as_secs_f64());
                 beat(now, &mut pipe, &mut present, &mut around);
@@ -141,6 +146,16 @@ fn beat(now: Timestamp, pipe: &mut Pipe, present: &mut Snapshot, around: &mut Su
     }
     around.last_beat.store(Arc::new(now));
     (around.alive)();
+}
+
+/// The clock was set back: what lives is forgotten and found again.
+fn set_back(pipe: &mut Pipe, present: &mut Snapshot, around: &mut Surround) {
+    tracing::warn!("the clock was set back; live classes are forgotten and open again");
+    around.meters.shed("clock_set_back", present.sessions.len() as u64);
+    let commands = pipe.forget();
+    (around.deliver)(&Beat { commands, ..Beat::default() });
+    *present = Snapshot { fleet: pipe.fleet().clone(), refused: present.refused, ..Snapshot::default() };
+    around.snapshot.store(Arc::new(present.clone()));
 }
 
 fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {

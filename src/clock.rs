@@ -1,31 +1,46 @@
-//! The only reader of time. Decides what *now* is: wall-clock time that never goes back while the daemon runs, so that a step of the
-//! system clock backwards makes a beat late instead of a window negative.
+//! The only reader of time. Decides what *now* is: wall-clock time that does not go back, so that no window is negative. A clock set
+//! back by little is waited for; one set back by more starts a new epoch, in which everybody forgets the instants of the old one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use liveqos_core::time::Timestamp;
 
-/// The wall clock, held still while it is set back.
+/// A step back of up to this is waited out: time stands still meanwhile.
+pub const WAITED_FOR: Duration = Duration::from_secs(2);
+
+/// The wall clock.
 #[derive(Debug, Default)]
 pub struct Clock {
-    newest_nanos: AtomicU64,
+    held: Mutex<(Timestamp, u64)>,
 }
 
 impl Clock {
     /// A clock that has not been read.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            newest_nanos: AtomicU64::new(0),
-        }
+        Self { held: Mutex::new((Timestamp::from_nanos(0), 0)) }
     }
 
-    /// Now; not before any earlier answer.
+    /// Now; within an epoch not before any earlier answer.
     pub fn now(&self) -> Timestamp {
-        let nanos = u64::try_from(system_time().as_nanos()).unwrap_or(u64::MAX);
-        let newest = self.newest_nanos.fetch_max(nanos, Ordering::Relaxed);
-        Timestamp::from_nanos(nanos.max(newest))
+        self.read(system_time()).0
+    }
+
+    /// The number of times the clock was set back by more than [`WAITED_FOR`].
+    pub fn epoch(&self) -> u64 {
+        self.read(system_time()).1
+    }
+
+    fn read(&self, system: Timestamp) -> (Timestamp, u64) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let (newest, epoch) = *held;
+        *held = match newest.since(system) {
+            back if back > WAITED_FOR => (system, epoch + 1),
+            _ => (newest.max(system), epoch),
+        };
+        *held
     }
 }
 
@@ -37,27 +52,38 @@ pub fn now() -> Timestamp {
     CLOCK.now()
 }
 
+/// Tells when the clock was set back since it was last asked.
+#[derive(Debug, Default)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// Whether a new epoch began.
+    pub fn is_new(&mut self) -> bool {
+        let now = CLOCK.epoch();
+        std::mem::replace(&mut self.0, now) != now
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "the one place that reads wall time")]
-fn system_time() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+fn system_time() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_secs(seconds)
+    }
+
     #[test]
-    fn time_does_not_go_back() {
+    fn a_small_step_back_is_waited_for_and_a_large_one_is_a_new_epoch() {
         let clock = Clock::new();
-        let first = clock.now();
-        clock
-            .newest_nanos
-            .store(first.nanos() + 5_000_000_000, Ordering::Relaxed);
-        assert_eq!(
-            clock.now().nanos(),
-            first.nanos() + 5_000_000_000,
-            "held while the system clock is behind"
-        );
-        assert!(first > Timestamp::from_secs(1_700_000_000));
+        let read = |seconds| clock.read(at(seconds));
+        assert_eq!([read(100), read(99), read(98), read(101)], [(at(100), 0), (at(100), 0), (at(100), 0), (at(101), 0)]);
+        assert_eq!([read(50), read(51)], [(at(50), 1), (at(51), 1)]);
+        assert!(Clock::new().now() > at(1_700_000_000));
     }
 }

@@ -91,6 +91,6 @@ fn histogram_opts(row: &Metric) -> HistogramOpts {
     let opts = HistogramOpts::new(row.name, row.help);
     match row.kind {
         Kind::Histogram(bounds) => opts.buckets(bounds.to_vec()),
-        Kind::Counter | Kind::Gauge => opts,
+        Kind::Counter | Kind::Gauge | Kind::Summary => opts,
     }
 }

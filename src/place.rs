@@ -1,6 +1,8 @@
 //! Who this node is, in the terms of every exporter: resource of OTLP, labels of metrics, letterhead of notices. Decides what stands
 //! where nothing is configured; refuses to make up a region.
 
+use std::collections::HashMap;
+
 use crate::config::Config;
 use crate::otlp::resource::Resource;
 use crate::sinks::webhook::Letterhead;
@@ -34,6 +36,14 @@ impl Place {
             node,
             host,
         }
+    }
+
+    /// The labels of every metric; what is not configured is left out.
+    #[must_use]
+    pub fn labels(&self) -> HashMap<String, String> {
+        let labels = [("region", &self.region), ("edge", &self.edge)];
+        let told = labels.into_iter().filter(|(_, value)| !value.is_empty());
+        told.map(|(name, value)| (name.to_owned(), value.clone())).collect()
     }
 
     /// The resource of all OTLP.

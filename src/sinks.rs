@@ -3,4 +3,5 @@
 pub mod history;
 pub mod openmetrics;
 pub mod prometheus;
+mod series;
 pub mod webhook;

@@ -1,4 +1,6 @@
 //! All tests of the whole in one binary: the rules of the repository, and what runs against the program.
 
+mod cli;
+mod generated;
 mod support;
 mod tidy;

@@ -2,7 +2,7 @@
 //! metric reference, rules and dashboards are made from or checked against this table; a metric that is not here is not exported.
 
 use crate::fleet::{FIRST_FRAME_BOUNDS, FleetTotals, LATENCY_BOUNDS};
-use crate::sample::LegSample;
+use crate::sample::{LatencyReading, LegSample};
 
 /// A row.
 pub struct Metric {
@@ -31,6 +31,8 @@ pub enum Kind {
     Gauge,
     /// Classic histogram of these upper bounds.
     Histogram(&'static [f64]),
+    /// Quantiles with the count and sum of all values.
+    Summary,
 }
 
 /// Where a value comes from.
@@ -38,24 +40,22 @@ pub enum Kind {
 pub enum Read {
     /// A number of a session's leg, labels [`SESSION_LABELS`].
     Leg(fn(&LegSample) -> Option<f64>),
-    /// A quantile of a session's leg, with the further label `quantile`.
-    LegQuantile(fn(&LegSample, f64) -> Option<f64>),
+    /// The latencies of a session's leg, labels [`SESSION_LABELS`] and, on its [`QUANTILES`], `quantile`.
+    LegLatency(fn(&LegSample) -> Option<&LatencyReading>),
     /// A running sum of the node, labels [`FLEET_LABELS`].
-    Fleet(fn(&FleetTotals) -> f64),
+    Fleet(fn(&FleetTotals) -> Option<f64>),
     /// A running histogram of the node, labels [`FLEET_LABELS`].
-    FleetBuckets(fn(&FleetTotals) -> &crate::fleet::Buckets),
+    FleetBuckets(fn(&FleetTotals) -> Option<&crate::fleet::Buckets>),
     /// The shell sets it.
     Shell,
 }
 
 /// Labels of the per-session gauges.
 pub const SESSION_LABELS: &[&str] = &["session_id", "course_id", "leg"];
-/// Labels of the same with a quantile.
-pub const QUANTILE_LABELS: &[&str] = &["session_id", "course_id", "leg", "quantile"];
 /// Labels of the sums that add up over the fleet.
 pub const FLEET_LABELS: &[&str] = &["stream_type", "scenario", "direction"];
-/// The quantiles exported.
-pub const QUANTILES: [(f64, &str); 3] = [(0.5, "0.5"), (0.95, "0.95"), (0.99, "0.99")];
+/// The quantiles of a summary.
+pub const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 
 /// The table.
 pub const METRICS: &[Metric] = &[
@@ -80,7 +80,7 @@ pub const METRICS: &[Metric] = &[
         unit: "s",
         help: "Delivery latency of viewers: age of the newest media received against the newest the node holds, plus half the round trip.",
         labels: FLEET_LABELS,
-        read: Read::FleetBuckets(|t| &t.latency),
+        read: Read::FleetBuckets(|t| t.latency.as_ref()),
     },
     Metric {
         name: "liveqos_first_frame_seconds",
@@ -89,35 +89,35 @@ pub const METRICS: &[Metric] = &[
         unit: "s",
         help: "Time from asking for the class to its first frame.",
         labels: FLEET_LABELS,
-        read: Read::FleetBuckets(|t| &t.first_frame),
+        read: Read::FleetBuckets(|t| t.first_frame.as_ref()),
     },
     fleet(
         "liveqos_packet_count_total",
         "liveqos.packet.count",
         "{packet}",
         "Packets expected (TCP legs: segments sent).",
-        |t| t.packets as f64,
+        |t| t.packets.map(|count| count as f64),
     ),
     fleet(
         "liveqos_packet_lost_total",
         "liveqos.packet.lost",
         "{packet}",
         "Packets lost before repair (TCP legs: segments retransmitted and not proven needless).",
-        |t| t.packets_lost as f64,
+        |t| t.packets_lost.map(|count| count as f64),
     ),
     fleet(
         "liveqos_media_io_bytes_total",
         "liveqos.media.io",
         "By",
         "Media payload bytes; bitrate is 8 times its rate.",
-        |t| t.bytes as f64,
+        |t| t.bytes.map(|count| count as f64),
     ),
     fleet(
         "liveqos_frame_count_total",
         "liveqos.frame.count",
         "{frame}",
         "Media frames, where a server or player counts them.",
-        |t| t.frames as f64,
+        |t| t.frames.map(|count| count as f64),
     ),
     shell(
         "liveqos_viewer_count",
@@ -160,11 +160,11 @@ pub const METRICS: &[Metric] = &[
     Metric {
         name: "liveqos_session_latency_seconds",
         otel_name: "liveqos.session.latency",
-        kind: Kind::Gauge,
+        kind: Kind::Summary,
         unit: "s",
-        help: "Delivery latency that this share of the class's viewers does not exceed.",
-        labels: QUANTILE_LABELS,
-        read: Read::LegQuantile(|l, quantile| l.latency.as_ref()?.value.quantile_seconds(quantile)),
+        help: "Delivery latency that this share of the class's viewers does not exceed, in the newest window.",
+        labels: SESSION_LABELS,
+        read: Read::LegLatency(|l| Some(&l.latency.as_ref()?.value)),
     },
     leg(
         "liveqos_session_packet_loss_ratio",
@@ -330,7 +330,7 @@ const fn fleet(
     otel_name: &'static str,
     unit: &'static str,
     help: &'static str,
-    read: fn(&FleetTotals) -> f64,
+    read: fn(&FleetTotals) -> Option<f64>,
 ) -> Metric {
     Metric {
         name,

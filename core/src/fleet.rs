@@ -52,40 +52,25 @@ impl Buckets {
     }
 }
 
-/// Running sums under one key.
-#[derive(Clone, Debug, PartialEq)]
+/// Running sums under one key. `None` until something told it first: a leg whose viewers say nothing has no loss, not a loss of zero.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FleetTotals {
     /// Viewer-seconds in playing or stalled state.
-    pub watch_seconds: f64,
+    pub watch_seconds: Option<f64>,
     /// Of them stalled.
-    pub stutter_seconds: f64,
+    pub stutter_seconds: Option<f64>,
     /// Delivery latency of viewers, in seconds.
-    pub latency: Buckets,
+    pub latency: Option<Buckets>,
     /// Time to first frame, in seconds.
-    pub first_frame: Buckets,
+    pub first_frame: Option<Buckets>,
     /// Packets (or segments) expected.
-    pub packets: u64,
+    pub packets: Option<u64>,
     /// Of them lost, before repair.
-    pub packets_lost: u64,
+    pub packets_lost: Option<u64>,
     /// Media bytes.
-    pub bytes: u64,
+    pub bytes: Option<u64>,
     /// Media frames.
-    pub frames: u64,
-}
-
-impl Default for FleetTotals {
-    fn default() -> Self {
-        Self {
-            watch_seconds: 0.0,
-            stutter_seconds: 0.0,
-            latency: Buckets::new(LATENCY_BOUNDS),
-            first_frame: Buckets::new(FIRST_FRAME_BOUNDS),
-            packets: 0,
-            packets_lost: 0,
-            bytes: 0,
-            frames: 0,
-        }
-    }
+    pub frames: Option<u64>,
 }
 
 /// All sums of the node. Sessions come and go; these only grow.
@@ -141,23 +126,29 @@ impl Fleet {
 impl FleetTotals {
     fn add(&mut self, leg: &LegSample) {
         if let Some(stutter) = leg.stutter {
-            self.watch_seconds += stutter.value.whole;
-            self.stutter_seconds += stutter.value.part;
+            *self.watch_seconds.get_or_insert(0.0) += stutter.value.whole;
+            *self.stutter_seconds.get_or_insert(0.0) += stutter.value.part;
         }
         if let Some(loss) = leg.loss {
-            self.packets += loss.value.whole as u64;
-            self.packets_lost += loss.value.part as u64;
+            *self.packets.get_or_insert(0) += loss.value.whole as u64;
+            *self.packets_lost.get_or_insert(0) += loss.value.part as u64;
         }
         if let Some(latency) = &leg.latency {
+            let buckets = self.latency.get_or_insert_with(|| Buckets::new(LATENCY_BOUNDS));
             for (millis, count) in latency.value.latencies.counts() {
-                self.latency.record(millis as f64 / 1e3, count);
+                buckets.record(millis as f64 / 1e3, count);
             }
         }
         for first_frame in &leg.first_frames {
-            self.first_frame.record(first_frame.as_secs_f64(), 1);
+            let buckets = self.first_frame.get_or_insert_with(|| Buckets::new(FIRST_FRAME_BOUNDS));
+            buckets.record(first_frame.as_secs_f64(), 1);
         }
-        self.bytes += leg.bytes.unwrap_or(0);
-        self.frames += leg.frames.unwrap_or(0);
+        if let Some(bytes) = leg.bytes {
+            *self.bytes.get_or_insert(0) += bytes;
+        }
+        if let Some(frames) = leg.frames {
+            *self.frames.get_or_insert(0) += frames;
+        }
     }
 }
 

@@ -50,6 +50,7 @@ struct Fold {
     at_cut: LegTotals,
     window: Latencies,
     window_look: Option<u64>,
+    looks: (u64, f64),
     latest: Latencies,
 }
 
@@ -146,7 +147,7 @@ impl LiveLeg {
         );
         sample.stall_starts = sample.stutter.map(|_| std::mem::take(&mut self.stall_starts));
         sample.loss = measured(share(players.0), Provenance::Player).or(measured(share(path.0), Provenance::Server));
-        sample.latency = reading(players.1, Provenance::Player).or(reading(path.1, Provenance::Estimated));
+        sample.latency = reading(players.1, self.players.looks, Provenance::Player).or(reading(path.1, self.path.looks, Provenance::Estimated));
         sample.frames = self.frames.take();
         sample.bytes = self.bytes.take();
         let per_second =
@@ -170,6 +171,10 @@ impl Fold {
         let second = at.nanos() / 1_000_000_000;
         if self.window_look != Some(second) {
             self.window_look = Some(second);
+            for (millis, count) in latencies.counts() {
+                self.looks.0 += count;
+                self.looks.1 += millis as f64 / 1e3 * count as f64;
+            }
             self.window.add(&latencies);
         }
         self.latest = latencies;
@@ -201,13 +206,10 @@ fn measured<T>(value: Option<T>, source: Provenance) -> Option<Measured<T>> {
     value.map(|value| Measured { value, source })
 }
 
-fn reading(latencies: Latencies, source: Provenance) -> Option<Measured<LatencyReading>> {
-    (!latencies.is_empty()).then(|| Measured {
-        value: LatencyReading {
-            latencies: Arc::new(latencies),
-        },
-        source,
-    })
+fn reading(latencies: Latencies, looks: (u64, f64), source: Provenance) -> Option<Measured<LatencyReading>> {
+    let (total_count, total_seconds) = looks;
+    let value = || LatencyReading { latencies: Arc::new(latencies), total_count, total_seconds };
+    (total_count > 0).then(value).filter(|reading| !reading.latencies.is_empty()).map(|value| Measured { value, source })
 }
 
 fn add(sum: &mut Option<u64>, more: Option<u64>) {

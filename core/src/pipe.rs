@@ -74,6 +74,16 @@ impl Pipe {
         }
     }
 
+    /// Forgets all live sessions, because the clock was set back and their instants mean nothing any more. The node's sums and
+    /// what the platform announced stay; who still lives opens again.
+    pub fn forget(&mut self) -> Vec<SpanCommand> {
+        self.registry.forget();
+        self.judge = Judge::default();
+        let commands = self.plan.stop();
+        self.plan.forget();
+        commands
+    }
+
     /// Ends the open segments because the daemon stops.
     pub fn stop(&mut self) -> Vec<SpanCommand> {
         self.plan.stop()

@@ -151,6 +151,14 @@ impl Registry {
         }
     }
 
+    /// Forgets all live sessions; what was announced stays.
+    pub fn forget(&mut self) {
+        self.sessions.clear();
+        self.streams.clear();
+        self.renamed.clear();
+        self.last_cut = None;
+    }
+
     /// One beat: opens what is settled, cuts the window when the grid was passed, closes at the cut what is over.
     pub fn beat(&mut self, now: Timestamp) -> Batch {
         let mut batch = Batch {

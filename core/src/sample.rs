@@ -58,6 +58,10 @@ impl Share {
 pub struct LatencyReading {
     /// One entry a viewer and look, in milliseconds.
     pub latencies: Arc<Latencies>,
+    /// Entries since the session began.
+    pub total_count: u64,
+    /// Their sum in seconds.
+    pub total_seconds: f64,
 }
 
 impl LatencyReading {

@@ -88,6 +88,11 @@ impl SpanPlan {
         out
     }
 
+    /// Forgets all traces in the making.
+    pub(crate) fn forget(&mut self) {
+        self.traces.clear();
+    }
+
     fn open(&mut self, now: Timestamp, opened: &Opened, out: &mut Vec<SpanCommand>) {
         let trace = Trace {
             session: Arc::clone(&opened.session),

@@ -10,6 +10,7 @@ use liveqos_core::notice::{Notice, NoticeState, Subject};
 use liveqos_core::observation::{Fact, Observation, ServerView, SourceName, Total};
 use liveqos_core::session::{Protocol, StreamKey};
 use liveqos_core::time::Timestamp;
+use liveqos_probes::probe::{Intake, Kind, Probe, ProbeError, Reply, Request};
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -20,6 +21,8 @@ use crate::app::App;
 use crate::clock;
 use crate::config::Config;
 use crate::demo::{Class, ClassOptions, Impairment, MAX_VIEWERS, ViewerTotals};
+use crate::intake::source::SourceSettings;
+use crate::intake::status::RoundReport;
 use crate::log;
 use crate::rfc3339;
 use crate::snapshot::Snapshot;
@@ -45,7 +48,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
         Err(error) => return bad_config(&error),
     };
     // The class is inside this process: nothing on the host is asked, and the screen belongs to the story.
-    config.sources.clear();
+    config.sources = vec![SourceSettings { kind: KIND.name.to_owned(), ..SourceSettings::default() }];
     config.discover = false;
     config.kernel.tcp_info = false;
     if options.file.log.is_none() && config.log.level == "info" {
@@ -65,7 +68,7 @@ async fn class(options: &Options, config: &Config) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("no randomness for the class's key"))?
         .expose();
     let key = Key::new(&key_bytes)?;
-    let app = App::start_with(config, Some(key.clone()), || {}).await?;
+    let app = App::start_with(config, Some(key.clone()), &[&KIND], || {}).await?;
     let screen = Screen {
         colour: stdout_takes_colour(),
         began: Instant::now(),
@@ -95,7 +98,7 @@ async fn class(options: &Options, config: &Config) -> Result<()> {
     let mut play = Play {
         class: &class,
         app: &app,
-        source: SourceName::from("demo"),
+        source: SourceName::from(KIND.name),
         stream: StreamKey::parse(SESSION).context("the class's name")?,
         client: reqwest::Client::builder()
             .no_proxy()
@@ -154,6 +157,7 @@ impl Play<'_> {
     }
 
     fn observe_server(&self) {
+        let started = Instant::now();
         let (ingest, egress) = (self.class.ingest(), self.class.egress());
         let total = |value| Some(Total { base: 1, value });
         let view = ServerView {
@@ -175,6 +179,16 @@ impl Play<'_> {
         };
         // When the heart is that busy, the next view says the same and more.
         self.app.observations().try_send(vec![observation]).unwrap_or_default();
+        if let Some(entry) = self.app.source(KIND.name) {
+            entry.round(&RoundReport {
+                at: clock::now(),
+                duration: started.elapsed(),
+                gap: TICK * SERVER_EVERY as u32,
+                observations: 1,
+                streams: 1,
+                failures: Vec::new(),
+            });
+        }
     }
 
     /// Each viewer reports once a second, spread over the second as players are.
@@ -327,6 +341,32 @@ impl Screen {
         if let Some(sample) = snapshot.sessions.get(SESSION).and_then(|state| state.sample.as_ref()) {
             self.say(&super::top::line(sample), None);
         }
+    }
+}
+
+/// The class's node as a source: it is read inside this process, nothing is asked over the network.
+static KIND: Kind = Kind {
+    name: "demo",
+    about: "the embedded class",
+    intake: Intake::Push,
+    default_url: "http://127.0.0.1/",
+    default_interval: Duration::from_secs(1),
+    media_ports: &[],
+    processes: &[],
+    build: |_| Ok(Box::new(Silent)),
+    schema: || schemars::Schema::default(),
+};
+
+/// Asks nothing and is told nothing: the demonstration observes its node directly.
+struct Silent;
+
+impl Probe for Silent {
+    fn ask(&mut self) -> Vec<Request> {
+        Vec::new()
+    }
+
+    fn read(&mut self, _: &Reply<'_>, _: &mut Vec<Observation>) -> Result<Vec<Request>, ProbeError> {
+        Ok(Vec::new())
     }
 }
 

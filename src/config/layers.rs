@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use super::Config;
 use crate::intake::source::Source;
 use crate::nearest::nearest;
+use crate::sinks::webhook;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/liveqos/liveqos.toml";
@@ -195,9 +196,13 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
             config.listen
         ));
     }
-    Source::all(&config.sources, liveqos_probes::KINDS)
-        .map(drop)
-        .or_else(|error| wrong(error.to_string()))
+    if let Err(error) = config.otlp.check() {
+        return wrong(error.to_string());
+    }
+    if let Err(error) = webhook::check(&config.alerts) {
+        return wrong(error.to_string());
+    }
+    Source::all(&config.sources, liveqos_probes::KINDS).map(drop).or_else(|error| wrong(error.to_string()))
 }
 
 /// Variables of the prefix that are read elsewhere.

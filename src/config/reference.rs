@@ -96,6 +96,13 @@ pub fn markdown() -> String {
          `\"250ms\"`, `\"5s\"`, `\"1m30s\"`.\n",
     );
     write_markdown(&schema(), "", &mut out);
+    for kind in liveqos_probes::KINDS {
+        let own = (kind.schema)().to_value();
+        writeln!(out, "\n## `[[sources]]` of kind `{}`\n\n{}", kind.name, kind.about).unwrap_or_default();
+        let (url, interval) = (kind.default_url, crate::duration_text::format(kind.default_interval));
+        writeln!(out, "\nWithout `url`: `{url}`; without `interval`: `{interval}`; media ports: {:?}.", kind.media_ports).unwrap_or_default();
+        write_markdown(&section(&own, &own, None), "", &mut out);
+    }
     out
 }
 

@@ -49,12 +49,13 @@ impl Paths {
         let mut dump = None;
         let mut watches: BTreeMap<SourceName, Watch> = BTreeMap::new();
         let mut sockets = Vec::new();
+        let mut epoch = clock::Epoch::default();
         while !stop.load(Ordering::Relaxed) {
             let now = clock::now();
             let wait = (now.floor(BEAT) + BEAT).since(now);
             std::thread::sleep(wait + AFTER_BEAT);
             let roster = self.roster.load_full();
-            if roster.entries.is_empty() {
+            if roster.entries.is_empty() || epoch.is_new() {
                 watches.clear();
                 continue;
             }

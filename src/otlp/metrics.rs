@@ -1,12 +1,12 @@
-//! Gathered Prometheus families as OTLP metrics: cumulative sums, gauges and explicit-bucket histograms. Decides the shape by
-//! the family's type; refuses summaries (their quantiles cannot be added up) and leaves out what is not a number.
+//! Gathered Prometheus families as OTLP metrics: cumulative sums, gauges, explicit-bucket histograms and summaries. Decides the
+//! shape by the family's type; leaves out what is not a number.
 
 use bytes::Bytes;
 use liveqos_core::time::Timestamp;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum, metric,
-    number_data_point,
+    AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum, Summary,
+    SummaryDataPoint, metric, number_data_point, summary_data_point::ValueAtQuantile,
 };
 use prometheus::proto::{Metric as Row, MetricFamily, MetricType};
 use prost::Message as _;
@@ -93,7 +93,12 @@ fn data(kind: MetricType, rows: &[Row], reading: Reading) -> Option<(metric::Dat
             };
             (metric::Data::Histogram(histogram), points)
         }
-        MetricType::SUMMARY | MetricType::UNTYPED => return None,
+        MetricType::SUMMARY => {
+            let data_points: Vec<_> = rows.iter().map(|row| summary(row, reading)).collect();
+            let points = data_points.len();
+            (metric::Data::Summary(Summary { data_points }), points)
+        }
+        MetricType::UNTYPED => return None,
     };
     (points > 0).then_some((data, points))
 }
@@ -133,6 +138,22 @@ fn histogram(row: &Row, reading: Reading) -> HistogramDataPoint {
         bucket_counts,
         explicit_bounds,
         ..HistogramDataPoint::default()
+    }
+}
+
+fn summary(row: &Row, reading: Reading) -> SummaryDataPoint {
+    let all = row.get_summary();
+    let quantiles = all.get_quantile().iter().filter(|one| !one.value().is_nan());
+    SummaryDataPoint {
+        attributes: labels(row),
+        start_time_unix_nano: reading.since.nanos(),
+        time_unix_nano: reading.at.nanos(),
+        count: all.sample_count(),
+        sum: all.sample_sum(),
+        quantile_values: quantiles
+            .map(|one| ValueAtQuantile { quantile: one.quantile(), value: one.value() })
+            .collect(),
+        ..SummaryDataPoint::default()
     }
 }
 

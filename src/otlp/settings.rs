@@ -99,7 +99,7 @@ impl OtlpSettings {
             signal: signal.as_str(),
             why,
         };
-        let mut url: reqwest::Url = text.trim().parse().map_err(|error| refuse(format!("{error}")))?;
+        let mut url: reqwest::Url = text.trim().parse().map_err(|error| refuse(format!("{error}; write it like http://collector:4317")))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
             return Err(refuse(
                 "it must begin with http:// or https:// and name a host".to_owned(),

@@ -72,9 +72,24 @@ fn encode_family(family: &MetricFamily, exemplars: Option<&Exemplars>, out: &mut
                 let exemplar = exemplars.and_then(|exemplars| exemplars.get(&labels));
                 encode_histogram(name, &labels, series.get_histogram(), exemplar, out);
             }
-            MetricType::SUMMARY | MetricType::UNTYPED => {}
+            MetricType::SUMMARY => encode_summary(name, &labels, series.get_summary(), out),
+            MetricType::UNTYPED => {}
         }
     }
+}
+
+fn encode_summary(name: &str, labels: &str, summary: &prometheus::proto::Summary, out: &mut String) {
+    let comma = if labels.is_empty() { "" } else { "," };
+    for one in summary.get_quantile() {
+        let (quantile, value) = (number(one.quantile()), number(one.value()));
+        put(out, format_args!("{name}{{{labels}{comma}quantile=\"{quantile}\"}} {value}\n"));
+    }
+    encode_totals(name, labels, summary.sample_sum(), summary.sample_count(), out);
+}
+
+fn encode_totals(name: &str, labels: &str, sum: f64, count: u64, out: &mut String) {
+    let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+    put(out, format_args!("{name}_sum{braced} {}\n{name}_count{braced} {count}\n", number(sum)));
 }
 
 fn encode_histogram(
@@ -110,19 +125,7 @@ fn encode_histogram(
         );
     }
     bucket("+Inf", f64::INFINITY, histogram.get_sample_count(), out);
-    let braced = if labels.is_empty() {
-        String::new()
-    } else {
-        format!("{{{labels}}}")
-    };
-    put(
-        out,
-        format_args!("{name}_sum{braced} {}\n", number(histogram.get_sample_sum())),
-    );
-    put(
-        out,
-        format_args!("{name}_count{braced} {}\n", histogram.get_sample_count()),
-    );
+    encode_totals(name, labels, histogram.get_sample_sum(), histogram.get_sample_count(), out);
 }
 
 /// A number as OpenMetrics wants bounds and values: with a point or an exponent where it is not whole.

@@ -105,6 +105,15 @@ impl Webhooks {
     }
 }
 
+/// Checks the receivers' URLs and reads their tokens once.
+///
+/// # Errors
+/// [`WebhookError`] of the first that is wrong.
+pub fn check(alerts: &AlertSettings) -> Result<(), WebhookError> {
+    crate::tls::install();
+    alerts.webhooks.iter().try_for_each(|settings| Post::new(settings).map(drop))
+}
+
 /// The body of one notice.
 #[must_use]
 pub fn body(letterhead: &Letterhead, notice: &Notice) -> Value {

@@ -38,12 +38,16 @@ fn labels_of(series: &str, recorded: &[String]) -> Option<Vec<&'static str>> {
         return Some(METRICS.iter().flat_map(|metric| metric.labels).copied().collect());
     }
     if let Some(metric) = metric(series) {
-        return (!matches!(metric.kind, Kind::Histogram(_))).then(|| metric.labels.to_vec());
+        return match metric.kind {
+            Kind::Histogram(_) => None,
+            Kind::Summary => Some(metric.labels.iter().copied().chain(["quantile"]).collect()),
+            Kind::Counter | Kind::Gauge => Some(metric.labels.to_vec()),
+        };
     }
     let (name, own) = HISTOGRAM_SERIES
         .iter()
         .find_map(|(end, own)| Some((series.strip_suffix(end)?, own)))?;
-    let histogram = metric(name).filter(|metric| matches!(metric.kind, Kind::Histogram(_)))?;
+    let histogram = metric(name).filter(|metric| matches!(metric.kind, Kind::Histogram(_) | Kind::Summary))?;
     Some(histogram.labels.iter().chain(*own).copied().collect())
 }
 

@@ -50,7 +50,10 @@ pub(crate) fn rules(yaml: &str) -> Vec<Rule> {
         };
         in_expr = in_expr.filter(|expr: &usize| indent > *expr);
         if in_expr.is_some() {
-            rule.expr = format!("{} {line}", rule.expr).trim().to_owned();
+            if !rule.expr.is_empty() {
+                rule.expr.push(' ');
+            }
+            rule.expr.push_str(line);
         } else if let Some(expr) = line.strip_prefix("expr: ") {
             in_expr = (expr == "|").then_some(indent);
             expr.trim_start_matches('|').clone_into(&mut rule.expr);

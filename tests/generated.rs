@@ -1,0 +1,55 @@
+//! Generated pages are current. `UPDATE=1 cargo test --test main generated` writes them.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use liveqos::config::reference;
+use liveqos_core::catalog::{Kind, METRICS};
+
+fn check(path: &str, text: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&file, text).expect("the repository can be written");
+    }
+    let held = std::fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        held == text,
+        "{path} is stale; run UPDATE=1 cargo test --test main generated"
+    );
+}
+
+#[test]
+fn configuration_reference() {
+    check("docs/config.md", &reference::markdown());
+}
+
+#[test]
+fn metric_reference() {
+    let mut text = String::from(
+        "# Metrics\n\nGenerated from the catalogue (`core/src/catalog.rs`), the one source of all names.\n\n\
+         `/metrics` gives classic text, or OpenMetrics with exemplars where the scraper accepts it; by OTLP the same values leave under \
+         their OpenTelemetry names. A value that was not measured has no series. Series of a class disappear at most 30 s after its end.\n\
+         Every metric also carries `region` and `edge`, where they are configured.\n\n\
+         | metric | OpenTelemetry | kind | unit | labels | meaning |\n| --- | --- | --- | --- | --- | --- |\n",
+    );
+    for metric in METRICS {
+        let kind = match metric.kind {
+            Kind::Counter => "counter".to_owned(),
+            Kind::Gauge => "gauge".to_owned(),
+            Kind::Summary => "summary of quantiles 0.5, 0.95, 0.99".to_owned(),
+            Kind::Histogram(bounds) => format!(
+                "histogram, bounds {}",
+                bounds.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")
+            ),
+        };
+        let labels = metric
+            .labels
+            .iter()
+            .map(|label| format!("`{label}`"))
+            .collect::<Vec<_>>()
+            .join(" ");
+        let (name, otel, unit, help) = (metric.name, metric.otel_name, metric.unit, metric.help);
+        writeln!(text, "| `{name}` | `{otel}` | {kind} | `{unit}` | {labels} | {help} |").expect("a String takes all");
+    }
+    check("docs/metrics.md", &text);
+}
