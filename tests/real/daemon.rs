@@ -77,10 +77,14 @@ pub(crate) async fn get(url: &str) -> Option<String> {
     answer.error_for_status().ok()?.text().await.ok()
 }
 
-/// The value of the first series of a metrics page whose line begins with `start`.
-pub(crate) fn value(page: &str, start: &str) -> Option<f64> {
-    let line = page.lines().find(|line| line.starts_with(start))?;
-    line.rsplit_once(' ')?.1.parse().ok()
+/// The value of the first series of this name on a metrics page that has all these labels (`name="value"`).
+pub(crate) fn value(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
+    let mut series = page
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+    let is_it =
+        |text: &str| (text.is_empty() || text.starts_with('{')) && labels.iter().all(|label| text.contains(label));
+    series.find(|(text, _)| is_it(text))?.1.parse().ok()
 }
 
 /// The program under test.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use liveqos_core::catalog::SKEW_BOUNDS;
 use serde_json::Value;
 
 use super::daemon::{Daemon, LIVEQOS, value};
@@ -98,15 +99,15 @@ struct Skew {
 
 impl Skew {
     fn of(page: &str) -> Self {
-        let buckets = page.lines().filter_map(|line| {
-            let rest = line.strip_prefix("liveqos_tick_skew_seconds_bucket{le=\"")?;
-            let (bound, count) = rest.split_once("\"} ")?;
-            Some((bound.parse().ok()?, count.parse().ok()?))
+        let name = "liveqos_tick_skew_seconds_bucket";
+        let buckets = SKEW_BOUNDS.iter().map(|bound| {
+            let count = value(page, name, &[&format!("le=\"{bound}\"")]);
+            (*bound, count.unwrap())
         });
         Self {
             buckets: buckets.collect(),
-            count: value(page, "liveqos_tick_skew_seconds_count").unwrap(),
-            punctual: value(page, "liveqos_tick_skew_seconds_bucket{le=\"0.05\"}").unwrap(),
+            count: value(page, "liveqos_tick_skew_seconds_count", &[]).unwrap(),
+            punctual: value(page, name, &["le=\"0.05\""]).unwrap(),
         }
     }
 

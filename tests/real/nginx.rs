@@ -1,4 +1,4 @@
-//! nginx with the RTMP module, its hooks wired to the daemon by the file that is shipped for it.
+//! nginx with the RTMP module, its hooks relayed to the daemon as docs/nginx-rtmp.md tells, word by word.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,13 +19,12 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Starts it; its hooks go to the daemon on port `daemon`.
     pub(crate) async fn start(folder: &Path, daemon: u16) -> Self {
-        let (media, status, called) = (free_port(), free_port(), free_port());
-        let hooks = format!("http://127.0.0.1:{called}/hooks");
-        let shipped = include_str!("../../deploy/nginx-rtmp/liveqos-hooks.conf");
-        let shipped = shipped
-            .replace(":9480", &format!(":{daemon}"))
-            .replace(":9481", &format!(":{called}"));
-        std::fs::write(folder.join("liveqos-hooks.conf"), shipped).unwrap();
+        let (media, status) = (free_port(), free_port());
+        let hooks = format!("http://127.0.0.1:{status}/liveqos-hook");
+        let guide = include_str!("../../docs/nginx-rtmp.md");
+        let (_, relay) = guide.split_once("# in the http server\n").unwrap();
+        let (relay, _) = relay.split_once("```").unwrap();
+        let relay = relay.replace(":9480", &format!(":{daemon}"));
         let config = format!(
             "load_module /usr/lib/nginx/modules/ngx_rtmp_module.so;\n\
              daemon off;\nworker_processes 1;\npid nginx.pid;\nerror_log stderr notice;\n\
@@ -34,8 +33,7 @@ impl Nginx {
              live on; notify_method post; notify_update_timeout 2s;\n\
              on_update {hooks}; on_publish_done {hooks}; on_done {hooks};\n\
              }} }} }}\n\
-             http {{ access_log off; include liveqos-hooks.conf;\n\
-             server {{ listen 127.0.0.1:{status}; location /stat {{ rtmp_stat all; }} }} }}\n"
+             http {{ access_log off; server {{ listen 127.0.0.1:{status};\nlocation /stat {{ rtmp_stat all; }}\n{relay}}} }}\n"
         );
         let file = folder.join("nginx.conf");
         std::fs::write(&file, config).unwrap();

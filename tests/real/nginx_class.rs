@@ -182,15 +182,9 @@ impl Class {
         let alerts = self.daemon.json("/api/v1/alerts").await.unwrap();
         assert_eq!(alerts["alerts"][0]["alertname"], "LiveLatencyHigh", "{alerts}");
         let page = self.daemon.metrics().await;
-        assert_eq!(
-            daemon::value(&page, "liveqos_alert_firing{alertname=\"LiveLatencyHigh\"}"),
-            Some(1.0)
-        );
-        assert_eq!(
-            daemon::value(&page, &format!("liveqos_session_viewers{{{LABELS}")),
-            Some(3.0),
-            "{page}"
-        );
+        let firing = daemon::value(&page, "liveqos_alert_firing", &["alertname=\"LiveLatencyHigh\""]);
+        let viewers = daemon::value(&page, "liveqos_session_viewers", &LABELS);
+        assert_eq!((firing, viewers), (Some(1.0), Some(3.0)), "{page}");
     }
 
     async fn closes(&self, over: Instant) {
@@ -331,7 +325,7 @@ fn rtmp(sample: &Value) -> &Value {
 const STREAM: &str = "class101";
 const SESSION: &str = "s-101";
 const COURSE: &str = "c-9";
-const LABELS: &str = "session_id=\"s-101\",course_id=\"c-9\",leg=\"rtmp\"";
+const LABELS: [&str; 3] = ["session_id=\"s-101\"", "course_id=\"c-9\"", "leg=\"rtmp\""];
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PLATFORM_SPAN: &str = "00f067aa0ba902b7";
 const PUBLISHED: &str =
