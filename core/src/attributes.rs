@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::notice::Notice;
 use crate::observation::Provenance;
-use crate::sample::{Measured, Sample};
+use crate::sample::{Measured, Sample, Share};
 use crate::session::{Protocol, Session};
 use crate::span::{Attributes, Value};
+use crate::time::Timestamp;
 
 /// What every span carries, so that a sampling decision on part of a trace equals the one on the whole.
 #[must_use]
@@ -39,55 +40,81 @@ pub fn stream_url(session: &Session, node: &str) -> Value {
     Value::Text(format!("{scheme}://{node}/{}", session.stream).into())
 }
 
-/// The class's figures in one window.
-#[must_use]
-pub fn of_sample(sample: &Sample) -> Attributes {
-    let mut out: Attributes = Vec::with_capacity(10);
-    let mut sources: Vec<(&'static str, Provenance)> = Vec::with_capacity(6);
-    let mut put = |key, name, measured: Option<Measured<Value>>| {
-        if let Some(Measured { value, source }) = measured {
-            out.push((key, value));
-            sources.push((name, source));
+/// The class's figures in one window, kept small because a segment holds a minute of them: single precision carries the six digits
+/// that are exported.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Figures {
+    /// The cut.
+    pub at: Timestamp,
+    /// Media of the publisher, bits per second.
+    pub bitrate: Option<Measured<f64>>,
+    /// Frames per second.
+    pub fps: Option<Measured<f32>>,
+    /// 95th percentile of delivery latency, milliseconds.
+    pub latency_millis: Option<Measured<f32>>,
+    /// Lost over expected, 0 to 1.
+    pub loss: Option<Measured<f32>>,
+    /// Viewers.
+    pub viewers: Option<Measured<u32>>,
+    /// Stalled over exposure time, 0 to 1.
+    pub stutter: Option<Measured<f32>>,
+    /// The share of the audience that the viewer-side values speak for.
+    pub coverage: Option<f32>,
+    /// Whether a server's view may miss viewers.
+    pub partial: bool,
+}
+
+impl Figures {
+    /// The figures of a sample.
+    #[must_use]
+    pub fn of(sample: &Sample) -> Self {
+        let share = |share: Measured<Share>| share.map(|share| share.ratio() as f32);
+        Self {
+            at: sample.window.end,
+            bitrate: sample.bitrate(),
+            fps: sample.fps().map(|fps| fps.map(|fps| fps as f32)),
+            latency_millis: sample
+                .latency_p95_seconds()
+                .map(|latency| latency.map(|seconds| (seconds * 1e3) as f32)),
+            loss: sample.loss().map(share),
+            viewers: sample.viewers(),
+            stutter: sample.stutter().map(share),
+            coverage: sample.coverage().map(|coverage| coverage as f32),
+            partial: sample.partial,
         }
-    };
-    put(
-        "live.bitrate",
-        "bitrate",
-        sample.bitrate().map(|m| m.map(|bits| Value::Int(bits.round() as i64))),
-    );
-    put(
-        "live.fps",
-        "fps",
-        sample.fps().map(|m| m.map(|fps| Value::Float(rounded(fps, 100.0)))),
-    );
-    put(
-        "live.latency",
-        "latency",
-        sample
-            .latency_p95_seconds()
-            .map(|m| m.map(|s| Value::Float(rounded(s * 1e3, 1.0)))),
-    );
-    put(
-        "live.packet_loss",
-        "packet_loss",
-        sample.loss().map(|m| m.map(|loss| ratio(loss.ratio()))),
-    );
-    put(
-        "live.viewer_count",
-        "viewer_count",
-        sample.viewers().map(|m| m.map(|count| Value::Int(i64::from(count)))),
-    );
-    put(
-        "live.stutter_ratio",
-        "stutter_ratio",
-        sample.stutter().map(|m| m.map(|share| ratio(share.ratio()))),
-    );
-    out.extend(sample.coverage().map(|share| ("live.coverage", ratio(share))));
-    out.extend(source_of(&sources).map(|source| ("live.source", source)));
-    if sample.partial {
-        out.push(("live.partial", Value::Bool(true)));
     }
-    out
+
+    /// As attributes: the customer's keys and units, each value there was.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes {
+        let mut out: Attributes = Vec::with_capacity(9);
+        let mut sources: Vec<(&'static str, Provenance)> = Vec::with_capacity(6);
+        let mut put = |key: &'static str, measured: Option<Measured<Value>>| {
+            if let Some(Measured { value, source }) = measured {
+                out.push((key, value));
+                sources.push((key.trim_start_matches("live."), source));
+            }
+        };
+        let float = |parts: f64| move |value: f32| Value::Float(rounded(f64::from(value), parts));
+        put(
+            "live.bitrate",
+            self.bitrate.map(|m| m.map(|bits| Value::Int(bits.round() as i64))),
+        );
+        put("live.fps", self.fps.map(|m| m.map(float(100.0))));
+        put("live.latency", self.latency_millis.map(|m| m.map(float(1.0))));
+        put("live.packet_loss", self.loss.map(|m| m.map(float(1e6))));
+        put(
+            "live.viewer_count",
+            self.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))),
+        );
+        put("live.stutter_ratio", self.stutter.map(|m| m.map(float(1e6))));
+        out.extend(self.coverage.map(|share| ("live.coverage", float(1e6)(share))));
+        out.extend(source_of(&sources).map(|source| ("live.source", source)));
+        if self.partial {
+            out.push(("live.partial", Value::Bool(true)));
+        }
+        out
+    }
 }
 
 /// The numbers and words behind a notice.

@@ -65,8 +65,13 @@ impl Counter {
         }
         self.heard = Some(at);
         self.last = Some(total);
-        let oldest = at - KEPT;
-        while self.points.len() > MAX_POINTS || self.points.front().is_some_and(|(point, _)| *point < oldest) {
+        let kept = if step.is_zero() {
+            SMOOTH_KEPT + self.widest_gap * 2
+        } else {
+            KEPT
+        };
+        // One reading from before the span stays: a rate begins at it.
+        while self.points.len() > MAX_POINTS || self.points.get(1).is_some_and(|(point, _)| *point < at - kept) {
             self.points.pop_front();
         }
     }
@@ -157,8 +162,10 @@ fn per_second(units: u64, elapsed: Duration) -> Option<f64> {
     (elapsed >= SHORTEST).then(|| units as f64 / elapsed.as_secs_f64())
 }
 
-/// Readings older than this are forgotten.
+/// Readings of stepped totals older than this are forgotten.
 const KEPT: Duration = Duration::from_mins(1);
+/// Readings of current totals need not reach back further: twice the grid, and what was missed.
+const SMOOTH_KEPT: Duration = Duration::from_secs(10);
 /// Rates over less than this are noise.
 const SHORTEST: Duration = Duration::from_secs(1);
 const WRAP_32: u64 = 1 << 32;

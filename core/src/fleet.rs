@@ -47,7 +47,7 @@ impl Buckets {
     /// Counts `value` `count` times.
     pub fn record(&mut self, value: f64, count: u64) {
         let at = self.bounds.partition_point(|bound| *bound < value);
-        self.counts[at] += count;
+        self.counts[at] = self.counts[at].saturating_add(count);
         self.sum += value * count as f64;
     }
 }
@@ -129,10 +129,10 @@ impl FleetTotals {
             *self.watch_seconds.get_or_insert(0.0) += stutter.value.whole;
             *self.stutter_seconds.get_or_insert(0.0) += stutter.value.part;
         }
-        if let Some(loss) = leg.loss {
-            *self.packets.get_or_insert(0) += loss.value.whole as u64;
-            *self.packets_lost.get_or_insert(0) += loss.value.part as u64;
-        }
+        count(&mut self.packets, leg.loss.map(|loss| loss.value.whole as u64));
+        count(&mut self.packets_lost, leg.loss.map(|loss| loss.value.part as u64));
+        count(&mut self.bytes, leg.bytes);
+        count(&mut self.frames, leg.frames);
         if let Some(latency) = &leg.latency {
             let buckets = self.latency.get_or_insert_with(|| Buckets::new(LATENCY_BOUNDS));
             for (millis, count) in latency.value.latencies.counts() {
@@ -143,12 +143,13 @@ impl FleetTotals {
             let buckets = self.first_frame.get_or_insert_with(|| Buckets::new(FIRST_FRAME_BOUNDS));
             buckets.record(first_frame.as_secs_f64(), 1);
         }
-        if let Some(bytes) = leg.bytes {
-            *self.bytes.get_or_insert(0) += bytes;
-        }
-        if let Some(frames) = leg.frames {
-            *self.frames.get_or_insert(0) += frames;
-        }
+    }
+}
+
+/// Adds what was told; beyond the largest number it stands still, since a sum must not go back.
+fn count(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or(0).saturating_add(more));
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::{Condition, Finding, Rule};
+use crate::few::Few;
 use crate::leg::LegTotals;
 use crate::live::Live;
 use crate::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
@@ -16,7 +17,7 @@ use crate::registry::Registry;
 use crate::sample::{Closed, Share};
 use crate::session::{Name, Protocol, Session};
 use crate::time::Timestamp;
-use crate::trailing::Trailing;
+use crate::trailing::{Need, Trail, Trailing};
 
 /// What is promised, per class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,7 +69,7 @@ pub struct Surroundings {
 /// The judge's memory.
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
-    sessions: BTreeMap<Name, Docket>,
+    sessions: BTreeMap<Name, Box<Docket>>,
     sources: BTreeMap<SourceName, Condition>,
     node: Condition,
     last_look: Option<Timestamp>,
@@ -78,10 +79,9 @@ pub struct Judge {
 #[derive(Clone, Debug)]
 struct Docket {
     session: Arc<Session>,
-    seen: BTreeMap<Protocol, LegTotals>,
+    legs: Few<Protocol, (LegTotals, Trailing)>,
     stutter: Trailing,
-    loss: BTreeMap<Protocol, Trailing>,
-    conditions: BTreeMap<Alert, Condition>,
+    conditions: Few<Alert, Condition>,
 }
 
 impl Judge {
@@ -99,7 +99,7 @@ impl Judge {
             let docket = self
                 .sessions
                 .entry(live.session.id.clone())
-                .or_insert_with(|| Docket::new(&live.session));
+                .or_insert_with(|| Box::new(Docket::new(&live.session)));
             docket.look((before, now), objectives, live, &mut notices);
         }
         self.look_around(now, objectives, around, &mut notices);
@@ -114,14 +114,9 @@ impl Judge {
                 continue;
             };
             for (alert, condition) in docket.conditions {
-                if let Some((started_at, evidence)) = condition.firing() {
-                    let change = (NoticeState::Resolved, started_at, evidence);
-                    notices.push(notice(
-                        alert,
-                        Subject::Session(closed.session.clone()),
-                        closed.at,
-                        change,
-                    ));
+                if let Some(change) = ended(&condition) {
+                    let subject = Subject::Session(Arc::clone(&closed.session));
+                    notices.push(notice(alert, subject, closed.at, change));
                 }
             }
         }
@@ -129,8 +124,12 @@ impl Judge {
     }
 
     fn look_around(&mut self, now: Timestamp, objectives: &Objectives, around: &Surroundings, out: &mut Vec<Notice>) {
-        let known: Vec<_> = around.sources.iter().map(|(source, _)| source).collect();
-        self.sources.retain(|source, _| known.contains(&source));
+        let left_out = |source: &SourceName| !around.sources.iter().any(|(known, _)| known == source);
+        for (source, condition) in self.sources.extract_if(.., |source, _| left_out(source)) {
+            if let Some(change) = ended(&condition) {
+                out.push(notice(Alert::LiveSourceDown, Subject::Source(source), now, change));
+            }
+        }
         for (source, silent_since) in &around.sources {
             let silent = silent_since.map(|since| now.since(since).as_secs_f64());
             let evidence = evidence(
@@ -169,10 +168,9 @@ impl Docket {
     fn new(session: &Arc<Session>) -> Self {
         Self {
             session: Arc::clone(session),
-            seen: BTreeMap::new(),
+            legs: Few::new(),
             stutter: Trailing::new(STUTTER_NEED),
-            loss: BTreeMap::new(),
-            conditions: BTreeMap::new(),
+            conditions: Few::new(),
         }
     }
 
@@ -188,10 +186,10 @@ impl Docket {
             (Alert::LiveFpsLow, SUSTAINED, fps(now, objectives, live)),
         ];
         for (alert, rule, finding) in findings {
-            if finding == Finding::Unknown && !self.conditions.contains_key(&alert) {
+            if finding == Finding::Unknown && self.conditions.get(&alert).is_none() {
                 continue;
             }
-            let condition = self.conditions.entry(alert).or_default();
+            let condition = self.conditions.at(alert, Condition::default);
             if let Some(change) = condition.step(now, rule, finding) {
                 out.push(notice(alert, Subject::Session(Arc::clone(&self.session)), now, change));
             }
@@ -201,46 +199,55 @@ impl Docket {
     /// What was added to the legs' totals since the last look.
     fn difference(&mut self, (from, to): (Timestamp, Timestamp), live: &Live) {
         let mut stutter = Share::default();
+        let mut stalls = 0_u64;
         for (protocol, leg) in live.legs() {
             let totals = leg.totals();
-            let was = self.seen.insert(protocol, totals).unwrap_or_default();
+            let (seen, trail) = self
+                .legs
+                .at(protocol, || (LegTotals::default(), Trailing::new(LOSS_NEED)));
+            let was = std::mem::replace(seen, totals);
             stutter.part += (totals.stalled_seconds - was.stalled_seconds).max(0.0);
             stutter.whole += (totals.exposure_seconds - was.exposure_seconds).max(0.0);
-            let whole = totals.expected.saturating_sub(was.expected);
-            let part = totals.lost.saturating_sub(was.lost);
-            let loss = self.loss.entry(protocol).or_insert_with(|| Trailing::new(LOSS_NEED));
-            loss.add(
-                from,
-                to,
-                Share {
-                    part: part as f64,
-                    whole: whole as f64,
-                },
-            );
+            stalls = stalls.saturating_add(totals.stall_starts.saturating_sub(was.stall_starts));
+            // Players that begin to count start another sum than the kernel's.
+            let was = if totals.by_players == was.by_players {
+                was
+            } else {
+                LegTotals::default()
+            };
+            let loss = Share {
+                part: totals.lost.saturating_sub(was.lost) as f64,
+                whole: totals.expected.saturating_sub(was.expected) as f64,
+            };
+            trail.add(from, to, loss, 0);
         }
-        self.stutter.add(from, to, stutter);
+        self.stutter.add(from, to, stutter, stalls);
     }
 
     fn stutter(&self, objectives: &Objectives) -> Finding {
-        self.stutter.share().map_or(Finding::Unknown, |(share, since)| {
-            let size = (share.whole, "viewer-seconds");
-            against(evidence(share.ratio(), objectives.stutter_ratio, "ratio", size), since)
-        })
+        trailing(&self.stutter, objectives.stutter_ratio, "viewer-seconds")
+            .map_or(Finding::Unknown, |(_, finding)| finding)
     }
 
     fn loss(&self, objectives: &Objectives) -> Finding {
-        let worst = self
-            .loss
+        let judged = self
+            .legs
             .values()
-            .filter_map(Trailing::share)
-            .max_by(|a, b| a.0.ratio().total_cmp(&b.0.ratio()));
-        worst.map_or(Finding::Unknown, |(share, since)| {
-            against(
-                evidence(share.ratio(), objectives.loss_ratio, "ratio", (share.whole, "packets")),
-                since,
-            )
-        })
+            .filter_map(|(_, trail)| trailing(trail, objectives.loss_ratio, "packets"));
+        judged
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map_or(Finding::Unknown, |(_, finding)| finding)
     }
+}
+
+/// What a trail says against its objective, and how bad that is beside what other legs say: proven before high.
+fn trailing(trail: &Trailing, limit: f64, unit: &'static str) -> Option<(f64, Finding)> {
+    let judged = |share: Share| evidence(share.ratio(), limit, "ratio", (share.whole, unit));
+    Some(match trail.against(limit, limit * CLEAR)? {
+        Trail::Over(share, onset) => (1.0 + share.ratio(), Finding::Bad(judged(share), onset)),
+        Trail::Under(share) if share.ratio() < limit * CLEAR => (share.ratio(), Finding::Good(judged(share))),
+        Trail::Under(share) => (share.ratio(), Finding::Between),
+    })
 }
 
 fn latency(now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
@@ -258,7 +265,7 @@ fn latency(now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
 }
 
 fn stream_down(now: Timestamp, live: &Live) -> Finding {
-    let waiting = || f64::from(live.viewers(now).values().sum::<u32>());
+    let waiting = || live.viewers(now).values().copied().map(f64::from).sum::<f64>();
     match (live.publisher_state(now), live.away_since()) {
         (Some(true), _) => Finding::Good(evidence(
             0.0,
@@ -305,6 +312,12 @@ fn against(evidence: Evidence, since: Timestamp) -> Finding {
     }
 }
 
+/// The end of what still fires because its subject is no more: nothing newer was measured than what it fired on.
+fn ended(condition: &Condition) -> Option<(NoticeState, Timestamp, Evidence)> {
+    let (started_at, evidence) = condition.firing()?;
+    Some((NoticeState::Resolved, started_at, evidence))
+}
+
 fn evidence(value: f64, threshold: f64, unit: &'static str, (size, size_unit): (f64, &'static str)) -> Evidence {
     Evidence {
         value,
@@ -328,10 +341,20 @@ fn notice(alert: Alert, subject: Subject, at: Timestamp, change: (NoticeState, T
     }
 }
 
-/// Viewer-seconds under a judgement of stutter: one freeze of 200 ms is then a third of one percent.
-const STUTTER_NEED: f64 = 60.0;
-/// Packets under a judgement of loss: ten lost ones at the objective of 0.5 %.
-const LOSS_NEED: f64 = 2_000.0;
+/// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
+/// viewer that does not come back counts as another one every 5 s.
+const STUTTER_NEED: Need = Need {
+    whole: 60.0,
+    occurrence: 5.0,
+    timed: true,
+};
+/// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
+/// one occurrence.
+const LOSS_NEED: Need = Need {
+    whole: 2_000.0,
+    occurrence: 4.0,
+    timed: false,
+};
 /// Clear under this share of the objective.
 const CLEAR: f64 = 0.7;
 /// A publisher may be away for so long before anyone is told.

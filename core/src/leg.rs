@@ -23,10 +23,14 @@ pub struct LegTotals {
     pub exposure_seconds: f64,
     /// Of them stalled.
     pub stalled_seconds: f64,
+    /// Stalls that began.
+    pub stall_starts: u64,
     /// Packets (or TCP segments) expected.
     pub expected: u64,
     /// Of them lost, before repair.
     pub lost: u64,
+    /// Whether players told the packets; two sums may be differenced only while this stays the same.
+    pub by_players: bool,
 }
 
 /// One leg of a live session.
@@ -35,7 +39,6 @@ pub struct LiveLeg {
     players: Fold,
     path: Fold,
     first_frames: Vec<Duration>,
-    stall_starts: u32,
     frames: Option<u64>,
     bytes: Option<u64>,
 }
@@ -59,10 +62,7 @@ impl LiveLeg {
     pub fn path(&mut self, at: Timestamp, view: PathView) {
         let fold = &mut self.path;
         fold.hear(at, view.viewers);
-        if let (Some(sent), Some(lost)) = (view.segments_sent, view.segments_lost) {
-            fold.totals.expected += sent;
-            fold.totals.lost += lost.min(sent);
-        }
+        fold.totals.count(view.segments_sent.zip(view.segments_lost));
         fold.look(at, view.latencies);
     }
 
@@ -72,17 +72,15 @@ impl LiveLeg {
         fold.hear(at, view.viewers);
         fold.totals.exposure_seconds += view.exposure.as_secs_f64();
         fold.totals.stalled_seconds += view.stalled.min(view.exposure).as_secs_f64();
-        if let (Some(expected), Some(lost)) = (view.packets_expected, view.packets_lost) {
-            fold.totals.expected += expected;
-            fold.totals.lost += lost.min(expected);
-        }
+        fold.totals.stall_starts = fold.totals.stall_starts.saturating_add(u64::from(view.stall_starts));
+        fold.totals.by_players |= view.packets_expected.is_some() && view.packets_lost.is_some();
+        fold.totals.count(view.packets_expected.zip(view.packets_lost));
         if let Some(latencies) = view.latencies {
             fold.look(at, latencies);
         }
-        self.stall_starts = self.stall_starts.saturating_add(view.stall_starts);
         add(&mut self.frames, view.frames);
         add(&mut self.bytes, view.bytes);
-        let room = MAX_FIRST_FRAMES - self.first_frames.len();
+        let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
         self.first_frames.extend(view.first_frames.into_iter().take(room));
     }
 
@@ -90,7 +88,7 @@ impl LiveLeg {
     #[must_use]
     pub fn totals(&self) -> LegTotals {
         let players = self.players.totals;
-        if players.expected > 0 {
+        if players.by_players {
             return players;
         }
         LegTotals {
@@ -133,6 +131,16 @@ impl LiveLeg {
         self.players.heard.max(self.path.heard)
     }
 
+    /// Takes over what another leg heard since its last cut, when two classes turn out to be one.
+    pub fn absorb(&mut self, other: Self) {
+        self.players.absorb(other.players);
+        self.path.absorb(other.path);
+        add(&mut self.frames, other.frames);
+        add(&mut self.bytes, other.bytes);
+        let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
+        self.first_frames.extend(other.first_frames.into_iter().take(room));
+    }
+
     /// Cuts the window: what was heard since the last cut, as the leg's sample without the server's own figures. Frames and bits per
     /// second are means over exposure, so a viewer that joined late or stalled counts for its time only.
     pub fn cut(&mut self, leg: Leg) -> LegSample {
@@ -145,7 +153,9 @@ impl LiveLeg {
             Share::of(players.0.stalled_seconds, players.0.exposure_seconds),
             Provenance::Player,
         );
-        sample.stall_starts = sample.stutter.map(|_| std::mem::take(&mut self.stall_starts));
+        sample.stall_starts = sample
+            .stutter
+            .map(|_| u32::try_from(players.0.stall_starts).unwrap_or(u32::MAX));
         sample.loss = measured(share(players.0), Provenance::Player).or(measured(share(path.0), Provenance::Server));
         sample.latency = reading(players.1, self.players.looks, Provenance::Player).or(reading(path.1, self.path.looks, Provenance::Estimated));
         sample.frames = self.frames.take();
@@ -156,6 +166,16 @@ impl LiveLeg {
         sample.bitrate = measured(per_second(sample.bytes).map(|bytes| bytes * 8.0), Provenance::Player);
         sample.first_frames = std::mem::take(&mut self.first_frames);
         sample
+    }
+}
+
+impl LegTotals {
+    /// Adds packets expected and lost; sums of counters from outside stop at their ends instead of wrapping.
+    fn count(&mut self, packets: Option<(u64, u64)>) {
+        if let Some((expected, lost)) = packets {
+            self.expected = self.expected.saturating_add(expected);
+            self.lost = self.lost.saturating_add(lost.min(expected));
+        }
     }
 }
 
@@ -180,6 +200,20 @@ impl Fold {
         self.latest = latencies;
     }
 
+    fn absorb(&mut self, mut other: Self) {
+        let (heard, viewers) = (other.heard, other.most_viewers);
+        let (more, window) = other.cut();
+        self.totals.exposure_seconds += more.exposure_seconds;
+        self.totals.stalled_seconds += more.stalled_seconds;
+        self.totals.stall_starts = self.totals.stall_starts.saturating_add(more.stall_starts);
+        self.totals.by_players |= more.by_players;
+        self.totals
+            .count((more.expected > 0).then_some((more.expected, more.lost)));
+        self.window.add(&window);
+        self.heard = self.heard.max(heard);
+        self.most_viewers = self.most_viewers.max(viewers);
+    }
+
     fn is_fresh(&self, now: Timestamp) -> bool {
         self.heard.is_some_and(|heard| now.since(heard) <= FRESH)
     }
@@ -191,8 +225,10 @@ impl Fold {
         let delta = LegTotals {
             exposure_seconds: now.exposure_seconds - was.exposure_seconds,
             stalled_seconds: now.stalled_seconds - was.stalled_seconds,
+            stall_starts: now.stall_starts - was.stall_starts,
             expected: now.expected - was.expected,
             lost: now.lost - was.lost,
+            by_players: now.by_players,
         };
         (delta, std::mem::take(&mut self.window))
     }

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod condition;
 pub mod counter;
 pub mod descriptor;
+pub(crate) mod few;
 pub mod fleet;
 pub mod freeze;
 pub mod judge;

@@ -1,11 +1,12 @@
 //! A session while it lives: all that its sources said, folded. Decides what its sample holds and whether it is still alive; refuses
 //! to end a class because a source fell silent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::descriptor::Descriptor;
+use crate::few::Few;
 use crate::leg::LiveLeg;
 use crate::observation::{Fact, Observation, Provenance, ServerView, SourceName};
 use crate::registry::Patience;
@@ -26,8 +27,8 @@ pub struct Live {
     away_since: Option<Timestamp>,
     ended: bool,
     over: Option<(CloseReason, Timestamp)>,
-    servers: BTreeMap<(StreamKey, SourceName), ServerWord>,
-    legs: BTreeMap<Protocol, LiveLeg>,
+    servers: Few<(StreamKey, SourceName), ServerWord>,
+    legs: Few<Protocol, LiveLeg>,
     publisher_rtt: Option<Duration>,
 }
 
@@ -43,8 +44,8 @@ impl Live {
             away_since: None,
             ended: false,
             over: None,
-            servers: BTreeMap::new(),
-            legs: BTreeMap::new(),
+            servers: Few::new(),
+            legs: Few::new(),
             publisher_rtt: None,
         }
     }
@@ -58,13 +59,13 @@ impl Live {
             Fact::Path(view) => {
                 self.publisher_rtt = view.publisher_rtt.or(self.publisher_rtt);
                 // Without viewers it tells of the publisher alone, and that is no leg.
-                if view.viewers > 0 || self.legs.contains_key(&view.protocol) {
-                    self.legs.entry(view.protocol).or_default().path(at, *view);
+                if view.viewers > 0 || self.legs.get(&view.protocol).is_some() {
+                    self.legs.at(view.protocol, LiveLeg::default).path(at, *view);
                 }
             }
             Fact::Players(view) => {
                 let protocol = view.protocol.unwrap_or(Protocol::Mixed);
-                self.legs.entry(protocol).or_default().players(at, *view);
+                self.legs.at(protocol, LiveLeg::default).players(at, *view);
             }
             Fact::Gone => {
                 if let Some(server) = self.servers.get_mut(&(observation.stream, observation.source)) {
@@ -87,11 +88,23 @@ impl Live {
 
     /// Lets go of what servers said of `stream`, for the session it now belongs to; the legs stay.
     pub(crate) fn release(&mut self, stream: &StreamKey) -> Vec<((StreamKey, SourceName), ServerWord)> {
-        self.servers.extract_if(.., |(key, _), _| key == stream).collect()
+        self.servers.take(|(key, _)| key == stream)
     }
 
     pub(crate) fn adopt(&mut self, words: Vec<((StreamKey, SourceName), ServerWord)>) {
-        self.servers.extend(words);
+        for (whose, word) in words {
+            self.servers.at(whose, || word);
+        }
+    }
+
+    /// Takes over what was heard of a class that turned out to be this one.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        for (protocol, leg) in other.legs {
+            self.legs.at(protocol, LiveLeg::default).absorb(leg);
+        }
+        self.first_seen = self.first_seen.min(other.first_seen);
+        self.last_seen = self.last_seen.max(other.last_seen);
+        self.publisher_rtt = self.publisher_rtt.or(other.publisher_rtt);
     }
 
     /// The same session under the id that the platform told, not opened yet.
@@ -120,7 +133,7 @@ impl Live {
             self.away_since = None;
         }
         view.clients.truncate(MAX_CLIENTS);
-        self.servers.entry(whose).or_default().hear(at, view);
+        self.servers.at(whose, ServerWord::default).hear(at, view);
     }
 
     /// When its first byte was seen: the publisher's start where a server tells a plausible one.
@@ -211,7 +224,8 @@ impl Live {
         let mut viewers = BTreeMap::new();
         for view in self.servers.values().filter_map(|server| server.present(now)) {
             for (protocol, count) in view.viewers.iter().flatten() {
-                *viewers.entry(*protocol).or_insert(0_u32) += count;
+                let sum: &mut u32 = viewers.entry(*protocol).or_default();
+                *sum = sum.saturating_add(*count);
             }
         }
         viewers
@@ -255,7 +269,7 @@ impl Live {
         let now = window.end;
         let viewers = self.viewers(now);
         let mut legs = BTreeMap::new();
-        for (protocol, live) in &mut self.legs {
+        for (protocol, live) in self.legs.iter_mut() {
             let mut leg = live.cut(Leg::Egress(*protocol));
             leg.viewers = live.players_heard(now).map(|count| Measured {
                 value: count,
@@ -298,24 +312,43 @@ impl Live {
             })
         };
         let mut ingest: Option<LegSample> = None;
-        for server in self.servers.values_mut() {
+        let mut counted: Option<&StreamKey> = None;
+        let mut by_servers = BTreeSet::new();
+        for ((stream, _), server) in self.servers.iter_mut() {
             let (bytes_in, frames_in, bytes_out) = server.take_deltas();
             if bytes_in.is_some() || frames_in.is_some() {
                 let leg = ingest.get_or_insert_with(|| LegSample::empty(Leg::Ingest));
-                leg.bytes = leg.bytes.or(bytes_in);
-                leg.frames = leg.frames.or(frames_in);
+                // Several sources count the same media of one stream; several streams of a class carry different media.
+                if counted.replace(stream) == Some(stream) {
+                    leg.bytes = leg.bytes.or(bytes_in);
+                    leg.frames = leg.frames.or(frames_in);
+                } else {
+                    add(&mut leg.bytes, bytes_in);
+                    add(&mut leg.frames, frames_in);
+                }
                 leg.bitrate = leg.bitrate.or(server.ingest_bitrate(now).and_then(by_server));
                 leg.fps = leg.fps.or(server.ingest_fps(now).and_then(by_server));
             }
             if let (Some(protocol), Some(bytes)) = (server.egress_protocol(), bytes_out) {
+                // The server counts the whole audience, players speak for themselves only.
+                if let Some(players) = legs.get_mut(&protocol).filter(|_| !by_servers.contains(&protocol)) {
+                    players.bytes = None;
+                }
+                by_servers.insert(protocol);
                 let leg = legs
                     .entry(protocol)
                     .or_insert_with(|| LegSample::empty(Leg::Egress(protocol)));
-                leg.bytes = leg.bytes.or(Some(bytes));
+                add(&mut leg.bytes, Some(bytes));
                 leg.bitrate = leg.bitrate.or(server.egress_bitrate(now).and_then(by_server));
             }
         }
         ingest
+    }
+}
+
+fn add(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or(0).saturating_add(more));
     }
 }
 

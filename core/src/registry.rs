@@ -2,6 +2,7 @@
 //! sessions than its bounds, and counts what it refused.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub struct Refused {
 pub struct Registry {
     patience: Patience,
     max_sessions: usize,
-    sessions: BTreeMap<Name, Live>,
+    sessions: BTreeMap<Name, Box<Live>>,
     streams: BTreeMap<StreamKey, Name>,
     registrations: BTreeMap<StreamKey, (Timestamp, Descriptor)>,
     last_cut: Option<Timestamp>,
@@ -184,13 +185,13 @@ impl Registry {
 
     /// The live sessions in the order of their ids, those not yet opened left out.
     pub fn sessions(&self) -> impl Iterator<Item = &Live> {
-        self.sessions.values().filter(|live| live.opened)
+        self.sessions.values().map(Box::as_ref).filter(|live| live.opened)
     }
 
     /// The live session of this id.
     #[must_use]
     pub fn session(&self, id: &Name) -> Option<&Live> {
-        self.sessions.get(id)
+        self.sessions.get(id).map(Box::as_ref)
     }
 
     /// What the bounds cost.
@@ -251,8 +252,10 @@ impl Registry {
             if self.sessions.len() >= self.max_sessions {
                 return None;
             }
-            self.sessions
-                .insert(id.clone(), Live::new(stream.clone(), descriptor, observation.at));
+            self.sessions.insert(
+                id.clone(),
+                Box::new(Live::new(stream.clone(), descriptor, observation.at)),
+            );
         }
         self.streams.insert(stream.clone(), id.clone());
         Some(id)
@@ -288,8 +291,14 @@ impl Registry {
                 live = old.renamed(told.clone());
             }
         }
-        let live = self.sessions.entry(told.clone()).or_insert(live);
-        live.adopt(words);
+        match self.sessions.entry(told.clone()) {
+            Entry::Vacant(empty) => empty.insert(Box::new(live)).adopt(words),
+            Entry::Occupied(known) => {
+                let known = known.into_mut();
+                known.absorb(live);
+                known.adopt(words);
+            }
+        }
     }
 
     fn announced(&mut self, stream: &StreamKey) -> Option<Descriptor> {

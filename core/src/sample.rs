@@ -222,11 +222,11 @@ impl Sample {
     #[must_use]
     pub fn coverage(&self) -> Option<f64> {
         let viewers = self.viewers()?.value;
-        let heard: u32 = self
+        let heard: f64 = self
             .egress()
-            .map(|leg| leg.heard_viewers.min(leg.viewers.map_or(0, |v| v.value)))
+            .map(|leg| f64::from(leg.heard_viewers.min(leg.viewers.map_or(0, |v| v.value))))
             .sum();
-        (viewers > 0).then(|| f64::from(heard) / f64::from(viewers))
+        (viewers > 0).then(|| (heard / f64::from(viewers)).min(1.0))
     }
 
     fn pooled(&self, of: impl Fn(&LegSample) -> Option<Measured<Share>>) -> Option<Measured<Share>> {

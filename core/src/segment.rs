@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::attributes::{of_sample, of_session, ratio, rounded};
+use crate::attributes::{Figures, of_session, ratio, rounded};
 use crate::sample::{Sample, Share};
 use crate::session::Session;
 use crate::span::{Event, Parent, Span, SpanName, SpanRef, Value};
-use crate::time::{Timestamp, Window};
+use crate::time::{GRID, Timestamp, Window};
 
 /// Length of a segment: twelve samples, inside every limit of span events.
 pub const SEGMENT: Duration = Duration::from_mins(1);
@@ -22,7 +22,7 @@ pub struct Segment {
     minute: Timestamp,
     start: Timestamp,
     end: Timestamp,
-    events: Vec<Event>,
+    figures: Vec<Figures>,
     bitrate: Spread,
     fps: Spread,
     latency_millis: Spread,
@@ -54,7 +54,7 @@ impl Segment {
             minute: Self::minute_of(window),
             start: window.start,
             end: window.start,
-            events: Vec::new(),
+            figures: Vec::with_capacity(SAMPLES),
             bitrate: Spread::default(),
             fps: Spread::default(),
             latency_millis: Spread::default(),
@@ -87,26 +87,22 @@ impl Segment {
 
     /// Takes a sample of its minute and gives the event that carries it.
     pub fn add(&mut self, sample: &Sample) -> Event {
-        let event = Event {
-            name: SAMPLE_EVENT,
-            at: sample.window.end,
-            attributes: of_sample(sample),
-        };
-        self.events.push(event.clone());
+        let figures = Figures::of(sample);
+        self.figures.push(figures);
         self.end = sample.window.end;
-        self.bitrate.add(sample.bitrate().map(|bitrate| bitrate.value));
-        self.fps.add(sample.fps().map(|fps| fps.value));
+        self.bitrate.add(figures.bitrate.map(|bitrate| bitrate.value));
+        self.fps.add(figures.fps.map(|fps| f64::from(fps.value)));
         self.latency_millis
-            .add(sample.latency_p95_seconds().map(|latency| latency.value * 1e3));
+            .add(figures.latency_millis.map(|latency| f64::from(latency.value)));
         self.viewers
-            .add(sample.viewers().map(|viewers| f64::from(viewers.value)));
+            .add(figures.viewers.map(|viewers| f64::from(viewers.value)));
         for (sum, more) in [(&mut self.loss, sample.loss()), (&mut self.stutter, sample.stutter())] {
             if let Some(more) = more {
                 sum.part += more.value.part;
                 sum.whole += more.value.whole;
             }
         }
-        event
+        event_of(&figures)
     }
 
     /// The finished span, under `parent`; `last` when the class ends with it.
@@ -151,8 +147,16 @@ impl Segment {
             end: self.end,
             error: None,
             attributes,
-            events: self.events,
+            events: self.figures.iter().map(event_of).collect(),
         }
+    }
+}
+
+fn event_of(figures: &Figures) -> Event {
+    Event {
+        name: SAMPLE_EVENT,
+        at: figures.at,
+        attributes: figures.attributes(),
     }
 }
 
@@ -178,3 +182,6 @@ impl Spread {
         }
     }
 }
+
+/// Samples in a full minute.
+const SAMPLES: usize = (SEGMENT.as_secs() / GRID.as_secs()) as usize;

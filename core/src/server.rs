@@ -18,6 +18,7 @@ pub struct ServerWord {
     at: Timestamp,
     gone: bool,
     started: Option<Timestamp>,
+    egress: Option<Protocol>,
     ingest_bytes: Counter,
     ingest_frames: Counter,
     egress_bytes: Counter,
@@ -37,6 +38,7 @@ impl ServerWord {
             }
         }
         self.started = self.started.or(view.started);
+        self.egress = egress_of(&view).or(self.egress);
         self.view = view;
         self.at = at;
         self.gone = false;
@@ -104,31 +106,33 @@ impl ServerWord {
             .map(|bytes| bytes * 8.0)
     }
 
-    /// Bytes in, frames in and bytes out since last asked; `None` for what this server does not count.
+    /// Bytes in, frames in and bytes out since last asked; `None` for what this server does not count. Bytes out wait until it is known
+    /// to which viewers they went.
     pub fn take_deltas(&mut self) -> (Option<u64>, Option<u64>, Option<u64>) {
         let view = &self.view;
         (
             view.ingest_bytes.map(|_| self.ingest_bytes.take_delta()),
             view.ingest_frames.map(|_| self.ingest_frames.take_delta()),
-            view.egress_bytes.map(|_| self.egress_bytes.take_delta()),
+            view.egress_bytes
+                .filter(|_| self.egress.is_some())
+                .map(|_| self.egress_bytes.take_delta()),
         )
     }
 
-    /// The one protocol its viewers use, or [`Protocol::Mixed`].
+    /// The one protocol its viewers use, or [`Protocol::Mixed`]; of the last ones when none are left, for what was sent to them.
     #[must_use]
-    pub fn egress_protocol(&self) -> Option<Protocol> {
-        let mut protocols = self
-            .view
-            .viewers
-            .as_ref()?
-            .iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(protocol, _)| *protocol);
-        let first = protocols.next()?;
-        Some(if protocols.all(|protocol| protocol == first) {
-            first
-        } else {
-            Protocol::Mixed
-        })
+    pub const fn egress_protocol(&self) -> Option<Protocol> {
+        self.egress
     }
+}
+
+fn egress_of(view: &ServerView) -> Option<Protocol> {
+    let watched = view.viewers.iter().flatten().filter(|(_, count)| *count > 0);
+    let mut protocols = watched.map(|(protocol, _)| *protocol);
+    let first = protocols.next()?;
+    Some(if protocols.all(|protocol| protocol == first) {
+        first
+    } else {
+        Protocol::Mixed
+    })
 }

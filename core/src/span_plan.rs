@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::attributes::{of_notice, of_session, ratio, stream_url};
-use crate::notice::{Notice, NoticeState, Subject};
+use crate::few::Few;
+use crate::notice::{Alert, Notice, NoticeState, Subject};
 use crate::sample::{Batch, Closed, Opened, Sample};
 use crate::segment::Segment;
 use crate::session::{Name, Session};
@@ -16,7 +17,7 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug)]
 pub struct SpanPlan {
     node: Arc<str>,
-    traces: BTreeMap<Name, Trace>,
+    traces: BTreeMap<Name, Box<Trace>>,
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +29,8 @@ struct Trace {
     segment: Option<Segment>,
     most_viewers: Option<u32>,
     interactions: Option<u64>,
+    /// What fires now, as it was told when it began; at most one an alert.
+    incidents: Few<Alert, Notice>,
 }
 
 impl SpanPlan {
@@ -60,7 +63,12 @@ impl SpanPlan {
         }
         for notice in notices {
             if let Subject::Session(session) = &notice.subject {
-                incident(session, notice, self.traces.get(&session.id), &mut out);
+                incident(
+                    session,
+                    notice,
+                    self.traces.get_mut(&session.id).map(Box::as_mut),
+                    &mut out,
+                );
             }
         }
         for closed in &batch.closed {
@@ -102,6 +110,7 @@ impl SpanPlan {
             segment: None,
             most_viewers: None,
             interactions: None,
+            incidents: Few::new(),
         };
         let mut root = trace.span(
             SpanName::TeachingStart,
@@ -112,7 +121,7 @@ impl SpanPlan {
         root.attributes
             .extend(count.map(|count| ("student.count", Value::Int(i64::from(count)))));
         out.push(SpanCommand::Export(Box::new(root)));
-        self.traces.insert(opened.session.id.clone(), trace);
+        self.traces.insert(opened.session.id.clone(), Box::new(trace));
     }
 }
 
@@ -237,11 +246,11 @@ impl Trace {
 }
 
 /// An incident's event when it begins and when it ends; its span, with real start and end, when it is over.
-fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&Trace>, out: &mut Vec<SpanCommand>) {
+fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, out: &mut Vec<SpanCommand>) {
     // Several alerts may begin at one instant: the alert's number keeps their spans apart (an onset is never that exact).
     let this = SpanRef {
         name: SpanName::QosIncident,
-        ordinal: notice.started_at.nanos() + notice.alert as u64,
+        ordinal: notice.started_at.nanos().saturating_add(notice.alert as u64),
     };
     let (name, at) = match notice.state {
         NoticeState::Firing => ("live.qos.incident.start", notice.started_at),
@@ -255,16 +264,28 @@ fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&Trace>, out:
         span: this,
         event,
     })));
+    let parent = trace
+        .as_ref()
+        .map_or(Parent::Platform, |trace| trace.under(SpanName::TeachingStart));
+    // The span tells the numbers of the fault; those of the recovery are in its closing event.
+    let mut fault = None;
+    if let Some(trace) = trace {
+        fault = trace.incidents.take(|alert| *alert == notice.alert).pop();
+        if notice.state == NoticeState::Firing {
+            trace.incidents.at(notice.alert, || notice.clone());
+        }
+    }
     if notice.state == NoticeState::Resolved {
+        let fault = fault.as_ref().map_or(notice, |(_, fault)| fault);
         let mut attributes = of_session(session);
-        attributes.extend(of_notice(notice));
+        attributes.extend(of_notice(fault));
         out.push(SpanCommand::Export(Box::new(Span {
             session: Arc::clone(session),
             this,
-            parent: trace.map_or(Parent::Platform, |trace| trace.under(SpanName::TeachingStart)),
+            parent,
             start: notice.started_at,
             end: notice.at.max(notice.started_at),
-            error: Some(notice.summary().into()),
+            error: Some(fault.summary().into()),
             attributes,
             events: Vec::new(),
         })));

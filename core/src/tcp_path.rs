@@ -265,7 +265,7 @@ mod tests {
         let (_, folds) = table(&[reading(1)]);
         let fold = &folds[&CLASS];
         assert_eq!((fold.viewers, fold.backlog_bytes, fold.latencies().len()), (1, 0, 1));
-        assert_eq!(fold.latencies().max_millis().unwrap_or(0), 10);
+        assert_eq!(fold.latencies().max_millis(), Some(10));
     }
 
     #[test]
@@ -287,13 +287,8 @@ mod tests {
             &mut folds,
         );
         let fold = &folds[&CLASS];
-        assert_eq!(
-            (
-                fold.latencies().max_millis().unwrap_or(0) / 10,
-                fold.latencies().quantile_millis(0.0).unwrap_or(0)
-            ),
-            (51, 10)
-        );
+        let (most, least) = (fold.latencies().max_millis(), fold.latencies().quantile_millis(0.0));
+        assert_eq!((most.map(|millis| millis / 10), least), (Some(51), Some(10)));
         assert_eq!((fold.viewers, fold.backlog_bytes, fold.unmeasured), (2, 50_000, 0));
         table.step(
             Timestamp::from_millis(10_500),
@@ -302,11 +297,8 @@ mod tests {
             &mut folds,
         );
         assert_eq!(
-            (
-                folds[&CLASS].latencies().max_millis().unwrap_or(0),
-                folds[&CLASS].unmeasured
-            ),
-            (10, 1)
+            (folds[&CLASS].latencies().max_millis(), folds[&CLASS].unmeasured),
+            (Some(10), 1)
         );
         for nonsense in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             table.step(
@@ -342,8 +334,9 @@ mod tests {
         for second in 10..=130 {
             table.step(Timestamp::from_secs(second), &[stalled], rate, &mut folds);
             let fold = &folds[&CLASS];
+            let waited = fold.latencies().max_millis();
             assert!(
-                fold.latencies().max_millis().unwrap_or(0) >= (second - 10) * 1000,
+                waited.is_some_and(|millis| millis >= (second - 10) * 1000),
                 "at {second} s"
             );
             assert_eq!((fold.zero_window, fold.gone), (1, 0));
@@ -363,11 +356,8 @@ mod tests {
         };
         table.step(Timestamp::from_secs(132), &[back], rate, &mut folds);
         assert_eq!(
-            (
-                folds[&CLASS].viewers,
-                folds[&CLASS].latencies().max_millis().unwrap_or(0)
-            ),
-            (1, 10),
+            (folds[&CLASS].viewers, folds[&CLASS].latencies().max_millis()),
+            (1, Some(10)),
             "an acknowledgement ends the wait"
         );
     }

@@ -1,0 +1,97 @@
+//! A map of few entries: the legs and sources of one class, the alerts on it. Decides nothing; it stands in for a tree whose smallest
+//! node has room for eleven entries, which for one leg a class would be most of all memory.
+
+/// Entries in the order of their keys, in one allocation without slack.
+#[derive(Clone, Debug)]
+pub(crate) struct Few<K, V>(Vec<(K, V)>);
+
+impl<K: Ord, V> Few<K, V> {
+    pub(crate) const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        let at = self.find(key).ok()?;
+        Some(&self.0[at].1)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        let at = self.find(key).ok()?;
+        Some(&mut self.0[at].1)
+    }
+
+    /// The value of `key`; a new one where there was none.
+    pub(crate) fn at(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
+        let at = match self.find(&key) {
+            Ok(at) => at,
+            Err(at) => {
+                self.0.reserve_exact(1);
+                self.0.insert(at, (key, new()));
+                at
+            }
+        };
+        &mut self.0[at].1
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.0.iter_mut().map(|(key, value)| (&*key, value))
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.iter().map(|(_, value)| value)
+    }
+
+    /// Takes out the entries whose key is wanted.
+    pub(crate) fn take(&mut self, wanted: impl Fn(&K) -> bool) -> Vec<(K, V)> {
+        self.0.extract_if(.., |(key, _)| wanted(key)).collect()
+    }
+
+    fn find(&self, key: &K) -> Result<usize, usize> {
+        self.0.binary_search_by(|(at, _)| at.cmp(key))
+    }
+}
+
+impl<K: Ord, V> Default for Few<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K, V> IntoIterator for Few<K, V> {
+    type Item = (K, V);
+    type IntoIter = std::vec::IntoIter<(K, V)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(keys in prop::collection::vec(0_u8..9, 0..40), out in 0_u8..9) {
+            let (mut few, mut tree) = (Few::new(), BTreeMap::new());
+            for (value, key) in keys.into_iter().enumerate() {
+                *few.at(key, || 0) += value;
+                *tree.entry(key).or_insert(0) += value;
+            }
+            prop_assert!(few.iter().eq(tree.iter()));
+            prop_assert_eq!(few.get(&out), tree.get(&out));
+            prop_assert_eq!(few.get_mut(&out), tree.get_mut(&out));
+            let taken = few.take(|key| *key == out);
+            prop_assert_eq!(taken.into_iter().next(), tree.remove_entry(&out));
+            prop_assert!(few.into_iter().eq(tree));
+        }
+    }
+}

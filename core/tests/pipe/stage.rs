@@ -1,0 +1,308 @@
+//! A stage for classes: servers are asked each second, players and kernel tell each beat, the pipe beats each 250 ms. Nothing here
+//! reads a clock; all chance comes from a seed.
+
+use std::time::Duration;
+
+use liveqos_core::descriptor::Descriptor;
+use liveqos_core::judge::{NodeLoad, Objectives, Surroundings};
+use liveqos_core::latencies::Latencies;
+use liveqos_core::notice::{Alert, Notice, NoticeState};
+use liveqos_core::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
+use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::registry::Patience;
+use liveqos_core::session::{Name, Protocol, StreamKey};
+use liveqos_core::time::{BEAT, Timestamp};
+
+/// When every stage begins: on a wall-clock minute.
+pub(crate) const START: Timestamp = Timestamp::from_secs(1_700_000_040);
+pub(crate) const SERVER: &str = "srs";
+pub(crate) const BEACON: &str = "beacon";
+pub(crate) const KERNEL: &str = "kernel";
+
+/// `millis` after the stage's begin.
+pub(crate) fn at(millis: u64) -> Timestamp {
+    START + Duration::from_millis(millis)
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::new(text).expect("a good name")
+}
+
+pub(crate) fn stream(text: &str) -> StreamKey {
+    StreamKey::parse(text).expect("a good key")
+}
+
+pub(crate) fn said(source: &str, key: &str, at: Timestamp, fact: Fact) -> Observation {
+    Observation {
+        source: source.into(),
+        stream: stream(key),
+        at,
+        fact,
+    }
+}
+
+pub(crate) fn described(id: &str) -> Fact {
+    Fact::Described(Box::new(Descriptor {
+        session_id: Some(name(id)),
+        ..Descriptor::default()
+    }))
+}
+
+pub(crate) fn latencies(millis: &[u64]) -> Latencies {
+    let mut latencies = Latencies::default();
+    for value in millis {
+        latencies.record(Duration::from_millis(*value));
+    }
+    latencies
+}
+
+/// Seeded chance (xorshift64*).
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    }
+
+    /// Uniform in 0..1.
+    pub(crate) fn roll(&mut self) -> f64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// One class: what it does now. Every part may be changed between two runs of the stage.
+#[derive(Clone, Debug)]
+pub(crate) struct Class {
+    pub(crate) id: &'static str,
+    pub(crate) publishing: bool,
+    pub(crate) listed: bool,
+    pub(crate) polled: bool,
+    pub(crate) audience: u32,
+    /// Whether players tell, and by which protocol.
+    pub(crate) players: Option<Protocol>,
+    pub(crate) stutter: f64,
+    pub(crate) freeze: Duration,
+    /// Lost over expected of the players' packets; `None`: they do not count packets.
+    pub(crate) loss: Option<f64>,
+    pub(crate) latency_millis: Vec<u64>,
+    /// Segments sent and lost in each beat, as the kernel tells of HTTP-FLV viewers.
+    pub(crate) segments: Option<(u64, u64)>,
+    pub(crate) fps: u64,
+    pub(crate) declared_fps: Option<f64>,
+    dice: Dice,
+    frozen: Vec<Duration>,
+    frames: u64,
+}
+
+impl Class {
+    pub(crate) fn new(id: &'static str) -> Self {
+        Self {
+            id,
+            publishing: true,
+            listed: true,
+            polled: true,
+            audience: 0,
+            players: None,
+            stutter: 0.0,
+            freeze: Duration::from_millis(200),
+            loss: None,
+            latency_millis: Vec::new(),
+            segments: None,
+            fps: 25,
+            declared_fps: None,
+            dice: Dice::new(1),
+            frozen: Vec::new(),
+            frames: 0,
+        }
+    }
+
+    /// Viewers whose players tell of themselves over WebRTC.
+    pub(crate) fn viewers(mut self, count: u32) -> Self {
+        self.audience = count;
+        self.players = Some(Protocol::Webrtc);
+        self
+    }
+
+    /// Viewers that only the server counts.
+    pub(crate) fn waiting(mut self, count: u32) -> Self {
+        self.audience = count;
+        self
+    }
+
+    pub(crate) fn stutter(mut self, ratio: f64) -> Self {
+        self.stutter = ratio;
+        self
+    }
+
+    pub(crate) fn freeze_millis(mut self, millis: u64) -> Self {
+        self.freeze = Duration::from_millis(millis);
+        self
+    }
+
+    pub(crate) fn seed(mut self, seed: u64) -> Self {
+        self.dice = Dice::new(seed);
+        self
+    }
+
+    fn key(&self) -> String {
+        format!("live/{}", self.id)
+    }
+
+    /// What is said of it at `now`: the server on whole seconds, kernel and players at each beat.
+    fn say(&mut self, now: Timestamp, begun: bool) -> Vec<Observation> {
+        let mut out = Vec::new();
+        if !begun {
+            out.push(said(SERVER, &self.key(), now, described(self.id)));
+        }
+        self.frames += u64::from(self.publishing) * self.fps;
+        if now.nanos().is_multiple_of(1_000_000_000) && self.polled {
+            let fact = if self.listed { self.server() } else { Fact::Gone };
+            out.push(said(SERVER, &self.key(), now, fact));
+        }
+        if let Some((sent, lost)) = self.segments {
+            let view = PathView {
+                protocol: Protocol::HttpFlv,
+                viewers: self.audience,
+                latencies: Latencies::default(),
+                segments_sent: Some(sent),
+                segments_lost: Some(lost),
+                backlog_bytes: 0,
+                publisher_rtt: None,
+            };
+            out.push(said(KERNEL, &self.key(), now, Fact::Path(Box::new(view))));
+        }
+        if let Some(protocol) = self.players {
+            let view = self.tell(protocol);
+            out.push(said(BEACON, &self.key(), now, Fact::Players(Box::new(view))));
+        }
+        out
+    }
+
+    /// The server's view; its totals are four to the second and frame, for one beat is a quarter of a second.
+    fn server(&self) -> Fact {
+        Fact::Server(Box::new(ServerView {
+            publishing: Some(self.publishing),
+            ingest_protocol: Some(Protocol::Rtmp),
+            ingest_bytes: Some(Total {
+                base: 1,
+                value: self.frames * 1_250,
+            }),
+            ingest_frames: Some(Total {
+                base: 1,
+                value: self.frames / 4,
+            }),
+            declared_fps: self.declared_fps,
+            viewers: Some(vec![(Protocol::Webrtc, self.audience)]),
+            ..ServerView::default()
+        }))
+    }
+
+    /// One beat of each viewer: playing or frozen, freezes beginning by chance at the wanted ratio.
+    fn tell(&mut self, protocol: Protocol) -> PlayerView {
+        self.frozen.resize(self.audience as usize, Duration::ZERO);
+        let mut view = PlayerView {
+            protocol: Some(protocol),
+            viewers: self.audience,
+            exposure: BEAT * self.audience,
+            ..PlayerView::default()
+        };
+        let starts = self.stutter / (1.0 - self.stutter) * BEAT.as_secs_f64() / self.freeze.as_secs_f64();
+        for left in &mut self.frozen {
+            if left.is_zero() && self.dice.roll() < starts {
+                let rest = BEAT.mul_f64(self.dice.roll());
+                view.stalled += self.freeze.min(rest);
+                view.stall_starts += 1;
+                *left = self.freeze.saturating_sub(rest);
+            } else {
+                view.stalled += (*left).min(BEAT);
+                *left = left.saturating_sub(BEAT);
+            }
+        }
+        if let Some(loss) = self.loss {
+            let expected = u64::from(self.audience) * 60;
+            let lost = (0..expected).filter(|_| self.dice.roll() < loss).count() as u64;
+            (view.packets_expected, view.packets_lost) = (Some(expected), Some(lost));
+        }
+        view.latencies = (!self.latency_millis.is_empty()).then(|| latencies(&self.latency_millis));
+        view
+    }
+}
+
+/// The pipe, its surroundings and all that it told so far.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    pub(crate) pipe: Pipe,
+    pub(crate) around: Surroundings,
+    pub(crate) classes: Vec<Class>,
+    pub(crate) told: Beat,
+    millis: u64,
+}
+
+impl Stage {
+    pub(crate) fn of(classes: impl IntoIterator<Item = Class>) -> Self {
+        Self {
+            pipe: Pipe::new("edge-7", Objectives::default(), Patience::default(), 1_000),
+            around: Surroundings::default(),
+            classes: classes.into_iter().collect(),
+            told: Beat::default(),
+            millis: 0,
+        }
+    }
+
+    pub(crate) fn class(&mut self) -> &mut Class {
+        &mut self.classes[0]
+    }
+
+    pub(crate) fn load(&mut self, cpu_ratio: Option<f64>) {
+        self.around.node = NodeLoad {
+            cpu_ratio,
+            ..NodeLoad::default()
+        };
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        at(self.millis)
+    }
+
+    /// Plays on for `seconds`; the last instant belongs to the next run.
+    pub(crate) fn run(&mut self, seconds: u64) {
+        let end = self.millis + seconds * 1_000;
+        while self.millis < end {
+            let now = self.now();
+            for class in &mut self.classes {
+                for observation in class.say(now, self.millis > 0) {
+                    self.pipe.observe(observation);
+                }
+            }
+            self.beat();
+        }
+    }
+
+    /// One beat without a word of any class.
+    pub(crate) fn beat(&mut self) {
+        let beat = self.pipe.beat(self.now(), &self.around);
+        self.told.batch.opened.extend(beat.batch.opened);
+        self.told.batch.samples.extend(beat.batch.samples);
+        self.told.batch.closed.extend(beat.batch.closed);
+        self.told.notices.extend(beat.notices);
+        self.told.commands.extend(beat.commands);
+        self.millis += 250;
+    }
+
+    pub(crate) fn notices(&self, alert: Alert) -> Vec<&Notice> {
+        self.told
+            .notices
+            .iter()
+            .filter(|notice| notice.alert == alert)
+            .collect()
+    }
+
+    /// The states of one alert in the order told.
+    pub(crate) fn states(&self, alert: Alert) -> Vec<NoticeState> {
+        self.notices(alert).iter().map(|notice| notice.state).collect()
+    }
+}
