@@ -151,10 +151,8 @@ fn rules_of(group: &Value) -> &[Value] {
     group["rules"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Matters of style in names that users rely on: bits are what media rates are told in, a session's quantiles are gauges since they are
-/// exact and its window passes, and viewers are counted.
-const KNOWN: [&str; 3] = [
+/// Matters of style in names that users rely on: bits are what media rates are told in, and viewers are counted.
+const KNOWN: [&str; 2] = [
     "liveqos_session_bitrate_bits_per_second use base unit \"bytes\" instead of \"bits\"",
-    "liveqos_session_latency_seconds non-summary metrics should not have \"quantile\" label",
     "liveqos_viewer_count non-histogram and non-summary metrics should not have \"_count\" suffix",
 ];
