@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod demo;
+mod manager;
 pub mod run;
 pub mod style;
 pub mod top;

@@ -36,6 +36,7 @@ pub struct Condition {
     history: u32,
     onset: Option<Timestamp>,
     good_since: Option<Timestamp>,
+    last_bad: Option<Evidence>,
     firing: bool,
 }
 
@@ -47,6 +48,7 @@ impl Condition {
             Finding::Unknown => None,
             Finding::Bad(evidence, since) => {
                 self.good_since = None;
+                self.last_bad = Some(evidence);
                 self.history = self.history << 1 | 1;
                 let onset = *self.onset.get_or_insert(since);
                 let fires = !self.firing && (self.history & mask).count_ones() >= rule.bad;
@@ -78,10 +80,10 @@ impl Condition {
         }
     }
 
-    /// Whether it fires, and since which onset.
+    /// Whether it fires: since which onset, and what was last found over the limit.
     #[must_use]
-    pub fn firing(&self) -> Option<Timestamp> {
-        self.onset.filter(|_| self.firing)
+    pub fn firing(&self) -> Option<(Timestamp, Evidence)> {
+        self.onset.zip(self.last_bad).filter(|_| self.firing)
     }
 }
 

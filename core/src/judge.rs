@@ -106,7 +106,7 @@ impl Judge {
         notices
     }
 
-    /// Resolves what still fires for sessions that closed.
+    /// Resolves what still fires for sessions that closed, with the evidence that it fired on: there is no newer one.
     pub fn close(&mut self, closed: &[Closed]) -> Vec<Notice> {
         let mut notices = Vec::new();
         for closed in closed {
@@ -114,7 +114,7 @@ impl Judge {
                 continue;
             };
             for (alert, condition) in docket.conditions {
-                if let Some(change) = ended(&condition, "viewers") {
+                if let Some(change) = ended(&condition) {
                     let subject = Subject::Session(Arc::clone(&closed.session));
                     notices.push(notice(alert, subject, closed.at, change));
                 }
@@ -126,7 +126,7 @@ impl Judge {
     fn look_around(&mut self, now: Timestamp, objectives: &Objectives, around: &Surroundings, out: &mut Vec<Notice>) {
         let left_out = |source: &SourceName| !around.sources.iter().any(|(known, _)| known == source);
         for (source, condition) in self.sources.extract_if(.., |source, _| left_out(source)) {
-            if let Some(change) = ended(&condition, "seconds") {
+            if let Some(change) = ended(&condition) {
                 out.push(notice(Alert::LiveSourceDown, Subject::Source(source), now, change));
             }
         }
@@ -312,14 +312,10 @@ fn against(evidence: Evidence, since: Timestamp) -> Finding {
     }
 }
 
-/// The end of what still fires because its subject is no more: nothing was measured.
-fn ended(condition: &Condition, size_unit: &'static str) -> Option<(NoticeState, Timestamp, Evidence)> {
-    let started_at = condition.firing()?;
-    Some((
-        NoticeState::Resolved,
-        started_at,
-        evidence(0.0, 0.0, "ended", (0.0, size_unit)),
-    ))
+/// The end of what still fires because its subject is no more: nothing newer was measured than what it fired on.
+fn ended(condition: &Condition) -> Option<(NoticeState, Timestamp, Evidence)> {
+    let (started_at, evidence) = condition.firing()?;
+    Some((NoticeState::Resolved, started_at, evidence))
 }
 
 fn evidence(value: f64, threshold: f64, unit: &'static str, (size, size_unit): (f64, &'static str)) -> Evidence {

@@ -58,7 +58,10 @@ impl Live {
             Fact::Server(view) => self.hear_server((observation.stream, observation.source), at, *view),
             Fact::Path(view) => {
                 self.publisher_rtt = view.publisher_rtt.or(self.publisher_rtt);
-                self.legs.at(view.protocol, LiveLeg::default).path(at, *view);
+                // Without viewers it tells of the publisher alone, and that is no leg.
+                if view.viewers > 0 || self.legs.get(&view.protocol).is_some() {
+                    self.legs.at(view.protocol, LiveLeg::default).path(at, *view);
+                }
             }
             Fact::Players(view) => {
                 let protocol = view.protocol.unwrap_or(Protocol::Mixed);

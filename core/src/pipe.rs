@@ -106,3 +106,127 @@ impl Pipe {
         &self.fleet
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::latencies::Latencies;
+    use crate::notice::NoticeState;
+    use crate::observation::{Fact, PathView, ServerView, Total};
+    use crate::session::{Protocol, StreamKey};
+    use crate::span::{Span, SpanName, Value};
+    use crate::time::BEAT;
+
+    /// A publisher alone until `gone`, then nobody; beats until `end`, both in milliseconds after 40 s past a minute.
+    fn play(gone: u64, end: u64, also: impl Fn(u64) -> Option<Fact>) -> Beat {
+        let mut pipe = Pipe::new("n", Objectives::default(), Patience::default(), 10);
+        let mut all = Beat::default();
+        for millis in (0..=end).step_by(BEAT.as_millis() as usize) {
+            let at = Timestamp::from_secs(1_000_000) + Duration::from_millis(millis);
+            let view = ServerView {
+                publishing: Some(true),
+                ingest_bytes: Some(Total {
+                    base: 1,
+                    value: millis * 125,
+                }),
+                viewers: Some(vec![(Protocol::Rtmp, 1)]),
+                ..ServerView::default()
+            };
+            let server = if millis < gone {
+                Fact::Server(Box::new(view))
+            } else {
+                Fact::Gone
+            };
+            for fact in [Some(server), also(millis)].into_iter().flatten() {
+                let (source, stream) = ("nginx-rtmp".into(), StreamKey::parse("live/c1").expect("a good key"));
+                let observation = Observation {
+                    source,
+                    stream,
+                    at,
+                    fact,
+                };
+                pipe.observe(observation);
+            }
+            let beat = pipe.beat(at, &Surroundings::default());
+            all.batch.samples.extend(beat.batch.samples);
+            all.notices.extend(beat.notices);
+            all.commands.extend(beat.commands);
+        }
+        all
+    }
+
+    fn path(viewers: u32, millis: u64) -> Fact {
+        let mut latencies = Latencies::default();
+        for _ in 0..viewers {
+            latencies.record(Duration::from_millis(millis));
+        }
+        Fact::Path(Box::new(PathView {
+            protocol: if viewers > 0 { Protocol::Rtmp } else { Protocol::Mixed },
+            viewers,
+            latencies,
+            segments_sent: None,
+            segments_lost: None,
+            backlog_bytes: 0,
+            publisher_rtt: Some(Duration::from_millis(8)),
+        }))
+    }
+
+    fn spans(beat: &Beat, name: SpanName) -> Vec<&Span> {
+        let exported = beat.commands.iter().filter_map(|command| match command {
+            SpanCommand::Export(span) => Some(&**span),
+            SpanCommand::Emit(_) => None,
+        });
+        exported.filter(|span| span.this.name == name).collect()
+    }
+
+    #[test]
+    fn a_class_that_closes_with_a_full_minute_has_a_last_segment() {
+        let beat = play(16_000, 30_000, |_| None);
+        let last = |span: &&Span| span.attributes.contains(&("live.segment.final", Value::Bool(true)));
+        assert_eq!(spans(&beat, SpanName::TeachingComplete).len(), 1);
+        let segments = spans(&beat, SpanName::TeachingConduct);
+        assert_eq!(
+            (segments.len(), segments.iter().filter(|span| last(span)).count()),
+            (1, 1)
+        );
+        let goes_on = play(40_000, 21_000, |_| None);
+        let segments = spans(&goes_on, SpanName::TeachingConduct);
+        assert_eq!(
+            (segments.len(), segments.iter().filter(|span| last(span)).count()),
+            (1, 0)
+        );
+    }
+
+    #[test]
+    fn the_way_from_the_publisher_is_told_without_viewers_and_makes_no_leg() {
+        let beat = play(40_000, 11_000, |_| Some(path(0, 0)));
+        let connection = spans(&beat, SpanName::ConnectionEstablish);
+        assert!(
+            connection[0]
+                .attributes
+                .contains(&("connection.latency", Value::Float(8.0)))
+        );
+        let legs = |sample: &crate::sample::Sample| sample.legs.iter().map(|leg| leg.leg.as_str()).collect::<Vec<_>>();
+        assert!(
+            beat.batch
+                .samples
+                .iter()
+                .all(|sample| legs(sample) == ["ingest", "rtmp"])
+        );
+    }
+
+    #[test]
+    fn an_alert_that_ends_with_its_class_keeps_its_evidence() {
+        let beat = play(16_000, 30_000, |millis| (millis < 16_000).then(|| path(1, 900)));
+        let [fired, resolved] = beat.notices.as_slice() else {
+            panic!("{:?}", beat.notices);
+        };
+        assert_eq!(
+            (fired.state, resolved.state),
+            (NoticeState::Firing, NoticeState::Resolved)
+        );
+        assert!((resolved.evidence.value - 0.9).abs() < 0.01, "{}", resolved.summary());
+    }
+}

@@ -76,6 +76,14 @@ impl SpanPlan {
                 trace.close(closed, &mut out);
             }
         }
+        // Only now: a class that closes with a full minute has its last segment there.
+        for sample in &batch.samples {
+            if let Some(trace) = self.traces.get_mut(&sample.session.id)
+                && trace.segment.as_ref().is_some_and(Segment::is_full)
+            {
+                trace.end_segment(false, &mut out);
+            }
+        }
         out
     }
 
@@ -175,9 +183,6 @@ impl Trace {
             .insert(0, ("session.id", Value::Text(Arc::from(self.session.id.as_str()))));
         let session = Arc::clone(&self.session);
         out.push(SpanCommand::Emit(Box::new(LogEvent { session, span, event })));
-        if segment.is_full() {
-            self.end_segment(false, out);
-        }
     }
 
     fn come_up(&self, at: Timestamp, node: &str, rtt_millis: Option<f64>, out: &mut Vec<SpanCommand>) {

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::manager::Manager;
 use super::{ConfigFile, bad_config, fail};
 use crate::app::App;
 use crate::clock;
@@ -46,23 +47,28 @@ async fn daemon(file: &ConfigFile, mut config: Config) -> Result<()> {
     let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let mut interrupt = signal(SignalKind::interrupt())?;
     discover_if_asked(&mut config).await;
-    let mut app = App::start(&config, || notify(&[NotifyState::Watchdog])).await?;
+    let manager = Manager::of_environment();
+    let mut app = App::start(&config, manager.heartbeat()).await?;
     tracing::info!(address = %app.address(), sources = config.sources.len(), "watching; the page is at http://{}/", app.address());
-    notify(&[NotifyState::Ready]);
+    manager.tell(NotifyState::Ready);
     loop {
         tokio::select! {
-            _ = hangup.recv() => config = reload(file, config, &mut app).await,
+            _ = hangup.recv() => {
+                manager.tell(NotifyState::Reloading);
+                config = reload(file, config, &mut app).await;
+                manager.tell(NotifyState::Ready);
+            }
             () = any(&mut terminate, &mut interrupt) => break,
         }
     }
     tracing::info!("stopping");
-    notify(&[NotifyState::Stopping]);
+    manager.tell(NotifyState::Stopping);
     app.stop().await;
+    manager.close();
     Ok(())
 }
 
 async fn reload(file: &ConfigFile, was: Config, app: &mut App) -> Config {
-    notify(&[NotifyState::Reloading]);
     let loaded = file.load().map_err(anyhow::Error::from);
     let taken = match loaded {
         Ok(mut config) => {
@@ -71,7 +77,7 @@ async fn reload(file: &ConfigFile, was: Config, app: &mut App) -> Config {
         }
         Err(error) => Err(error),
     };
-    let config = match taken {
+    match taken {
         Ok((config, restart)) => {
             if !restart.is_empty() {
                 tracing::warn!("reloaded; {} take effect at the next start", restart.join(", "));
@@ -83,9 +89,7 @@ async fn reload(file: &ConfigFile, was: Config, app: &mut App) -> Config {
             tracing::error!("not reloaded, the old settings stay: {error:#}");
             was
         }
-    };
-    notify(&[NotifyState::Ready]);
-    config
+    }
 }
 
 async fn discover_if_asked(config: &mut Config) {
@@ -107,11 +111,6 @@ async fn any(one: &mut Signal, other: &mut Signal) {
 
 fn now() -> Now {
     Arc::new(clock::now)
-}
-
-fn notify(states: &[NotifyState<'_>]) {
-    // Without a service manager there is nobody to tell.
-    sd_notify::notify(states).unwrap_or_default();
 }
 
 const WORKERS: usize = 2;

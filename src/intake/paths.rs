@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use liveqos_core::latencies::Latencies;
 use liveqos_core::observation::{Fact, Observation, PathView, SourceName};
 use liveqos_core::session::StreamKey;
 use liveqos_core::tcp::TcpReading;
@@ -126,18 +127,21 @@ impl Watch {
         for (index, entry) in entries.iter().enumerate() {
             let session = SessionIndex(u32::try_from(index).unwrap_or(u32::MAX));
             let publisher_rtt = self.table.publisher_rtt(session);
-            if let Some(fold) = self.folds.get(&session) {
-                let view = PathView {
-                    protocol: entry.protocol(),
-                    viewers: fold.viewers,
-                    latencies: fold.latencies().clone(),
-                    segments_sent: fold.segments_sent,
-                    segments_lost: fold.segments_lost,
-                    backlog_bytes: fold.backlog_bytes,
-                    publisher_rtt,
-                };
-                out.push(observation(at, &entry.source, &entry.stream, view));
+            let fold = self.folds.get(&session);
+            // Before the first viewer the way from the publisher is known all the same.
+            if fold.is_none() && publisher_rtt.is_none() {
+                continue;
             }
+            let view = PathView {
+                protocol: entry.protocol(),
+                viewers: fold.map_or(0, |fold| fold.viewers),
+                latencies: fold.map_or_else(Latencies::default, |fold| fold.latencies().clone()),
+                segments_sent: fold.and_then(|fold| fold.segments_sent),
+                segments_lost: fold.and_then(|fold| fold.segments_lost),
+                backlog_bytes: fold.map_or(0, |fold| fold.backlog_bytes),
+                publisher_rtt,
+            };
+            out.push(observation(at, &entry.source, &entry.stream, view));
         }
         out
     }
