@@ -54,10 +54,7 @@ impl NginxRtmp {
     /// A probe that has seen nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            ..Self::default()
-        }
+        Self { settings, ..Self::default() }
     }
 
     /// Takes in one worker's answer; gives the streams that it may have changed.
@@ -104,28 +101,14 @@ impl NginxRtmp {
 impl Probe for NginxRtmp {
     fn ask(&mut self) -> Vec<Request> {
         self.round += 1;
-        let requests = if self.workers.len() > 1 {
-            (self.workers.len() * 2).min(MAX_ASKS)
-        } else {
-            1
-        };
-        vec![
-            Request {
-                path: String::new(),
-                tag: 0
-            };
-            requests
-        ]
+        let requests = if self.workers.len() > 1 { (self.workers.len() * 2).min(MAX_ASKS) } else { 1 };
+        vec![Request { path: String::new(), tag: 0 }; requests]
     }
 
     fn read(&mut self, reply: &Reply<'_>, out: &mut Vec<Observation>) -> Result<Vec<Request>, ProbeError> {
         let stat = Stat::read(reply.body)?;
         let not_viewers = self.settings.not_viewers.clone();
-        let reading = Reading {
-            asked_at: reply.asked_at,
-            round: self.round,
-            not_viewers: &not_viewers,
-        };
+        let reading = Reading { asked_at: reply.asked_at, round: self.round, not_viewers: &not_viewers };
         for stream in self.take(stat, reading) {
             if let Some(fact) = self.fact(&stream) {
                 out.push(observed(reply, stream, fact));
@@ -136,11 +119,7 @@ impl Probe for NginxRtmp {
 
     fn read_hook(&mut self, hook: &Hook<'_>, out: &mut Vec<Observation>) -> Result<(), ProbeError> {
         let body = String::from_utf8_lossy(hook.body);
-        let form = if body.trim().is_empty() {
-            hook.query
-        } else {
-            body.trim()
-        };
+        let form = if body.trim().is_empty() { hook.query } else { body.trim() };
         let first = |wanted: &str| pairs(form).find(|(key, _)| *key == wanted).map(|(_, value)| value);
         let call = first("call").ok_or_else(|| malformed(HOOK, &"no call"))?;
         let of_publisher = ["publish", "update_publish", "publish_done"].contains(&call.as_str());
@@ -163,12 +142,7 @@ impl Probe for NginxRtmp {
             class.connection_id = first("clientid").and_then(|id| Name::new(&id).ok());
             Fact::Described(Box::new(class))
         };
-        out.push(Observation {
-            source: hook.source.clone(),
-            stream,
-            at: hook.at,
-            fact,
-        });
+        out.push(Observation { source: hook.source.clone(), stream, at: hook.at, fact });
         Ok(())
     }
 }
@@ -176,19 +150,12 @@ impl Probe for NginxRtmp {
 /// What stands after the stream's name: the publisher's own query, which the module appends unescaped at the end.
 fn after_name(form: &str) -> &str {
     let form = form.trim_start_matches('?');
-    let name = if form.starts_with("name=") {
-        Some(0)
-    } else {
-        form.find("&name=").map(|at| at + 1)
-    };
-    name.and_then(|at| form[at..].split_once('&'))
-        .map_or("", |(_, query)| query)
+    let name = if form.starts_with("name=") { Some(0) } else { form.find("&name=").map(|at| at + 1) };
+    name.and_then(|at| form[at..].split_once('&')).map_or("", |(_, query)| query)
 }
 
 fn build(table: toml::Table) -> Result<Box<dyn Probe>, SettingsError> {
-    let settings: Settings = table
-        .try_into()
-        .map_err(|error: toml::de::Error| SettingsError(error.to_string()))?;
+    let settings: Settings = table.try_into().map_err(|error: toml::de::Error| SettingsError(error.to_string()))?;
     Ok(Box::new(NginxRtmp::new(settings)))
 }
 
@@ -240,12 +207,7 @@ mod tests {
         let source = "n".into();
         let asked_at = Timestamp::from_secs(second);
         let body = body.as_bytes();
-        let reply = Reply {
-            source: &source,
-            tag: 0,
-            asked_at,
-            body,
-        };
+        let reply = Reply { source: &source, tag: 0, asked_at, body };
         probe.read(&reply, &mut out).expect("a good answer");
         out.into_iter().map(|observation| observation.fact).collect()
     }
@@ -262,15 +224,7 @@ mod tests {
         let source = "n".into();
         let at = Timestamp::from_secs(1);
         let body = body.as_bytes();
-        probe.read_hook(
-            &Hook {
-                source: &source,
-                at,
-                query,
-                body,
-            },
-            &mut out,
-        )?;
+        probe.read_hook(&Hook { source: &source, at, query, body }, &mut out)?;
         Ok(out)
     }
 
@@ -278,39 +232,22 @@ mod tests {
     fn answers_of_several_workers_are_merged_and_marked() {
         let mut probe = probe();
         let first = view(poll(&mut probe, 100, &stat(1, 50, &stream(10, &publisher(1)))));
-        assert_eq!(
-            (first.publishing, first.partial, first.viewers),
-            (Some(true), false, Some(vec![]))
-        );
+        assert_eq!((first.publishing, first.partial, first.viewers), (Some(true), false, Some(vec![])));
         let both = view(poll(&mut probe, 105, &stat(2, 55, &stream(70, &client(2, "")))));
         assert_eq!((both.publishing, both.partial), (Some(true), true));
         assert_eq!(both.viewers, Some(vec![(Protocol::Rtmp, 1)]));
         assert_eq!(both.clients.len(), 2);
-        assert_eq!(
-            both.ingest_bytes, first.ingest_bytes,
-            "only the publisher's worker receives"
-        );
+        assert_eq!(both.ingest_bytes, first.ingest_bytes, "only the publisher's worker receives");
         assert_eq!(both.egress_bytes.map(|total| total.value), Some(80));
-        assert_ne!(
-            both.egress_bytes.map(|total| total.base),
-            first.egress_bytes.map(|total| total.base)
-        );
+        assert_ne!(both.egress_bytes.map(|total| total.base), first.egress_bytes.map(|total| total.base));
         assert_eq!(both.bytes_step, Duration::from_secs(5), "one part is as old as that");
         assert_eq!(probe.ask().len(), 4);
         let mut facts = Vec::new();
         for round in 1..=WORKER_ROUNDS {
-            facts = poll(
-                &mut probe,
-                105 + 5 * round,
-                &stat(2, 55 + 5 * round as u32, &stream(70, &client(2, ""))),
-            );
+            facts = poll(&mut probe, 105 + 5 * round, &stat(2, 55 + 5 * round as u32, &stream(70, &client(2, ""))));
         }
         let alone = view(facts);
-        assert_eq!(
-            (alone.publishing, alone.partial),
-            (Some(false), false),
-            "the silent worker is forgotten"
-        );
+        assert_eq!((alone.publishing, alone.partial), (Some(false), false), "the silent worker is forgotten");
     }
 
     #[test]
@@ -327,26 +264,14 @@ mod tests {
         let old = view(poll(&mut probe, 100, &stat(1, 50, &stream(1_000, &publisher(1)))));
         let new = view(poll(&mut probe, 105, &stat(9, 2, &stream(2_000, &publisher(1)))));
         assert!(!new.partial && new.clients.len() == 1);
-        assert_ne!(
-            old.ingest_bytes.map(|total| total.base),
-            new.ingest_bytes.map(|total| total.base)
-        );
+        assert_ne!(old.ingest_bytes.map(|total| total.base), new.ingest_bytes.map(|total| total.base));
         // In a container the process id is the same again.
         let same_pid = view(poll(&mut probe, 110, &stat(9, 1, &stream(3_000, &publisher(1)))));
-        assert_ne!(
-            new.ingest_bytes.map(|total| total.base),
-            same_pid.ingest_bytes.map(|total| total.base)
-        );
+        assert_ne!(new.ingest_bytes.map(|total| total.base), same_pid.ingest_bytes.map(|total| total.base));
         let later = view(poll(&mut probe, 115, &stat(9, 7, &stream(4_000, &publisher(1)))));
-        assert_eq!(
-            same_pid.ingest_bytes.map(|total| total.base),
-            later.ingest_bytes.map(|total| total.base)
-        );
+        assert_eq!(same_pid.ingest_bytes.map(|total| total.base), later.ingest_bytes.map(|total| total.base));
         let soon = view(poll(&mut probe, 117, &stat(9, 6, &stream(5_000, &publisher(1)))));
-        assert_ne!(
-            later.ingest_bytes.map(|total| total.base),
-            soon.ingest_bytes.map(|total| total.base)
-        );
+        assert_ne!(later.ingest_bytes.map(|total| total.base), soon.ingest_bytes.map(|total| total.base));
         assert_eq!(poll(&mut probe, 120, &stat(11, 1, "")), [Fact::Gone]);
     }
 
@@ -358,11 +283,7 @@ mod tests {
         let view_of = |streams: &str| view(poll(&mut probe(), 100, &stat(1, 50, streams)));
         let pushing = view_of(&stream(9, &(publisher(1) + &client(2, "") + &relays)));
         assert_eq!(pushing.viewers, Some(vec![(Protocol::Rtmp, 1)]));
-        assert_eq!(
-            (pushing.clients.len(), pushing.egress_bytes),
-            (2, None),
-            "bytes to relays cannot be told apart"
-        );
+        assert_eq!((pushing.clients.len(), pushing.egress_bytes), (2, None), "bytes to relays cannot be told apart");
         let copy =
             "<client><id>4</id><address>unix:</address><flashver>ngx-local-relay</flashver><publishing/></client>";
         let copied = view_of(&stream(9, copy));
@@ -377,10 +298,7 @@ mod tests {
         let table = toml::toml! { not_viewers = ["192.0.2.2"] };
         let mut probe = NginxRtmp::new(table.try_into().expect("good settings"));
         let streams = stream(9, &(publisher(1) + &client(2, "") + &client(3, "")));
-        assert_eq!(
-            view(poll(&mut probe, 100, &stat(1, 50, &streams))).viewers,
-            Some(vec![(Protocol::Rtmp, 1)])
-        );
+        assert_eq!(view(poll(&mut probe, 100, &stat(1, 50, &streams))).viewers, Some(vec![(Protocol::Rtmp, 1)]));
         assert!(build(toml::toml! { not_viewer = [] }).is_err());
     }
 
@@ -406,11 +324,7 @@ mod tests {
         let first = dropped(100, slow(7, 1_000, 5));
         assert_eq!(dropped(105, slow(7, 6_000, 12)).value, 12);
         assert_eq!(dropped(110, String::new()).value, 12);
-        assert_eq!(
-            dropped(115, slow(7, 500, 3)).value,
-            15,
-            "the number is another connection's now"
-        );
+        assert_eq!(dropped(115, slow(7, 500, 3)).value, 15, "the number is another connection's now");
         let last = dropped(120, slow(7, 5_500, 3));
         assert_eq!((last.base, last.value), (first.base, 15));
     }
@@ -418,10 +332,7 @@ mod tests {
     #[test]
     fn forks_tell_viewers_bytes_and_protocol() {
         let clients = publisher(1)
-            + &client(
-                2,
-                "<flashver>flv_live 1.1</flashver><bytes_out>50</bytes_out><port>4711</port>",
-            )
+            + &client(2, "<flashver>flv_live 1.1</flashver><bytes_out>50</bytes_out><port>4711</port>")
             + &client(3, "<flashver>ngx-local-relay</flashver><bytes_out>900</bytes_out>");
         let view = view(poll(&mut probe(), 100, &stat(1, 50, &stream(9, &clients))));
         assert_eq!(view.viewers, Some(vec![(Protocol::HttpFlv, 1)]));
@@ -432,10 +343,7 @@ mod tests {
     fn without_client_blocks_only_a_number_is_known() {
         let counted = "<nclients>3</nclients><publishing/>";
         let view = view(poll(&mut probe(), 100, &stat(1, 50, &stream(9, counted))));
-        assert_eq!(
-            (view.viewers, view.dropped_messages),
-            (Some(vec![(Protocol::Mixed, 2)]), None)
-        );
+        assert_eq!((view.viewers, view.dropped_messages), (Some(vec![(Protocol::Mixed, 2)]), None));
         assert_eq!(view.ingest_bytes.map(|total| total.value), Some(9));
     }
 
@@ -444,9 +352,7 @@ mod tests {
         let mut probe = probe();
         let mut base = |second: u64, id: u32| {
             let body = stat(1, second as u32 - 50, &stream(9, &publisher(id)));
-            view(poll(&mut probe, second, &body))
-                .ingest_bytes
-                .map(|total| total.base)
+            view(poll(&mut probe, second, &body)).ingest_bytes.map(|total| total.base)
         };
         assert_eq!(base(100, 1), base(105, 1));
         assert_ne!(base(110, 1), base(115, 2));
@@ -469,35 +375,20 @@ mod tests {
         let body = "app=live&addr=192.0.2.1&clientid=4&call=publish&name=c1&type=live&session_id=s1&name=c2&app=x&clientid=9&call=play";
         let told = hook(&mut probe(), "", body).expect("a good hook");
         assert_eq!(told[0].stream.as_str(), "live/c1");
-        let Fact::Described(class) = &told[0].fact else {
-            panic!("described")
-        };
+        let Fact::Described(class) = &told[0].fact else { panic!("described") };
         assert_eq!(class.connection_id.as_ref().map(Name::as_str), Some("4"));
         assert_eq!(class.session_id.as_ref().map(Name::as_str), Some("s1"));
         assert_eq!(class.stream_type, Some(Protocol::Rtmp));
         let early = "session_id=forged&app=live&call=publish&name=c1&course_id=c9";
         let told = hook(&mut probe(), early, "").expect("a good hook by GET");
-        let Fact::Described(class) = &told[0].fact else {
-            panic!("described")
-        };
-        assert_eq!(
-            class.session_id, None,
-            "only what follows the name is the publisher's query"
-        );
+        let Fact::Described(class) = &told[0].fact else { panic!("described") };
+        assert_eq!(class.session_id, None, "only what follows the name is the publisher's query");
         assert_eq!(class.course_id.as_ref().map(Name::as_str), Some("c9"));
     }
 
     #[test]
     fn viewers_say_nothing_of_the_class() {
-        for call in [
-            "play",
-            "update_play",
-            "play_done",
-            "done",
-            "connect",
-            "disconnect",
-            "record_done",
-        ] {
+        for call in ["play", "update_play", "play_done", "done", "connect", "disconnect", "record_done"] {
             let body = format!("app=live&clientid=8&call={call}&name=c1&session_id=viewer-1");
             assert_eq!(hook(&mut probe(), "", &body), Ok(vec![]), "{call}");
         }
@@ -507,17 +398,10 @@ mod tests {
 
     #[test]
     fn incomplete_hooks_are_errors() {
-        for body in [
-            "",
-            "app=live&name=c1",
-            "call=publish&name=c1",
-            "call=publish&app=live",
-            "call=publish&app=live&name=",
-        ] {
-            assert!(
-                matches!(hook(&mut probe(), "", body), Err(ProbeError::Malformed { .. })),
-                "{body}"
-            );
+        for body in
+            ["", "app=live&name=c1", "call=publish&name=c1", "call=publish&app=live", "call=publish&app=live&name="]
+        {
+            assert!(matches!(hook(&mut probe(), "", body), Err(ProbeError::Malformed { .. })), "{body}");
         }
     }
 
@@ -528,12 +412,7 @@ mod tests {
             let reply = stat(pid, 50, &stream(9, &client(2, "")));
             let source = "n".into();
             let asked_at = Timestamp::from_secs(100);
-            let reply = Reply {
-                source: &source,
-                tag: 0,
-                asked_at,
-                body: reply.as_bytes(),
-            };
+            let reply = Reply { source: &source, tag: 0, asked_at, body: reply.as_bytes() };
             probe.read(&reply, &mut Vec::new()).expect("a good answer");
         }
         assert_eq!(probe.workers.len(), MAX_WORKERS);

@@ -143,12 +143,7 @@ impl ProbeError {
 
 /// An observation of `stream` by the source of `reply`.
 pub(crate) fn observed(reply: &Reply<'_>, stream: StreamKey, fact: Fact) -> Observation {
-    Observation {
-        source: reply.source.clone(),
-        stream,
-        at: reply.asked_at,
-        fact,
-    }
+    Observation { source: reply.source.clone(), stream, at: reply.asked_at, fact }
 }
 
 /// The error of an answer that is not what the server sends, its detail cut to [`MAX_DETAIL`] characters: it may quote the answer.

@@ -51,11 +51,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            max_streams: 1_000,
-            max_clients: 500,
-            not_viewers: Vec::new(),
-        }
+        Self { max_streams: 1_000, max_clients: 500, not_viewers: Vec::new() }
     }
 }
 
@@ -102,10 +98,7 @@ impl Srs {
     /// A probe that has seen nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            ..Self::default()
-        }
+        Self { settings, ..Self::default() }
     }
 
     fn request(&self, part: u32) -> Request {
@@ -114,10 +107,7 @@ impl Srs {
             STREAMS => format!("/api/v1/streams/?start={}&count={streams}", self.round.pages * streams),
             VERSION => "/api/v1/versions".to_owned(),
             VHOSTS => "/api/v1/vhosts/".to_owned(),
-            _ => format!(
-                "/api/v1/clients/?start=0&count={}",
-                self.settings.max_clients.max(MIN_COUNT)
-            ),
+            _ => format!("/api/v1/clients/?start=0&count={}", self.settings.max_clients.max(MIN_COUNT)),
         };
         let tag = self.round.number.wrapping_mul(PARTS).wrapping_add(part);
         Request { path, tag }
@@ -131,10 +121,7 @@ impl Srs {
         if instance != self.server.instance {
             self.round.incomplete |= self.round.pages > 0;
             self.tracks.clear();
-            self.server = Server {
-                instance,
-                ..Server::default()
-            };
+            self.server = Server { instance, ..Server::default() };
         }
         self.round.pages += 1;
         let asked = self.settings.max_streams.max(MIN_COUNT) as usize;
@@ -165,16 +152,10 @@ impl Srs {
         }
         let wanted = [
             (VERSION, !self.server.version_asked),
-            (
-                VHOSTS,
-                self.server.vhosts.len() < MAX_VHOSTS && streams().any(new_vhost),
-            ),
+            (VHOSTS, self.server.vhosts.len() < MAX_VHOSTS && streams().any(new_vhost)),
             (CLIENTS, clients > 0 && clients <= self.settings.max_clients),
         ];
-        wanted
-            .into_iter()
-            .filter_map(|(part, wanted)| wanted.then_some(part))
-            .collect()
+        wanted.into_iter().filter_map(|(part, wanted)| wanted.then_some(part)).collect()
     }
 
     /// Takes in one of the other replies. That it came counts, whatever it says: what it lacks is not asked for again in this run.
@@ -188,15 +169,9 @@ impl Srs {
             }
             VHOSTS => {
                 let answer = Answer::read("srs vhosts", reply.body);
-                let listed = answer
-                    .as_ref()
-                    .map_or(&[][..], |answer| answer.vhosts.as_deref().unwrap_or_default());
+                let listed = answer.as_ref().map_or(&[][..], |answer| answer.vhosts.as_deref().unwrap_or_default());
                 let names = listed.iter().map(|vhost| (vhost.id.clone(), Some(vhost.name.clone())));
-                let used = self
-                    .round
-                    .streams
-                    .iter()
-                    .map(|(_, stream)| (stream.vhost.clone(), None));
+                let used = self.round.streams.iter().map(|(_, stream)| (stream.vhost.clone(), None));
                 for (id, name) in names.chain(used).take(MAX_VHOSTS) {
                     self.server.vhosts.entry(id).or_insert(name);
                 }
@@ -212,11 +187,7 @@ impl Srs {
                 for client in clients.into_iter().take(asked) {
                     by_stream.entry(client.stream.clone()).or_default().push(client);
                 }
-                self.round.clients = same.then_some(Listed {
-                    asked_at: reply.asked_at,
-                    by_stream,
-                    cut,
-                });
+                self.round.clients = same.then_some(Listed { asked_at: reply.asked_at, by_stream, cut });
             }
         }
         Ok(())
@@ -224,10 +195,7 @@ impl Srs {
 
     /// Tells every stream of the round, and which are gone.
     fn tell(&mut self, source: &SourceName, now: Timestamp, out: &mut Vec<Observation>) {
-        let round = Round {
-            number: self.round.number,
-            ..Round::default()
-        };
+        let round = Round { number: self.round.number, ..Round::default() };
         let round = std::mem::replace(&mut self.round, round);
         let common = Common {
             instance: &self.server.instance,
@@ -241,25 +209,13 @@ impl Srs {
         for (at, stream) in &round.streams {
             let vhost = self.server.vhosts.get(&stream.vhost).and_then(Option::as_deref);
             let Ok(key) = stream.key(vhost) else { continue };
-            let better = present
-                .get(&key)
-                .is_none_or(|(_, other)| stream.active() && !other.active());
+            let better = present.get(&key).is_none_or(|(_, other)| stream.active() && !other.active());
             if better {
                 present.insert(key, (*at, stream));
             }
         }
-        let tell = |stream, at, fact| Observation {
-            source: source.clone(),
-            stream,
-            at,
-            fact,
-        };
-        let gone: Vec<StreamKey> = self
-            .known
-            .iter()
-            .filter(|key| !present.contains_key(*key))
-            .cloned()
-            .collect();
+        let tell = |stream, at, fact| Observation { source: source.clone(), stream, at, fact };
+        let gone: Vec<StreamKey> = self.known.iter().filter(|key| !present.contains_key(*key)).cloned().collect();
         if !round.incomplete || self.known.len() > MAX_KNOWN {
             self.known.clear();
         }
@@ -292,11 +248,7 @@ impl Probe for Srs {
 
     fn read(&mut self, reply: &Reply<'_>, out: &mut Vec<Observation>) -> Result<Vec<Request>, ProbeError> {
         let part = reply.tag.wrapping_sub(self.round.number.wrapping_mul(PARTS));
-        let expected = if part == STREAMS {
-            self.round.waiting.is_empty()
-        } else {
-            self.round.waiting.contains(&part)
-        };
+        let expected = if part == STREAMS { self.round.waiting.is_empty() } else { self.round.waiting.contains(&part) };
         if !self.round.open || !expected {
             return Ok(Vec::new());
         }
@@ -329,10 +281,7 @@ impl Probe for Srs {
             })?;
         let fact = if begins {
             let (mut class, _) = Descriptor::from_query(&body.param);
-            let known = self
-                .tracks
-                .values()
-                .find_map(|track| track.protocol_of(&body.client_id));
+            let known = self.tracks.values().find_map(|track| track.protocol_of(&body.client_id));
             class.stream_type = known.or_else(|| body.protocol());
             class.connection_id = Name::new(&body.client_id).ok();
             Fact::Described(Box::new(class))
@@ -340,25 +289,15 @@ impl Probe for Srs {
             self.known.remove(&stream);
             Fact::Gone
         };
-        out.push(Observation {
-            source: hook.source.clone(),
-            stream,
-            at: hook.at,
-            fact,
-        });
+        out.push(Observation { source: hook.source.clone(), stream, at: hook.at, fact });
         Ok(())
     }
 }
 
 fn build(table: toml::Table) -> Result<Box<dyn Probe>, SettingsError> {
-    let settings: Settings = table
-        .try_into()
-        .map_err(|error: toml::de::Error| SettingsError(error.to_string()))?;
+    let settings: Settings = table.try_into().map_err(|error: toml::de::Error| SettingsError(error.to_string()))?;
     if !(MIN_COUNT..=MAX_COUNT).contains(&settings.max_streams) {
-        let text = format!(
-            "max_streams is {}, must be {MIN_COUNT} to {MAX_COUNT}",
-            settings.max_streams
-        );
+        let text = format!("max_streams is {}, must be {MIN_COUNT} to {MAX_COUNT}", settings.max_streams);
         return Err(SettingsError(text));
     }
     if settings.max_clients > MAX_COUNT {
@@ -445,25 +384,13 @@ mod tests {
                     }
                     let body = self.body(part);
                     let (tag, asked_at, body) = (request.tag, Timestamp::from_secs(second), body.as_bytes());
-                    match probe.read(
-                        &Reply {
-                            source: &source,
-                            tag,
-                            asked_at,
-                            body,
-                        },
-                        &mut out,
-                    ) {
+                    match probe.read(&Reply { source: &source, tag, asked_at, body }, &mut out) {
                         Ok(more) => requests.extend(more),
                         Err(error) => errors.push(error),
                     }
                 }
             }
-            (
-                out.into_iter().map(|observation| observation.fact).collect(),
-                asked,
-                errors,
-            )
+            (out.into_iter().map(|observation| observation.fact).collect(), asked, errors)
         }
 
         fn view(&self, probe: &mut Srs, second: u64) -> ServerView {
@@ -498,50 +425,25 @@ mod tests {
         let mut out = Vec::new();
         let source = "srs".into();
         let (at, query, body) = (Timestamp::from_secs(1), "", body.as_bytes());
-        probe.read_hook(
-            &Hook {
-                source: &source,
-                at,
-                query,
-                body,
-            },
-            &mut out,
-        )?;
+        probe.read_hook(&Hook { source: &source, at, query, body }, &mut out)?;
         Ok(out)
     }
 
     #[test]
     fn the_publisher_is_no_viewer() {
         let mut fake = Fake::new(&stream(true, r#""clients":3"#));
-        let mut few = Srs::new(Settings {
-            max_clients: 2,
-            ..Settings::default()
-        });
+        let mut few = Srs::new(Settings { max_clients: 2, ..Settings::default() });
         let (facts, asked, _) = fake.round(&mut few, 100);
-        assert_eq!(
-            asked,
-            [STREAMS, VERSION, VHOSTS],
-            "too many clients to ask for their list"
-        );
+        assert_eq!(asked, [STREAMS, VERSION, VHOSTS], "too many clients to ask for their list");
         assert!(matches!(&facts[..], [Fact::Server(view)] if view.viewers == Some(vec![(Protocol::Mixed, 2)])));
-        fake.clients = [
-            client("p1", "fmle-publish", ""),
-            client("a", "flv-play", ""),
-            client("b", "new-play", ""),
-        ]
-        .join(",");
+        fake.clients =
+            [client("p1", "fmle-publish", ""), client("a", "flv-play", ""), client("b", "new-play", "")].join(",");
         let view = fake.view(&mut probe(), 100);
         assert_eq!(view.viewers, Some(vec![(Protocol::HttpFlv, 1), (Protocol::Mixed, 1)]));
         assert_eq!(view.ingest_protocol, Some(Protocol::Rtmp));
         assert_eq!(view.clients.iter().filter(|client| client.publisher).count(), 1);
         let not_viewers = vec!["192.0.2.1".parse().expect("an address")];
-        let view = fake.view(
-            &mut Srs::new(Settings {
-                not_viewers,
-                ..Settings::default()
-            }),
-            100,
-        );
+        let view = fake.view(&mut Srs::new(Settings { not_viewers, ..Settings::default() }), 100);
         assert_eq!(view.viewers, Some(vec![]));
     }
 
@@ -569,11 +471,7 @@ mod tests {
         };
         assert_eq!(frames(100, true, "p1", 0), None, "blind for 20 s");
         assert_eq!(frames(105, true, "p1", 500), Some(500));
-        assert_eq!(
-            frames(110, true, "p1", 500),
-            Some(500),
-            "now a standing counter means something"
-        );
+        assert_eq!(frames(110, true, "p1", 500), Some(500), "now a standing counter means something");
         assert_eq!(frames(115, false, "", 500), None);
         assert_eq!(frames(120, true, "p2", 500), None, "blind again under waiting viewers");
         assert_eq!(frames(125, true, "p2", 625), Some(625));
@@ -592,10 +490,7 @@ mod tests {
             fake.clients = client("p1", kind, "");
             let mut probe = probe();
             for (second, count) in [(100, 0), (105, 50)] {
-                fake.streams = stream(
-                    true,
-                    &format!(r#""clients":1,"frames":{},"video_frames":{count}"#, count * 3),
-                );
+                fake.streams = stream(true, &format!(r#""clients":1,"frames":{},"video_frames":{count}"#, count * 3));
                 if let Some(total) = fake.view(&mut probe, second).ingest_frames {
                     return Some(total.value);
                 }
@@ -612,8 +507,7 @@ mod tests {
     #[test]
     fn an_error_with_status_200_is_refused() {
         let mut fake = Fake::new("");
-        fake.instead
-            .insert(STREAMS, r#"{"code":1061,"streams":"none","data":7}"#.to_owned());
+        fake.instead.insert(STREAMS, r#"{"code":1061,"streams":"none","data":7}"#.to_owned());
         let (facts, _, errors) = fake.round(&mut probe(), 100);
         assert!(facts.is_empty());
         assert!(matches!(errors[..], [ProbeError::Refused { code: 1061, .. }]));
@@ -624,17 +518,10 @@ mod tests {
         let mut fake = Fake::new(&stream(true, "\"clients\":0"));
         let mut probe = probe();
         fake.view(&mut probe, 100);
-        fake.instead
-            .insert(STREAMS, "<a href=\"/api/v1/streams/\">Found</a>".to_owned());
+        fake.instead.insert(STREAMS, "<a href=\"/api/v1/streams/\">Found</a>".to_owned());
         let (facts, _, errors) = fake.round(&mut probe, 105);
         assert!(facts.is_empty());
-        assert!(matches!(
-            errors[..],
-            [ProbeError::Malformed {
-                what: "srs streams",
-                ..
-            }]
-        ));
+        assert!(matches!(errors[..], [ProbeError::Malformed { what: "srs streams", .. }]));
         fake.instead.clear();
         fake.streams.clear();
         assert_eq!(fake.round(&mut probe, 110).0, [Fact::Gone]);
@@ -664,19 +551,10 @@ mod tests {
         let (facts, asked, _) = fake.round(&mut probe, 105);
         assert_eq!((facts.len(), asked), (1, vec![STREAMS]));
         let (facts, asked, _) = fake.round(&mut probe, 110);
-        assert_eq!(
-            (facts.len(), asked),
-            (0, vec![STREAMS, CLIENTS]),
-            "asked again in between"
-        );
+        assert_eq!((facts.len(), asked), (0, vec![STREAMS, CLIENTS]), "asked again in between");
         let source = "srs".into();
         let (asked_at, body) = (Timestamp::from_secs(111), fake.body(CLIENTS));
-        let late = Reply {
-            source: &source,
-            tag: stale,
-            asked_at,
-            body: body.as_bytes(),
-        };
+        let late = Reply { source: &source, tag: stale, asked_at, body: body.as_bytes() };
         let mut out = Vec::new();
         assert_eq!(probe.read(&late, &mut out), Ok(vec![]));
         assert_eq!(out, [], "a reply of an earlier round is not of this one");
@@ -691,13 +569,8 @@ mod tests {
         fake.service = "s2";
         let (facts, asked, _) = fake.round(&mut probe, 110);
         assert_eq!(asked, [STREAMS, VERSION, VHOSTS]);
-        let [Fact::Server(after)] = &facts[..] else {
-            panic!("one view expected")
-        };
-        assert_ne!(
-            before.ingest_bytes.map(|total| total.base),
-            after.ingest_bytes.map(|total| total.base)
-        );
+        let [Fact::Server(after)] = &facts[..] else { panic!("one view expected") };
+        assert_ne!(before.ingest_bytes.map(|total| total.base), after.ingest_bytes.map(|total| total.base));
     }
 
     #[test]
@@ -705,18 +578,14 @@ mod tests {
         let mut fake = Fake::new(&stream(false, r#""clients":1,"frames":7"#));
         fake.clients = client("a", "rtc-play", "");
         let view = fake.view(&mut probe(), 100);
-        assert_eq!(
-            (view.publishing, view.started, view.ingest_bytes),
-            (Some(false), None, None)
-        );
+        assert_eq!((view.publishing, view.started, view.ingest_bytes), (Some(false), None, None));
         assert_eq!(view.viewers, Some(vec![(Protocol::Webrtc, 1)]));
     }
 
     #[test]
     fn vhosts_are_named_once() {
-        let other = stream(true, "\"clients\":0")
-            .replace("\"/live/c1\"", "\"v.example/live/c1\"")
-            .replace("\"v1\"", "\"v2\"");
+        let other =
+            stream(true, "\"clients\":0").replace("\"/live/c1\"", "\"v.example/live/c1\"").replace("\"v1\"", "\"v2\"");
         let mut fake = Fake::new(&other);
         fake.vhosts = r#"{"id":"v2","name":"w.example"}"#.to_owned();
         let mut probe = probe();
@@ -724,24 +593,14 @@ mod tests {
         assert!(probe.known.iter().any(|key| key.as_str() == "w.example/live/c1"));
         fake.streams = other.replace("\"v2\"", "\"v3\"");
         fake.round(&mut probe, 105);
-        assert!(
-            probe.known.iter().any(|key| key.as_str() == "v.example/live/c1"),
-            "by its URL"
-        );
-        assert_eq!(
-            fake.round(&mut probe, 110).1,
-            [STREAMS],
-            "an id the server does not name is not asked for again"
-        );
+        assert!(probe.known.iter().any(|key| key.as_str() == "v.example/live/c1"), "by its URL");
+        assert_eq!(fake.round(&mut probe, 110).1, [STREAMS], "an id the server does not name is not asked for again");
     }
 
     /// One round whose pages hold the streams of these numbers: how many observations came, how many of them partial views.
     fn pages(probe: &mut Srs, pages: &[(u32, u32)]) -> (usize, usize) {
-        let one = |id: u32| {
-            stream(true, "\"clients\":1")
-                .replace("st1", &format!("st{id}"))
-                .replace("c1", &format!("c{id}"))
-        };
+        let one =
+            |id: u32| stream(true, "\"clients\":1").replace("st1", &format!("st{id}")).replace("c1", &format!("c{id}"));
         let source = "srs".into();
         let asked_at = Timestamp::from_secs(100);
         let mut out = Vec::new();
@@ -755,12 +614,7 @@ mod tests {
             };
             let body = Fake::new(&streams).body(tag % PARTS);
             let body = body.as_bytes();
-            let reply = Reply {
-                source: &source,
-                tag,
-                asked_at,
-                body,
-            };
+            let reply = Reply { source: &source, tag, asked_at, body };
             requests.extend(probe.read(&reply, &mut out).expect("a good reply"));
         }
         assert_eq!(pages.next(), None, "every page is asked for");
@@ -770,11 +624,7 @@ mod tests {
 
     #[test]
     fn full_pages_are_followed_and_overlap_is_marked() {
-        let mut probe = Srs::new(Settings {
-            max_streams: 10,
-            max_clients: 0,
-            ..Settings::default()
-        });
+        let mut probe = Srs::new(Settings { max_streams: 10, max_clients: 0, ..Settings::default() });
         assert_eq!(pages(&mut probe, &[(0, 10), (10, 13)]), (13, 0));
         assert_eq!(
             pages(&mut probe, &[(0, 10), (8, 12)]),
@@ -794,17 +644,12 @@ mod tests {
             );
             let told = hook(&mut probe(), &body).expect("a good hook");
             assert_eq!(told[0].stream.as_str(), "live/c1");
-            let Fact::Described(class) = &told[0].fact else {
-                panic!("described")
-            };
+            let Fact::Described(class) = &told[0].fact else { panic!("described") };
             assert_eq!(class.session_id.as_ref().map(Name::as_str), Some("s1"));
             assert_eq!(class.connection_id.as_ref().map(Name::as_str), Some("42"));
             class.stream_type
         };
-        assert_eq!(
-            told("rtmp://h/live", "?session_id=s1&session_id=evil"),
-            Some(Protocol::Rtmp)
-        );
+        assert_eq!(told("rtmp://h/live", "?session_id=s1&session_id=evil"), Some(Protocol::Rtmp));
         assert_eq!(told("", "app=live&stream=c1&session_id=s1"), Some(Protocol::Webrtc));
         assert_eq!(told("srt://h/live", "session_id=s1"), Some(Protocol::Srt));
         assert_eq!(told("", "session_id=s1"), None);
@@ -825,10 +670,7 @@ mod tests {
             r#"{"action":"on_unpublish","stream":"c1"}"#,
         ];
         for body in broken {
-            assert!(
-                matches!(hook(&mut probe(), body), Err(ProbeError::Malformed { .. })),
-                "{body}"
-            );
+            assert!(matches!(hook(&mut probe(), body), Err(ProbeError::Malformed { .. })), "{body}");
         }
         let deep = format!("{{\"action\":\"on_publish\",\"x\":{}", "[".repeat(100_000));
         assert!(hook(&mut probe(), &deep).is_err());

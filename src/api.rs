@@ -65,10 +65,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/api/v1/sessions", get(sessions::list))
-        .route(
-            "/api/v1/sessions/{id}",
-            get(sessions::one).put(sessions::register).delete(sessions::end),
-        )
+        .route("/api/v1/sessions/{id}", get(sessions::one).put(sessions::register).delete(sessions::end))
         .route("/api/v1/sessions/{id}/samples", get(sessions::samples))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sources", get(sources))
@@ -76,11 +73,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/v1/beacon", post(crate::beacon::take))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "this path does not take this method",
-            )
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
@@ -117,10 +110,7 @@ async fn hook(
     RawQuery(query): RawQuery,
     body: Bytes,
 ) -> Response {
-    let answer = shared
-        .hooks
-        .load()
-        .take(&server, query.as_deref().unwrap_or_default(), &body);
+    let answer = shared.hooks.load().take(&server, query.as_deref().unwrap_or_default(), &body);
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     (status, [(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response()
 }

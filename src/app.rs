@@ -99,36 +99,13 @@ impl App {
         let media_ports = Arc::new(ArcSwap::from_pointee(ports_of(&parts.sources)));
         let mut tasks = parts.start_tasks(config, &node)?;
         let router = api::router(parts.shared.clone());
-        tasks.spawn(http_server::serve(
-            listener,
-            router,
-            parts.shared.meters.clone(),
-            stopped,
-        ));
-        let Parts {
-            place,
-            sources,
-            fetcher,
-            otlp,
-            webhooks,
-            shared,
-            observations,
-            waiting,
-            ordered,
-        } = parts;
+        tasks.spawn(http_server::serve(listener, router, parts.shared.meters.clone(), stopped));
+        let Parts { place, sources, fetcher, otlp, webhooks, shared, observations, waiting, ordered } = parts;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         let meters = shared.meters.clone();
         if config.kernel.tcp_info {
             let (roster, ports, out) = (Arc::clone(&roster), Arc::clone(&media_ports), observations.clone());
-            start_paths(
-                Paths {
-                    roster,
-                    ports,
-                    out,
-                    meters: meters.clone(),
-                },
-                Arc::clone(&stopping),
-            )?;
+            start_paths(Paths { roster, ports, out, meters: meters.clone() }, Arc::clone(&stopping))?;
         }
         let beacons = Arc::clone(&shared.beacons);
         let around = Surround {
@@ -144,19 +121,7 @@ impl App {
         };
         let pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
         let heart = beat::start(pipe, around, waiting, ordered)?;
-        Ok(Self {
-            address,
-            shared,
-            observations,
-            media_ports,
-            fetcher,
-            polls,
-            tasks,
-            otlp,
-            heart,
-            stop,
-            stopping,
-        })
+        Ok(Self { address, shared, observations, media_ports, fetcher, polls, tasks, otlp, heart, stop, stopping })
     }
 
     /// Where it listens.
@@ -192,11 +157,7 @@ impl App {
         let table = SourceTable::new(&sources, Some(&self.shared.sources.load()));
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Order::Set(config.promised(), config.patience(), config.sessions.max);
-        self.shared
-            .orders
-            .try_send(set)
-            .ok()
-            .context("the heart is busy; try again")?;
+        self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
         self.media_ports.store(Arc::new(ports_of(&sources)));
         self.shared.hooks.store(Arc::new(hooks));
@@ -270,17 +231,7 @@ impl Parts {
             last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
             node: place.node.clone(),
         };
-        Ok(Self {
-            place,
-            sources,
-            fetcher,
-            otlp,
-            webhooks,
-            shared,
-            observations,
-            waiting,
-            ordered,
-        })
+        Ok(Self { place, sources, fetcher, otlp, webhooks, shared, observations, waiting, ordered })
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.
@@ -290,11 +241,7 @@ impl Parts {
         tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
         if self.otlp.sends(Signal::Metrics) {
             let interval = config.otlp.metrics_interval()?;
-            tasks.spawn(push_metrics(
-                Arc::clone(&self.otlp),
-                self.shared.registry.clone(),
-                interval,
-            ));
+            tasks.spawn(push_metrics(Arc::clone(&self.otlp), self.shared.registry.clone(), interval));
         }
         Ok(tasks)
     }
@@ -312,10 +259,7 @@ fn deliver(otlp: Arc<Otlp>, webhooks: Webhooks, history: Arc<History>) -> Box<dy
 }
 
 fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
-    std::thread::Builder::new()
-        .name("paths".to_owned())
-        .spawn(move || paths.run(&stopping))
-        .map(drop)
+    std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping)).map(drop)
 }
 
 async fn push_metrics(otlp: Arc<Otlp>, registry: prometheus::Registry, interval: Duration) {
@@ -324,10 +268,7 @@ async fn push_metrics(otlp: Arc<Otlp>, registry: prometheus::Registry, interval:
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let reading = crate::otlp::metrics::Reading {
-            since: started,
-            at: clock::now(),
-        };
+        let reading = crate::otlp::metrics::Reading { since: started, at: clock::now() };
         otlp.push_metrics(&registry.gather(), reading, |name| {
             liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit))
         });
@@ -344,10 +285,7 @@ fn beacon_key(config: &Config) -> Result<Option<Key>> {
 }
 
 fn ports_of(sources: &[Arc<Source>]) -> BTreeMap<SourceName, Vec<u16>> {
-    sources
-        .iter()
-        .map(|source| (source.name.clone(), source.media_ports.clone()))
-        .collect()
+    sources.iter().map(|source| (source.name.clone(), source.media_ports.clone())).collect()
 }
 
 fn now() -> Now {

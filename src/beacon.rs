@@ -130,10 +130,7 @@ impl Beacons {
         let session = Name::new(&report.session_id).map_err(|error| malformed("sessionId", &error))?;
         key.check(token.unwrap_or_default(), session.as_str(), at)?;
         let view = view(&report)?;
-        let latency = report
-            .delivery_latency
-            .map(|value| seconds("deliveryLatency", value))
-            .transpose()?;
+        let latency = report.delivery_latency.map(|value| seconds("deliveryLatency", value)).transpose()?;
         // A keyed hash of this process: the viewer's mark itself is not kept.
         let viewer = self.hasher.hash_one(&report.viewer);
         let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,12 +158,7 @@ impl Beacons {
             if std::mem::take(&mut fold.told) {
                 let (source, stream) = (Arc::clone(&self.source), StreamKey::of_session(session.clone()));
                 let fact = Fact::Players(Box::new(fold.take(now)));
-                out.push(Observation {
-                    source,
-                    stream,
-                    at: now,
-                    fact,
-                });
+                out.push(Observation { source, stream, at: now, fact });
             }
             !fold.viewers.is_empty()
         });
@@ -197,22 +189,13 @@ impl Fold {
     /// The sums, and once a second the latest latency of every viewer.
     fn take(&mut self, now: Timestamp) -> PlayerView {
         let protocol = self.view.protocol;
-        let mut view = std::mem::replace(
-            &mut self.view,
-            PlayerView {
-                protocol,
-                ..PlayerView::default()
-            },
-        );
+        let mut view = std::mem::replace(&mut self.view, PlayerView { protocol, ..PlayerView::default() });
         view.viewers = u32::try_from(self.viewers.len()).unwrap_or(u32::MAX);
         let second = now.nanos() / 1_000_000_000;
         if self.looked != Some(second) {
             self.looked = Some(second);
             let mut latencies = Latencies::default();
-            self.viewers
-                .values()
-                .filter_map(|heard| heard.latency)
-                .for_each(|latency| latencies.record(latency));
+            self.viewers.values().filter_map(|heard| heard.latency).for_each(|latency| latencies.record(latency));
             view.latencies = (!latencies.is_empty()).then_some(latencies);
         }
         view
@@ -221,9 +204,7 @@ impl Fold {
 
 /// `POST /v1/beacon`
 pub(crate) async fn take(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let bearer = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let Err(error) = shared.beacons.report(&body, bearer, clock::now()) else {
         return StatusCode::NO_CONTENT.into_response();
     };
@@ -240,25 +221,13 @@ pub(crate) async fn take(State(shared): State<Shared>, headers: HeaderMap, body:
 fn view(report: &Report) -> Result<PlayerView, ReportError> {
     let exposure = seconds("exposure", report.exposure)?;
     if exposure > MAX_SPAN {
-        return Err(malformed(
-            "exposure",
-            &format!("{} s is more than {} s", report.exposure, MAX_SPAN.as_secs()),
-        ));
+        return Err(malformed("exposure", &format!("{} s is more than {} s", report.exposure, MAX_SPAN.as_secs())));
     }
-    let stalled = report
-        .total_freezes_duration
-        .map(|value| seconds("totalFreezesDuration", value))
-        .transpose()?;
+    let stalled = report.total_freezes_duration.map(|value| seconds("totalFreezesDuration", value)).transpose()?;
     // By RFC 3550 duplicates may make the loss negative: then nothing was lost.
     let lost = report.packets_lost.map(|lost| u64::try_from(lost).unwrap_or(0));
-    let expected = report
-        .packets_received
-        .zip(lost)
-        .map(|(received, lost)| received.saturating_add(lost));
-    let first_frame = report
-        .first_frame
-        .map(|value| seconds("firstFrame", value))
-        .transpose()?;
+    let expected = report.packets_received.zip(lost).map(|(received, lost)| received.saturating_add(lost));
+    let first_frame = report.first_frame.map(|value| seconds("firstFrame", value)).transpose()?;
     Ok(PlayerView {
         protocol: report.protocol,
         viewers: 1,
@@ -306,13 +275,7 @@ mod tests {
             beacons.report(&report(viewer, more), Some(&token), AT).expect("good");
         }
         let observations = beacons.drain(AT);
-        let [
-            Observation {
-                fact: Fact::Players(view),
-                ..
-            },
-        ] = observations.as_slice()
-        else {
+        let [Observation { fact: Fact::Players(view), .. }] = observations.as_slice() else {
             panic!("one class told: {observations:?}");
         };
         assert_eq!(
@@ -331,33 +294,15 @@ mod tests {
             (report("a", ""), None),
             (report("a", ""), Some("1.00")),
             (report("a", r#","deliveryLatency":-1"#), Some(token.as_str())),
-            (
-                br#"{"sessionId":"other","viewer":"a","exposure":1}"#.to_vec(),
-                Some(token.as_str()),
-            ),
-            (
-                br#"{"sessionId":"s1","viewer":"a","exposure":1e300}"#.to_vec(),
-                Some(token.as_str()),
-            ),
+            (br#"{"sessionId":"other","viewer":"a","exposure":1}"#.to_vec(), Some(token.as_str())),
+            (br#"{"sessionId":"s1","viewer":"a","exposure":1e300}"#.to_vec(), Some(token.as_str())),
             (b"[".to_vec(), Some(token.as_str())),
         ];
         for (body, token) in bad {
-            assert!(
-                beacons.report(&body, token, AT).is_err(),
-                "{}",
-                String::from_utf8_lossy(&body)
-            );
+            assert!(beacons.report(&body, token, AT).is_err(), "{}", String::from_utf8_lossy(&body));
         }
-        assert!(
-            beacons
-                .report(&report("a", ""), Some(&token), AT + Duration::from_hours(1))
-                .is_err(),
-            "expired"
-        );
-        assert!(matches!(
-            Beacons::new(None).report(&report("a", ""), Some(&token), AT),
-            Err(ReportError::Closed)
-        ));
+        assert!(beacons.report(&report("a", ""), Some(&token), AT + Duration::from_hours(1)).is_err(), "expired");
+        assert!(matches!(Beacons::new(None).report(&report("a", ""), Some(&token), AT), Err(ReportError::Closed)));
         assert!(beacons.drain(AT).is_empty());
     }
 

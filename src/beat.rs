@@ -161,15 +161,9 @@ fn set_back(pipe: &mut Pipe, present: &mut Snapshot, around: &mut Surround) {
 fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
     let sources = around.sources.load().snapshot(now).into_iter().map(|source| {
         let silent = source.state == SourceState::Down;
-        (
-            source.name,
-            silent.then(|| source.last_success.or(source.since).unwrap_or(now)),
-        )
+        (source.name, silent.then(|| source.last_success.or(source.since).unwrap_or(now)))
     });
-    Surroundings {
-        node: **around.node.load(),
-        sources: sources.collect(),
-    }
+    Surroundings { node: **around.node.load(), sources: sources.collect() }
 }
 
 /// Does what is ordered. Who asked may have stopped waiting for the answer.

@@ -75,13 +75,8 @@ impl ConfigFile {
             .filter(|(name, _)| name.starts_with("LIVEQOS_") || name.starts_with("OTEL_"))
             .collect();
         let flags = [("LIVEQOS_LISTEN", &self.listen), ("LIVEQOS_LOG_LEVEL", &self.log)];
-        let flags = flags
-            .into_iter()
-            .filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
-        layers::load(
-            self.config.as_deref(),
-            &variables.into_iter().chain(flags).collect::<Vec<_>>(),
-        )
+        let flags = flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+        layers::load(self.config.as_deref(), &variables.into_iter().chain(flags).collect::<Vec<_>>())
     }
 }
 

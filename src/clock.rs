@@ -82,7 +82,10 @@ mod tests {
     fn a_small_step_back_is_waited_for_and_a_large_one_is_a_new_epoch() {
         let clock = Clock::new();
         let read = |seconds| clock.read(at(seconds));
-        assert_eq!([read(100), read(99), read(98), read(101)], [(at(100), 0), (at(100), 0), (at(100), 0), (at(101), 0)]);
+        assert_eq!(
+            [read(100), read(99), read(98), read(101)],
+            [(at(100), 0), (at(100), 0), (at(100), 0), (at(101), 0)]
+        );
         assert_eq!([read(50), read(51)], [(at(50), 1), (at(51), 1)]);
         assert!(Clock::new().now() > at(1_700_000_000));
     }

@@ -290,10 +290,7 @@ impl Default for ObjectiveSettings {
 
 impl Default for KernelSettings {
     fn default() -> Self {
-        Self {
-            tcp_info: true,
-            nic_bits_per_second: 0,
-        }
+        Self { tcp_info: true, nic_bits_per_second: 0 }
     }
 }
 
@@ -305,18 +302,12 @@ impl Default for MetricSettings {
 
 impl Default for HistorySettings {
     fn default() -> Self {
-        Self {
-            samples: 120,
-            max_samples: 60_000,
-        }
+        Self { samples: 120, max_samples: 60_000 }
     }
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self {
-            level: "info".to_owned(),
-            format: LogFormat::Auto,
-        }
+        Self { level: "info".to_owned(), format: LogFormat::Auto }
     }
 }

@@ -104,10 +104,7 @@ impl Discovery {
     /// A source for each server that answered.
     #[must_use]
     pub fn sources(&self) -> Vec<SourceSettings> {
-        let answering = self
-            .servers
-            .iter()
-            .filter_map(|server| Some((server.kind, server.answer.as_ref()?)));
+        let answering = self.servers.iter().filter_map(|server| Some((server.kind, server.answer.as_ref()?)));
         answering
             .map(|(kind, answer)| SourceSettings {
                 kind: kind.to_owned(),
@@ -151,41 +148,23 @@ impl FoundServer {
         let pids: Vec<String> = self.pids.iter().take(MAX_SHOWN).map(u32::to_string).collect();
         let more = if self.pids.len() > MAX_SHOWN { " ..." } else { "" };
         let process = one_line(&self.process);
-        writeln!(
-            text,
-            "# {}: process \"{process}\" ({}{more}), {}",
-            self.kind,
-            pids.join(" "),
-            self.place()
-        )?;
+        writeln!(text, "# {}: process \"{process}\" ({}{more}), {}", self.kind, pids.join(" "), self.place())?;
         let Some(answer) = &self.answer else {
             return self.write_silent(text);
         };
         writeln!(text, "# It told: {}.", answer.summary)?;
-        writeln!(
-            text,
-            "[[sources]]\nkind = \"{}\"\nname = \"{}\"\nurl = \"{}\"\n",
-            self.kind, answer.name, answer.url
-        )
+        writeln!(text, "[[sources]]\nkind = \"{}\"\nname = \"{}\"\nurl = \"{}\"\n", self.kind, answer.name, answer.url)
     }
 
     fn write_silent(&self, text: &mut String) -> std::fmt::Result {
-        writeln!(
-            text,
-            "# Its status interface did not answer ({} URLs tried).",
-            self.tried
-        )?;
+        writeln!(text, "# Its status interface did not answer ({} URLs tried).", self.tried)?;
         if let Some(failure) = &self.failure {
             writeln!(text, "# Nearest to an answer: {}", one_line(failure))?;
         }
         for line in known_of(self.kind).map_or(UNKNOWN_HINT, |known| known.hint) {
             writeln!(text, "# {line}")?;
         }
-        writeln!(
-            text,
-            "# [[sources]]\n# kind = \"{}\"\n# url = \"http://127.0.0.1:PORT/PATH\"\n",
-            self.kind
-        )
+        writeln!(text, "# [[sources]]\n# kind = \"{}\"\n# url = \"http://127.0.0.1:PORT/PATH\"\n", self.kind)
     }
 
     fn place(&self) -> String {
@@ -273,11 +252,7 @@ async fn ask(
         };
         match tried {
             Ok(summary) => {
-                server.answer = Some(Answer {
-                    name: String::new(),
-                    url,
-                    summary,
-                });
+                server.answer = Some(Answer { name: String::new(), url, summary });
                 server.failure = None;
                 return server;
             }
@@ -346,10 +321,7 @@ fn reachable(at: SocketAddr) -> Vec<SocketAddr> {
 
 /// A text of others as it may stand in a comment.
 fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MAX_SHOWN_CHARS)
-        .collect()
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN_CHARS).collect()
 }
 
 fn known_of(kind: &str) -> Option<&'static Known> {
@@ -415,12 +387,8 @@ mod tests {
             let mut table = String::from("  sl  local_address ...\n");
             let word = u32::from_ne_bytes([127, 0, 0, 1]);
             for (number, port) in ports.iter().enumerate() {
-                writeln!(
-                    table,
-                    " {number}: {word:08X}:{port:04X} 0:0 0A 0:0 0:0 0 0 0 {} 1",
-                    500 + number
-                )
-                .expect("written");
+                writeln!(table, " {number}: {word:08X}:{port:04X} 0:0 0A 0:0 0:0 0 0 0 {} 1", 500 + number)
+                    .expect("written");
             }
             host.write("net/tcp", &table);
             host.write("12/comm", &format!("{process}\n"));
@@ -461,22 +429,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_answers_becomes_a_source() {
-        let (other, status) = (
-            serving("/", "<html>").await,
-            serving("/stat", "live/a 3\nlive/b 4").await,
-        );
+        let (other, status) = (serving("/", "<html>").await, serving("/stat", "live/a 3\nlive/b 4").await);
         let found = Host::new("fake-server", &[other, status, 1935], true).discover().await;
         let answer = found.servers[0].answer.as_ref().expect("an answer");
         assert_eq!((answer.summary.streams, answer.summary.viewers), (2, Some(7)));
         let text = found.to_toml();
-        assert!(
-            text.starts_with("# fake: process \"fake-server\" (12), listening on 127.0.0.1:"),
-            "{text}"
-        );
-        assert!(
-            text.contains("# It told: streams: 2, viewers: 7, answered within "),
-            "{text}"
-        );
+        assert!(text.starts_with("# fake: process \"fake-server\" (12), listening on 127.0.0.1:"), "{text}");
+        assert!(text.contains("# It told: streams: 2, viewers: 7, answered within "), "{text}");
 
         let read: File = toml::from_str(&text).expect("TOML");
         let source = Source::new(&read.sources[0], KINDS).expect("good");
@@ -490,46 +449,23 @@ mod tests {
         let found = Host::new("srs", &[port], true).discover().await;
         assert!(found.sources().is_empty());
         let text = found.to_toml();
-        assert!(
-            text.contains("# Nearest to an answer: asking http://127.0.0.1:"),
-            "{text}"
-        );
+        assert!(text.contains("# Nearest to an answer: asking http://127.0.0.1:"), "{text}");
         assert!(text.contains("http_api { enabled on; listen 1985; }"), "{text}");
-        assert!(
-            text.lines().all(|line| line.is_empty() || line.starts_with('#')),
-            "{text}"
-        );
+        assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
     }
 
     #[tokio::test]
     async fn what_does_not_speak_http_is_asked_once() {
         let server = crate::intake::testing::Server::start(|_, _| Does::Sends(b"\x03no HTTP".to_vec())).await;
         let sockets = HashMap::new();
-        let listens = Some(BTreeSet::from([SocketAddr::new(
-            Ipv4Addr::LOCALHOST.into(),
-            server.port,
-        )]));
-        let program = Program {
-            name: "srs".to_owned(),
-            pids: vec![1],
-            listens,
-        };
+        let listens = Some(BTreeSet::from([SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.port)]));
+        let program = Program { name: "srs".to_owned(), pids: vec![1], listens };
         let (fetcher, now) = (Fetcher::new().expect("a client"), ticking());
-        let asking = Asking {
-            kinds: KINDS,
-            fetcher: &fetcher,
-            now: &now,
-        };
-        let kind = KINDS
-            .iter()
-            .find(|kind| kind.name == "srs")
-            .expect("a kind with two paths");
+        let asking = Asking { kinds: KINDS, fetcher: &fetcher, now: &now };
+        let kind = KINDS.iter().find(|kind| kind.name == "srs").expect("a kind with two paths");
         assert_eq!(candidates(&program, kind, &sockets).len(), 2);
         let found = ask(&program, kind, &sockets, asking).await;
-        assert_eq!(
-            (found.tried, server.asked.load(std::sync::atomic::Ordering::SeqCst)),
-            (1, 1)
-        );
+        assert_eq!((found.tried, server.asked.load(std::sync::atomic::Ordering::SeqCst)), (1, 1));
     }
 
     #[tokio::test]
@@ -537,11 +473,7 @@ mod tests {
         let port = serving("/stat", "live/a 3").await;
         let found = Host::new("fake-server", &[port], false).discover().await;
         assert_eq!((found.servers[0].tried, found.servers[0].listens.as_ref()), (0, None));
-        assert!(
-            found.to_toml().contains("run as root to see them"),
-            "{}",
-            found.to_toml()
-        );
+        assert!(found.to_toml().contains("run as root to see them"), "{}", found.to_toml());
     }
 
     #[tokio::test]
@@ -558,17 +490,8 @@ mod tests {
         for number in 0..3 {
             let name = found.free_name("srs");
             names.push(name.clone());
-            let summary = Summary {
-                requests: 1,
-                streams: 0,
-                viewers: None,
-                duration: Duration::ZERO,
-            };
-            let answer = Some(Answer {
-                name,
-                url: format!("http://127.0.0.1:{number}"),
-                summary,
-            });
+            let summary = Summary { requests: 1, streams: 0, viewers: None, duration: Duration::ZERO };
+            let answer = Some(Answer { name, url: format!("http://127.0.0.1:{number}"), summary });
             let (process, pids) = ("srs".to_owned(), vec![number]);
             found.servers.push(FoundServer {
                 kind: "srs",
@@ -586,25 +509,12 @@ mod tests {
     #[test]
     fn usual_places_are_tried_first_and_rtmp_never() {
         let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let listens = Some(BTreeSet::from([
-            at("0.0.0.0:80"),
-            at("[::]:9"),
-            at("10.0.0.5:8080"),
-            at("0.0.0.0:1935"),
-        ]));
-        let program = Program {
-            name: "fake-server".to_owned(),
-            pids: vec![1],
-            listens,
-        };
+        let listens = Some(BTreeSet::from([at("0.0.0.0:80"), at("[::]:9"), at("10.0.0.5:8080"), at("0.0.0.0:1935")]));
+        let program = Program { name: "fake-server".to_owned(), pids: vec![1], listens };
         let urls = candidates(&program, KINDS[0], &HashMap::new());
         let urls: Vec<String> = urls.into_iter().map(|(_, url)| url).collect();
-        let expected = [
-            "http://127.0.0.1:9/stat",
-            "http://[::1]:9/stat",
-            "http://127.0.0.1:80/stat",
-            "http://10.0.0.5:8080/stat",
-        ];
+        let expected =
+            ["http://127.0.0.1:9/stat", "http://[::1]:9/stat", "http://127.0.0.1:80/stat", "http://10.0.0.5:8080/stat"];
         assert_eq!(urls, expected);
     }
 }

@@ -65,13 +65,8 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
             let unit = shortened(unit);
             return Err(DurationError::UnknownUnit { text: whole(), unit });
         };
-        let part = number
-            .parse::<u128>()
-            .ok()
-            .and_then(|number| number.checked_mul(*factor));
-        nanos = part
-            .and_then(|part| nanos.checked_add(part))
-            .ok_or_else(|| DurationError::TooLong(whole()))?;
+        let part = number.parse::<u128>().ok().and_then(|number| number.checked_mul(*factor));
+        nanos = part.and_then(|part| nanos.checked_add(part)).ok_or_else(|| DurationError::TooLong(whole()))?;
         rest = after.trim_start();
     }
     let seconds = u64::try_from(nanos / NANOS_PER_SECOND).map_err(|_| DurationError::TooLong(whole()))?;
@@ -86,11 +81,7 @@ pub fn format(duration: Duration) -> String {
     if nanos == 0 {
         return "0s".to_owned();
     }
-    let (name, factor) = UNITS
-        .iter()
-        .rev()
-        .find(|(_, factor)| nanos.is_multiple_of(*factor))
-        .unwrap_or(&UNITS[0]);
+    let (name, factor) = UNITS.iter().rev().find(|(_, factor)| nanos.is_multiple_of(*factor)).unwrap_or(&UNITS[0]);
     format!("{}{name}", nanos / factor)
 }
 
@@ -159,11 +150,7 @@ pub mod option {
 
 /// The text as it may stand in an error.
 fn shortened(text: &str) -> String {
-    text.trim()
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(MAX_SHOWN_CHARS)
-        .collect()
+    text.trim().chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect()
 }
 
 /// Units by name, in nanoseconds, ascending.
@@ -188,14 +175,9 @@ mod tests {
 
     #[test]
     fn people_write_it_so() {
-        for (text, millis) in [
-            ("5s", 5_000),
-            ("250ms", 250),
-            ("1m30s", 90_000),
-            (" 2h 5m ", 7_500_000),
-            ("1d", 86_400_000),
-            ("0s", 0),
-        ] {
+        for (text, millis) in
+            [("5s", 5_000), ("250ms", 250), ("1m30s", 90_000), (" 2h 5m ", 7_500_000), ("1d", 86_400_000), ("0s", 0)]
+        {
             assert_eq!(parse(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         assert_eq!(parse("1500us"), Ok(Duration::from_micros(1_500)));
@@ -206,36 +188,14 @@ mod tests {
         for (text, says) in [
             ("", "a duration is empty; write it like \"5s\" or \"250ms\""),
             ("5", "duration \"5\" has no unit; write it like \"5s\" or \"5ms\""),
-            (
-                "1m5",
-                "duration \"1m5\" has no unit; write it like \"1m5s\" or \"1m5ms\"",
-            ),
-            (
-                "s",
-                "duration \"s\" is not a whole number and a unit; write it like \"5s\" or \"250ms\"",
-            ),
-            (
-                "1.5s",
-                "duration \"1.5s\" is not a whole number and a unit; write it like \"5s\" or \"250ms\"",
-            ),
-            (
-                "-5s",
-                "duration \"-5s\" is not a whole number and a unit; write it like \"5s\" or \"250ms\"",
-            ),
-            (
-                "5sec",
-                "duration \"5sec\" has the unknown unit \"sec\"; known are ns, us, ms, s, m, h, d",
-            ),
-            (
-                "99999999999999999999999s",
-                "duration \"99999999999999999999999s\" is too long",
-            ),
+            ("1m5", "duration \"1m5\" has no unit; write it like \"1m5s\" or \"1m5ms\""),
+            ("s", "duration \"s\" is not a whole number and a unit; write it like \"5s\" or \"250ms\""),
+            ("1.5s", "duration \"1.5s\" is not a whole number and a unit; write it like \"5s\" or \"250ms\""),
+            ("-5s", "duration \"-5s\" is not a whole number and a unit; write it like \"5s\" or \"250ms\""),
+            ("5sec", "duration \"5sec\" has the unknown unit \"sec\"; known are ns, us, ms, s, m, h, d"),
+            ("99999999999999999999999s", "duration \"99999999999999999999999s\" is too long"),
         ] {
-            assert_eq!(
-                parse(text).map_err(|error| error.to_string()),
-                Err(says.to_owned()),
-                "{text}"
-            );
+            assert_eq!(parse(text).map_err(|error| error.to_string()), Err(says.to_owned()), "{text}");
         }
     }
 
@@ -250,18 +210,10 @@ mod tests {
     #[test]
     fn toml_reads_and_writes_it() {
         let both: Both = toml::from_str("one = '5s'\nother = '250ms'").expect("reads");
-        assert_eq!(
-            (both.one, both.other),
-            (Duration::from_secs(5), Some(Duration::from_millis(250)))
-        );
-        assert_eq!(
-            toml::to_string(&both).expect("writes"),
-            "one = \"5s\"\nother = \"250ms\"\n"
-        );
+        assert_eq!((both.one, both.other), (Duration::from_secs(5), Some(Duration::from_millis(250))));
+        assert_eq!(toml::to_string(&both).expect("writes"), "one = \"5s\"\nother = \"250ms\"\n");
         assert_eq!(toml::from_str::<Both>("one = '5s'").expect("reads").other, None);
-        let error = toml::from_str::<Both>("one = 5")
-            .expect_err("a bare number")
-            .to_string();
+        let error = toml::from_str::<Both>("one = 5").expect_err("a bare number").to_string();
         assert!(error.contains("a duration as text, such as \"5s\""), "{error}");
     }
 

@@ -41,10 +41,7 @@ fn distance(a: &[char], b: &[char]) -> usize {
 }
 
 fn folded(word: &str) -> Vec<char> {
-    word.chars()
-        .take(MAX_CHARS)
-        .map(|c| if c == '_' { '-' } else { c.to_ascii_lowercase() })
-        .collect()
+    word.chars().take(MAX_CHARS).map(|c| if c == '_' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
 /// Slips allowed in a word of any length.
@@ -81,13 +78,8 @@ mod tests {
     #[test]
     fn distances() {
         let chars = |text: &str| text.chars().collect::<Vec<_>>();
-        for (a, b, expected) in [
-            ("", "", 0),
-            ("abc", "", 3),
-            ("", "ab", 2),
-            ("ab", "ba", 1),
-            ("kitten", "sitting", 3),
-        ] {
+        for (a, b, expected) in [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("ab", "ba", 1), ("kitten", "sitting", 3)]
+        {
             assert_eq!(distance(&chars(a), &chars(b)), expected, "{a} {b}");
         }
     }

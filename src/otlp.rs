@@ -205,9 +205,7 @@ const fn signal_of(command: &SpanCommand) -> Signal {
 
 /// Sets the process's TLS implementation; one that is already set stays.
 fn install_crypto() {
-    rustls::crypto::ring::default_provider()
-        .install_default()
-        .unwrap_or_else(drop);
+    rustls::crypto::ring::default_provider().install_default().unwrap_or_else(drop);
 }
 
 /// How long a task may take to notice that its time is up.

@@ -23,19 +23,11 @@ impl Place {
     /// As configured, else as the host is called.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-            .unwrap_or_default()
-            .trim()
-            .to_owned();
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let host = if host.is_empty() { "localhost".to_owned() } else { host };
         let or = |text: &String, other: &String| if text.is_empty() { other.clone() } else { text.clone() };
         let node = or(&config.node.name, &host);
-        Self {
-            edge: or(&config.node.edge, &node),
-            region: config.node.region.clone(),
-            node,
-            host,
-        }
+        Self { edge: or(&config.node.edge, &node), region: config.node.region.clone(), node, host }
     }
 
     /// The labels of every metric; what is not configured is left out.
@@ -76,17 +68,7 @@ impl Place {
 /// The same across restarts: a hash of the machine's id, which itself must not leave it (machine-id(5)).
 fn instance_id() -> String {
     let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
-    let digest = ring::digest::digest(
-        &ring::digest::SHA256,
-        format!("liveqos/instance/{}", machine.trim()).as_bytes(),
-    );
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("liveqos/instance/{}", machine.trim()).as_bytes());
     let hex = crate::otlp::ids::hex(&digest.as_ref()[..16]);
-    format!(
-        "{}-{}-{}-{}-{}",
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..]
-    )
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }

@@ -34,10 +34,7 @@ impl Entry {
     pub fn protocol(&self) -> Protocol {
         let viewers = || self.clients.iter().filter(|client| !client.publisher);
         let count = |protocol| viewers().filter(|client| client.protocol == protocol).count();
-        viewers()
-            .map(|client| client.protocol)
-            .max_by_key(|protocol| count(*protocol))
-            .unwrap_or(Protocol::Mixed)
+        viewers().map(|client| client.protocol).max_by_key(|protocol| count(*protocol)).unwrap_or(Protocol::Mixed)
     }
 }
 
@@ -52,13 +49,7 @@ impl Roster {
                 let clients = server.clients();
                 if !clients.is_empty() {
                     let (source, stream, listed_at) = (source.clone(), stream.clone(), server.at());
-                    entries.push(Entry {
-                        source,
-                        stream,
-                        clients: clients.to_vec(),
-                        listed_at,
-                        media_rate,
-                    });
+                    entries.push(Entry { source, stream, clients: clients.to_vec(), listed_at, media_rate });
                 }
             }
         }

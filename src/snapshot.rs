@@ -63,12 +63,7 @@ impl Snapshot {
         for opened in &beat.batch.opened {
             let session = Arc::clone(&opened.session);
             let trace_id = ids::hex(&ids::trace_id(&session));
-            let state = SessionState {
-                session,
-                trace_id,
-                opened_at: opened.at,
-                sample: None,
-            };
+            let state = SessionState { session, trace_id, opened_at: opened.at, sample: None };
             self.sessions.insert(opened.session.id.clone(), state);
         }
         if let Some(window) = beat.batch.window {
@@ -143,28 +138,16 @@ pub fn sample_json(sample: &Sample) -> Value {
     figure("bitrate_bits_per_second", sample.bitrate());
     figure("fps", sample.fps());
     figure("latency_p95_seconds", sample.latency_p95_seconds());
-    figure(
-        "packet_loss_ratio",
-        sample.loss().map(|loss| loss.map(liveqos_core::sample::Share::ratio)),
-    );
+    figure("packet_loss_ratio", sample.loss().map(|loss| loss.map(liveqos_core::sample::Share::ratio)));
     figure("viewers", sample.viewers().map(|viewers| viewers.map(f64::from)));
-    figure(
-        "stutter_ratio",
-        sample
-            .stutter()
-            .map(|stutter| stutter.map(liveqos_core::sample::Share::ratio)),
-    );
+    figure("stutter_ratio", sample.stutter().map(|stutter| stutter.map(liveqos_core::sample::Share::ratio)));
     put(&mut out, "sources", Some(sources));
     put(&mut out, "coverage_ratio", sample.coverage().map(number));
     put(&mut out, "declared_fps", sample.declared_fps);
     put(&mut out, "publishing", sample.publishing);
     put(&mut out, "interactions", sample.interactions);
     put(&mut out, "partial", sample.partial.then_some(true));
-    put(
-        &mut out,
-        "legs",
-        Some(sample.legs.iter().map(leg_json).collect::<Vec<_>>()),
-    );
+    put(&mut out, "legs", Some(sample.legs.iter().map(leg_json).collect::<Vec<_>>()));
     out
 }
 
@@ -200,17 +183,8 @@ fn leg_json(leg: &LegSample) -> Value {
     figure(&mut out, "bitrate_bits_per_second", leg.bitrate);
     figure(&mut out, "fps", leg.fps);
     figure(&mut out, "viewers", leg.viewers.map(|viewers| viewers.map(f64::from)));
-    figure(
-        &mut out,
-        "packet_loss_ratio",
-        leg.loss.map(|loss| loss.map(liveqos_core::sample::Share::ratio)),
-    );
-    figure(
-        &mut out,
-        "stutter_ratio",
-        leg.stutter
-            .map(|stutter| stutter.map(liveqos_core::sample::Share::ratio)),
-    );
+    figure(&mut out, "packet_loss_ratio", leg.loss.map(|loss| loss.map(liveqos_core::sample::Share::ratio)));
+    figure(&mut out, "stutter_ratio", leg.stutter.map(|stutter| stutter.map(liveqos_core::sample::Share::ratio)));
     if let Some(latency) = &leg.latency {
         let quantile = |q| latency.value.quantile_seconds(q);
         out["latency_seconds"] = json!({
@@ -228,11 +202,7 @@ fn leg_json(leg: &LegSample) -> Value {
 /// A JSON number with no more digits than the measurement is worth; whole where it is whole.
 fn number(value: f64) -> Value {
     let rounded = (value * 1e6).round() / 1e6;
-    if rounded.fract() == 0.0 && rounded.abs() < 9e15 {
-        json!(rounded as i64)
-    } else {
-        json!(rounded)
-    }
+    if rounded.fract() == 0.0 && rounded.abs() < 9e15 { json!(rounded as i64) } else { json!(rounded) }
 }
 
 fn put(out: &mut Value, key: &str, value: Option<impl Serialize>) {
@@ -244,26 +214,12 @@ fn put(out: &mut Value, key: &str, value: Option<impl Serialize>) {
 }
 
 fn note_worst(exemplars: &mut BTreeMap<FleetKey, Exemplar>, sample: &Sample, leg: &LegSample, trace_id: &str) {
-    let Some(value) = leg
-        .latency
-        .as_ref()
-        .and_then(|latency| latency.value.quantile_seconds(0.95))
-    else {
+    let Some(value) = leg.latency.as_ref().and_then(|latency| latency.value.quantile_seconds(0.95)) else {
         return;
     };
-    let key = FleetKey {
-        leg: leg.leg,
-        scenario: sample.session.scenario,
-    };
+    let key = FleetKey { leg: leg.leg, scenario: sample.session.scenario };
     if exemplars.get(&key).is_none_or(|worst| worst.value < value) {
-        exemplars.insert(
-            key,
-            Exemplar {
-                trace_id: trace_id.to_owned(),
-                value,
-                at: sample.window.end,
-            },
-        );
+        exemplars.insert(key, Exemplar { trace_id: trace_id.to_owned(), value, at: sample.window.end });
     }
 }
 

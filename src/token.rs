@@ -59,11 +59,7 @@ impl Key {
         let seconds: u64 = seconds.parse().map_err(|_| TokenError::Form)?;
         let tag = unhex(tag).ok_or(TokenError::Form)?;
         hmac::verify(&self.0, signed(session_id, seconds).as_bytes(), &tag).map_err(|_| TokenError::Signature)?;
-        if Timestamp::from_secs(seconds) < now {
-            Err(TokenError::Expired)
-        } else {
-            Ok(())
-        }
+        if Timestamp::from_secs(seconds) < now { Err(TokenError::Expired) } else { Ok(()) }
     }
 }
 
@@ -96,10 +92,7 @@ mod tests {
         let token = key.sign("s1", now + Duration::from_secs(10));
         assert_eq!(key.check(&token, "s1", now), Ok(()));
         assert_eq!(key.check(&token, "s2", now), Err(TokenError::Signature));
-        assert_eq!(
-            key.check(&token, "s1", now + Duration::from_secs(11)),
-            Err(TokenError::Expired)
-        );
+        assert_eq!(key.check(&token, "s1", now + Duration::from_secs(11)), Err(TokenError::Expired));
         let later = format!("99{token}");
         assert_eq!(key.check(&later, "s1", now), Err(TokenError::Signature));
         for broken in ["", ".", "1", "1.zz", "x.00"] {

@@ -44,15 +44,9 @@ fn the_printed_defaults_are_a_good_configuration() {
 fn bad_configurations_are_refused_with_what_to_do() {
     for (content, hint) in [
         ("listn = \"x\"", "did you mean \"listen\""),
-        (
-            "[sessions]\nmaxx = 1",
-            "unknown key \"sessions.maxx\"; did you mean \"max\"",
-        ),
+        ("[sessions]\nmaxx = 1", "unknown key \"sessions.maxx\"; did you mean \"max\""),
         ("[[sources]]\nkind = \"srss\"", "did you mean \"srs\""),
-        (
-            "[[sources]]\nkind = \"srs\"\nmax_strams = 1",
-            "did you mean \"max_streams\"",
-        ),
+        ("[[sources]]\nkind = \"srs\"\nmax_strams = 1", "did you mean \"max_streams\""),
         ("[objectives]\nlatency = \"200\"", "has no unit"),
         ("[objectives]\nstutter_ratio = 1.5", "between 0 and 1"),
         ("listen = \"nowhere\"", "127.0.0.1:9480"),
@@ -69,10 +63,7 @@ fn bad_configurations_are_refused_with_what_to_do() {
 fn a_dead_source_fails_the_check_alone() {
     let (code, said) = check("[[sources]]\nkind = \"srs\"\nurl = \"http://127.0.0.1:9\"");
     assert_eq!(code, Some(1), "{said}");
-    assert!(
-        said.contains("FAILED  source srs") && said.contains("ok      configuration"),
-        "{said}"
-    );
+    assert!(said.contains("FAILED  source srs") && said.contains("ok      configuration"), "{said}");
     assert!(!said.contains('\u{1b}'), "colour only on terminals");
 }
 
@@ -80,20 +71,13 @@ fn a_dead_source_fails_the_check_alone() {
 fn variables_win_over_the_file_and_unknown_ones_are_refused() {
     let file = file("listen = \"127.0.0.1:1\"");
     let path = file.path().to_str().expect("a plain path");
-    let run = |name, value| {
-        program(&["check", "--config", path])
-            .env(name, value)
-            .output()
-            .expect("the program starts")
-    };
+    let run =
+        |name, value| program(&["check", "--config", path]).env(name, value).output().expect("the program starts");
     let output = run("LIVEQOS_LISTEN", "127.0.0.1:2");
     assert!(text(&output.stdout).contains("listening on 127.0.0.1:2"), "{output:?}");
     let output = run("LIVEQOS_LISTN", "127.0.0.1:2");
     assert_eq!(output.status.code(), Some(2));
-    assert!(
-        text(&output.stderr).contains("did you mean LIVEQOS_LISTEN?"),
-        "{output:?}"
-    );
+    assert!(text(&output.stderr).contains("did you mean LIVEQOS_LISTEN?"), "{output:?}");
     let output = run("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
@@ -108,10 +92,7 @@ fn packagers_get_what_they_want() {
         (&["--version"], concat!("liveqos ", env!("CARGO_PKG_VERSION"))),
     ] {
         let output = run(arguments);
-        assert!(
-            output.status.success() && text(&output.stdout).contains(mark),
-            "{arguments:?}: {output:?}"
-        );
+        assert!(output.status.success() && text(&output.stdout).contains(mark), "{arguments:?}: {output:?}");
     }
     assert_eq!(run(&["prace"]).status.code(), Some(2), "clap's code for bad arguments");
 }
@@ -126,10 +107,7 @@ impl Daemon {
     fn start() -> Self {
         let arguments = ["run", "--listen", "127.0.0.1:0"];
         let mut command = program(&arguments);
-        command
-            .env("LIVEQOS_DISCOVER", "false")
-            .env("LIVEQOS_LOG_FORMAT", "json")
-            .stderr(Stdio::piped());
+        command.env("LIVEQOS_DISCOVER", "false").env("LIVEQOS_LOG_FORMAT", "json").stderr(Stdio::piped());
         let mut child = command.spawn().expect("the daemon starts");
         let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();
         let line = said
@@ -152,17 +130,8 @@ impl Daemon {
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("it answers");
         let answer = text(&answer);
-        let status = answer
-            .split(' ')
-            .nth(1)
-            .and_then(|status| status.parse().ok())
-            .expect("a status");
-        (
-            status,
-            answer
-                .split_once("\r\n\r\n")
-                .map_or_else(String::new, |(_, body)| body.to_owned()),
-        )
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        (status, answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()))
     }
 }
 
@@ -199,11 +168,7 @@ fn the_daemon_answers_and_refuses_in_json() {
     assert!(code == 400 && body.contains("\"field\":\"scenario\""), "{body}");
     let (code, body) = daemon.ask("PUT", "/api/v1/sessions/s1", r#"{"course_id":"c9","stream":"live/a"}"#);
     assert!(code == 200 && body.contains("\"registered\":true"), "{body}");
-    assert_eq!(
-        daemon.ask("DELETE", "/api/v1/sessions/s1", "").0,
-        200,
-        "an announcement can be taken back"
-    );
+    assert_eq!(daemon.ask("DELETE", "/api/v1/sessions/s1", "").0, 200, "an announcement can be taken back");
     assert_eq!(daemon.ask("PUT", "/api/v1/sessions/s1", &"x".repeat(100_000)).0, 413);
 }
 
@@ -216,14 +181,8 @@ fn it_is_ready_while_it_beats_and_top_shows_it() {
         std::thread::sleep(Duration::from_millis(50));
     }
     let output = run(&["top", "--once", "--url", &format!("http://{}", daemon.address)]);
-    assert!(
-        output.status.success() && text(&output.stdout).contains("COVERAGE"),
-        "{output:?}"
-    );
+    assert!(output.status.success() && text(&output.stdout).contains("COVERAGE"), "{output:?}");
     let output = run(&["top", "--once", "--url", "http://127.0.0.1:9"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains("does the daemon run there?"),
-        "{output:?}"
-    );
+    assert!(text(&output.stderr).contains("does the daemon run there?"), "{output:?}");
 }

@@ -12,10 +12,7 @@ fn check(path: &str, text: &str) {
         std::fs::write(&file, text).expect("the repository can be written");
     }
     let held = std::fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        held == text,
-        "{path} is stale; run UPDATE=1 cargo test --test main generated"
-    );
+    assert!(held == text, "{path} is stale; run UPDATE=1 cargo test --test main generated");
 }
 
 #[test]
@@ -37,17 +34,11 @@ fn metric_reference() {
             Kind::Counter => "counter".to_owned(),
             Kind::Gauge => "gauge".to_owned(),
             Kind::Summary => "summary of quantiles 0.5, 0.95, 0.99".to_owned(),
-            Kind::Histogram(bounds) => format!(
-                "histogram, bounds {}",
-                bounds.iter().map(f64::to_string).collect::<Vec<_>>().join(" ")
-            ),
+            Kind::Histogram(bounds) => {
+                format!("histogram, bounds {}", bounds.iter().map(f64::to_string).collect::<Vec<_>>().join(" "))
+            }
         };
-        let labels = metric
-            .labels
-            .iter()
-            .map(|label| format!("`{label}`"))
-            .collect::<Vec<_>>()
-            .join(" ");
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
         let (name, otel, unit, help) = (metric.name, metric.otel_name, metric.unit, metric.help);
         writeln!(text, "| `{name}` | `{otel}` | {kind} | `{unit}` | {labels} | {help} |").expect("a String takes all");
     }

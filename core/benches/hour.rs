@@ -188,17 +188,9 @@ impl Contender for Sums {
 fn main() {
     let smoke = std::env::args().any(|argument| argument == "--test");
     let load = if smoke {
-        Load {
-            sessions: 20,
-            viewers_each: 20,
-            seconds: 20,
-        }
+        Load { sessions: 20, viewers_each: 20, seconds: 20 }
     } else {
-        Load {
-            sessions: 500,
-            viewers_each: 20,
-            seconds: seconds(),
-        }
+        Load { sessions: 500, viewers_each: 20, seconds: seconds() }
     };
     println!(
         "{} classes, {} viewers, {} s replayed; one server view a class and second, one word on the viewers a class and beat",
@@ -207,19 +199,14 @@ fn main() {
         load.seconds
     );
     for told in [Told::Kernel, Told::Players] {
-        println!(
-            "\nviewers told by {}",
-            if told == Told::Kernel { "the kernel" } else { "players" }
-        );
+        println!("\nviewers told by {}", if told == Told::Kernel { "the kernel" } else { "players" });
         println!(
             "{:<14} {:>12} {:>9} {:>8} {:>10} {:>10} {:>9} {:>9} {:>8}",
             "", "observations", "samples", "CPU s", "µs/sample", "M obs/s", "B/viewer", "peak", "alloc/obs"
         );
         let patience = Patience::default;
         let sums = measure("sums alone", load, told, Sums::default);
-        let registry = measure("registry", load, told, || {
-            RegistryAlone(Registry::new(patience(), 1_000))
-        });
+        let registry = measure("registry", load, told, || RegistryAlone(Registry::new(patience(), 1_000)));
         let pipe = measure("whole pipe", load, told, || {
             let pipe = Pipe::new("edge-7", Objectives::default(), patience(), 1_000);
             Whole(pipe, Surroundings::default())
@@ -234,20 +221,13 @@ fn main() {
         );
         assert_eq!(pipe.samples, registry.samples);
         let windows = load.seconds / 5 - 1;
-        assert_eq!(
-            pipe.samples,
-            windows * u64::from(load.sessions),
-            "every class in every window"
-        );
+        assert_eq!(pipe.samples, windows * u64::from(load.sessions), "every class in every window");
     }
 }
 
 /// How long is replayed: `LIVEQOS_BENCH_SECONDS`, else the hour.
 fn seconds() -> u64 {
-    std::env::var("LIVEQOS_BENCH_SECONDS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(3_600)
+    std::env::var("LIVEQOS_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_600)
 }
 
 /// Replays the load through a contender. Observations are made outside the measured time; their memory is theirs as long as they live.
@@ -256,10 +236,7 @@ fn measure<C: Contender>(name: &'static str, load: Load, told: Told, contender: 
     let classes: Vec<StreamKey> = (0..load.sessions)
         .map(|number| StreamKey::parse(&format!("live/class-{number:05}")).expect("a good key"))
         .collect();
-    let sources = Sources {
-        server: "srs".into(),
-        viewers: "viewers".into(),
-    };
+    let sources = Sources { server: "srs".into(), viewers: "viewers".into() };
     let before = counted::LIVE.load(Relaxed);
     let mut contender = contender();
     let mut measured = Measured {
@@ -307,12 +284,7 @@ fn say(
     (number, beat): (u64, u64),
     (now, viewers, told): (Timestamp, u32, Told),
 ) -> Vec<Observation> {
-    let word = |source: &SourceName, fact| Observation {
-        source: source.clone(),
-        stream: class.clone(),
-        at: now,
-        fact,
-    };
+    let word = |source: &SourceName, fact| Observation { source: source.clone(), stream: class.clone(), at: now, fact };
     let mut out = Vec::with_capacity(3);
     if beat == 0 {
         let descriptor = Descriptor {
@@ -339,17 +311,8 @@ fn say(
 }
 
 fn server(number: u64, beat: u64, viewers: u32, told: Told) -> Fact {
-    let total = |each: u64| {
-        Some(Total {
-            base: number,
-            value: beat * each,
-        })
-    };
-    let protocol = if told == Told::Kernel {
-        Protocol::HttpFlv
-    } else {
-        Protocol::Webrtc
-    };
+    let total = |each: u64| Some(Total { base: number, value: beat * each });
+    let protocol = if told == Told::Kernel { Protocol::HttpFlv } else { Protocol::Webrtc };
     Fact::Server(Box::new(ServerView {
         publishing: Some(true),
         ingest_protocol: Some(Protocol::Rtmp),
@@ -376,11 +339,7 @@ fn kernel(chance: u64, viewers: u32, latencies: Latencies) -> Fact {
 
 fn players(chance: u64, viewers: u32, latencies: Latencies) -> Fact {
     let frozen = chance.is_multiple_of(20);
-    let stalled = if frozen {
-        Duration::from_millis(200)
-    } else {
-        Duration::ZERO
-    };
+    let stalled = if frozen { Duration::from_millis(200) } else { Duration::ZERO };
     Fact::Players(Box::new(PlayerView {
         protocol: Some(Protocol::Webrtc),
         viewers,

@@ -14,17 +14,11 @@ use crate::time::Timestamp;
 #[must_use]
 pub fn of_session(session: &Session) -> Attributes {
     let text = |name: &crate::session::Name| Value::Text(Arc::from(name.as_str()));
-    let mut out = vec![
-        ("session.id", text(&session.id)),
-        ("education.scenario", Value::Static(session.scenario.as_str())),
-    ];
+    let mut out =
+        vec![("session.id", text(&session.id)), ("education.scenario", Value::Static(session.scenario.as_str()))];
     out.extend(session.course_id.as_ref().map(|id| ("course.id", text(id))));
     out.extend(session.teacher_id.as_ref().map(|id| ("teacher.id", text(id))));
-    out.extend(
-        session
-            .stream_type
-            .map(|protocol| ("stream.type", Value::Static(protocol.as_str()))),
-    );
+    out.extend(session.stream_type.map(|protocol| ("stream.type", Value::Static(protocol.as_str()))));
     out
 }
 
@@ -73,9 +67,7 @@ impl Figures {
             at: sample.window.end,
             bitrate: sample.bitrate(),
             fps: sample.fps().map(|fps| fps.map(|fps| fps as f32)),
-            latency_millis: sample
-                .latency_p95_seconds()
-                .map(|latency| latency.map(|seconds| (seconds * 1e3) as f32)),
+            latency_millis: sample.latency_p95_seconds().map(|latency| latency.map(|seconds| (seconds * 1e3) as f32)),
             loss: sample.loss().map(share),
             viewers: sample.viewers(),
             stutter: sample.stutter().map(share),
@@ -96,17 +88,11 @@ impl Figures {
             }
         };
         let float = |parts: f64| move |value: f32| Value::Float(rounded(f64::from(value), parts));
-        put(
-            "live.bitrate",
-            self.bitrate.map(|m| m.map(|bits| Value::Int(bits.round() as i64))),
-        );
+        put("live.bitrate", self.bitrate.map(|m| m.map(|bits| Value::Int(bits.round() as i64))));
         put("live.fps", self.fps.map(|m| m.map(float(100.0))));
         put("live.latency", self.latency_millis.map(|m| m.map(float(1.0))));
         put("live.packet_loss", self.loss.map(|m| m.map(float(1e6))));
-        put(
-            "live.viewer_count",
-            self.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))),
-        );
+        put("live.viewer_count", self.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))));
         put("live.stutter_ratio", self.stutter.map(|m| m.map(float(1e6))));
         out.extend(self.coverage.map(|share| ("live.coverage", float(1e6)(share))));
         out.extend(source_of(&sources).map(|source| ("live.source", source)));
@@ -126,10 +112,7 @@ pub fn of_notice(notice: &Notice) -> Attributes {
         ("live.cause", Value::Static(notice.cause.as_str())),
         ("live.evidence", Value::Text(notice.evidence.to_string().into())),
         ("live.evidence.value", Value::Float(rounded(notice.evidence.value, 1e6))),
-        (
-            "live.evidence.threshold",
-            Value::Float(rounded(notice.evidence.threshold, 1e6)),
-        ),
+        ("live.evidence.threshold", Value::Float(rounded(notice.evidence.threshold, 1e6))),
         ("live.evidence.size", Value::Float(rounded(notice.evidence.size, 10.0))),
     ]
 }
@@ -150,9 +133,6 @@ fn source_of(sources: &[(&'static str, Provenance)]) -> Option<Value> {
     if sources.iter().all(|(_, source)| *source == first) {
         return Some(Value::Static(first.as_str()));
     }
-    let pairs: Vec<String> = sources
-        .iter()
-        .map(|(name, source)| format!("{name}:{}", source.as_str()))
-        .collect();
+    let pairs: Vec<String> = sources.iter().map(|(name, source)| format!("{name}:{}", source.as_str())).collect();
     Some(Value::Text(pairs.join(" ").into()))
 }

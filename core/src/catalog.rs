@@ -59,20 +59,12 @@ pub const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 
 /// The table.
 pub const METRICS: &[Metric] = &[
-    fleet(
-        "liveqos_watch_seconds_total",
-        "liveqos.watch",
-        "s",
-        "Viewer-seconds in playing or stalled state.",
-        |t| t.watch_seconds,
-    ),
-    fleet(
-        "liveqos_stutter_seconds_total",
-        "liveqos.stutter",
-        "s",
-        "Viewer-seconds stalled or frozen.",
-        |t| t.stutter_seconds,
-    ),
+    fleet("liveqos_watch_seconds_total", "liveqos.watch", "s", "Viewer-seconds in playing or stalled state.", |t| {
+        t.watch_seconds
+    }),
+    fleet("liveqos_stutter_seconds_total", "liveqos.stutter", "s", "Viewer-seconds stalled or frozen.", |t| {
+        t.stutter_seconds
+    }),
     Metric {
         name: "liveqos_latency_seconds",
         otel_name: "liveqos.latency",
@@ -127,14 +119,7 @@ pub const METRICS: &[Metric] = &[
         "Viewers of the live classes.",
         &["stream_type", "scenario"],
     ),
-    shell(
-        "liveqos_session_active",
-        "liveqos.session.active",
-        Kind::Gauge,
-        "{session}",
-        "Live classes.",
-        &["scenario"],
-    ),
+    shell("liveqos_session_active", "liveqos.session.active", Kind::Gauge, "{session}", "Live classes.", &["scenario"]),
     shell(
         "liveqos_sample_breach_total",
         "liveqos.sample.breach",
@@ -150,13 +135,9 @@ pub const METRICS: &[Metric] = &[
         "Media bits per second; of viewers' legs told by players: per viewer.",
         |l| Some(l.bitrate?.value),
     ),
-    leg(
-        "liveqos_session_fps",
-        "liveqos.session.fps",
-        "{frame}/s",
-        "Distinct media frames per second.",
-        |l| Some(l.fps?.value),
-    ),
+    leg("liveqos_session_fps", "liveqos.session.fps", "{frame}/s", "Distinct media frames per second.", |l| {
+        Some(l.fps?.value)
+    }),
     Metric {
         name: "liveqos_session_latency_seconds",
         otel_name: "liveqos.session.latency",
@@ -173,13 +154,9 @@ pub const METRICS: &[Metric] = &[
         "Packets lost over expected, before repair.",
         |l| Some(l.loss?.value.ratio()),
     ),
-    leg(
-        "liveqos_session_viewers",
-        "liveqos.session.viewers",
-        "{viewer}",
-        "Viewers of the class.",
-        |l| Some(f64::from(l.viewers?.value)),
-    ),
+    leg("liveqos_session_viewers", "liveqos.session.viewers", "{viewer}", "Viewers of the class.", |l| {
+        Some(f64::from(l.viewers?.value))
+    }),
     leg(
         "liveqos_session_stutter_ratio",
         "liveqos.session.stutter",
@@ -194,14 +171,7 @@ pub const METRICS: &[Metric] = &[
         "Share of the audience that the viewer-side values speak for.",
         LegSample::coverage,
     ),
-    shell(
-        "liveqos_node_cpu_ratio",
-        "liveqos.node.cpu",
-        Kind::Gauge,
-        "1",
-        "Processor time in use over all cores.",
-        &[],
-    ),
+    shell("liveqos_node_cpu_ratio", "liveqos.node.cpu", Kind::Gauge, "1", "Processor time in use over all cores.", &[]),
     shell(
         "liveqos_node_memory_ratio",
         "liveqos.node.memory",
@@ -218,14 +188,7 @@ pub const METRICS: &[Metric] = &[
         "The busiest interface's direction over its speed.",
         &[],
     ),
-    shell(
-        "liveqos_probe_up",
-        "liveqos.probe.up",
-        Kind::Gauge,
-        "1",
-        "1 while the source answers.",
-        &["source", "kind"],
-    ),
+    shell("liveqos_probe_up", "liveqos.probe.up", Kind::Gauge, "1", "1 while the source answers.", &["source", "kind"]),
     shell(
         "liveqos_probe_duration_seconds",
         "liveqos.probe.duration",
@@ -242,14 +205,7 @@ pub const METRICS: &[Metric] = &[
         "Rounds and hooks that failed.",
         &["source", "kind", "reason"],
     ),
-    shell(
-        "liveqos_spool_bytes",
-        "liveqos.spool.size",
-        Kind::Gauge,
-        "By",
-        "Telemetry waiting to be sent.",
-        &["signal"],
-    ),
+    shell("liveqos_spool_bytes", "liveqos.spool.size", Kind::Gauge, "By", "Telemetry waiting to be sent.", &["signal"]),
     shell(
         "liveqos_spool_dropped_total",
         "liveqos.spool.dropped",
@@ -306,14 +262,7 @@ pub const METRICS: &[Metric] = &[
         "Alerts of the daemon that hold now.",
         &["alertname"],
     ),
-    shell(
-        "liveqos_build_info",
-        "liveqos.build.info",
-        Kind::Gauge,
-        "1",
-        "1, with the version as label.",
-        &["version"],
-    ),
+    shell("liveqos_build_info", "liveqos.build.info", Kind::Gauge, "1", "1, with the version as label.", &["version"]),
 ];
 
 /// Bounds of the beat's skew in seconds.
@@ -332,15 +281,7 @@ const fn fleet(
     help: &'static str,
     read: fn(&FleetTotals) -> Option<f64>,
 ) -> Metric {
-    Metric {
-        name,
-        otel_name,
-        kind: Kind::Counter,
-        unit,
-        help,
-        labels: FLEET_LABELS,
-        read: Read::Fleet(read),
-    }
+    Metric { name, otel_name, kind: Kind::Counter, unit, help, labels: FLEET_LABELS, read: Read::Fleet(read) }
 }
 
 const fn leg(
@@ -350,21 +291,10 @@ const fn leg(
     help: &'static str,
     read: fn(&LegSample) -> Option<f64>,
 ) -> Metric {
-    Metric {
-        name,
-        otel_name,
-        kind: Kind::Gauge,
-        unit,
-        help,
-        labels: SESSION_LABELS,
-        read: Read::Leg(read),
-    }
+    Metric { name, otel_name, kind: Kind::Gauge, unit, help, labels: SESSION_LABELS, read: Read::Leg(read) }
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a row of the table, in the order of its columns"
-)]
+#[expect(clippy::too_many_arguments, reason = "a row of the table, in the order of its columns")]
 const fn shell(
     name: &'static str,
     otel_name: &'static str,
@@ -373,15 +303,7 @@ const fn shell(
     help: &'static str,
     labels: &'static [&'static str],
 ) -> Metric {
-    Metric {
-        name,
-        otel_name,
-        kind,
-        unit,
-        help,
-        labels,
-        read: Read::Shell,
-    }
+    Metric { name, otel_name, kind, unit, help, labels, read: Read::Shell }
 }
 
 #[cfg(test)]
@@ -396,22 +318,9 @@ mod tests {
         for metric in METRICS {
             assert!(seen.insert(metric.name), "{} stands twice", metric.name);
             assert!(seen.insert(metric.otel_name), "{} stands twice", metric.otel_name);
-            assert_eq!(
-                metric.name.ends_with("_total"),
-                metric.kind == Kind::Counter,
-                "{}",
-                metric.name
-            );
-            assert!(
-                metric.help.ends_with('.') && metric.name.starts_with("liveqos_"),
-                "{}",
-                metric.name
-            );
-            assert!(
-                metric.unit != "s" || metric.name.contains("_seconds"),
-                "{}",
-                metric.name
-            );
+            assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
+            assert!(metric.help.ends_with('.') && metric.name.starts_with("liveqos_"), "{}", metric.name);
+            assert!(metric.unit != "s" || metric.name.contains("_seconds"), "{}", metric.name);
             assert!(metric.unit != "By" || metric.name.contains("_bytes"), "{}", metric.name);
         }
     }

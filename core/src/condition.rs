@@ -91,18 +91,8 @@ impl Condition {
 mod tests {
     use super::*;
 
-    const RULE: Rule = Rule {
-        bad: 2,
-        of: 3,
-        clear_after: Duration::from_secs(2),
-    };
-    const EVIDENCE: Evidence = Evidence {
-        value: 0.0,
-        threshold: 0.0,
-        unit: "ratio",
-        size: 0.0,
-        size_unit: "viewers",
-    };
+    const RULE: Rule = Rule { bad: 2, of: 3, clear_after: Duration::from_secs(2) };
+    const EVIDENCE: Evidence = Evidence { value: 0.0, threshold: 0.0, unit: "ratio", size: 0.0, size_unit: "viewers" };
 
     /// One character a second: b bad, m between, g good, u unknown; upper case marks in the answer where it fired (F) or resolved (R).
     fn play(looks: &str) -> String {

@@ -38,10 +38,7 @@ impl Counter {
     /// A counter of this width with nothing read yet.
     #[must_use]
     pub fn new(width: Width) -> Self {
-        Self {
-            width,
-            ..Self::default()
-        }
+        Self { width, ..Self::default() }
     }
 
     /// Reads the server's total. `step` is how often the server refreshes it (zero: always current); a reading that repeats a
@@ -65,11 +62,7 @@ impl Counter {
         }
         self.heard = Some(at);
         self.last = Some(total);
-        let kept = if step.is_zero() {
-            SMOOTH_KEPT + self.widest_gap * 2
-        } else {
-            KEPT
-        };
+        let kept = if step.is_zero() { SMOOTH_KEPT + self.widest_gap * 2 } else { KEPT };
         // One reading from before the span stays: a rate begins at it.
         while self.points.len() > MAX_POINTS || self.points.get(1).is_some_and(|(point, _)| *point < at - kept) {
             self.points.pop_front();
@@ -104,11 +97,7 @@ impl Counter {
         if now.since(heard) > (span + self.widest_gap * 2).max(step * 2) {
             return None;
         }
-        if step.is_zero() {
-            self.smooth_rate(now, span)
-        } else {
-            self.stepped_rate(heard, span, step)
-        }
+        if step.is_zero() { self.smooth_rate(now, span) } else { self.stepped_rate(heard, span, step) }
     }
 
     fn smooth_rate(&self, now: Timestamp, span: Duration) -> Option<f64> {
@@ -125,19 +114,13 @@ impl Counter {
             return (self.points.len() > 1).then_some(0.0);
         }
         let readable = self.widest_gap * 2 < step;
-        let wanted = if readable {
-            span.max(step * 4)
-        } else {
-            span.max(self.widest_gap * 8)
-        };
+        let wanted = if readable { span.max(step * 4) } else { span.max(self.widest_gap * 8) };
         let from = end - wanted;
         // The first point of a base is where reading began, at an unknown phase of the server's step: never a change.
         let (start, first) = *self.points.iter().skip(1).find(|(at, _)| *at >= from)?;
         let elapsed = end.since(start);
         if !readable {
-            return (elapsed >= step * 2)
-                .then(|| per_second(last - first, elapsed))
-                .flatten();
+            return (elapsed >= step * 2).then(|| per_second(last - first, elapsed)).flatten();
         }
         let steps = (elapsed.as_secs_f64() / step.as_secs_f64()).round();
         (steps >= 1.0).then(|| (last - first) as f64 / (steps * step.as_secs_f64()))
@@ -189,22 +172,11 @@ mod tests {
     #[test]
     fn a_reset_opens_a_new_base_and_loses_only_the_unknown() {
         let mut counter = Counter::default();
-        for (second, base, value) in [
-            (0, 1, 100),
-            (1, 1, 150),
-            (2, 1, 20),
-            (3, 1, 30),
-            (4, 2, 500),
-            (5, 2, 501),
-        ] {
+        for (second, base, value) in [(0, 1, 100), (1, 1, 150), (2, 1, 20), (3, 1, 30), (4, 2, 500), (5, 2, 501)] {
             counter.observe(at(second * 1_000), total(base, value), Duration::ZERO);
         }
         assert_eq!((counter.sum(), counter.resets()), (50 + 10 + 1, 2));
-        assert_eq!(
-            counter.rate(at(5_000), FIVE, Duration::ZERO),
-            Some(1.0),
-            "only the newest base counts"
-        );
+        assert_eq!(counter.rate(at(5_000), FIVE, Duration::ZERO), Some(1.0), "only the newest base counts");
     }
 
     #[test]
@@ -224,15 +196,9 @@ mod tests {
         let mut counter = Counter::default();
         for reading in 0..30_u64 {
             let millis = reading * 1_000 + (reading * 37) % 90;
-            counter.observe(
-                at(millis),
-                total(1, (millis + 700) / 3_000 * 600),
-                Duration::from_secs(3),
-            );
+            counter.observe(at(millis), total(1, (millis + 700) / 3_000 * 600), Duration::from_secs(3));
             if reading >= 9 {
-                let rate = counter
-                    .rate(at(millis), FIVE, Duration::from_secs(3))
-                    .expect("read for 9 s");
+                let rate = counter.rate(at(millis), FIVE, Duration::from_secs(3)).expect("read for 9 s");
                 assert!((rate - 200.0).abs() < 1e-9, "{rate} at {millis} ms");
             }
         }

@@ -37,11 +37,7 @@ impl Buckets {
     /// Empty buckets of these bounds.
     #[must_use]
     pub fn new(bounds: &'static [f64]) -> Self {
-        Self {
-            bounds,
-            counts: vec![0; bounds.len() + 1],
-            sum: 0.0,
-        }
+        Self { bounds, counts: vec![0; bounds.len() + 1], sum: 0.0 }
     }
 
     /// Counts `value` `count` times.
@@ -88,22 +84,13 @@ impl Fleet {
     pub fn take(&mut self, samples: &[Sample], objectives: &Objectives) {
         for sample in samples {
             for leg in &sample.legs {
-                let key = FleetKey {
-                    leg: leg.leg,
-                    scenario: sample.session.scenario,
-                };
+                let key = FleetKey { leg: leg.leg, scenario: sample.session.scenario };
                 self.totals.entry(key).or_default().add(leg);
             }
             let broken = [
-                sample
-                    .latency_p95_seconds()
-                    .is_some_and(|latency| latency.value > objectives.latency_seconds),
-                sample
-                    .stutter()
-                    .is_some_and(|stutter| stutter.value.ratio() > objectives.stutter_ratio),
-                sample
-                    .loss()
-                    .is_some_and(|loss| loss.value.ratio() > objectives.loss_ratio),
+                sample.latency_p95_seconds().is_some_and(|latency| latency.value > objectives.latency_seconds),
+                sample.stutter().is_some_and(|stutter| stutter.value.ratio() > objectives.stutter_ratio),
+                sample.loss().is_some_and(|loss| loss.value.ratio() > objectives.loss_ratio),
             ];
             for (count, broken) in self.breaches.iter_mut().zip(broken) {
                 *count += u64::from(broken);

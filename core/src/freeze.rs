@@ -175,10 +175,7 @@ mod tests {
     fn an_open_gap_counts_whole_once_it_is_a_freeze_and_the_frame_that_ends_it_adds_nothing() {
         let (mut playout, last) = steady(40, 40);
         let before = playout.totals(at(last + 190));
-        assert_eq!(
-            (before.frozen, before.exposure),
-            (Duration::ZERO, Duration::from_millis(last + 190))
-        );
+        assert_eq!((before.frozen, before.exposure), (Duration::ZERO, Duration::from_millis(last + 190)));
         let open = playout.totals(at(last + 3_000));
         assert_eq!((open.frozen, open.freezes), (Duration::from_secs(3), 1));
         playout.frame(at(last + 3_000));
@@ -201,10 +198,7 @@ mod tests {
         assert_eq!(playout.totals(at(last + 6_000)).frozen, Duration::from_secs(6));
         declared.pause(at(last + 100));
         let paused = declared.totals(at(last + 5_999));
-        assert_eq!(
-            (paused.frozen, paused.exposure),
-            (Duration::ZERO, Duration::from_millis(last + 100))
-        );
+        assert_eq!((paused.frozen, paused.exposure), (Duration::ZERO, Duration::from_millis(last + 100)));
         declared.frame(at(last + 6_000));
         declared.frame(at(last + 6_040));
         let totals = declared.totals(at(last + 6_040));
@@ -219,10 +213,7 @@ mod tests {
         playout.pause(at(last + 1_500));
         playout.frame(at(last + 3_000));
         let totals = playout.totals(at(last + 3_000));
-        assert_eq!(
-            (totals.pauses, totals.freezes, totals.frozen),
-            (0, 1, Duration::from_secs(1))
-        );
+        assert_eq!((totals.pauses, totals.freezes, totals.frozen), (0, 1, Duration::from_secs(1)));
     }
 
     #[test]
@@ -240,10 +231,7 @@ mod tests {
         playout.frame(at(last - 1_000));
         playout.frame(at(last + 40));
         let totals = playout.totals(at(last + 40));
-        assert_eq!(
-            (totals.freezes, totals.frames, totals.exposure),
-            (0, 42, Duration::from_millis(last + 40))
-        );
+        assert_eq!((totals.freezes, totals.frames, totals.exposure), (0, 42, Duration::from_millis(last + 40)));
     }
 
     /// The rule told literally over all gaps at once: frozen time and freezes up to the last of `times`, a cut or a frame.

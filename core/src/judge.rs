@@ -36,13 +36,7 @@ pub struct Objectives {
 
 impl Default for Objectives {
     fn default() -> Self {
-        Self {
-            latency_seconds: 0.2,
-            stutter_ratio: 0.01,
-            loss_ratio: 0.005,
-            fps_ratio: 0.6,
-            load_ratio: 0.95,
-        }
+        Self { latency_seconds: 0.2, stutter_ratio: 0.01, loss_ratio: 0.005, fps_ratio: 0.6, load_ratio: 0.95 }
     }
 }
 
@@ -96,10 +90,8 @@ impl Judge {
         let before = self.last_look.replace(now).unwrap_or(now);
         let mut notices = Vec::new();
         for live in registry.sessions() {
-            let docket = self
-                .sessions
-                .entry(live.session.id.clone())
-                .or_insert_with(|| Box::new(Docket::new(&live.session)));
+            let docket =
+                self.sessions.entry(live.session.id.clone()).or_insert_with(|| Box::new(Docket::new(&live.session)));
             docket.look((before, now), objectives, live, &mut notices);
         }
         self.look_around(now, objectives, around, &mut notices);
@@ -132,21 +124,11 @@ impl Judge {
         }
         for (source, silent_since) in &around.sources {
             let silent = silent_since.map(|since| now.since(since).as_secs_f64());
-            let evidence = evidence(
-                silent.unwrap_or(0.0),
-                0.0,
-                "seconds",
-                (silent.unwrap_or(0.0), "seconds"),
-            );
+            let evidence = evidence(silent.unwrap_or(0.0), 0.0, "seconds", (silent.unwrap_or(0.0), "seconds"));
             let finding = silent_since.map_or(Finding::Good(evidence), |since| Finding::Bad(evidence, since));
             let condition = self.sources.entry(source.clone()).or_default();
             if let Some(change) = condition.step(now, AT_ONCE, finding) {
-                out.push(notice(
-                    Alert::LiveSourceDown,
-                    Subject::Source(source.clone()),
-                    now,
-                    change,
-                ));
+                out.push(notice(Alert::LiveSourceDown, Subject::Source(source.clone()), now, change));
             }
         }
         let load = [around.node.cpu_ratio, around.node.memory_ratio, around.node.nic_ratio];
@@ -156,10 +138,7 @@ impl Judge {
         });
         if let Some(change) = self.node.step(now, SUSTAINED, finding) {
             let cause = Cause::Node;
-            out.push(Notice {
-                cause,
-                ..notice(Alert::LiveNodeOverloaded, Subject::Node, now, change)
-            });
+            out.push(Notice { cause, ..notice(Alert::LiveNodeOverloaded, Subject::Node, now, change) });
         }
     }
 }
@@ -202,19 +181,13 @@ impl Docket {
         let mut stalls = 0_u64;
         for (protocol, leg) in live.legs() {
             let totals = leg.totals();
-            let (seen, trail) = self
-                .legs
-                .at(protocol, || (LegTotals::default(), Trailing::new(LOSS_NEED)));
+            let (seen, trail) = self.legs.at(protocol, || (LegTotals::default(), Trailing::new(LOSS_NEED)));
             let was = std::mem::replace(seen, totals);
             stutter.part += (totals.stalled_seconds - was.stalled_seconds).max(0.0);
             stutter.whole += (totals.exposure_seconds - was.exposure_seconds).max(0.0);
             stalls = stalls.saturating_add(totals.stall_starts.saturating_sub(was.stall_starts));
             // Players that begin to count start another sum than the kernel's.
-            let was = if totals.by_players == was.by_players {
-                was
-            } else {
-                LegTotals::default()
-            };
+            let was = if totals.by_players == was.by_players { was } else { LegTotals::default() };
             let loss = Share {
                 part: totals.lost.saturating_sub(was.lost) as f64,
                 whole: totals.expected.saturating_sub(was.expected) as f64,
@@ -230,13 +203,8 @@ impl Docket {
     }
 
     fn loss(&self, objectives: &Objectives) -> Finding {
-        let judged = self
-            .legs
-            .values()
-            .filter_map(|(_, trail)| trailing(trail, objectives.loss_ratio, "packets"));
-        judged
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map_or(Finding::Unknown, |(_, finding)| finding)
+        let judged = self.legs.values().filter_map(|(_, trail)| trailing(trail, objectives.loss_ratio, "packets"));
+        judged.max_by(|a, b| a.0.total_cmp(&b.0)).map_or(Finding::Unknown, |(_, finding)| finding)
     }
 }
 
@@ -257,35 +225,20 @@ fn latency(now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
     });
     looks.max().map_or(Finding::Unknown, |(millis, viewers)| {
         let size = (viewers as f64, "viewers");
-        against(
-            evidence(millis as f64 / 1e3, objectives.latency_seconds, "seconds", size),
-            now,
-        )
+        against(evidence(millis as f64 / 1e3, objectives.latency_seconds, "seconds", size), now)
     })
 }
 
 fn stream_down(now: Timestamp, live: &Live) -> Finding {
     let waiting = || live.viewers(now).values().copied().map(f64::from).sum::<f64>();
     match (live.publisher_state(now), live.away_since()) {
-        (Some(true), _) => Finding::Good(evidence(
-            0.0,
-            PUBLISHER_AWAY.as_secs_f64(),
-            "seconds",
-            (waiting(), "viewers"),
-        )),
+        (Some(true), _) => {
+            Finding::Good(evidence(0.0, PUBLISHER_AWAY.as_secs_f64(), "seconds", (waiting(), "viewers")))
+        }
         (Some(false), Some(since)) => {
             let (away, waiting) = (now.since(since), waiting());
-            let evidence = evidence(
-                away.as_secs_f64(),
-                PUBLISHER_AWAY.as_secs_f64(),
-                "seconds",
-                (waiting, "viewers"),
-            );
-            if away > PUBLISHER_AWAY && waiting > 0.0 {
-                Finding::Bad(evidence, since)
-            } else {
-                Finding::Between
-            }
+            let evidence = evidence(away.as_secs_f64(), PUBLISHER_AWAY.as_secs_f64(), "seconds", (waiting, "viewers"));
+            if away > PUBLISHER_AWAY && waiting > 0.0 { Finding::Bad(evidence, since) } else { Finding::Between }
         }
         _ => Finding::Unknown,
     }
@@ -319,63 +272,25 @@ fn ended(condition: &Condition) -> Option<(NoticeState, Timestamp, Evidence)> {
 }
 
 fn evidence(value: f64, threshold: f64, unit: &'static str, (size, size_unit): (f64, &'static str)) -> Evidence {
-    Evidence {
-        value,
-        threshold,
-        unit,
-        size,
-        size_unit,
-    }
+    Evidence { value, threshold, unit, size, size_unit }
 }
 
 fn notice(alert: Alert, subject: Subject, at: Timestamp, change: (NoticeState, Timestamp, Evidence)) -> Notice {
     let (state, started_at, evidence) = change;
-    Notice {
-        alert,
-        subject,
-        state,
-        started_at,
-        at,
-        evidence,
-        cause: Cause::Unknown,
-    }
+    Notice { alert, subject, state, started_at, at, evidence, cause: Cause::Unknown }
 }
 
 /// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
 /// viewer that does not come back counts as another one every 5 s.
-const STUTTER_NEED: Need = Need {
-    whole: 60.0,
-    occurrence: 5.0,
-    timed: true,
-};
+const STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, timed: true };
 /// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
 /// one occurrence.
-const LOSS_NEED: Need = Need {
-    whole: 2_000.0,
-    occurrence: 4.0,
-    timed: false,
-};
+const LOSS_NEED: Need = Need { whole: 2_000.0, occurrence: 4.0, timed: false };
 /// Clear under this share of the objective.
 const CLEAR: f64 = 0.7;
 /// A publisher may be away for so long before anyone is told.
 const PUBLISHER_AWAY: Duration = Duration::from_secs(5);
-const TWO_OF_THREE: Rule = Rule {
-    bad: 2,
-    of: 3,
-    clear_after: Duration::from_secs(5),
-};
-const SIX_OF_EIGHT: Rule = Rule {
-    bad: 6,
-    of: 8,
-    clear_after: Duration::from_secs(5),
-};
-const SUSTAINED: Rule = Rule {
-    bad: 24,
-    of: 32,
-    clear_after: Duration::from_secs(10),
-};
-const AT_ONCE: Rule = Rule {
-    bad: 1,
-    of: 1,
-    clear_after: Duration::ZERO,
-};
+const TWO_OF_THREE: Rule = Rule { bad: 2, of: 3, clear_after: Duration::from_secs(5) };
+const SIX_OF_EIGHT: Rule = Rule { bad: 6, of: 8, clear_after: Duration::from_secs(5) };
+const SUSTAINED: Rule = Rule { bad: 24, of: 32, clear_after: Duration::from_secs(10) };
+const AT_ONCE: Rule = Rule { bad: 1, of: 1, clear_after: Duration::ZERO };

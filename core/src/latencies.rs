@@ -130,9 +130,7 @@ mod tests {
 
     fn of(millis: impl IntoIterator<Item = u64>) -> Latencies {
         let mut latencies = Latencies::default();
-        millis
-            .into_iter()
-            .for_each(|millis| latencies.record(Duration::from_millis(millis)));
+        millis.into_iter().for_each(|millis| latencies.record(Duration::from_millis(millis)));
         latencies
     }
 
@@ -147,10 +145,7 @@ mod tests {
     #[test]
     fn extremes_are_kept_inside_the_bounds() {
         let latencies = of([0, 999_999_999]);
-        assert_eq!(
-            (latencies.quantile_millis(0.0), latencies.max_millis()),
-            (Some(1), Some(120_000))
-        );
+        assert_eq!((latencies.quantile_millis(0.0), latencies.max_millis()), (Some(1), Some(120_000)));
     }
 
     proptest! {

@@ -91,11 +91,7 @@ impl LiveLeg {
         if players.by_players {
             return players;
         }
-        LegTotals {
-            expected: self.path.totals.expected,
-            lost: self.path.totals.lost,
-            ..players
-        }
+        LegTotals { expected: self.path.totals.expected, lost: self.path.totals.lost, ..players }
     }
 
     /// The newest latencies of viewers, where heard of lately.
@@ -149,15 +145,14 @@ impl LiveLeg {
         sample.heard_viewers = viewers;
         let players = self.players.cut();
         let path = self.path.cut();
-        sample.stutter = measured(
-            Share::of(players.0.stalled_seconds, players.0.exposure_seconds),
-            Provenance::Player,
-        );
-        sample.stall_starts = sample
-            .stutter
-            .map(|_| u32::try_from(players.0.stall_starts).unwrap_or(u32::MAX));
+        sample.stutter = measured(Share::of(players.0.stalled_seconds, players.0.exposure_seconds), Provenance::Player);
+        sample.stall_starts = sample.stutter.map(|_| u32::try_from(players.0.stall_starts).unwrap_or(u32::MAX));
         sample.loss = measured(share(players.0), Provenance::Player).or(measured(share(path.0), Provenance::Server));
-        sample.latency = reading(players.1, self.players.looks, Provenance::Player).or(reading(path.1, self.path.looks, Provenance::Estimated));
+        sample.latency = reading(players.1, self.players.looks, Provenance::Player).or(reading(
+            path.1,
+            self.path.looks,
+            Provenance::Estimated,
+        ));
         sample.frames = self.frames.take();
         sample.bytes = self.bytes.take();
         let per_second =
@@ -207,8 +202,7 @@ impl Fold {
         self.totals.stalled_seconds += more.stalled_seconds;
         self.totals.stall_starts = self.totals.stall_starts.saturating_add(more.stall_starts);
         self.totals.by_players |= more.by_players;
-        self.totals
-            .count((more.expected > 0).then_some((more.expected, more.lost)));
+        self.totals.count((more.expected > 0).then_some((more.expected, more.lost)));
         self.window.add(&window);
         self.heard = self.heard.max(heard);
         self.most_viewers = self.most_viewers.max(viewers);
@@ -245,7 +239,10 @@ fn measured<T>(value: Option<T>, source: Provenance) -> Option<Measured<T>> {
 fn reading(latencies: Latencies, looks: (u64, f64), source: Provenance) -> Option<Measured<LatencyReading>> {
     let (total_count, total_seconds) = looks;
     let value = || LatencyReading { latencies: Arc::new(latencies), total_count, total_seconds };
-    (total_count > 0).then(value).filter(|reading| !reading.latencies.is_empty()).map(|value| Measured { value, source })
+    (total_count > 0)
+        .then(value)
+        .filter(|reading| !reading.latencies.is_empty())
+        .map(|value| Measured { value, source })
 }
 
 fn add(sum: &mut Option<u64>, more: Option<u64>) {
@@ -311,26 +308,12 @@ mod tests {
         let at = Timestamp::from_secs(10);
         leg.path(at, path(900));
         assert_eq!(leg.totals().lost, 1);
-        assert_eq!(
-            leg.latest(at).map(|(latest, source)| (latest.len(), source)),
-            Some((1, Provenance::Estimated))
-        );
+        assert_eq!(leg.latest(at).map(|(latest, source)| (latest.len(), source)), Some((1, Provenance::Estimated)));
         leg.players(at, players(2_500, 0));
         assert_eq!(leg.totals().lost, 3);
         let cut = leg.cut(LEG);
-        assert_eq!(
-            cut.loss.map(|loss| (loss.value.part as u64, loss.source)),
-            Some((3, Provenance::Player))
-        );
-        assert_eq!(
-            cut.latency.map(|latency| latency.source),
-            Some(Provenance::Estimated),
-            "no player told a latency"
-        );
-        assert_eq!(
-            leg.latest(at + FRESH + FRESH),
-            None,
-            "old words do not speak for the present"
-        );
+        assert_eq!(cut.loss.map(|loss| (loss.value.part as u64, loss.source)), Some((3, Provenance::Player)));
+        assert_eq!(cut.latency.map(|latency| latency.source), Some(Provenance::Estimated), "no player told a latency");
+        assert_eq!(leg.latest(at + FRESH + FRESH), None, "old words do not speak for the present");
     }
 }

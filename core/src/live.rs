@@ -124,10 +124,7 @@ impl Live {
         if let Some(protocol) = view.ingest_protocol
             && self.descriptor.stream_type.is_none()
         {
-            self.describe(Descriptor {
-                stream_type: Some(protocol),
-                ..Descriptor::default()
-            });
+            self.describe(Descriptor { stream_type: Some(protocol), ..Descriptor::default() });
         }
         if view.publishing == Some(true) {
             self.away_since = None;
@@ -238,30 +235,20 @@ impl Live {
 
     /// What each server says of each of its streams.
     pub fn servers(&self) -> impl Iterator<Item = (&StreamKey, &SourceName, &ServerWord)> {
-        self.servers
-            .iter()
-            .map(|((stream, source), server)| (stream, source, server))
+        self.servers.iter().map(|((stream, source), server)| (stream, source, server))
     }
 
     /// Media bytes a second that each viewer of it should get: what the publisher sends.
     #[must_use]
     pub fn media_rate(&self, now: Timestamp) -> Option<f64> {
-        self.servers
-            .values()
-            .find_map(|server| server.ingest_bitrate(now))
-            .map(|bits| bits / 8.0)
+        self.servers.values().find_map(|server| server.ingest_bitrate(now)).map(|bits| bits / 8.0)
     }
 
     /// Its frames per second and what the encoder declares.
     #[must_use]
     pub fn frame_rates(&self, now: Timestamp) -> (Option<f64>, Option<f64>) {
         let fps = self.servers.values().find_map(|server| server.ingest_fps(now));
-        (
-            fps,
-            self.servers
-                .values()
-                .find_map(|server| server.present(now)?.declared_fps),
-        )
+        (fps, self.servers.values().find_map(|server| server.present(now)?.declared_fps))
     }
 
     /// Cuts the window.
@@ -271,20 +258,12 @@ impl Live {
         let mut legs = BTreeMap::new();
         for (protocol, live) in self.legs.iter_mut() {
             let mut leg = live.cut(Leg::Egress(*protocol));
-            leg.viewers = live.players_heard(now).map(|count| Measured {
-                value: count,
-                source: Provenance::Player,
-            });
+            leg.viewers = live.players_heard(now).map(|count| Measured { value: count, source: Provenance::Player });
             legs.insert(*protocol, leg);
         }
         for (protocol, count) in &viewers {
-            let leg = legs
-                .entry(*protocol)
-                .or_insert_with(|| LegSample::empty(Leg::Egress(*protocol)));
-            leg.viewers = Some(Measured {
-                value: *count,
-                source: Provenance::Server,
-            });
+            let leg = legs.entry(*protocol).or_insert_with(|| LegSample::empty(Leg::Egress(*protocol)));
+            leg.viewers = Some(Measured { value: *count, source: Provenance::Server });
         }
         let ingest = self.cut_servers(now, &mut legs);
         let (_, declared_fps) = self.frame_rates(now);
@@ -293,11 +272,7 @@ impl Live {
             window,
             declared_fps,
             publishing: self.publisher_state(now),
-            partial: self
-                .servers
-                .values()
-                .filter_map(|server| server.present(now))
-                .any(|view| view.partial),
+            partial: self.servers.values().filter_map(|server| server.present(now)).any(|view| view.partial),
             interactions: self.descriptor.interactions,
             legs: ingest.into_iter().chain(legs.into_values()).collect(),
         }
@@ -305,12 +280,7 @@ impl Live {
 
     /// The ingest leg; what the servers count of egress goes to `legs`.
     fn cut_servers(&mut self, now: Timestamp, legs: &mut BTreeMap<Protocol, LegSample>) -> Option<LegSample> {
-        let by_server = |value| {
-            Some(Measured {
-                value,
-                source: Provenance::Server,
-            })
-        };
+        let by_server = |value| Some(Measured { value, source: Provenance::Server });
         let mut ingest: Option<LegSample> = None;
         let mut counted: Option<&StreamKey> = None;
         let mut by_servers = BTreeSet::new();
@@ -335,9 +305,7 @@ impl Live {
                     players.bytes = None;
                 }
                 by_servers.insert(protocol);
-                let leg = legs
-                    .entry(protocol)
-                    .or_insert_with(|| LegSample::empty(Leg::Egress(protocol)));
+                let leg = legs.entry(protocol).or_insert_with(|| LegSample::empty(Leg::Egress(protocol)));
                 add(&mut leg.bytes, Some(bytes));
                 leg.bitrate = leg.bitrate.or(server.egress_bitrate(now).and_then(by_server));
             }

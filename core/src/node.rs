@@ -99,24 +99,13 @@ impl NodeReading {
     #[must_use]
     pub fn between(earlier: &NodeTotals, later: &NodeTotals) -> Self {
         let elapsed = later.at.since(earlier.at);
-        let loads: Vec<Option<LinkLoad>> = later
-            .links
-            .iter()
-            .take(MAX_LINKS)
-            .map(|link| LinkLoad::of(link, &earlier.links, elapsed))
-            .collect();
+        let loads: Vec<Option<LinkLoad>> =
+            later.links.iter().take(MAX_LINKS).map(|link| LinkLoad::of(link, &earlier.links, elapsed)).collect();
         let sum = |direction: fn(&LinkLoad) -> f64| -> Option<f64> {
-            if loads.is_empty() {
-                None
-            } else {
-                loads.iter().map(|load| load.as_ref().map(direction)).sum()
-            }
+            if loads.is_empty() { None } else { loads.iter().map(|load| load.as_ref().map(direction)).sum() }
         };
         Self {
-            cpu_ratio: earlier
-                .cpu
-                .zip(later.cpu)
-                .and_then(|(earlier, later)| cpu_ratio(earlier, later)),
+            cpu_ratio: earlier.cpu.zip(later.cpu).and_then(|(earlier, later)| cpu_ratio(earlier, later)),
             memory_ratio: later.memory.and_then(memory_ratio),
             nic_ratio: loads.iter().flatten().filter_map(|load| load.ratio).reduce(f64::max),
             nic_received_bits_per_second: sum(|load| load.received),
@@ -167,10 +156,7 @@ impl CpuTicks {
 
     const fn busy_ticks(self) -> u64 {
         let programs = self.user.saturating_add(self.nice).saturating_add(self.system);
-        programs
-            .saturating_add(self.irq)
-            .saturating_add(self.softirq)
-            .saturating_add(self.steal)
+        programs.saturating_add(self.irq).saturating_add(self.softirq).saturating_add(self.steal)
     }
 }
 
@@ -191,81 +177,36 @@ mod tests {
 
     fn totals(seconds: u64, cpu: CpuTicks, links: &[(&str, u64, u64, Option<u64>)]) -> NodeTotals {
         let link = |&(name, received_bytes, sent_bytes, capacity_bits_per_second): &(&str, u64, u64, Option<u64>)| {
-            LinkTotals {
-                name: name.to_owned(),
-                received_bytes,
-                sent_bytes,
-                capacity_bits_per_second,
-            }
+            LinkTotals { name: name.to_owned(), received_bytes, sent_bytes, capacity_bits_per_second }
         };
         NodeTotals {
             at: Timestamp::from_secs(seconds),
             cpu: Some(cpu),
-            memory: Some(Memory {
-                total_bytes: 1000,
-                available_bytes: 250,
-            }),
+            memory: Some(Memory { total_bytes: 1000, available_bytes: 250 }),
             links: links.iter().map(link).collect(),
-            process: Some(ProcessTotals {
-                cpu: Duration::from_millis(seconds * 20),
-                resident_bytes: 7,
-            }),
+            process: Some(ProcessTotals { cpu: Duration::from_millis(seconds * 20), resident_bytes: 7 }),
         }
     }
 
     #[test]
     fn disk_wait_is_idle_and_stolen_time_is_busy() {
-        let earlier = CpuTicks {
-            user: 100,
-            idle: 100,
-            ..CpuTicks::default()
-        };
-        let waiting = CpuTicks {
-            user: 110,
-            idle: 150,
-            iowait: 40,
-            ..CpuTicks::default()
-        };
+        let earlier = CpuTicks { user: 100, idle: 100, ..CpuTicks::default() };
+        let waiting = CpuTicks { user: 110, idle: 150, iowait: 40, ..CpuTicks::default() };
         assert_eq!(cpu_ratio(earlier, waiting), Some(0.1));
-        let starved = CpuTicks {
-            user: 110,
-            idle: 150,
-            steal: 40,
-            ..CpuTicks::default()
-        };
+        let starved = CpuTicks { user: 110, idle: 150, steal: 40, ..CpuTicks::default() };
         assert_eq!(cpu_ratio(earlier, starved), Some(0.5));
-        let moved = CpuTicks {
-            user: 110,
-            idle: 90,
-            iowait: 20,
-            ..CpuTicks::default()
-        };
-        assert_eq!(
-            cpu_ratio(earlier, moved),
-            Some(0.5),
-            "ticks moved from idle to iowait are no step back"
-        );
+        let moved = CpuTicks { user: 110, idle: 90, iowait: 20, ..CpuTicks::default() };
+        assert_eq!(cpu_ratio(earlier, moved), Some(0.5), "ticks moved from idle to iowait are no step back");
     }
 
     #[test]
     fn the_fullest_direction_of_the_fullest_link_counts() {
         let gigabit = Some(1_000_000_000);
-        let earlier = totals(
-            0,
-            CpuTicks::default(),
-            &[("a", 0, 0, gigabit), ("b", 0, 0, gigabit), ("c", 0, 0, None)],
-        );
+        let earlier = totals(0, CpuTicks::default(), &[("a", 0, 0, gigabit), ("b", 0, 0, gigabit), ("c", 0, 0, None)]);
         let later = totals(
             10,
-            CpuTicks {
-                user: 1,
-                ..CpuTicks::default()
-            },
-            &[
-                ("a", 125_000_000, 250_000_000, gigabit),
-                ("b", 1_000_000_000, 0, gigabit),
-                ("c", u64::MAX / 8, 0, None),
-            ],
+            CpuTicks { user: 1, ..CpuTicks::default() },
+            &[("a", 125_000_000, 250_000_000, gigabit), ("b", 1_000_000_000, 0, gigabit), ("c", u64::MAX / 8, 0, None)],
         );
         let reading = NodeReading::between(&earlier, &later);
         assert_eq!(reading.nic_ratio, Some(0.8));
@@ -278,47 +219,15 @@ mod tests {
     #[test]
     fn what_went_back_or_is_new_or_took_no_time_is_absent() {
         let gigabit = Some(1_000_000_000);
-        let earlier = totals(
-            5,
-            CpuTicks {
-                user: 9,
-                ..CpuTicks::default()
-            },
-            &[("a", 9, 9, gigabit), ("b", 0, 0, gigabit)],
-        );
-        let back = totals(
-            6,
-            CpuTicks {
-                user: 8,
-                idle: 5,
-                ..CpuTicks::default()
-            },
-            &[("a", 8, 9, gigabit)],
-        );
+        let earlier =
+            totals(5, CpuTicks { user: 9, ..CpuTicks::default() }, &[("a", 9, 9, gigabit), ("b", 0, 0, gigabit)]);
+        let back = totals(6, CpuTicks { user: 8, idle: 5, ..CpuTicks::default() }, &[("a", 8, 9, gigabit)]);
         let reading = NodeReading::between(&earlier, &back);
-        assert_eq!(
-            (
-                reading.cpu_ratio,
-                reading.nic_ratio,
-                reading.nic_received_bits_per_second
-            ),
-            (None, None, None)
-        );
-        let new = totals(
-            6,
-            CpuTicks::default(),
-            &[("b", 12_500_000, 0, gigabit), ("c", 5, 5, gigabit)],
-        );
+        assert_eq!((reading.cpu_ratio, reading.nic_ratio, reading.nic_received_bits_per_second), (None, None, None));
+        let new = totals(6, CpuTicks::default(), &[("b", 12_500_000, 0, gigabit), ("c", 5, 5, gigabit)]);
         let reading = NodeReading::between(&earlier, &new);
-        assert_eq!(
-            reading.nic_ratio,
-            Some(0.1),
-            "the link that can be compared is still worth telling"
-        );
-        assert_eq!(
-            reading.nic_received_bits_per_second, None,
-            "a sum without the new link would be too low"
-        );
+        assert_eq!(reading.nic_ratio, Some(0.1), "the link that can be compared is still worth telling");
+        assert_eq!(reading.nic_received_bits_per_second, None, "a sum without the new link would be too low");
         assert_eq!(NodeReading::between(&earlier, &earlier).self_cpu_ratio, None);
         let blind = NodeReading::between(&NodeTotals::default(), &NodeTotals::default());
         assert_eq!(blind, NodeReading::default());

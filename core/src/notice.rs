@@ -200,11 +200,7 @@ impl Notice {
             Subject::Source(source) => format!("source {source}: "),
             Subject::Node => String::new(),
         };
-        let ended = if self.state == NoticeState::Resolved {
-            "resolved: "
-        } else {
-            ""
-        };
+        let ended = if self.state == NoticeState::Resolved { "resolved: " } else { "" };
         format!("{ended}{whom}{what} {}", self.evidence)
     }
 }

@@ -67,11 +67,7 @@ impl Pipe {
             let rtt = registry.session(&session.id)?.publisher_rtt()?;
             Some(rtt.as_secs_f64() * 1e3)
         });
-        Beat {
-            batch,
-            notices,
-            commands,
-        }
+        Beat { batch, notices, commands }
     }
 
     /// Forgets all live sessions, because the clock was set back and their instants mean nothing any more. The node's sums and
@@ -127,26 +123,14 @@ mod tests {
             let at = Timestamp::from_secs(1_000_000) + Duration::from_millis(millis);
             let view = ServerView {
                 publishing: Some(true),
-                ingest_bytes: Some(Total {
-                    base: 1,
-                    value: millis * 125,
-                }),
+                ingest_bytes: Some(Total { base: 1, value: millis * 125 }),
                 viewers: Some(vec![(Protocol::Rtmp, 1)]),
                 ..ServerView::default()
             };
-            let server = if millis < gone {
-                Fact::Server(Box::new(view))
-            } else {
-                Fact::Gone
-            };
+            let server = if millis < gone { Fact::Server(Box::new(view)) } else { Fact::Gone };
             for fact in [Some(server), also(millis)].into_iter().flatten() {
                 let (source, stream) = ("nginx-rtmp".into(), StreamKey::parse("live/c1").expect("a good key"));
-                let observation = Observation {
-                    source,
-                    stream,
-                    at,
-                    fact,
-                };
+                let observation = Observation { source, stream, at, fact };
                 pipe.observe(observation);
             }
             let beat = pipe.beat(at, &Surroundings::default());
@@ -187,34 +171,19 @@ mod tests {
         let last = |span: &&Span| span.attributes.contains(&("live.segment.final", Value::Bool(true)));
         assert_eq!(spans(&beat, SpanName::TeachingComplete).len(), 1);
         let segments = spans(&beat, SpanName::TeachingConduct);
-        assert_eq!(
-            (segments.len(), segments.iter().filter(|span| last(span)).count()),
-            (1, 1)
-        );
+        assert_eq!((segments.len(), segments.iter().filter(|span| last(span)).count()), (1, 1));
         let goes_on = play(40_000, 21_000, |_| None);
         let segments = spans(&goes_on, SpanName::TeachingConduct);
-        assert_eq!(
-            (segments.len(), segments.iter().filter(|span| last(span)).count()),
-            (1, 0)
-        );
+        assert_eq!((segments.len(), segments.iter().filter(|span| last(span)).count()), (1, 0));
     }
 
     #[test]
     fn the_way_from_the_publisher_is_told_without_viewers_and_makes_no_leg() {
         let beat = play(40_000, 11_000, |_| Some(path(0, 0)));
         let connection = spans(&beat, SpanName::ConnectionEstablish);
-        assert!(
-            connection[0]
-                .attributes
-                .contains(&("connection.latency", Value::Float(8.0)))
-        );
+        assert!(connection[0].attributes.contains(&("connection.latency", Value::Float(8.0))));
         let legs = |sample: &crate::sample::Sample| sample.legs.iter().map(|leg| leg.leg.as_str()).collect::<Vec<_>>();
-        assert!(
-            beat.batch
-                .samples
-                .iter()
-                .all(|sample| legs(sample) == ["ingest", "rtmp"])
-        );
+        assert!(beat.batch.samples.iter().all(|sample| legs(sample) == ["ingest", "rtmp"]));
     }
 
     #[test]
@@ -223,10 +192,7 @@ mod tests {
         let [fired, resolved] = beat.notices.as_slice() else {
             panic!("{:?}", beat.notices);
         };
-        assert_eq!(
-            (fired.state, resolved.state),
-            (NoticeState::Firing, NoticeState::Resolved)
-        );
+        assert_eq!((fired.state, resolved.state), (NoticeState::Firing, NoticeState::Resolved));
         assert!((resolved.evidence.value - 0.9).abs() < 0.01, "{}", resolved.summary());
     }
 }

@@ -106,10 +106,7 @@ impl Registry {
     /// The platform announces a class, or tells more of a live one. Without `stream` it is the one whose key, or last part of it, is
     /// the id. Gives whether there was room.
     pub fn register(&mut self, id: &Name, stream: Option<StreamKey>, descriptor: Descriptor, at: Timestamp) -> bool {
-        let descriptor = Descriptor {
-            session_id: Some(id.clone()),
-            ..descriptor
-        };
+        let descriptor = Descriptor { session_id: Some(id.clone()), ..descriptor };
         if let Some(live) = self.sessions.get_mut(id) {
             live.describe(descriptor.clone());
         }
@@ -118,17 +115,11 @@ impl Registry {
         };
         if let Some(known) = self.stream_named(&stream) {
             let source = PLATFORM.with(Arc::clone);
-            self.observe(Observation {
-                source,
-                stream: known,
-                at,
-                fact: Fact::Described(Box::new(descriptor)),
-            });
+            self.observe(Observation { source, stream: known, at, fact: Fact::Described(Box::new(descriptor)) });
             return true;
         }
         if self.registrations.len() >= MAX_REGISTRATIONS && !self.registrations.contains_key(&stream) {
-            self.registrations
-                .retain(|_, (since, _)| at.since(*since) < REGISTRATION_KEPT);
+            self.registrations.retain(|_, (since, _)| at.since(*since) < REGISTRATION_KEPT);
             if self.registrations.len() >= MAX_REGISTRATIONS {
                 self.refused.registrations += 1;
                 return false;
@@ -141,8 +132,7 @@ impl Registry {
     /// The platform says that a class is over. Gives whether it was known.
     pub fn end(&mut self, id: &Name, at: Timestamp) -> bool {
         let announced = self.registrations.len();
-        self.registrations
-            .retain(|_, (_, descriptor)| descriptor.session_id.as_ref() != Some(id));
+        self.registrations.retain(|_, (_, descriptor)| descriptor.session_id.as_ref() != Some(id));
         match self.sessions.get_mut(id) {
             Some(live) => {
                 live.end(at);
@@ -162,10 +152,7 @@ impl Registry {
 
     /// One beat: opens what is settled, cuts the window when the grid was passed, closes at the cut what is over.
     pub fn beat(&mut self, now: Timestamp) -> Batch {
-        let mut batch = Batch {
-            opened: self.open(now),
-            ..Batch::default()
-        };
+        let mut batch = Batch { opened: self.open(now), ..Batch::default() };
         for live in self.sessions.values_mut() {
             live.note_over(now, &self.patience);
         }
@@ -206,11 +193,7 @@ impl Registry {
             if live.is_settled(now, &self.patience) && live.is_alive(now) {
                 live.opened = true;
                 let session = Arc::clone(&live.session);
-                opened.push(Opened {
-                    session,
-                    at: live.started(),
-                    connection_id: live.connection_id().cloned(),
-                });
+                opened.push(Opened { session, at: live.started(), connection_id: live.connection_id().cloned() });
             }
         }
         opened
@@ -219,11 +202,7 @@ impl Registry {
     fn close(&mut self, batch: &mut Batch) {
         for (_, live) in self.sessions.extract_if(.., |_, live| live.over().is_some()) {
             if let Some((reason, at)) = live.over().filter(|_| live.opened) {
-                batch.closed.push(Closed {
-                    session: live.session,
-                    at,
-                    reason,
-                });
+                batch.closed.push(Closed { session: live.session, at, reason });
             }
         }
         let sessions = &self.sessions;
@@ -252,10 +231,7 @@ impl Registry {
             if self.sessions.len() >= self.max_sessions {
                 return None;
             }
-            self.sessions.insert(
-                id.clone(),
-                Box::new(Live::new(stream.clone(), descriptor, observation.at)),
-            );
+            self.sessions.insert(id.clone(), Box::new(Live::new(stream.clone(), descriptor, observation.at)));
         }
         self.streams.insert(stream.clone(), id.clone());
         Some(id)
@@ -269,24 +245,14 @@ impl Registry {
             return;
         };
         let words = old.release(stream);
-        let mut live = Live::new(
-            stream.clone(),
-            Descriptor {
-                session_id: Some(told.clone()),
-                ..Descriptor::default()
-            },
-            at,
-        );
+        let mut live =
+            Live::new(stream.clone(), Descriptor { session_id: Some(told.clone()), ..Descriptor::default() }, at);
         if !shared {
             // The whole session was this stream: it goes on under the new id with all that was folded.
             if let Some(old) = self.sessions.remove(was) {
                 if old.opened {
                     let session = Arc::clone(&old.session);
-                    self.renamed.push(Closed {
-                        session,
-                        at,
-                        reason: CloseReason::Renamed,
-                    });
+                    self.renamed.push(Closed { session, at, reason: CloseReason::Renamed });
                 }
                 live = old.renamed(told.clone());
             }
@@ -312,10 +278,7 @@ impl Registry {
         if self.streams.contains_key(stream) {
             return Some(stream.clone());
         }
-        self.streams
-            .keys()
-            .find(|live| live.last_part().as_ref() == Some(stream))
-            .cloned()
+        self.streams.keys().find(|live| live.last_part().as_ref() == Some(stream)).cloned()
     }
 }
 
@@ -344,21 +307,13 @@ mod tests {
     }
 
     fn fact(millis: u64, fact: Fact) -> Observation {
-        Observation {
-            source: NGINX.into(),
-            stream: stream("live/c1"),
-            at: at(millis),
-            fact,
-        }
+        Observation { source: NGINX.into(), stream: stream("live/c1"), at: at(millis), fact }
     }
 
     fn view(millis: u64, publishing: bool, viewers: u32) -> Observation {
         let view = ServerView {
             publishing: Some(publishing),
-            ingest_bytes: Some(Total {
-                base: 1,
-                value: millis * 125,
-            }),
+            ingest_bytes: Some(Total { base: 1, value: millis * 125 }),
             viewers: Some(vec![(Protocol::Rtmp, viewers)]),
             ..ServerView::default()
         };
@@ -366,10 +321,7 @@ mod tests {
     }
 
     fn described(millis: u64, id: &str) -> Observation {
-        let descriptor = Descriptor {
-            session_id: Some(name(id)),
-            ..Descriptor::default()
-        };
+        let descriptor = Descriptor { session_id: Some(name(id)), ..Descriptor::default() };
         fact(millis, Fact::Described(Box::new(descriptor)))
     }
 
@@ -395,11 +347,7 @@ mod tests {
         let mut registry = Registry::new(Patience::default(), 10);
         let live = run(&mut registry, 0..20_250, |millis| Some(view(millis, true, 3)));
         assert_eq!(live.opened.len(), 1);
-        assert_eq!(
-            live.opened[0].session.id.as_str(),
-            "live/c1",
-            "nobody told an id within the grace"
-        );
+        assert_eq!(live.opened[0].session.id.as_str(), "live/c1", "nobody told an id within the grace");
         let sample = live.samples.last().expect("cut at 5, 10, 15 and 20 s");
         assert_eq!(live.samples.len(), 4);
         assert!((sample.bitrate().expect("two polls").value - 1_000_000.0).abs() < 1.0);
@@ -408,10 +356,7 @@ mod tests {
 
         let over = run(&mut registry, 20_250..31_000, |millis| Some(fact(millis, Fact::Gone)));
         assert_eq!(over.closed.len(), 1);
-        assert_eq!(
-            (over.closed[0].reason, over.closed[0].at),
-            (CloseReason::Ended, at(21_000))
-        );
+        assert_eq!((over.closed[0].reason, over.closed[0].at), (CloseReason::Ended, at(21_000)));
         assert_eq!(registry.sessions().count(), 0);
     }
 
@@ -433,17 +378,11 @@ mod tests {
         for announced in [Some(stream("live/c1")), None] {
             let mut registry = Registry::new(Patience::default(), 10);
             let id = if announced.is_some() { name("s9") } else { name("c1") };
-            let class = Descriptor {
-                course_id: Some(name("math")),
-                ..Descriptor::default()
-            };
+            let class = Descriptor { course_id: Some(name("math")), ..Descriptor::default() };
             assert!(registry.register(&id, announced, class, at(0)));
             registry.observe(view(1_000, true, 0));
             let opened = registry.beat(at(1_250)).opened;
-            assert_eq!(
-                (&opened[0].session.id, &opened[0].session.course_id),
-                (&id, &Some(name("math")))
-            );
+            assert_eq!((&opened[0].session.id, &opened[0].session.course_id), (&id, &Some(name("math"))));
         }
     }
 
@@ -482,10 +421,7 @@ mod tests {
     #[test]
     fn two_streams_of_one_class_make_one_sample() {
         let mut registry = Registry::new(Patience::default(), 10);
-        let on = |observation: Observation, text| Observation {
-            stream: stream(text),
-            ..observation
-        };
+        let on = |observation: Observation, text| Observation { stream: stream(text), ..observation };
         let batch = run(&mut registry, 0..10_250, |_| None);
         assert!(batch.samples.is_empty());
         for text in ["live/camera", "live/screen"] {

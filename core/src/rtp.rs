@@ -81,9 +81,7 @@ impl Reception {
             totals.expected = totals.expected.saturating_add(run.expected());
         }
         totals.lost = signed(totals.expected).saturating_sub(signed(totals.received));
-        totals.missing = totals
-            .expected
-            .saturating_sub(totals.received.saturating_sub(totals.duplicates));
+        totals.missing = totals.expected.saturating_sub(totals.received.saturating_sub(totals.duplicates));
         totals
     }
 
@@ -164,11 +162,7 @@ struct Run {
 
 impl Run {
     const fn new(position: u64) -> Self {
-        Self {
-            lowest: position,
-            highest: position,
-            seen: 1,
-        }
+        Self { lowest: position, highest: position, seen: 1 }
     }
 
     const fn expected(&self) -> u64 {
@@ -284,10 +278,7 @@ mod tests {
         let mut book = Reception::default();
         let seen = feed(&mut book, &[0, 65_535, 1]);
         assert_eq!(seen, [FIRST_CYCLE, FIRST_CYCLE - 1, FIRST_CYCLE + 1].map(Arrival::New));
-        assert_eq!(
-            (book.totals().expected, book.totals().lost, book.totals().reordered),
-            (3, 0, 1)
-        );
+        assert_eq!((book.totals().expected, book.totals().lost, book.totals().reordered), (3, 0, 1));
         assert_eq!(book.extended_highest(), Some(1));
     }
 
@@ -318,9 +309,7 @@ mod tests {
         feed(&mut book, &[1, 2, 4]);
         let seen = feed(&mut book, &[40_000, 40_001, 40_003, 39_999]);
         assert_eq!(seen[0], Arrival::Suspect);
-        let Arrival::Restart(base) = seen[1] else {
-            panic!("no restart: {seen:?}")
-        };
+        let Arrival::Restart(base) = seen[1] else { panic!("no restart: {seen:?}") };
         assert!(base > FIRST_CYCLE + 4);
         assert_eq!(seen[2..], [Arrival::New(base + 2), Arrival::New(base - 2)]);
         let totals = book.totals();
@@ -333,46 +322,29 @@ mod tests {
         let mut book = Reception::default();
         feed(&mut book, &[1, 50_000, 2, 50_001, 3]);
         let totals = book.totals();
-        assert_eq!(
-            (totals.restarts, totals.suspect, totals.expected, totals.lost),
-            (0, 2, 3, 0)
-        );
+        assert_eq!((totals.restarts, totals.suspect, totals.expected, totals.lost), (0, 2, 3, 0));
     }
 
     #[test]
     fn jitter_is_absent_until_two_frames_and_blind_to_bursts_and_pauses() {
         let mut book = Reception::default();
         assert_eq!(book.jitter(), None);
-        for (seq, (frame, millis)) in [(0, 0), (0, 9), (1, 40), (1, 49), (2, 80), (3, 120)]
-            .into_iter()
-            .enumerate()
-        {
+        for (seq, (frame, millis)) in [(0, 0), (0, 9), (1, 40), (1, 49), (2, 80), (3, 120)].into_iter().enumerate() {
             book.packet(seq as u16, frame * 3_600, RATE, at(millis));
         }
         assert_eq!(book.jitter(), Some(Duration::ZERO));
         book.packet(6, 4 * 3_600, RATE, at(60_000));
         assert_eq!(book.jitter(), Some(Duration::ZERO), "a pause is no jitter");
         book.packet(7, 5 * 3_600, RATE, at(60_056));
-        assert_eq!(
-            book.jitter(),
-            Some(Duration::from_millis(1)),
-            "16 ms late, one sixteenth of it"
-        );
+        assert_eq!(book.jitter(), Some(Duration::from_millis(1)), "16 ms late, one sixteenth of it");
         book.packet(8, 6 * 3_600, 0, at(60_100));
-        assert_eq!(
-            book.jitter(),
-            Some(Duration::from_millis(1)),
-            "a clock rate of zero says nothing"
-        );
+        assert_eq!(book.jitter(), Some(Duration::from_millis(1)), "a clock rate of zero says nothing");
     }
 
     /// What a packet did to the stream, told by someone who knows the true numbers and keeps them all.
     fn oracle(order: &[u64]) -> ReceptionTotals {
         let mut seen = BTreeSet::new();
-        let mut totals = ReceptionTotals {
-            received: order.len() as u64,
-            ..ReceptionTotals::default()
-        };
+        let mut totals = ReceptionTotals { received: order.len() as u64, ..ReceptionTotals::default() };
         for &position in order {
             let late = seen.last().is_some_and(|&highest| position < highest);
             if !seen.insert(position) {
@@ -470,10 +442,7 @@ mod tests {
         while rest.len() >= 8 {
             let length = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
             let offset_millis = u32::from_be_bytes([rest[4], rest[5], rest[6], rest[7]]);
-            records.push(Dumped {
-                offset_millis,
-                packet: rest[8..length].to_vec(),
-            });
+            records.push(Dumped { offset_millis, packet: rest[8..length].to_vec() });
             rest = &rest[length..];
         }
         assert!(rest.is_empty());
@@ -489,10 +458,7 @@ mod tests {
                 rtcp += 1;
                 continue;
             }
-            assert_eq!(
-                (packet[1] & 0x7f, &packet[8..12]),
-                (payload_type, &1337_u32.to_be_bytes()[..])
-            );
+            assert_eq!((packet[1] & 0x7f, &packet[8..12]), (payload_type, &1337_u32.to_be_bytes()[..]));
             let seq = u16::from_be_bytes([packet[2], packet[3]]).wrapping_add(shift.0);
             let rtp_time = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]).wrapping_add(shift.1);
             book.packet(seq, rtp_time, RATE, at(u64::from(offset_millis)));
@@ -510,24 +476,13 @@ mod tests {
         for (file, payload_type, packets, frames, rtcp) in [(&vp8[..], 125, 171, 120, 4), (&vp9[..], 124, 187, 119, 6)]
         {
             let (plain, markers, others) = replay(file, payload_type, (0, 0));
-            let all = ReceptionTotals {
-                expected: packets,
-                received: packets,
-                ..ReceptionTotals::default()
-            };
+            let all = ReceptionTotals { expected: packets, received: packets, ..ReceptionTotals::default() };
             assert_eq!((plain.totals(), markers, others), (all, frames, rtcp));
             let jitter = plain.jitter().unwrap();
-            assert!(
-                jitter > Duration::ZERO && jitter < Duration::from_millis(100),
-                "{jitter:?}"
-            );
+            assert!(jitter > Duration::ZERO && jitter < Duration::from_millis(100), "{jitter:?}");
             for shift in (0..=65_000).step_by(500) {
                 let (moved, ..) = replay(file, payload_type, (shift, u32::from(shift) << 16));
-                assert_eq!(
-                    (moved.totals(), moved.jitter()),
-                    (all, plain.jitter()),
-                    "moved by {shift}"
-                );
+                assert_eq!((moved.totals(), moved.jitter()), (all, plain.jitter()), "moved by {shift}");
             }
         }
     }

@@ -23,10 +23,7 @@ pub struct Measured<T> {
 impl<T> Measured<T> {
     /// The value made into another, of the same source.
     pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Measured<U> {
-        Measured {
-            value: of(self.value),
-            source: self.source,
-        }
+        Measured { value: of(self.value), source: self.source }
     }
 }
 
@@ -68,9 +65,7 @@ impl LatencyReading {
     /// Seconds that the share `quantile` of viewers does not exceed.
     #[must_use]
     pub fn quantile_seconds(&self, quantile: f64) -> Option<f64> {
-        self.latencies
-            .quantile_millis(quantile)
-            .map(|millis| millis as f64 / 1e3)
+        self.latencies.quantile_millis(quantile).map(|millis| millis as f64 / 1e3)
     }
 }
 
@@ -177,9 +172,7 @@ impl Sample {
     /// Frames per second of the class: of the publisher where counted, else what viewers see.
     #[must_use]
     pub fn fps(&self) -> Option<Measured<f64>> {
-        self.ingest()
-            .and_then(|leg| leg.fps)
-            .or_else(|| self.egress().find_map(|leg| leg.fps))
+        self.ingest().and_then(|leg| leg.fps).or_else(|| self.egress().find_map(|leg| leg.fps))
     }
 
     /// Viewers over all protocols.
@@ -210,10 +203,7 @@ impl Sample {
             .filter_map(|leg| leg.latency.as_ref())
             .filter_map(|latency| {
                 let value = latency.value.quantile_seconds(0.95)?;
-                Some(Measured {
-                    value,
-                    source: latency.source,
-                })
+                Some(Measured { value, source: latency.source })
             })
             .max_by(|a, b| a.value.total_cmp(&b.value))
     }
@@ -222,19 +212,14 @@ impl Sample {
     #[must_use]
     pub fn coverage(&self) -> Option<f64> {
         let viewers = self.viewers()?.value;
-        let heard: f64 = self
-            .egress()
-            .map(|leg| f64::from(leg.heard_viewers.min(leg.viewers.map_or(0, |v| v.value))))
-            .sum();
+        let heard: f64 =
+            self.egress().map(|leg| f64::from(leg.heard_viewers.min(leg.viewers.map_or(0, |v| v.value)))).sum();
         (viewers > 0).then(|| (heard / f64::from(viewers)).min(1.0))
     }
 
     fn pooled(&self, of: impl Fn(&LegSample) -> Option<Measured<Share>>) -> Option<Measured<Share>> {
         self.egress().filter_map(of).reduce(|all, leg| Measured {
-            value: Share {
-                part: all.value.part + leg.value.part,
-                whole: all.value.whole + leg.value.whole,
-            },
+            value: Share { part: all.value.part + leg.value.part, whole: all.value.whole + leg.value.whole },
             source: weaker(all.source, leg.source),
         })
     }

@@ -79,10 +79,7 @@ impl Segment {
     /// Which span it will be.
     #[must_use]
     pub const fn this(&self) -> SpanRef {
-        SpanRef {
-            name: SpanName::TeachingConduct,
-            ordinal: self.start.nanos(),
-        }
+        SpanRef { name: SpanName::TeachingConduct, ordinal: self.start.nanos() }
     }
 
     /// Takes a sample of its minute and gives the event that carries it.
@@ -92,10 +89,8 @@ impl Segment {
         self.end = sample.window.end;
         self.bitrate.add(figures.bitrate.map(|bitrate| bitrate.value));
         self.fps.add(figures.fps.map(|fps| f64::from(fps.value)));
-        self.latency_millis
-            .add(figures.latency_millis.map(|latency| f64::from(latency.value)));
-        self.viewers
-            .add(figures.viewers.map(|viewers| f64::from(viewers.value)));
+        self.latency_millis.add(figures.latency_millis.map(|latency| f64::from(latency.value)));
+        self.viewers.add(figures.viewers.map(|viewers| f64::from(viewers.value)));
         for (sum, more) in [(&mut self.loss, sample.loss()), (&mut self.stutter, sample.stutter())] {
             if let Some(more) = more {
                 sum.part += more.value.part;
@@ -109,28 +104,13 @@ impl Segment {
     #[must_use]
     pub fn finish(self, session: &Arc<Session>, parent: Parent, last: bool) -> Span {
         let mut attributes = of_session(session);
-        attributes.push((
-            "live.segment.index",
-            Value::Int((self.minute.nanos() / SEGMENT.as_nanos() as u64).cast_signed()),
-        ));
+        attributes
+            .push(("live.segment.index", Value::Int((self.minute.nanos() / SEGMENT.as_nanos() as u64).cast_signed())));
         attributes.push(("live.segment.final", Value::Bool(last)));
-        self.bitrate.put(
-            ["live.bitrate", "live.bitrate.min", "live.bitrate.max"],
-            1.0,
-            &mut attributes,
-        );
-        self.fps
-            .put(["live.fps", "live.fps.min", "live.fps.max"], 100.0, &mut attributes);
-        self.latency_millis.put(
-            ["live.latency", "live.latency.min", "live.latency.max"],
-            1.0,
-            &mut attributes,
-        );
-        self.viewers.put(
-            ["live.viewer_count", "live.viewer_count.min", "live.viewer_count.max"],
-            1.0,
-            &mut attributes,
-        );
+        self.bitrate.put(["live.bitrate", "live.bitrate.min", "live.bitrate.max"], 1.0, &mut attributes);
+        self.fps.put(["live.fps", "live.fps.min", "live.fps.max"], 100.0, &mut attributes);
+        self.latency_millis.put(["live.latency", "live.latency.min", "live.latency.max"], 1.0, &mut attributes);
+        self.viewers.put(["live.viewer_count", "live.viewer_count.min", "live.viewer_count.max"], 1.0, &mut attributes);
         if self.loss.whole > 0.0 {
             attributes.push(("live.packet_loss", ratio(self.loss.ratio())));
         }
@@ -153,11 +133,7 @@ impl Segment {
 }
 
 fn event_of(figures: &Figures) -> Event {
-    Event {
-        name: SAMPLE_EVENT,
-        at: figures.at,
-        attributes: figures.attributes(),
-    }
+    Event { name: SAMPLE_EVENT, at: figures.at, attributes: figures.attributes() }
 }
 
 impl Spread {
@@ -175,10 +151,7 @@ impl Spread {
     fn put(&self, keys: [&'static str; 3], parts: f64, out: &mut Vec<(&'static str, Value)>) {
         if self.count > 0 {
             let values = [self.sum / f64::from(self.count), self.min, self.max];
-            out.extend(
-                keys.into_iter()
-                    .zip(values.map(|value| Value::Float(rounded(value, parts)))),
-            );
+            out.extend(keys.into_iter().zip(values.map(|value| Value::Float(rounded(value, parts)))));
         }
     }
 }

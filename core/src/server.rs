@@ -85,9 +85,7 @@ impl ServerWord {
     #[must_use]
     pub fn ingest_bitrate(&self, now: Timestamp) -> Option<f64> {
         self.present(now)?;
-        self.ingest_bytes
-            .rate(now, GRID, self.view.bytes_step)
-            .map(|bytes| bytes * 8.0)
+        self.ingest_bytes.rate(now, GRID, self.view.bytes_step).map(|bytes| bytes * 8.0)
     }
 
     /// Frames per second from the publisher.
@@ -101,9 +99,7 @@ impl ServerWord {
     #[must_use]
     pub fn egress_bitrate(&self, now: Timestamp) -> Option<f64> {
         self.present(now)?;
-        self.egress_bytes
-            .rate(now, GRID, self.view.bytes_step)
-            .map(|bytes| bytes * 8.0)
+        self.egress_bytes.rate(now, GRID, self.view.bytes_step).map(|bytes| bytes * 8.0)
     }
 
     /// Bytes in, frames in and bytes out since last asked; `None` for what this server does not count. Bytes out wait until it is known
@@ -113,9 +109,7 @@ impl ServerWord {
         (
             view.ingest_bytes.map(|_| self.ingest_bytes.take_delta()),
             view.ingest_frames.map(|_| self.ingest_frames.take_delta()),
-            view.egress_bytes
-                .filter(|_| self.egress.is_some())
-                .map(|_| self.egress_bytes.take_delta()),
+            view.egress_bytes.filter(|_| self.egress.is_some()).map(|_| self.egress_bytes.take_delta()),
         )
     }
 
@@ -130,9 +124,5 @@ fn egress_of(view: &ServerView) -> Option<Protocol> {
     let watched = view.viewers.iter().flatten().filter(|(_, count)| *count > 0);
     let mut protocols = watched.map(|(protocol, _)| *protocol);
     let first = protocols.next()?;
-    Some(if protocols.all(|protocol| protocol == first) {
-        first
-    } else {
-        Protocol::Mixed
-    })
+    Some(if protocols.all(|protocol| protocol == first) { first } else { Protocol::Mixed })
 }

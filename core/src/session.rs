@@ -100,10 +100,7 @@ impl StreamKey {
     /// [`NameError`] of the joined text.
     pub fn new(vhost: Option<&str>, app: &str, name: &str) -> Result<Self, NameError> {
         let name = name.split(['?', '#']).next().unwrap_or_default();
-        let name = EXTENSIONS
-            .iter()
-            .find_map(|extension| name.strip_suffix(extension))
-            .unwrap_or(name);
+        let name = EXTENSIONS.iter().find_map(|extension| name.strip_suffix(extension)).unwrap_or(name);
         if name.trim().is_empty() {
             return Err(NameError::Empty);
         }
@@ -239,13 +236,8 @@ pub enum Scenario {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 5] = [
-        Self::LiveTeaching,
-        Self::Exam,
-        Self::HomeworkSubmit,
-        Self::LearningBehavior,
-        Self::VideoPlayback,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::LiveTeaching, Self::Exam, Self::HomeworkSubmit, Self::LearningBehavior, Self::VideoPlayback];
 
     /// The attribute text.
     #[must_use]
@@ -319,12 +311,7 @@ mod tests {
             assert_eq!(key.expect("a good key").as_str(), "live/class101");
         }
         assert_eq!(StreamKey::new(None, "live", "?x=1"), Err(NameError::Empty));
-        assert_eq!(
-            StreamKey::new(Some("v.example"), "live", "c")
-                .expect("a good key")
-                .as_str(),
-            "v.example/live/c"
-        );
+        assert_eq!(StreamKey::new(Some("v.example"), "live", "c").expect("a good key").as_str(), "v.example/live/c");
     }
 
     #[test]

@@ -37,10 +37,7 @@ impl SpanPlan {
     /// A plan for the node of this name.
     #[must_use]
     pub fn new(node: &str) -> Self {
-        Self {
-            node: node.into(),
-            traces: BTreeMap::new(),
-        }
+        Self { node: node.into(), traces: BTreeMap::new() }
     }
 
     /// What the traces gain by a batch and its notices, judged at `now`. `publisher_rtt_millis` tells the round trip to a session's
@@ -63,12 +60,7 @@ impl SpanPlan {
         }
         for notice in notices {
             if let Subject::Session(session) = &notice.subject {
-                incident(
-                    session,
-                    notice,
-                    self.traces.get_mut(&session.id).map(Box::as_mut),
-                    &mut out,
-                );
+                incident(session, notice, self.traces.get_mut(&session.id).map(Box::as_mut), &mut out);
             }
         }
         for closed in &batch.closed {
@@ -112,14 +104,9 @@ impl SpanPlan {
             interactions: None,
             incidents: Few::new(),
         };
-        let mut root = trace.span(
-            SpanName::TeachingStart,
-            Parent::Platform,
-            (opened.at, now.max(opened.at)),
-        );
+        let mut root = trace.span(SpanName::TeachingStart, Parent::Platform, (opened.at, now.max(opened.at)));
         let count = opened.session.student_count;
-        root.attributes
-            .extend(count.map(|count| ("student.count", Value::Int(i64::from(count)))));
+        root.attributes.extend(count.map(|count| ("student.count", Value::Int(i64::from(count)))));
         out.push(SpanCommand::Export(Box::new(root)));
         self.traces.insert(opened.session.id.clone(), Box::new(trace));
     }
@@ -141,10 +128,7 @@ impl Trace {
     }
 
     const fn at_start(&self, name: SpanName) -> SpanRef {
-        SpanRef {
-            name,
-            ordinal: self.opened_at.nanos(),
-        }
+        SpanRef { name, ordinal: self.opened_at.nanos() }
     }
 
     const fn under(&self, name: SpanName) -> Parent {
@@ -159,53 +143,32 @@ impl Trace {
         out: &mut Vec<SpanCommand>,
     ) {
         self.session = Arc::clone(&sample.session);
-        if !self.up
-            && sample
-                .ingest()
-                .is_some_and(|leg| leg.bytes.is_some_and(|bytes| bytes > 0))
-        {
+        if !self.up && sample.ingest().is_some_and(|leg| leg.bytes.is_some_and(|bytes| bytes > 0)) {
             self.up = true;
             self.come_up(sample.window.end, node, publisher_rtt_millis(&sample.session), out);
         }
         self.most_viewers = self.most_viewers.max(sample.viewers().map(|viewers| viewers.value));
         self.interactions = sample.interactions.or(self.interactions);
-        if self
-            .segment
-            .as_ref()
-            .is_some_and(|segment| segment.minute() != Segment::minute_of(sample.window))
-        {
+        if self.segment.as_ref().is_some_and(|segment| segment.minute() != Segment::minute_of(sample.window)) {
             self.end_segment(false, out);
         }
         let segment = self.segment.get_or_insert_with(|| Segment::new(sample.window));
         let (span, mut event) = (segment.this(), segment.add(sample));
-        event
-            .attributes
-            .insert(0, ("session.id", Value::Text(Arc::from(self.session.id.as_str()))));
+        event.attributes.insert(0, ("session.id", Value::Text(Arc::from(self.session.id.as_str()))));
         let session = Arc::clone(&self.session);
         out.push(SpanCommand::Emit(Box::new(LogEvent { session, span, event })));
     }
 
     fn come_up(&self, at: Timestamp, node: &str, rtt_millis: Option<f64>, out: &mut Vec<SpanCommand>) {
         let began = (self.opened_at, at);
-        let connection = self
-            .connection_id
-            .as_ref()
-            .map(|id| ("connection.id", Value::Text(Arc::from(id.as_str()))));
+        let connection = self.connection_id.as_ref().map(|id| ("connection.id", Value::Text(Arc::from(id.as_str()))));
         let mut establish = self.span(SpanName::StreamEstablish, self.under(SpanName::TeachingStart), began);
         establish.attributes.extend(connection.clone());
-        establish
-            .attributes
-            .push(("stream.url", stream_url(&self.session, node)));
+        establish.attributes.push(("stream.url", stream_url(&self.session, node)));
         let complete = self.under(SpanName::TeachingComplete);
-        let mut connect = self.span(
-            SpanName::ConnectionEstablish,
-            complete,
-            (self.opened_at, self.opened_at),
-        );
+        let mut connect = self.span(SpanName::ConnectionEstablish, complete, (self.opened_at, self.opened_at));
         connect.attributes.extend(connection);
-        connect
-            .attributes
-            .extend(rtt_millis.map(|millis| ("connection.latency", Value::Float(millis))));
+        connect.attributes.extend(rtt_millis.map(|millis| ("connection.latency", Value::Float(millis))));
         let start = self.span(SpanName::StreamStart, complete, began);
         out.extend([establish, connect, start].map(|span| SpanCommand::Export(Box::new(span))));
     }
@@ -223,24 +186,18 @@ impl Trace {
         let complete = self.under(SpanName::TeachingComplete);
         if let Some(count) = self.interactions {
             let mut interaction = self.span(SpanName::Interaction, complete, whole);
-            interaction.attributes.push((
-                "interaction.count",
-                Value::Int(i64::try_from(count).unwrap_or(i64::MAX)),
-            ));
+            interaction.attributes.push(("interaction.count", Value::Int(i64::try_from(count).unwrap_or(i64::MAX))));
             out.push(SpanCommand::Export(Box::new(interaction)));
         }
         let duration = ratio(closed.at.since(self.opened_at).as_secs_f64());
-        let viewers = self
-            .most_viewers
-            .map(|count| ("total.viewers", Value::Int(i64::from(count))));
+        let viewers = self.most_viewers.map(|count| ("total.viewers", Value::Int(i64::from(count))));
         let mut end = self.span(SpanName::StreamEnd, complete, (closed.at, closed.at));
         end.attributes.push(("session.duration", duration.clone()));
         end.attributes.extend(viewers.clone());
         let mut all = self.span(SpanName::TeachingComplete, self.under(SpanName::TeachingStart), whole);
         all.attributes.push(("session.duration", duration));
         all.attributes.extend(viewers);
-        all.attributes
-            .push(("live.end.reason", Value::Static(closed.reason.as_str())));
+        all.attributes.push(("live.end.reason", Value::Static(closed.reason.as_str())));
         out.extend([end, all].map(|span| SpanCommand::Export(Box::new(span))));
     }
 }
@@ -248,10 +205,8 @@ impl Trace {
 /// An incident's event when it begins and when it ends; its span, with real start and end, when it is over.
 fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, out: &mut Vec<SpanCommand>) {
     // Several alerts may begin at one instant: the alert's number keeps their spans apart (an onset is never that exact).
-    let this = SpanRef {
-        name: SpanName::QosIncident,
-        ordinal: notice.started_at.nanos().saturating_add(notice.alert as u64),
-    };
+    let this =
+        SpanRef { name: SpanName::QosIncident, ordinal: notice.started_at.nanos().saturating_add(notice.alert as u64) };
     let (name, at) = match notice.state {
         NoticeState::Firing => ("live.qos.incident.start", notice.started_at),
         NoticeState::Resolved => ("live.qos.incident.end", notice.at),
@@ -259,14 +214,8 @@ fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, 
     let mut attributes = vec![("session.id", Value::Text(Arc::from(session.id.as_str())))];
     attributes.extend(of_notice(notice));
     let event = Event { name, at, attributes };
-    out.push(SpanCommand::Emit(Box::new(LogEvent {
-        session: Arc::clone(session),
-        span: this,
-        event,
-    })));
-    let parent = trace
-        .as_ref()
-        .map_or(Parent::Platform, |trace| trace.under(SpanName::TeachingStart));
+    out.push(SpanCommand::Emit(Box::new(LogEvent { session: Arc::clone(session), span: this, event })));
+    let parent = trace.as_ref().map_or(Parent::Platform, |trace| trace.under(SpanName::TeachingStart));
     // The span tells the numbers of the fault; those of the recovery are in its closing event.
     let mut fault = None;
     if let Some(trace) = trace {

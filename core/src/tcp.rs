@@ -133,11 +133,7 @@ mod tests {
     use super::*;
 
     fn totals(sent: u32, retransmitted: u32, dsacked: u32) -> SegmentTotals {
-        SegmentTotals {
-            sent,
-            retransmitted,
-            dsacked,
-        }
+        SegmentTotals { sent, retransmitted, dsacked }
     }
 
     #[test]
@@ -155,11 +151,7 @@ mod tests {
         let mut reading = TcpReading::bare(at, at, 1);
         assert_eq!(reading.segment_totals(), None);
         (reading.data_segments_sent, reading.retransmitted_segments) = (Some(10), Some(1));
-        assert_eq!(
-            reading.segment_totals(),
-            None,
-            "an older kernel without duplicate reports tells no loss"
-        );
+        assert_eq!(reading.segment_totals(), None, "an older kernel without duplicate reports tells no loss");
         reading.dsack_segments = Some(0);
         assert_eq!(reading.segment_totals(), Some(totals(10, 1, 0)));
     }

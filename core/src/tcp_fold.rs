@@ -88,10 +88,7 @@ mod tests {
     use super::*;
 
     fn fold(latencies: &[u64], segments: Option<(u32, u32)>, viewers: u32) -> PathFold {
-        let mut fold = PathFold {
-            viewers,
-            ..PathFold::default()
-        };
+        let mut fold = PathFold { viewers, ..PathFold::default() };
         for millis in latencies {
             fold.record(Duration::from_millis(*millis));
         }
@@ -103,14 +100,8 @@ mod tests {
     fn counters_add_and_levels_are_the_last() {
         let mut window = fold(&[10, 300], Some((100, 1)), 2);
         window.merge(&fold(&[20], None, 5));
-        assert_eq!(
-            (window.segments_sent, window.segments_lost, window.viewers),
-            (Some(100), Some(1), 5)
-        );
-        assert_eq!(
-            (window.latencies().len(), window.latencies().quantile_millis(0.0)),
-            (3, Some(10))
-        );
+        assert_eq!((window.segments_sent, window.segments_lost, window.viewers), (Some(100), Some(1), 5));
+        assert_eq!((window.latencies().len(), window.latencies().quantile_millis(0.0)), (3, Some(10)));
         window.merge(&PathFold::default());
         assert!(window.is_empty(), "nobody is left, though counters stay");
         assert_eq!(window.segments_sent, Some(100));
@@ -121,10 +112,7 @@ mod tests {
     #[test]
     fn what_nobody_told_is_absent() {
         let window = fold(&[], None, 1);
-        assert_eq!(
-            (window.segments_sent, window.segments_lost, window.latencies().len()),
-            (None, None, 0)
-        );
+        assert_eq!((window.segments_sent, window.segments_lost, window.latencies().len()), (None, None, 0));
     }
 
     proptest! {

@@ -100,18 +100,10 @@ impl Join {
     /// are of one session and enough. The order of both inputs does not matter.
     #[must_use]
     pub fn of(clients: &[Client], sockets: &[Candidate], listed_at: Timestamp, interval: Duration) -> Self {
-        let timing = Timing {
-            newest: listed_at + interval,
-            margin: interval.saturating_add(SERVER_SLACK),
-        };
+        let timing = Timing { newest: listed_at + interval, margin: interval.saturating_add(SERVER_SLACK) };
         let mut join = Self::default();
-        let mut clients: Vec<Client> = clients
-            .iter()
-            .map(|client| Client {
-                address: client.address.to_canonical(),
-                ..*client
-            })
-            .collect();
+        let mut clients: Vec<Client> =
+            clients.iter().map(|client| Client { address: client.address.to_canonical(), ..*client }).collect();
         clients.sort_unstable();
         join.cut += cut(&mut clients);
         let mut sockets = distinct(sockets);
@@ -136,17 +128,15 @@ impl Join {
 
     /// Joins the clients and sockets of one address and direction; both are sorted by start.
     fn group(&mut self, clients: &[Client], sockets: &[Candidate], timing: Timing) {
-        let (known, new): (Vec<Candidate>, Vec<Candidate>) = sockets
-            .iter()
-            .partition(|socket| socket.first_seen.is_none_or(|seen| seen <= timing.newest));
+        let (known, new): (Vec<Candidate>, Vec<Candidate>) =
+            sockets.iter().partition(|socket| socket.first_seen.is_none_or(|seen| seen <= timing.newest));
         self.too_new += new.len() as u32;
         let Some(first) = clients.first() else {
             self.foreign += known.len() as u32;
             return;
         };
         if single_session(clients.iter()) {
-            self.assignments
-                .extend(known.iter().map(|socket| assign(socket, first)));
+            self.assignments.extend(known.iter().map(|socket| assign(socket, first)));
             return;
         }
         let pairs = match_by_start(clients, &known, timing.margin);
@@ -200,18 +190,11 @@ const NEIGHBOURS: usize = 8;
 
 /// Pairs of (client, socket) positions, by start time: closest first, each once, without those another session fits nearly as well.
 fn match_by_start(clients: &[Client], sockets: &[Candidate], margin: Duration) -> Vec<(usize, usize)> {
-    let starts: Vec<(Timestamp, usize)> = clients
-        .iter()
-        .enumerate()
-        .filter_map(|(index, client)| Some((client.started?, index)))
-        .collect();
+    let starts: Vec<(Timestamp, usize)> =
+        clients.iter().enumerate().filter_map(|(index, client)| Some((client.started?, index))).collect();
     let others = Others::of(clients, &starts);
     let mut pairs = Vec::new();
-    for (socket, seen) in sockets
-        .iter()
-        .enumerate()
-        .filter_map(|(index, socket)| Some((index, socket.first_seen?)))
-    {
+    for (socket, seen) in sockets.iter().enumerate().filter_map(|(index, socket)| Some((index, socket.first_seen?))) {
         let at = starts.partition_point(|(start, _)| *start < seen);
         let near = at.saturating_sub(NEIGHBOURS)..starts.len().min(at + NEIGHBOURS);
         for position in near {
@@ -230,9 +213,7 @@ fn match_by_start(clients: &[Client], sockets: &[Candidate], margin: Duration) -
             continue;
         }
         (client_taken[client], socket_taken[socket]) = (true, true);
-        let rival = sockets[socket]
-            .first_seen
-            .and_then(|seen| others.nearest(clients[client].session, seen));
+        let rival = sockets[socket].first_seen.and_then(|seen| others.nearest(clients[client].session, seen));
         if rival.is_none_or(|rival| rival >= near + margin) {
             matched.push((client, socket));
         }
@@ -251,38 +232,19 @@ struct Others {
 
 impl Others {
     fn of(clients: &[Client], starts: &[(Timestamp, usize)]) -> Self {
-        let starts: Vec<_> = starts
-            .iter()
-            .map(|&(start, client)| (start, clients[client].session))
-            .collect();
+        let starts: Vec<_> = starts.iter().map(|&(start, client)| (start, clients[client].session)).collect();
         let (mut before, mut after) = (vec![None; starts.len()], vec![None; starts.len()]);
         for at in 1..starts.len() {
-            before[at] = if starts[at - 1].1 == starts[at].1 {
-                before[at - 1]
-            } else {
-                Some(at - 1)
-            };
+            before[at] = if starts[at - 1].1 == starts[at].1 { before[at - 1] } else { Some(at - 1) };
             let back = starts.len() - 1 - at;
-            after[back] = if starts[back + 1].1 == starts[back].1 {
-                after[back + 1]
-            } else {
-                Some(back + 1)
-            };
+            after[back] = if starts[back + 1].1 == starts[back].1 { after[back + 1] } else { Some(back + 1) };
         }
-        let mut timeless: Vec<_> = clients
-            .iter()
-            .filter(|client| client.started.is_none())
-            .map(|client| client.session)
-            .collect();
+        let mut timeless: Vec<_> =
+            clients.iter().filter(|client| client.started.is_none()).map(|client| client.session).collect();
         timeless.sort_unstable();
         timeless.dedup();
         timeless.truncate(2);
-        Self {
-            starts,
-            before,
-            after,
-            timeless,
-        }
+        Self { starts, before, after, timeless }
     }
 
     /// How far from `seen` the nearest client of a session other than `own` began; zero when such a client's start is unknown.
@@ -293,17 +255,10 @@ impl Others {
         let at = self.starts.partition_point(|(start, _)| *start < seen);
         let side = |position: Option<usize>, next: &[Option<usize>]| {
             let position = position.filter(|position| *position < self.starts.len())?;
-            let other = if self.starts[position].1 == own {
-                next[position]?
-            } else {
-                position
-            };
+            let other = if self.starts[position].1 == own { next[position]? } else { position };
             Some(distance(self.starts[other].0, seen))
         };
-        [side(at.checked_sub(1), &self.before), side(Some(at), &self.after)]
-            .into_iter()
-            .flatten()
-            .min()
+        [side(at.checked_sub(1), &self.before), side(Some(at), &self.after)].into_iter().flatten().min()
     }
 }
 
@@ -312,11 +267,7 @@ fn distance(a: Timestamp, b: Timestamp) -> Duration {
 }
 
 fn assign(socket: &Candidate, client: &Client) -> Assignment {
-    Assignment {
-        identity: socket.identity,
-        session: client.session,
-        role: client.role,
-    }
+    Assignment { identity: socket.identity, session: client.session, role: client.role }
 }
 
 fn single_session<'a>(mut clients: impl Iterator<Item = &'a Client>) -> bool {
@@ -325,22 +276,13 @@ fn single_session<'a>(mut clients: impl Iterator<Item = &'a Client>) -> bool {
 }
 
 fn left<'a, T>(items: &'a [T], taken: &[bool]) -> impl Iterator<Item = &'a T> {
-    items
-        .iter()
-        .zip(taken)
-        .filter(|(_, taken)| !**taken)
-        .map(|(item, _)| item)
+    items.iter().zip(taken).filter(|(_, taken)| !**taken).map(|(item, _)| item)
 }
 
 /// The sockets with plain addresses, each identity once, by address, role and start.
 fn distinct(sockets: &[Candidate]) -> Vec<Candidate> {
-    let mut sockets: Vec<Candidate> = sockets
-        .iter()
-        .map(|socket| Candidate {
-            address: socket.address.to_canonical(),
-            ..*socket
-        })
-        .collect();
+    let mut sockets: Vec<Candidate> =
+        sockets.iter().map(|socket| Candidate { address: socket.address.to_canonical(), ..*socket }).collect();
     sockets.sort_unstable_by_key(|socket| (socket.identity, *socket));
     sockets.dedup_by_key(|socket| socket.identity);
     sockets.sort_unstable();
@@ -368,40 +310,22 @@ mod tests {
 
     fn client(host: u8, session: u32, started_millis: Option<u64>) -> Client {
         let started = started_millis.map(Timestamp::from_millis);
-        Client {
-            address: IpAddr::from([10, 0, 0, host]),
-            role: Role::Viewer,
-            started,
-            session: SessionIndex(session),
-        }
+        Client { address: IpAddr::from([10, 0, 0, host]), role: Role::Viewer, started, session: SessionIndex(session) }
     }
 
     fn socket(host: u8, identity: u64, seen_millis: Option<u64>) -> Candidate {
         let first_seen = seen_millis.map(Timestamp::from_millis);
-        Candidate {
-            address: IpAddr::from([10, 0, 0, host]),
-            role: Some(Role::Viewer),
-            first_seen,
-            identity,
-        }
+        Candidate { address: IpAddr::from([10, 0, 0, host]), role: Some(Role::Viewer), first_seen, identity }
     }
 
     fn joined(join: &Join) -> Vec<(u64, u32)> {
-        join.assignments
-            .iter()
-            .map(|assignment| (assignment.identity, assignment.session.0))
-            .collect()
+        join.assignments.iter().map(|assignment| (assignment.identity, assignment.session.0)).collect()
     }
 
     #[test]
     fn an_address_of_one_session_takes_all_its_sockets() {
         let clients = [client(1, 7, Some(0)), client(1, 7, Some(0)), client(2, 8, None)];
-        let sockets = [
-            socket(1, 1, None),
-            socket(1, 2, Some(900_000)),
-            socket(2, 3, None),
-            socket(3, 4, None),
-        ];
+        let sockets = [socket(1, 1, None), socket(1, 2, Some(900_000)), socket(2, 3, None), socket(3, 4, None)];
         let join = Join::of(&clients, &sockets, LISTED, BEAT);
         assert_eq!(joined(&join), [(1, 7), (2, 7), (3, 8)]);
         assert_eq!((join.foreign, join.ambiguous), (1, 0));
@@ -409,58 +333,27 @@ mod tests {
 
     #[test]
     fn a_school_with_two_classes_is_told_apart_by_start() {
-        let clients = [
-            client(1, 1, Some(10_000)),
-            client(1, 2, Some(20_000)),
-            client(1, 2, Some(20_100)),
-        ];
-        let sockets = [
-            socket(1, 1, Some(10_200)),
-            socket(1, 2, Some(20_250)),
-            socket(1, 3, Some(20_000)),
-        ];
-        assert_eq!(
-            joined(&Join::of(&clients, &sockets, LISTED, BEAT)),
-            [(1, 1), (2, 2), (3, 2)]
-        );
+        let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(20_000)), client(1, 2, Some(20_100))];
+        let sockets = [socket(1, 1, Some(10_200)), socket(1, 2, Some(20_250)), socket(1, 3, Some(20_000))];
+        assert_eq!(joined(&Join::of(&clients, &sockets, LISTED, BEAT)), [(1, 1), (2, 2), (3, 2)]);
     }
 
     #[test]
     fn two_classes_at_the_same_moment_stay_unjoined() {
-        let clients = [
-            client(1, 1, Some(10_000)),
-            client(1, 2, Some(10_100)),
-            client(1, 1, Some(50_000)),
-        ];
-        let sockets = [
-            socket(1, 1, Some(10_000)),
-            socket(1, 2, Some(10_100)),
-            socket(1, 3, Some(50_000)),
-        ];
+        let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(10_100)), client(1, 1, Some(50_000))];
+        let sockets = [socket(1, 1, Some(10_000)), socket(1, 2, Some(10_100)), socket(1, 3, Some(50_000))];
         let join = Join::of(&clients, &sockets, LISTED, BEAT);
         assert_eq!((joined(&join), join.ambiguous), (vec![(3, 1)], 2));
         let timeless = [client(1, 1, Some(10_000)), client(1, 2, None)];
-        let join = Join::of(
-            &timeless,
-            &[socket(1, 1, Some(10_000)), socket(1, 2, Some(9_000))],
-            LISTED,
-            BEAT,
-        );
-        assert_eq!(
-            (joined(&join), join.ambiguous),
-            (vec![], 2),
-            "a client of unknown start may own either"
-        );
+        let join = Join::of(&timeless, &[socket(1, 1, Some(10_000)), socket(1, 2, Some(9_000))], LISTED, BEAT);
+        assert_eq!((joined(&join), join.ambiguous), (vec![], 2), "a client of unknown start may own either");
     }
 
     #[test]
     fn what_remains_of_one_class_takes_the_sockets_of_unknown_start() {
         let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(500))];
         let known = socket(1, 1, Some(10_000));
-        assert_eq!(
-            joined(&Join::of(&clients, &[known, socket(1, 2, None)], LISTED, BEAT)),
-            [(1, 1), (2, 2)]
-        );
+        assert_eq!(joined(&Join::of(&clients, &[known, socket(1, 2, None)], LISTED, BEAT)), [(1, 1), (2, 2)]);
         let stranger = Join::of(&clients, &[known, socket(1, 2, Some(300_000))], LISTED, BEAT);
         assert_eq!(
             (joined(&stranger), stranger.ambiguous),
@@ -468,34 +361,17 @@ mod tests {
             "a known start that fits nobody stays out"
         );
         let crowd = Join::of(&clients, &[known, socket(1, 2, None), socket(1, 3, None)], LISTED, BEAT);
-        assert_eq!(
-            (joined(&crowd), crowd.ambiguous),
-            (vec![(1, 1)], 2),
-            "one client cannot own two"
-        );
+        assert_eq!((joined(&crowd), crowd.ambiguous), (vec![(1, 1)], 2), "one client cannot own two");
     }
 
     #[test]
     fn new_undecided_and_publishing_sockets_are_kept_apart() {
-        let publisher = Client {
-            role: Role::Publisher,
-            ..client(1, 5, Some(0))
-        };
+        let publisher = Client { role: Role::Publisher, ..client(1, 5, Some(0)) };
         let clients = [client(1, 7, None), publisher];
-        let upload = Candidate {
-            role: Some(Role::Publisher),
-            ..socket(1, 1, None)
-        };
-        let silent = Candidate {
-            role: None,
-            ..socket(1, 2, None)
-        };
-        let join = Join::of(
-            &clients,
-            &[upload, silent, socket(1, 3, Some(1_000_251)), socket(1, 4, None)],
-            LISTED,
-            BEAT,
-        );
+        let upload = Candidate { role: Some(Role::Publisher), ..socket(1, 1, None) };
+        let silent = Candidate { role: None, ..socket(1, 2, None) };
+        let join =
+            Join::of(&clients, &[upload, silent, socket(1, 3, Some(1_000_251)), socket(1, 4, None)], LISTED, BEAT);
         assert_eq!(joined(&join), [(1, 5), (4, 7)]);
         assert_eq!((join.undecided, join.too_new), (1, 1));
     }
@@ -505,20 +381,11 @@ mod tests {
         let at: SocketAddr = "127.0.0.1:1935".parse().unwrap();
         let role = |acked, wqueue_bytes, received| {
             let (bytes_acked, bytes_received) = (Some(acked), Some(received));
-            Role::of(&TcpReading {
-                wqueue_bytes,
-                bytes_acked,
-                bytes_received,
-                ..TcpReading::bare(at, at, 1)
-            })
+            Role::of(&TcpReading { wqueue_bytes, bytes_acked, bytes_received, ..TcpReading::bare(at, at, 1) })
         };
         assert_eq!(role(3_500, 0, 3_400), None, "a handshake");
         assert_eq!(role(1_000_000, 0, 4_000), Some(Role::Viewer));
-        assert_eq!(
-            role(3_500, 100_000, 3_400),
-            Some(Role::Viewer),
-            "a viewer that never read"
-        );
+        assert_eq!(role(3_500, 100_000, 3_400), Some(Role::Viewer), "a viewer that never read");
         assert_eq!(role(4_000, 0, 1_000_000), Some(Role::Publisher));
         assert_eq!(role(1_000_000, 0, 900_000), None);
         assert_eq!(role(u64::MAX, u32::MAX, u64::MAX), None);
@@ -536,12 +403,8 @@ mod tests {
 
     fn any_socket() -> impl Strategy<Value = Candidate> {
         let role = prop_oneof![Just(None), Just(Some(Role::Viewer)), Just(Some(Role::Publisher))];
-        (0_u8..4, 0_u64..40, proptest::option::of(0_u64..6_000), role).prop_map(|(host, identity, seen, role)| {
-            Candidate {
-                role,
-                ..socket(host, identity, seen)
-            }
-        })
+        (0_u8..4, 0_u64..40, proptest::option::of(0_u64..6_000), role)
+            .prop_map(|(host, identity, seen, role)| Candidate { role, ..socket(host, identity, seen) })
     }
 
     proptest! {

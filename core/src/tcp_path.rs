@@ -45,10 +45,7 @@ impl PathTable {
                 self.untracked += 1;
                 continue;
             }
-            let track = self
-                .tracks
-                .entry(reading.identity)
-                .or_insert_with(|| Track::new(at, started));
+            let track = self.tracks.entry(reading.identity).or_insert_with(|| Track::new(at, started));
             if track.dump == self.dumps {
                 continue;
             }
@@ -60,8 +57,7 @@ impl PathTable {
             }
         }
         self.last = Some(at);
-        self.tracks
-            .retain(|_, track| self.dumps - track.dump < FORGET_AFTER_DUMPS);
+        self.tracks.retain(|_, track| self.dumps - track.dump < FORGET_AFTER_DUMPS);
         folds.retain(|_, fold| !fold.is_empty());
     }
 
@@ -93,10 +89,7 @@ impl PathTable {
     /// The newest round trip to the publisher of `session`, where its socket is joined and tells one.
     #[must_use]
     pub fn publisher_rtt(&self, session: SessionIndex) -> Option<Duration> {
-        let publishers = self
-            .tracks
-            .values()
-            .filter(|track| track.assigned == Some((session, Role::Publisher)));
+        let publishers = self.tracks.values().filter(|track| track.assigned == Some((session, Role::Publisher)));
         publishers.filter_map(|track| track.rtt).min()
     }
 
@@ -189,9 +182,7 @@ impl Track {
             return;
         }
         fold.viewers += 1;
-        fold.backlog_bytes = fold
-            .backlog_bytes
-            .saturating_add(u64::from(reading.notsent_bytes.unwrap_or_default()));
+        fold.backlog_bytes = fold.backlog_bytes.saturating_add(u64::from(reading.notsent_bytes.unwrap_or_default()));
         fold.zero_window += u32::from(reading.send_window_bytes == Some(0));
         if at.since(self.appeared) < JOIN_BURST {
             fold.joining += 1;
@@ -240,11 +231,7 @@ mod tests {
     }
 
     fn viewer(identity: u64) -> Assignment {
-        Assignment {
-            identity,
-            session: CLASS,
-            role: Role::Viewer,
-        }
+        Assignment { identity, session: CLASS, role: Role::Viewer }
     }
 
     fn rate(session: SessionIndex) -> Option<f64> {
@@ -270,64 +257,27 @@ mod tests {
 
     #[test]
     fn a_backlog_is_media_time_only_where_the_rate_is_known() {
-        let queued = TcpReading {
-            notsent_bytes: Some(50_000),
-            wqueue_bytes: 60_000,
-            ..reading(1)
-        };
-        let progressed = TcpReading {
-            bytes_acked: Some(200_000),
-            ..queued
-        };
+        let queued = TcpReading { notsent_bytes: Some(50_000), wqueue_bytes: 60_000, ..reading(1) };
+        let progressed = TcpReading { bytes_acked: Some(200_000), ..queued };
         let (mut table, mut folds) = table(&[queued, reading(2)]);
-        table.step(
-            Timestamp::from_millis(10_250),
-            &[progressed, reading(2)],
-            rate,
-            &mut folds,
-        );
+        table.step(Timestamp::from_millis(10_250), &[progressed, reading(2)], rate, &mut folds);
         let fold = &folds[&CLASS];
         let (most, least) = (fold.latencies().max_millis(), fold.latencies().quantile_millis(0.0));
         assert_eq!((most.map(|millis| millis / 10), least), (Some(51), Some(10)));
         assert_eq!((fold.viewers, fold.backlog_bytes, fold.unmeasured), (2, 50_000, 0));
-        table.step(
-            Timestamp::from_millis(10_500),
-            &[queued, reading(2)],
-            |_| None,
-            &mut folds,
-        );
-        assert_eq!(
-            (folds[&CLASS].latencies().max_millis(), folds[&CLASS].unmeasured),
-            (Some(10), 1)
-        );
+        table.step(Timestamp::from_millis(10_500), &[queued, reading(2)], |_| None, &mut folds);
+        assert_eq!((folds[&CLASS].latencies().max_millis(), folds[&CLASS].unmeasured), (Some(10), 1));
         for nonsense in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            table.step(
-                Timestamp::from_millis(10_750),
-                &[queued],
-                |_| Some(nonsense),
-                &mut folds,
-            );
+            table.step(Timestamp::from_millis(10_750), &[queued], |_| Some(nonsense), &mut folds);
             assert_eq!((folds[&CLASS].latencies().len(), folds[&CLASS].unmeasured), (0, 1));
         }
-        table.step(
-            Timestamp::from_secs(11),
-            &[TcpReading {
-                rtt: None,
-                ..reading(1)
-            }],
-            rate,
-            &mut folds,
-        );
+        table.step(Timestamp::from_secs(11), &[TcpReading { rtt: None, ..reading(1) }], rate, &mut folds);
         assert_eq!((folds[&CLASS].latencies().len(), folds[&CLASS].unmeasured), (0, 1));
     }
 
     #[test]
     fn a_stalled_viewer_is_at_least_as_late_as_its_wait_and_then_gone() {
-        let stalled = TcpReading {
-            wqueue_bytes: 1,
-            send_window_bytes: Some(0),
-            ..reading(1)
-        };
+        let stalled = TcpReading { wqueue_bytes: 1, send_window_bytes: Some(0), ..reading(1) };
         let (mut table, mut folds) = (PathTable::default(), Folds::new());
         table.step(Timestamp::from_secs(0), &[reading(1)], rate, &mut folds);
         table.assign(&[viewer(1)]);
@@ -335,25 +285,12 @@ mod tests {
             table.step(Timestamp::from_secs(second), &[stalled], rate, &mut folds);
             let fold = &folds[&CLASS];
             let waited = fold.latencies().max_millis();
-            assert!(
-                waited.is_some_and(|millis| millis >= (second - 10) * 1000),
-                "at {second} s"
-            );
+            assert!(waited.is_some_and(|millis| millis >= (second - 10) * 1000), "at {second} s");
             assert_eq!((fold.zero_window, fold.gone), (1, 0));
         }
         table.step(Timestamp::from_secs(131), &[stalled], rate, &mut folds);
-        assert_eq!(
-            (
-                folds[&CLASS].viewers,
-                folds[&CLASS].gone,
-                folds[&CLASS].latencies().len()
-            ),
-            (0, 1, 0)
-        );
-        let back = TcpReading {
-            bytes_acked: Some(100_001),
-            ..stalled
-        };
+        assert_eq!((folds[&CLASS].viewers, folds[&CLASS].gone, folds[&CLASS].latencies().len()), (0, 1, 0));
+        let back = TcpReading { bytes_acked: Some(100_001), ..stalled };
         table.step(Timestamp::from_secs(132), &[back], rate, &mut folds);
         assert_eq!(
             (folds[&CLASS].viewers, folds[&CLASS].latencies().max_millis()),
@@ -364,23 +301,12 @@ mod tests {
 
     #[test]
     fn the_join_burst_is_no_latency() {
-        let burst = TcpReading {
-            notsent_bytes: Some(500_000),
-            wqueue_bytes: 500_000,
-            ..reading(1)
-        };
+        let burst = TcpReading { notsent_bytes: Some(500_000), wqueue_bytes: 500_000, ..reading(1) };
         let (mut table, mut folds) = (PathTable::default(), Folds::new());
         table.step(Timestamp::from_millis(0), &[burst], rate, &mut folds);
         table.assign(&[viewer(1)]);
         table.step(Timestamp::from_millis(1_999), &[burst], rate, &mut folds);
-        assert_eq!(
-            (
-                folds[&CLASS].viewers,
-                folds[&CLASS].joining,
-                folds[&CLASS].latencies().len()
-            ),
-            (1, 1, 0)
-        );
+        assert_eq!((folds[&CLASS].viewers, folds[&CLASS].joining, folds[&CLASS].latencies().len()), (1, 1, 0));
         table.step(Timestamp::from_millis(2_000), &[burst], rate, &mut folds);
         assert_eq!((folds[&CLASS].joining, folds[&CLASS].latencies().len()), (0, 1));
     }
@@ -390,11 +316,7 @@ mod tests {
         let at = |second, sent, retransmitted, dsacked| {
             let counters = (Some(sent), Some(retransmitted), Some(dsacked));
             let mut reading = reading(1);
-            (
-                reading.data_segments_sent,
-                reading.retransmitted_segments,
-                reading.dsack_segments,
-            ) = counters;
+            (reading.data_segments_sent, reading.retransmitted_segments, reading.dsack_segments) = counters;
             (Timestamp::from_secs(second), [reading])
         };
         let (mut table, mut folds) = table(&[reading(1)]);
@@ -403,16 +325,8 @@ mod tests {
             (folds[&CLASS].segments_sent, folds[&CLASS].segments_lost)
         };
         assert_eq!(told(at(11, 300, 3, 1)), (Some(200), Some(2)));
-        assert_eq!(
-            told(at(12, 400, 3, 2)),
-            (Some(100), Some(0)),
-            "a late report takes nothing back"
-        );
-        assert_eq!(
-            told(at(13, 500, 5, 2)),
-            (Some(100), Some(1)),
-            "but is taken off what is lost next"
-        );
+        assert_eq!(told(at(12, 400, 3, 2)), (Some(100), Some(0)), "a late report takes nothing back");
+        assert_eq!(told(at(13, 500, 5, 2)), (Some(100), Some(1)), "but is taken off what is lost next");
         assert_eq!(told(at(14, 10, 0, 0)), (None, None), "the counters began anew");
         assert_eq!(told(at(15, 20, 15, 0)), (Some(10), Some(10)), "no more lost than sent");
     }
@@ -420,20 +334,8 @@ mod tests {
     #[test]
     fn only_joined_viewers_of_the_dump_count_and_each_once() {
         let (mut table, mut folds) = table(&[reading(1), reading(2), reading(3)]);
-        table.assign(&[
-            viewer(1),
-            Assignment {
-                role: Role::Publisher,
-                ..viewer(2)
-            },
-            viewer(99),
-        ]);
-        table.step(
-            Timestamp::from_secs(11),
-            &[reading(1), reading(1), reading(2), reading(3)],
-            rate,
-            &mut folds,
-        );
+        table.assign(&[viewer(1), Assignment { role: Role::Publisher, ..viewer(2) }, viewer(99)]);
+        table.step(Timestamp::from_secs(11), &[reading(1), reading(1), reading(2), reading(3)], rate, &mut folds);
         assert_eq!((folds.len(), folds[&CLASS].viewers), (1, 1));
         table.step(Timestamp::from_secs(12), &[reading(3)], rate, &mut folds);
         assert!(folds.is_empty(), "a session whose viewers left has no fold");
@@ -456,26 +358,12 @@ mod tests {
         let mut first_seen = |millis, dump: &[TcpReading], id| {
             table.step(Timestamp::from_millis(millis), dump, rate, &mut folds);
             table.candidates(dump, &mut found);
-            found
-                .iter()
-                .find(|candidate| candidate.identity == id)
-                .unwrap()
-                .first_seen
+            found.iter().find(|candidate| candidate.identity == id).unwrap().first_seen
         };
         assert_eq!(first_seen(0, &[reading(1)], 1), None, "there at the first dump");
-        assert_eq!(
-            first_seen(250, &[reading(1), reading(2)], 2),
-            Some(Timestamp::from_millis(125))
-        );
-        assert_eq!(
-            first_seen(500, &[reading(1), reading(2)], 2),
-            Some(Timestamp::from_millis(125))
-        );
-        assert_eq!(
-            first_seen(2_501, &[reading(3)], 3),
-            None,
-            "no dump for more than two seconds"
-        );
+        assert_eq!(first_seen(250, &[reading(1), reading(2)], 2), Some(Timestamp::from_millis(125)));
+        assert_eq!(first_seen(500, &[reading(1), reading(2)], 2), Some(Timestamp::from_millis(125)));
+        assert_eq!(first_seen(2_501, &[reading(3)], 3), None, "no dump for more than two seconds");
         assert_eq!(found[0].role, Some(Role::Viewer));
     }
 

@@ -123,34 +123,16 @@ mod tests {
         let cases = [
             ("", TraceParentError::Form),
             (&GOOD[..54], TraceParentError::Form),
-            (
-                "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-                TraceParentError::Form,
-            ),
-            (
-                "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-                TraceParentError::Version,
-            ),
-            (
-                "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-                TraceParentError::Zero,
-            ),
-            (
-                "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-                TraceParentError::Zero,
-            ),
+            ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", TraceParentError::Form),
+            ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", TraceParentError::Version),
+            ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", TraceParentError::Zero),
+            ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", TraceParentError::Zero),
         ];
         for (text, error) in cases {
             assert_eq!(TraceParent::parse(text), Err(error), "{text}");
         }
-        assert!(
-            TraceParent::parse(&format!("{GOOD}-more")).is_err(),
-            "version 00 has exactly four fields"
-        );
-        assert!(
-            TraceParent::parse(&format!("01{}-more", &GOOD[2..])).is_ok(),
-            "later versions may have more"
-        );
+        assert!(TraceParent::parse(&format!("{GOOD}-more")).is_err(), "version 00 has exactly four fields");
+        assert!(TraceParent::parse(&format!("01{}-more", &GOOD[2..])).is_ok(), "later versions may have more");
     }
 
     proptest! {

@@ -69,11 +69,7 @@ impl Trailing {
     /// An empty trail.
     #[must_use]
     pub const fn new(need: Need) -> Self {
-        Self {
-            need,
-            entries: VecDeque::new(),
-            coarse: 0,
-        }
+        Self { need, entries: VecDeque::new(), coarse: 0 }
     }
 
     /// Adds what came between `from` and `to`: the share, and how many occurrences (stalls) began.
@@ -99,11 +95,7 @@ impl Trailing {
             }
             self.coarsen();
         }
-        while self
-            .entries
-            .front()
-            .is_some_and(|first| to.since(first.end()) > MAX_AGE)
-        {
+        while self.entries.front().is_some_and(|first| to.since(first.end()) > MAX_AGE) {
             self.entries.pop_front();
             self.coarse = self.coarse.saturating_sub(1);
         }
@@ -149,11 +141,7 @@ impl Trailing {
     /// Whether the ratio less its error still passes the limit. Occurrences are taken as independent: their number has its root as
     /// standard error (Poisson).
     fn is_proven(&self, sum: Share, events: f64, elapsed: Duration, limit: f64) -> bool {
-        let at_once = if self.need.timed {
-            sum.part / elapsed.as_secs_f64().max(0.001)
-        } else {
-            0.0
-        };
+        let at_once = if self.need.timed { sum.part / elapsed.as_secs_f64().max(0.001) } else { 0.0 };
         let occurrences = events.max(at_once).max(sum.part / self.need.occurrence);
         sum.ratio() * (1.0 - ERRORS / occurrences.sqrt()) > limit
     }
@@ -204,11 +192,7 @@ mod tests {
 
     use super::*;
 
-    const STALLS: Need = Need {
-        whole: 60.0,
-        occurrence: 5.0,
-        timed: true,
-    };
+    const STALLS: Need = Need { whole: 60.0, occurrence: 5.0, timed: true };
 
     fn beat(number: u64) -> Timestamp {
         Timestamp::from_millis(number * 250)
@@ -226,16 +210,7 @@ mod tests {
     fn a_large_audience_is_judged_on_one_beat_and_its_onset_is_exact() {
         let healthy = std::iter::repeat_n((0.0, 250.0, 0), 9);
         let trailing = trail(healthy.chain([(10.0, 250.0, 50)]));
-        assert_eq!(
-            trailing.against(0.01, 0.007),
-            Some(Trail::Over(
-                Share {
-                    part: 10.0,
-                    whole: 250.0
-                },
-                beat(9)
-            ))
-        );
+        assert_eq!(trailing.against(0.01, 0.007), Some(Trail::Over(Share { part: 10.0, whole: 250.0 }, beat(9))));
     }
 
     #[test]
@@ -259,11 +234,7 @@ mod tests {
     #[test]
     fn little_and_old_evidence_give_nothing() {
         let mut trailing = trail(std::iter::repeat_n((0.0, 1.25, 0), 40));
-        assert_eq!(
-            trailing.against(0.01, 0.007),
-            None,
-            "five viewers for 10 s are 50 viewer-seconds"
-        );
+        assert_eq!(trailing.against(0.01, 0.007), None, "five viewers for 10 s are 50 viewer-seconds");
         trailing.add(beat(40), beat(41), Share { part: 0.0, whole: 10.0 }, 0);
         assert!(trailing.against(0.01, 0.007).is_some());
         trailing.add(beat(400), beat(401), Share::default(), 0);

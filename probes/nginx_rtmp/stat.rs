@@ -150,10 +150,7 @@ enum Node {
 impl Build {
     fn open(&mut self, name: &str) -> Result<(), ProbeError> {
         if self.path.len() >= MAX_DEPTH {
-            return Err(malformed(
-                WHAT,
-                &format_args!("nested deeper than {MAX_DEPTH} elements"),
-            ));
+            return Err(malformed(WHAT, &format_args!("nested deeper than {MAX_DEPTH} elements")));
         }
         self.text.clear();
         let node = match (self.path.last().map(|(node, _)| *node), name) {
@@ -173,11 +170,7 @@ impl Build {
             Node::Client => self.client = Some(StatClient::default()),
             _ => {}
         }
-        let name = if node == Node::Leaf {
-            name.chars().take(MAX_TAG).collect()
-        } else {
-            String::new()
-        };
+        let name = if node == Node::Leaf { name.chars().take(MAX_TAG).collect() } else { String::new() };
         self.path.push((node, name));
         Ok(())
     }
@@ -188,10 +181,7 @@ impl Build {
         }
         if name != "rtmp" && name != "http-flv" {
             let tag: String = name.chars().take(MAX_TAG).collect();
-            return Err(malformed(
-                WHAT,
-                &format_args!("root element is <{tag}>, not <rtmp> or <http-flv>"),
-            ));
+            return Err(malformed(WHAT, &format_args!("root element is <{tag}>, not <rtmp> or <http-flv>")));
         }
         self.root_seen = true;
         Ok(Node::Root)
@@ -277,10 +267,7 @@ impl Build {
             return Err(malformed(WHAT, &"no element at all"));
         }
         if !self.path.is_empty() {
-            return Err(malformed(
-                WHAT,
-                &format_args!("ended inside {} open elements", self.path.len()),
-            ));
+            return Err(malformed(WHAT, &format_args!("ended inside {} open elements", self.path.len())));
         }
         Ok(self.stat)
     }
@@ -373,18 +360,10 @@ mod tests {
 
     #[test]
     fn other_trees_and_cut_ones_are_errors() {
-        for body in [
-            "",
-            "moved",
-            "<html><body>404</body></html>",
-            "{\"http-flv\":{}}",
-            "<rtmp><pid>7</pid>",
-            "<rtmp></server>",
-        ] {
-            assert!(
-                matches!(Stat::read(body.as_bytes()), Err(ProbeError::Malformed { .. })),
-                "{body}"
-            );
+        for body in
+            ["", "moved", "<html><body>404</body></html>", "{\"http-flv\":{}}", "<rtmp><pid>7</pid>", "<rtmp></server>"]
+        {
+            assert!(matches!(Stat::read(body.as_bytes()), Err(ProbeError::Malformed { .. })), "{body}");
         }
         let deep = wrap(&"<a>".repeat(100_000));
         assert!(Stat::read(deep.as_bytes()).is_err());
@@ -395,14 +374,8 @@ mod tests {
         let many = wrap(&"<stream><name>s</name></stream>".repeat(MAX_STREAMS + 1));
         let stat = Stat::read(many.as_bytes()).expect("a good answer");
         assert_eq!((stat.streams.len(), stat.cut), (MAX_STREAMS, true));
-        let many = wrap(&format!(
-            "<stream><name>s</name>{}</stream>",
-            "<client/>".repeat(MAX_CLIENTS + 1)
-        ));
+        let many = wrap(&format!("<stream><name>s</name>{}</stream>", "<client/>".repeat(MAX_CLIENTS + 1)));
         let stat = Stat::read(many.as_bytes()).expect("a good answer");
-        assert_eq!(
-            (stat.streams[0].clients.len(), stat.streams[0].cut),
-            (MAX_CLIENTS, true)
-        );
+        assert_eq!((stat.streams[0].clients.len(), stat.streams[0].cut), (MAX_CLIENTS, true));
     }
 }

@@ -83,9 +83,7 @@ struct Seen {
 impl Worker {
     /// The worker after `stat`, going on from its `earlier` answer where it is still the same process.
     pub(super) fn next(earlier: Option<Self>, stat: Stat, reading: Reading<'_>) -> Self {
-        let derived = stat.uptime.map_or(Timestamp::default(), |uptime| {
-            reading.asked_at - Duration::from_secs(uptime)
-        });
+        let derived = stat.uptime.map_or(Timestamp::default(), |uptime| reading.asked_at - Duration::from_secs(uptime));
         let earlier = earlier.filter(|earlier| {
             let shift = earlier.derived.since(derived).max(derived.since(earlier.derived));
             earlier.uptime <= stat.uptime && shift <= START_SLACK
@@ -105,20 +103,12 @@ impl Worker {
             let key = stream.key.clone();
             let parts = streams.entry(key.clone()).or_default();
             let name = format!("{instance}/{key}#{}", parts.len());
-            let tally = tallies
-                .remove(&(key, parts.len()))
-                .unwrap_or_else(|| Tally::new(&name, reading.asked_at));
+            let tally = tallies.remove(&(key, parts.len())).unwrap_or_else(|| Tally::new(&name, reading.asked_at));
             let mut part = Part::new(&name, &stream, tally, reading);
             part.cut |= stat.cut;
             parts.push(part);
         }
-        Self {
-            round: reading.round,
-            start: began,
-            derived,
-            uptime: stat.uptime,
-            streams,
-        }
+        Self { round: reading.round, start: began, derived, uptime: stat.uptime, streams }
     }
 
     /// Whether this process began clearly after `other`, so that it may have taken its place; workers that serve side by side
@@ -139,9 +129,7 @@ impl Part {
             .iter()
             .filter(|client| client.publishing && client.peer != Peer::Copy)
             .min_by_key(|client| client.peer);
-        let publisher = source
-            .and_then(|client| client.id)
-            .map_or_else(String::new, |id| id.to_string());
+        let publisher = source.and_then(|client| client.id).map_or_else(String::new, |id| id.to_string());
         let base = base_of(&["nginx-rtmp", name, &publisher]);
         let total = |value: Option<u64>| value.map(|value| Total { base, value });
         let ingest = Ingest {
@@ -150,17 +138,11 @@ impl Part {
             bytes: total(stream.bytes_in),
             frame_rate: stream.frame_rate,
         };
-        let own = |value: u64| Total {
-            base: tally.base,
-            value,
-        };
+        let own = |value: u64| Total { base: tally.base, value };
         let egress = if stream.clients.iter().any(|client| client.bytes_out.is_some()) {
             Some(own(tally.bytes))
         } else {
-            let relayed = stream
-                .clients
-                .iter()
-                .any(|client| client.peer != Peer::Direct && !client.publishing);
+            let relayed = stream.clients.iter().any(|client| client.peer != Peer::Direct && !client.publishing);
             total(stream.bytes_out).filter(|_| !relayed)
         };
         Self {
@@ -172,16 +154,10 @@ impl Part {
             viewers: if listed {
                 Some(by_protocol(viewers()))
             } else {
-                let viewers = stream
-                    .nclients
-                    .map(|all| all.saturating_sub(u32::from(stream.publishing)));
+                let viewers = stream.nclients.map(|all| all.saturating_sub(u32::from(stream.publishing)));
                 viewers.map(|viewers| BTreeMap::from([(Protocol::Mixed, viewers)]))
             },
-            clients: stream
-                .clients
-                .iter()
-                .filter_map(|client| tally.connection(client))
-                .collect(),
+            clients: stream.clients.iter().filter_map(|client| tally.connection(client)).collect(),
             cut: stream.cut,
             tally,
         }
@@ -203,13 +179,10 @@ impl Tally {
         for client in clients {
             let Some(id) = client.id else { continue };
             let (dropped, bytes) = (client.dropped.unwrap_or(0), client.bytes_out.unwrap_or(0));
-            let same = before
-                .get(&id)
-                .filter(|seen| seen.age <= client.age && seen.dropped <= dropped && seen.bytes <= bytes);
+            let same =
+                before.get(&id).filter(|seen| seen.age <= client.age && seen.dropped <= dropped && seen.bytes <= bytes);
             if is_viewer(client, reading.not_viewers) {
-                self.dropped = self
-                    .dropped
-                    .saturating_add(dropped - same.map_or(0, |seen| seen.dropped));
+                self.dropped = self.dropped.saturating_add(dropped - same.map_or(0, |seen| seen.dropped));
                 self.bytes = self.bytes.saturating_add(bytes - same.map_or(0, |seen| seen.bytes));
             }
             let started = match same {
@@ -217,15 +190,7 @@ impl Tally {
                 None => client.age.map(|age| reading.asked_at - age),
             };
             let age = client.age;
-            self.seen.insert(
-                id,
-                Seen {
-                    age,
-                    started,
-                    dropped,
-                    bytes,
-                },
-            );
+            self.seen.insert(id, Seen { age, started, dropped, bytes });
         }
     }
 
@@ -309,11 +274,7 @@ fn is_viewer(client: &StatClient, not_viewers: &[IpAddr]) -> bool {
 }
 
 fn protocol(client: &StatClient) -> Protocol {
-    if client.http_flv {
-        Protocol::HttpFlv
-    } else {
-        Protocol::Rtmp
-    }
+    if client.http_flv { Protocol::HttpFlv } else { Protocol::Rtmp }
 }
 
 /// How far the start derived from `<uptime>`, whole seconds, may move before it is taken for another process.

@@ -51,15 +51,12 @@ pub(super) struct Common<'a> {
 impl Track {
     /// The protocol of publisher `client_id`, where it is this stream's.
     pub(super) fn protocol_of(&self, client_id: &str) -> Option<Protocol> {
-        self.protocol
-            .filter(|_| !client_id.is_empty() && self.publisher == client_id)
+        self.protocol.filter(|_| !client_id.is_empty() && self.publisher == client_id)
     }
 
     /// The view of `stream`, remembering what the next round needs.
     pub(super) fn view(&mut self, stream: &Stream, common: &Common<'_>) -> ServerView {
-        let connections = common
-            .clients
-            .map(|listed| listed.by_stream.get(&stream.id).map_or(&[][..], Vec::as_slice));
+        let connections = common.clients.map(|listed| listed.by_stream.get(&stream.id).map_or(&[][..], Vec::as_slice));
         self.follow(stream, common);
         let base = base_of(&["srs", common.instance, &stream.id]);
         let total = |value: Option<u64>| value.map(|value| Total { base, value });
@@ -67,18 +64,11 @@ impl Track {
             Some(connections) => Some(by_protocol(connections, common.not_viewers)),
             None => stream.clients.map(|all| {
                 let viewers = all.saturating_sub(u32::from(stream.active()));
-                if viewers == 0 {
-                    Vec::new()
-                } else {
-                    vec![(Protocol::Mixed, viewers)]
-                }
+                if viewers == 0 { Vec::new() } else { vec![(Protocol::Mixed, viewers)] }
             }),
         };
         let webrtc = self.protocol == Some(Protocol::Webrtc)
-            || viewers
-                .iter()
-                .flatten()
-                .any(|(protocol, _)| *protocol == Protocol::Webrtc);
+            || viewers.iter().flatten().any(|(protocol, _)| *protocol == Protocol::Webrtc);
         ServerView {
             publishing: stream.publish.as_ref().map(|publish| publish.active),
             started: self.started,
@@ -166,9 +156,7 @@ fn counts_packets(version: Option<Version>, stream: &Stream, protocol: Option<Pr
 fn by_protocol(connections: &[ApiClient], not_viewers: &[IpAddr]) -> Vec<(Protocol, u32)> {
     let mut counts: BTreeMap<Protocol, u32> = BTreeMap::new();
     for connection in connections {
-        let excluded = connection
-            .address()
-            .is_some_and(|address| not_viewers.contains(&address));
+        let excluded = connection.address().is_some_and(|address| not_viewers.contains(&address));
         if !connection.publish && !excluded {
             *counts.entry(connection.protocol()).or_default() += 1;
         }

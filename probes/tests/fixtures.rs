@@ -30,20 +30,12 @@ struct Input {
 fn every_kind_has_its_fixtures() {
     for kind in KINDS {
         let folder = folder(kind);
-        assert!(
-            folder.join("server.md").is_file(),
-            "{}: which server gave its fixtures?",
-            folder.display()
-        );
+        assert!(folder.join("server.md").is_file(), "{}: which server gave its fixtures?", folder.display());
         let cases: Vec<String> = cases(kind).into_iter().map(|(name, _)| name).collect();
         assert!(!cases.is_empty(), "{} has no case", folder.display());
         for wanted in ["normal", "empty", "after-restart"] {
             let has = cases.iter().any(|case| case == wanted);
-            assert!(
-                has || kind.intake == Intake::Push,
-                "{} has no case {wanted}",
-                folder.display()
-            );
+            assert!(has || kind.intake == Intake::Push, "{} has no case {wanted}", folder.display());
         }
     }
 }
@@ -54,18 +46,9 @@ fn every_setting_is_described_with_its_default() {
         let schema = (kind.schema)();
         for (name, setting) in schema.as_value()["properties"].as_object().into_iter().flatten() {
             let about = setting["description"].as_str().unwrap_or_default();
-            assert!(
-                about.contains("Default: "),
-                "{}: {name} does not tell its default",
-                kind.name
-            );
+            assert!(about.contains("Default: "), "{}: {name} does not tell its default", kind.name);
         }
-        assert_eq!(
-            schema.as_value()["additionalProperties"],
-            false,
-            "{}: unknown keys are refused",
-            kind.name
-        );
+        assert_eq!(schema.as_value()["additionalProperties"], false, "{}: unknown keys are refused", kind.name);
     }
 }
 
@@ -110,20 +93,13 @@ fn with_round_before(inputs: &[Input], place: usize) -> Vec<Input> {
     if inputs[place].part == "hooks" {
         return vec![inputs[place].clone()];
     }
-    let before = inputs[..place]
-        .iter()
-        .map(|input| input.second)
-        .filter(|before| *before < second)
-        .max();
+    let before = inputs[..place].iter().map(|input| input.second).filter(|before| *before < second).max();
     let first = inputs.iter().position(|input| input.second == before.unwrap_or(second));
     inputs[first.unwrap_or(place)..=place].to_vec()
 }
 
 fn gone(observations: &[Observation]) -> usize {
-    observations
-        .iter()
-        .filter(|observation| observation.fact == Fact::Gone)
-        .count()
+    observations.iter().filter(|observation| observation.fact == Fact::Gone).count()
 }
 
 #[test]
@@ -142,12 +118,7 @@ fn a_cut_answer_is_an_error() {
                 cut.body.truncate(length);
                 let mut errors = 0;
                 let told = play(kind, &[cut], |step| errors += usize::from(step.is_err()));
-                assert_eq!(
-                    (told.len(), errors),
-                    (0, 1),
-                    "{} {case}: cut to {length} bytes",
-                    kind.name
-                );
+                assert_eq!((told.len(), errors), (0, 1), "{} {case}: cut to {length} bytes", kind.name);
             }
         }
     }
@@ -192,20 +163,10 @@ fn survive(kind: &Kind, bodies: &[Vec<u8>]) {
     let mut requests = probe.ask();
     for body in bodies {
         let at = Timestamp::from_secs(START);
-        let hook = Hook {
-            source: &source,
-            at,
-            query: &String::from_utf8_lossy(body),
-            body,
-        };
+        let hook = Hook { source: &source, at, query: &String::from_utf8_lossy(body), body };
         drop(probe.read_hook(&hook, &mut out));
         let tag = requests.pop().map_or(0, |request| request.tag);
-        let reply = Reply {
-            source: &source,
-            tag,
-            asked_at: at,
-            body,
-        };
+        let reply = Reply { source: &source, tag, asked_at: at, body };
         requests.extend(probe.read(&reply, &mut out).unwrap_or_default());
     }
 }
@@ -231,12 +192,7 @@ fn play(kind: &Kind, inputs: &[Input], mut see: impl FnMut(&Step<'_>)) -> Vec<Ob
         let at = Timestamp::from_secs(START + round[0].second);
         let mut out = Vec::new();
         if round[0].part == "hooks" {
-            let hook = Hook {
-                source: &source,
-                at,
-                query: &round[0].query,
-                body: &round[0].body,
-            };
+            let hook = Hook { source: &source, at, query: &round[0].query, body: &round[0].body };
             let result = probe.read_hook(&hook, &mut out);
             see(&Step::Read(&round[0], result.as_ref().copied(), &out));
             all.append(&mut out);
@@ -249,18 +205,12 @@ fn play(kind: &Kind, inputs: &[Input], mut see: impl FnMut(&Step<'_>)) -> Vec<Ob
             asked += requests.len();
             assert!(asked <= MAX_ROUND, "a round is bounded");
             for request in std::mem::take(&mut requests) {
-                let Some(input) = round
-                    .iter()
-                    .find(|input| request.path.is_empty() || request.path.contains(&input.part))
+                let Some(input) =
+                    round.iter().find(|input| request.path.is_empty() || request.path.contains(&input.part))
                 else {
                     continue;
                 };
-                let reply = Reply {
-                    source: &source,
-                    tag: request.tag,
-                    asked_at: at,
-                    body: &input.body,
-                };
+                let reply = Reply { source: &source, tag: request.tag, asked_at: at, body: &input.body };
                 let result = probe.read(&reply, &mut out);
                 see(&Step::Read(input, result.as_ref().map(|_| ()), &out));
                 requests.extend(result.unwrap_or_default());
@@ -284,22 +234,14 @@ fn cases(kind: &Kind) -> Vec<(String, Vec<Input>)> {
     let mut cases: Vec<(String, Vec<Input>)> = entries(&folder(kind))
         .into_iter()
         .filter(|path| path.is_dir())
-        .map(|path| {
-            (
-                file_name(&path),
-                entries(&path).iter().flat_map(|file| inputs(file)).collect(),
-            )
-        })
+        .map(|path| (file_name(&path), entries(&path).iter().flat_map(|file| inputs(file)).collect()))
         .collect();
     cases.sort_by(|(one, _), (other, _)| one.cmp(other));
     cases
 }
 
 /// The inputs in one file: `05-streams.json` is one answer, `hooks.jsonl` has a posted body a line.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the test brings the files, the probes read none"
-)]
+#[expect(clippy::disallowed_methods, reason = "the test brings the files, the probes read none")]
 fn inputs(file: &Path) -> Vec<Input> {
     let name = file_name(file);
     let body = fs::read(file).expect("a fixture is readable");
@@ -309,12 +251,7 @@ fn inputs(file: &Path) -> Vec<Input> {
     let (second, part) = name.split_once('-').expect("named <second>-<part>.<ext>");
     let part = part.split('.').next().unwrap_or_default().to_owned();
     let second = second.parse().expect("a number of seconds");
-    vec![Input {
-        second,
-        part,
-        query: String::new(),
-        body,
-    }]
+    vec![Input { second, part, query: String::new(), body }]
 }
 
 fn hook(line: &str) -> Input {
@@ -325,12 +262,7 @@ fn hook(line: &str) -> Input {
     };
     let second = line["t"].as_f64().map_or(0, |at| (at as u64).saturating_sub(START));
     let query = line["query"].as_str().unwrap_or_default().to_owned();
-    Input {
-        second,
-        part: "hooks".to_owned(),
-        query,
-        body: body.into_bytes(),
-    }
+    Input { second, part: "hooks".to_owned(), query, body: body.into_bytes() }
 }
 
 fn entries(folder: &Path) -> Vec<PathBuf> {
@@ -365,10 +297,7 @@ fn tell(kind: &Kind, inputs: &[Input]) -> String {
                 line(&mut text, &format!("  error: {error}"));
             }
             for observation in *observations {
-                line(
-                    &mut text,
-                    &format!("  {} at {}", observation.stream, seconds(observation.at)),
-                );
+                line(&mut text, &format!("  {} at {}", observation.stream, seconds(observation.at)));
                 tell_fact(&mut text, &observation.fact, &mut bases);
             }
         }
@@ -387,11 +316,7 @@ fn tell_fact(text: &mut String, fact: &Fact, bases: &mut HashMap<u64, usize>) {
             field(text, "teacher_id", class.teacher_id.as_ref());
             field(text, "scenario", class.scenario);
             field(text, "student_count", class.student_count);
-            field(
-                text,
-                "trace_parent",
-                class.trace_parent.map(|parent| parent.to_string()),
-            );
+            field(text, "trace_parent", class.trace_parent.map(|parent| parent.to_string()));
             field(text, "stream_type", class.stream_type);
             field(text, "connection_id", class.connection_id.as_ref());
         }
@@ -425,10 +350,7 @@ fn tell_view(text: &mut String, view: &ServerView, bases: &mut HashMap<u64, usiz
     for client in &view.clients {
         let role = if client.publisher { "publisher" } else { "viewer" };
         let started = client.started.map_or_else(|| "unknown".to_owned(), seconds);
-        line(
-            text,
-            &format!("    {role} {} {:?} since {started}", client.address, client.protocol),
-        );
+        line(text, &format!("    {role} {} {:?} since {started}", client.address, client.protocol));
     }
     field(text, "partial", view.partial.then_some(true));
 }

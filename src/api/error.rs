@@ -17,21 +17,13 @@ pub struct ApiError {
 impl ApiError {
     /// An error of this status, with a code for programs and words for people.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            field: None,
-        }
+        Self { status, code, message: message.into(), field: None }
     }
 
     /// The same, naming the field that is wrong.
     #[must_use]
     pub fn on(self, field: &'static str) -> Self {
-        Self {
-            field: Some(field),
-            ..self
-        }
+        Self { field: Some(field), ..self }
     }
 }
 

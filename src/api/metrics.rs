@@ -13,10 +13,7 @@ use crate::sinks::prometheus::exemplars;
 /// The page.
 pub(super) async fn page(State(shared): State<Shared>, headers: HeaderMap) -> Response {
     let families = shared.registry.gather();
-    let accepts = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .unwrap_or_default();
+    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
     if accepts.contains("application/openmetrics-text") {
         let snapshot = shared.snapshot.load();
         let page = openmetrics::encode(&families, |name| exemplars(name, &snapshot, &families));

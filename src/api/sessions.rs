@@ -34,11 +34,7 @@ struct Registration {
 /// `GET /api/v1/sessions`
 pub(super) async fn list(State(shared): State<Shared>) -> Response {
     let snapshot = shared.snapshot.load();
-    let sessions: Vec<Value> = snapshot
-        .sessions
-        .values()
-        .map(crate::snapshot::SessionState::to_json)
-        .collect();
+    let sessions: Vec<Value> = snapshot.sessions.values().map(crate::snapshot::SessionState::to_json).collect();
     let cut_at = snapshot.cut_at.map(liveqos_core::time::Timestamp::seconds);
     Json(json!({ "node": shared.node, "cut_at": cut_at, "sessions": sessions })).into_response()
 }
@@ -98,13 +94,7 @@ pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) ->
 }
 
 async fn obeyed(shared: &Shared, order: Order, answered: oneshot::Receiver<bool>) -> Result<bool, ApiError> {
-    let busy = || {
-        ApiError::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
-            "the daemon is busy or stopping; try again",
-        )
-    };
+    let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the daemon is busy or stopping; try again");
     if shared.orders.try_send(order).is_err() {
         shared.meters.shed("orders", 1);
         return Err(busy());
@@ -121,16 +111,11 @@ fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), 
         Registration::default()
     } else {
         serde_json::from_slice(body).map_err(|error| {
-            ApiError::new(
-                StatusCode::BAD_REQUEST,
-                "bad_json",
-                format!("reading the registration: {error}"),
-            )
+            ApiError::new(StatusCode::BAD_REQUEST, "bad_json", format!("reading the registration: {error}"))
         })?
     };
     let name = |field, text: Option<String>| {
-        text.map(|text| Name::new(&text).map_err(|error| wrong(field, error.to_string())))
-            .transpose()
+        text.map(|text| Name::new(&text).map_err(|error| wrong(field, error.to_string()))).transpose()
     };
     let stream = told
         .stream
@@ -140,9 +125,8 @@ fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), 
         let known = Scenario::ALL.map(Scenario::as_str).join(", ");
         Scenario::parse(&text).ok_or_else(|| wrong("scenario", format!("\"{text}\" is none of {known}")))
     });
-    let trace_parent = told
-        .traceparent
-        .map(|text| TraceParent::parse(&text).map_err(|error| wrong("traceparent", error.to_string())));
+    let trace_parent =
+        told.traceparent.map(|text| TraceParent::parse(&text).map_err(|error| wrong("traceparent", error.to_string())));
     let id = Name::new(id).map_err(|error| wrong("id", error.to_string()))?;
     let descriptor = Descriptor {
         session_id: Some(id.clone()),
@@ -158,11 +142,7 @@ fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), 
 }
 
 fn unknown(id: &str) -> ApiError {
-    ApiError::new(
-        StatusCode::NOT_FOUND,
-        "unknown_session",
-        format!("no class \"{id}\" is live on this node"),
-    )
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_session", format!("no class \"{id}\" is live on this node"))
 }
 
 #[cfg(test)]
@@ -174,10 +154,7 @@ mod tests {
         let body = br#"{"course_id":"c9","stream":"live/a","scenario":"exam","student_count":40}"#;
         let (id, stream, descriptor) = read("s1", body).expect("a good registration");
         assert_eq!((id.as_str(), stream.expect("told").as_str()), ("s1", "live/a"));
-        assert_eq!(
-            (descriptor.scenario, descriptor.student_count),
-            (Some(Scenario::Exam), Some(40))
-        );
+        assert_eq!((descriptor.scenario, descriptor.student_count), (Some(Scenario::Exam), Some(40)));
         for (body, field) in [
             (r#"{"scenario":"party"}"#, "scenario"),
             (r#"{"traceparent":"00-0-0-0"}"#, "traceparent"),

@@ -48,18 +48,10 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>) -> Result<bool> {
     let mut good = true;
     let mut line = |ok: bool, what: &str, detail: &str| {
         good &= ok;
-        let mark = if ok {
-            paint("ok    ", Colour::Green, colour)
-        } else {
-            paint("FAILED", Colour::Red, colour)
-        };
+        let mark = if ok { paint("ok    ", Colour::Green, colour) } else { paint("FAILED", Colour::Red, colour) };
         print(&format!("{mark}  {what}: {detail}\n"));
     };
-    line(
-        true,
-        "configuration",
-        &format!("{} sources, listening on {}", sources.len(), config.listen),
-    );
+    line(true, "configuration", &format!("{} sources, listening on {}", sources.len(), config.listen));
     let (fetcher, now): (Fetcher, Now) = (Fetcher::new()?, Arc::new(clock::now));
     for source in sources {
         let what = format!("source {} ({}, {})", source.name, source.kind.name, source.shown_url());
@@ -76,18 +68,12 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>) -> Result<bool> {
         }
     }
     for webhook in &config.alerts.webhooks {
-        line(
-            true,
-            "webhook",
-            &format!("{} is set (not called: it would wake people)", host(&webhook.url)),
-        );
+        line(true, "webhook", &format!("{} is set (not called: it would wake people)", host(&webhook.url)));
     }
     Ok(good)
 }
 
 fn host(url: &str) -> String {
     let parsed = reqwest::Url::parse(url).ok();
-    parsed
-        .and_then(|url| url.host_str().map(str::to_owned))
-        .unwrap_or_else(|| "(no URL)".to_owned())
+    parsed.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| "(no URL)".to_owned())
 }

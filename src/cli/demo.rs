@@ -69,41 +69,18 @@ async fn class(options: &Options, config: &Config) -> Result<()> {
         .expose();
     let key = Key::new(&key_bytes)?;
     let app = App::start_with(config, Some(key.clone()), &[&KIND], || {}).await?;
-    let screen = Screen {
-        colour: stdout_takes_colour(),
-        began: Instant::now(),
-    };
-    screen.say(
-        &format!(
-            "the page is at http://{}/, metrics at http://{}/metrics",
-            app.address(),
-            app.address()
-        ),
-        None,
-    );
-    let options_of_class = ClassOptions {
-        viewers: options.viewers,
-        seed: clock::now().nanos(),
-        clock: clock::now,
-    };
+    let screen = Screen { colour: stdout_takes_colour(), began: Instant::now() };
+    screen.say(&format!("the page is at http://{}/, metrics at http://{}/metrics", app.address(), app.address()), None);
+    let options_of_class = ClassOptions { viewers: options.viewers, seed: clock::now().nanos(), clock: clock::now };
     let class = Class::start(options_of_class).await.context("starting the class")?;
-    screen.say(
-        &format!(
-            "class {SESSION}: {} viewers by WebRTC, each behind a link of its own",
-            options.viewers
-        ),
-        None,
-    );
+    screen.say(&format!("class {SESSION}: {} viewers by WebRTC, each behind a link of its own", options.viewers), None);
     let token = key.sign(SESSION, clock::now() + Duration::from_secs(options.seconds + 60));
     let mut play = Play {
         class: &class,
         app: &app,
         source: SourceName::from(KIND.name),
         stream: StreamKey::parse(SESSION).context("the class's name")?,
-        client: reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .context("building the viewers' http client")?,
+        client: reqwest::Client::builder().no_proxy().build().context("building the viewers' http client")?,
         beacon: format!("http://{}/v1/beacon", app.address()),
         token,
         reported: BTreeMap::new(),
@@ -171,12 +148,8 @@ impl Play<'_> {
             ..ServerView::default()
         };
         let fact = Fact::Server(Box::new(view));
-        let observation = Observation {
-            source: self.source.clone(),
-            stream: self.stream.clone(),
-            at: clock::now(),
-            fact,
-        };
+        let observation =
+            Observation { source: self.source.clone(), stream: self.stream.clone(), at: clock::now(), fact };
         // When the heart is that busy, the next view says the same and more.
         self.app.observations().try_send(vec![observation]).unwrap_or_default();
         if let Some(entry) = self.app.source(KIND.name) {
@@ -198,16 +171,8 @@ impl Play<'_> {
             if u64::from(totals.viewer) % SERVER_EVERY != count % SERVER_EVERY {
                 continue;
             }
-            let was = self
-                .reported
-                .insert(totals.viewer, (now, totals))
-                .map(|(_, was)| was)
-                .unwrap_or_default();
-            let request = self
-                .client
-                .post(&self.beacon)
-                .bearer_auth(&self.token)
-                .json(&report(&was, &totals));
+            let was = self.reported.insert(totals.viewer, (now, totals)).map(|(_, was)| was).unwrap_or_default();
+            let request = self.client.post(&self.beacon).bearer_auth(&self.token).json(&report(&was, &totals));
             let status = request.send().await.context("a viewer's report")?.status();
             anyhow::ensure!(status.is_success(), "a viewer's report was answered with {status}");
         }
@@ -255,36 +220,22 @@ impl Act {
 /// Loss in the second quarter, a squeeze in the last third, healthy before, between and after.
 fn script(seconds: u64) -> Vec<Act> {
     let at = |share: f64| Duration::from_secs_f64(seconds as f64 * share);
-    let loss = Impairment {
-        loss_ratio: LOSS,
-        ..Impairment::default()
-    };
-    let squeeze = Impairment {
-        rate_bits_per_second: Some(SQUEEZE),
-        queue_bytes: SQUEEZE_QUEUE,
-        ..Impairment::default()
-    };
+    let loss = Impairment { loss_ratio: LOSS, ..Impairment::default() };
+    let squeeze =
+        Impairment { rate_bits_per_second: Some(SQUEEZE), queue_bytes: SQUEEZE_QUEUE, ..Impairment::default() };
     vec![
         Act {
             at: at(0.25),
             text: format!("fault: every link loses {:.0} % of its packets", LOSS * 100.0),
             impairment: Some(loss),
         },
-        Act {
-            at: at(0.45),
-            text: "the links are good again".to_owned(),
-            impairment: None,
-        },
+        Act { at: at(0.45), text: "the links are good again".to_owned(), impairment: None },
         Act {
             at: at(0.65),
             text: format!("fault: every link is squeezed to {} kbit/s", SQUEEZE / 1_000),
             impairment: Some(squeeze),
         },
-        Act {
-            at: at(0.85),
-            text: "the links are good again".to_owned(),
-            impairment: None,
-        },
+        Act { at: at(0.85), text: "the links are good again".to_owned(), impairment: None },
     ]
 }
 
@@ -296,22 +247,14 @@ struct Screen {
 
 impl Screen {
     fn say(&self, text: &str, colour: Option<Colour>) {
-        let at = paint(
-            format!("{:6.1} s", self.began.elapsed().as_secs_f64()),
-            Colour::Dim,
-            self.colour,
-        );
+        let at = paint(format!("{:6.1} s", self.began.elapsed().as_secs_f64()), Colour::Dim, self.colour);
         let text = colour.map_or_else(|| text.to_owned(), |colour| paint(text, colour, self.colour));
         print(&format!("{at}  {text}\n"));
     }
 
     fn tell_notices(&self, snapshot: &Snapshot, known: &mut Vec<Notice>) {
         let is_of = |a: &Notice, b: &Notice| a.alert == b.alert && a.subject.key() == b.subject.key();
-        for notice in snapshot
-            .alerts
-            .iter()
-            .filter(|notice| matches!(notice.subject, Subject::Session(_)))
-        {
+        for notice in snapshot.alerts.iter().filter(|notice| matches!(notice.subject, Subject::Session(_))) {
             if !known.iter().any(|old| is_of(old, notice)) {
                 let onset = rfc3339::text(notice.started_at);
                 self.say(
@@ -322,10 +265,7 @@ impl Screen {
             }
         }
         known.retain(|old| {
-            let holds = snapshot
-                .alerts
-                .iter()
-                .any(|notice| is_of(old, notice) && notice.state == NoticeState::Firing);
+            let holds = snapshot.alerts.iter().any(|notice| is_of(old, notice) && notice.state == NoticeState::Firing);
             if !holds {
                 self.say(&format!("resolved {}", old.alert.as_str()), Some(Colour::Green));
             }

@@ -33,15 +33,8 @@ impl Manager {
             done.send(()).unwrap_or_default();
         };
         let is_there = std::env::var_os("NOTIFY_SOCKET").is_some()
-            && std::thread::Builder::new()
-                .name("manager".to_owned())
-                .spawn(tell)
-                .is_ok();
-        Self {
-            words: is_there.then_some(words),
-            told_all,
-            alive,
-        }
+            && std::thread::Builder::new().name("manager".to_owned()).spawn(tell).is_ok();
+        Self { words: is_there.then_some(words), told_all, alive }
     }
 
     /// Tells it this, after what it was told before.

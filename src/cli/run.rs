@@ -35,12 +35,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
 /// The runtime of the shell: few threads, since the work is small and the node belongs to its media server.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder
-        .worker_threads(WORKERS)
-        .thread_name("shell")
-        .enable_all()
-        .build()
-        .context("starting the runtime")
+    builder.worker_threads(WORKERS).thread_name("shell").enable_all().build().context("starting the runtime")
 }
 
 async fn daemon(file: &ConfigFile, mut config: Config) -> Result<()> {

@@ -31,9 +31,5 @@ pub fn paint(text: impl fmt::Display, colour: Colour, on: bool) -> String {
         Colour::Yellow => 33,
         Colour::Dim => 2,
     };
-    if on {
-        format!("\u{1b}[{code}m{text}\u{1b}[0m")
-    } else {
-        text.to_string()
-    }
+    if on { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_string() }
 }

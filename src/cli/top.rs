@@ -48,22 +48,14 @@ pub fn line(sample: &Sample) -> String {
 
 async fn watch(options: &Options) -> Result<()> {
     crate::tls::install();
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(TIMEOUT)
-        .build()
-        .context("building the http client")?;
+    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().context("building the http client")?;
     let base = options.url.trim_end_matches('/');
     let colour = stdout_takes_colour();
     loop {
         let sessions = get(&client, &format!("{base}/api/v1/sessions")).await?;
         let sources = get(&client, &format!("{base}/api/v1/sources")).await?;
         let alerts = get(&client, &format!("{base}/api/v1/alerts")).await?;
-        let clear = if colour && !options.once {
-            "\u{1b}[2J\u{1b}[H"
-        } else {
-            ""
-        };
+        let clear = if colour && !options.once { "\u{1b}[2J\u{1b}[H" } else { "" };
         print(&format!("{clear}{}", table(&sessions, &sources, &alerts, colour)));
         if options.once {
             return Ok(());
@@ -76,19 +68,12 @@ async fn watch(options: &Options) -> Result<()> {
 }
 
 async fn get(client: &reqwest::Client, url: &str) -> Result<Value> {
-    let answer = client
-        .get(url)
-        .send()
-        .await
-        .with_context(|| format!("asking {url}; does the daemon run there?"))?;
+    let answer = client.get(url).send().await.with_context(|| format!("asking {url}; does the daemon run there?"))?;
     ensure!(answer.status().is_success(), "{url} answered {}", answer.status());
     let mut body = Vec::new();
     let mut answer = answer;
     while let Some(chunk) = answer.chunk().await? {
-        ensure!(
-            body.len() + chunk.len() <= MAX_BODY,
-            "{url} answered more than {MAX_BODY} bytes"
-        );
+        ensure!(body.len() + chunk.len() <= MAX_BODY, "{url} answered more than {MAX_BODY} bytes");
         body.extend_from_slice(&chunk);
     }
     serde_json::from_slice(&body).with_context(|| format!("reading the answer of {url}"))
@@ -100,15 +85,8 @@ fn table(sessions: &Value, sources: &Value, alerts: &Value, colour: bool) -> Str
     for source in sources["sources"].as_array().into_iter().flatten() {
         let state = source["state"].as_str().unwrap_or("unknown");
         let shade = if state == "up" { Colour::Green } else { Colour::Red };
-        let error = source["last_error"]["message"]
-            .as_str()
-            .filter(|_| state != "up")
-            .unwrap_or_default();
-        put(format!(
-            "  source {} {} {error}",
-            source["name"].as_str().unwrap_or("?"),
-            paint(state, shade, colour)
-        ));
+        let error = source["last_error"]["message"].as_str().filter(|_| state != "up").unwrap_or_default();
+        put(format!("  source {} {} {error}", source["name"].as_str().unwrap_or("?"), paint(state, shade, colour)));
     }
     for alert in alerts["alerts"].as_array().into_iter().flatten() {
         let text = format!(

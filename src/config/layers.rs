@@ -52,20 +52,12 @@ pub fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Confi
     let place = file.map_or_else(|| DEFAULT_FILE.to_owned(), |path| path.display().to_string());
     let mut config: Config = Value::Table(table)
         .try_into()
-        .map_err(|error: toml::de::Error| ConfigError::Wrong {
-            place,
-            detail: error.to_string().trim().to_owned(),
-        })?;
-    let lookup = |name: &str| {
-        variables
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.clone())
-    };
-    config.otlp.overlay_env(lookup).map_err(|error| ConfigError::Wrong {
-        place: "environment".to_owned(),
-        detail: error.to_string(),
-    })?;
+        .map_err(|error: toml::de::Error| ConfigError::Wrong { place, detail: error.to_string().trim().to_owned() })?;
+    let lookup = |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    config
+        .otlp
+        .overlay_env(lookup)
+        .map_err(|error| ConfigError::Wrong { place: "environment".to_owned(), detail: error.to_string() })?;
     validate(&config)?;
     Ok(config)
 }
@@ -75,13 +67,8 @@ pub fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Confi
 /// # Errors
 /// [`ConfigError`] as [`load`].
 pub fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {
-    let wrong = |detail| ConfigError::Wrong {
-        place: place.to_owned(),
-        detail,
-    };
-    let table: Table = text
-        .parse()
-        .map_err(|error: toml::de::Error| wrong(error.to_string().trim().to_owned()))?;
+    let wrong = |detail| ConfigError::Wrong { place: place.to_owned(), detail };
+    let table: Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string().trim().to_owned()))?;
     known(&table, &super::reference::schema(), "").map_err(wrong)?;
     // Tried here for an error that shows the line; the merged table has lost it.
     toml::from_str::<Config>(text).map_err(|error| wrong(error.to_string().trim().to_owned()))?;
@@ -89,17 +76,11 @@ pub fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {
 }
 
 fn read(path: &Path) -> Result<Table, ConfigError> {
-    let failed = |error| ConfigError::Read {
-        path: path.to_owned(),
-        error,
-    };
+    let failed = |error| ConfigError::Read { path: path.to_owned(), error };
     let size = std::fs::metadata(path).map_err(failed)?.len();
     if size > MAX_FILE_BYTES {
         let detail = format!("has {size} bytes; at most {MAX_FILE_BYTES} are read");
-        return Err(ConfigError::Wrong {
-            place: path.display().to_string(),
-            detail,
-        });
+        return Err(ConfigError::Wrong { place: path.display().to_string(), detail });
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
     parse(&path.display().to_string(), &text)
@@ -128,10 +109,7 @@ fn overlay(
 ) -> Result<(), ConfigError> {
     let paths = schema.paths();
     for (name, value) in variables {
-        let Some(wanted) = name
-            .strip_prefix("LIVEQOS_")
-            .filter(|wanted| !NOT_SETTINGS.contains(wanted))
-        else {
+        let Some(wanted) = name.strip_prefix("LIVEQOS_").filter(|wanted| !NOT_SETTINGS.contains(wanted)) else {
             continue;
         };
         let variable = |path: &[String]| path.join("_").to_uppercase();
@@ -139,10 +117,7 @@ fn overlay(
             let names: Vec<String> = paths.iter().map(|path| variable(path)).collect();
             let near = nearest(wanted, names.iter().map(String::as_str));
             let near = near.map_or_else(String::new, |near| format!("; did you mean LIVEQOS_{near}?"));
-            return Err(ConfigError::Wrong {
-                place: name.clone(),
-                detail: format!("no such setting{near}"),
-            });
+            return Err(ConfigError::Wrong { place: name.clone(), detail: format!("no such setting{near}") });
         };
         let mut at = &mut *table;
         for part in &path[..path.len() - 1] {
@@ -159,10 +134,7 @@ fn overlay(
 
 /// A variable's text as the TOML value it looks like, else as text.
 fn scalar(text: &str) -> Value {
-    let parsed = format!("v = {text}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut table| table.remove("v"));
+    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
     match parsed {
         Some(value @ (Value::Boolean(_) | Value::Integer(_) | Value::Float(_) | Value::String(_))) => value,
         _ => Value::String(text.to_owned()),
@@ -170,12 +142,7 @@ fn scalar(text: &str) -> Value {
 }
 
 fn validate(config: &Config) -> Result<(), ConfigError> {
-    let wrong = |detail: String| {
-        Err(ConfigError::Wrong {
-            place: "configuration".to_owned(),
-            detail,
-        })
-    };
+    let wrong = |detail: String| Err(ConfigError::Wrong { place: "configuration".to_owned(), detail });
     let ratios = [
         ("objectives.stutter_ratio", config.objectives.stutter_ratio),
         ("objectives.loss_ratio", config.objectives.loss_ratio),

@@ -100,7 +100,12 @@ pub fn markdown() -> String {
         let own = (kind.schema)().to_value();
         writeln!(out, "\n## `[[sources]]` of kind `{}`\n\n{}", kind.name, kind.about).unwrap_or_default();
         let (url, interval) = (kind.default_url, crate::duration_text::format(kind.default_interval));
-        writeln!(out, "\nWithout `url`: `{url}`; without `interval`: `{interval}`; media ports: {:?}.", kind.media_ports).unwrap_or_default();
+        writeln!(
+            out,
+            "\nWithout `url`: `{url}`; without `interval`: `{interval}`; media ports: {:?}.",
+            kind.media_ports
+        )
+        .unwrap_or_default();
         write_markdown(&section(&own, &own, None), "", &mut out);
     }
     out
@@ -114,21 +119,10 @@ fn section(schema: &Value, root: &Value, defaults: Option<&Value>) -> Section {
         let items = resolve(&target["items"], root);
         let is_list = target["type"] == "array" && items["properties"].is_object();
         let inner = if is_list { items } else { target };
-        let about = [&property, inner]
-            .into_iter()
-            .find_map(|at| at["description"].as_str())
-            .unwrap_or_default();
+        let about = [&property, inner].into_iter().find_map(|at| at["description"].as_str()).unwrap_or_default();
         let about = about.replace('\n', " ");
-        let section = inner["properties"]
-            .is_object()
-            .then(|| section(inner, root, default.as_ref()));
-        Field {
-            name,
-            about,
-            default: default.filter(|value| !value.is_null()),
-            section,
-            is_list,
-        }
+        let section = inner["properties"].is_object().then(|| section(inner, root, default.as_ref()));
+        Field { name, about, default: default.filter(|value| !value.is_null()), section, is_list }
     });
     let mut fields: Vec<Field> = fields.collect();
     // A TOML file gives the plain keys of a table before its tables.
@@ -137,10 +131,8 @@ fn section(schema: &Value, root: &Value, defaults: Option<&Value>) -> Section {
 }
 
 fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
-    let schema = schema["anyOf"]
-        .as_array()
-        .and_then(|any| any.iter().find(|one| one["type"] != "null"))
-        .unwrap_or(schema);
+    let schema =
+        schema["anyOf"].as_array().and_then(|any| any.iter().find(|one| one["type"] != "null")).unwrap_or(schema);
     let schema = schema["allOf"].as_array().and_then(|all| all.first()).unwrap_or(schema);
     match schema["$ref"].as_str().and_then(|path| path.strip_prefix('#')) {
         Some(path) => root.pointer(path).unwrap_or(schema),
@@ -166,10 +158,8 @@ fn write_toml(section: &Section, path: &str, out: &mut String) {
             }
             None => {
                 let value = field.default.as_ref().map(toml_text);
-                let line = value.map_or_else(
-                    || format!("# {} =", field.name),
-                    |value| format!("{} = {value}", field.name),
-                );
+                let line =
+                    value.map_or_else(|| format!("# {} =", field.name), |value| format!("{} = {value}", field.name));
                 writeln!(out, "{about}{line}").unwrap_or_default();
             }
         }
@@ -182,10 +172,7 @@ fn write_markdown(section: &Section, path: &str, out: &mut String) {
     }
     for field in &section.fields {
         if field.section.is_none() {
-            let default = field
-                .default
-                .as_ref()
-                .map_or_else(String::new, |value| format!("`{}`", toml_text(value)));
+            let default = field.default.as_ref().map_or_else(String::new, |value| format!("`{}`", toml_text(value)));
             let about = field.about.replace('|', "\\|");
             writeln!(out, "| `{path}{}` | {default} | {about} |", field.name).unwrap_or_default();
         }
@@ -193,23 +180,15 @@ fn write_markdown(section: &Section, path: &str, out: &mut String) {
     for field in &section.fields {
         if let Some(inner) = &field.section {
             let brackets = if field.is_list { ("[[", "]]") } else { ("[", "]") };
-            writeln!(
-                out,
-                "\n## `{}{path}{}{}`\n\n{}",
-                brackets.0, field.name, brackets.1, field.about
-            )
-            .unwrap_or_default();
+            writeln!(out, "\n## `{}{path}{}{}`\n\n{}", brackets.0, field.name, brackets.1, field.about)
+                .unwrap_or_default();
             write_markdown(inner, &format!("{path}{}.", field.name), out);
         }
     }
 }
 
 fn wrapped(about: &str) -> String {
-    if about.is_empty() {
-        String::new()
-    } else {
-        format!("# {about}\n")
-    }
+    if about.is_empty() { String::new() } else { format!("# {about}\n") }
 }
 
 fn toml_text(value: &Value) -> String {
@@ -217,10 +196,8 @@ fn toml_text(value: &Value) -> String {
         Value::Array(items) => format!("[{}]", items.iter().map(toml_text).collect::<Vec<_>>().join(", ")),
         Value::Object(map) => {
             let map: BTreeMap<_, _> = map.iter().collect();
-            let pairs: Vec<String> = map
-                .into_iter()
-                .map(|(key, value)| format!("{key} = {}", toml_text(value)))
-                .collect();
+            let pairs: Vec<String> =
+                map.into_iter().map(|(key, value)| format!("{key} = {}", toml_text(value))).collect();
             format!("{{ {} }}", pairs.join(", ")).replace("{  }", "{}")
         }
         other => other.to_string(),

@@ -7,9 +7,7 @@ use super::peer::PeerError;
 
 /// The address of the first UDP host candidate of a session description (RFC 8839 5.1).
 pub(super) fn candidate(sdp: &str) -> Result<SocketAddr, PeerError> {
-    sdp.lines()
-        .find_map(|line| Candidate::read(line)?.address())
-        .ok_or(PeerError::NoCandidate)
+    sdp.lines().find_map(|line| Candidate::read(line)?.address()).ok_or(PeerError::NoCandidate)
 }
 
 /// The session description with every candidate moved to `relay`, so that all packets pass there.
@@ -33,20 +31,13 @@ struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     fn read(line: &'a str) -> Option<Self> {
         line.starts_with("a=candidate:")
-            .then(|| Self {
-                parts: line.split(' ').collect(),
-            })
+            .then(|| Self { parts: line.split(' ').collect() })
             .filter(|c| c.parts.len() >= 8)
     }
 
     fn address(&self) -> Option<SocketAddr> {
         let udp = self.parts[2].eq_ignore_ascii_case("udp") && self.parts[7] == "host";
-        udp.then(|| {
-            Some(SocketAddr::new(
-                self.parts[4].parse().ok()?,
-                self.parts[5].parse().ok()?,
-            ))
-        })?
+        udp.then(|| Some(SocketAddr::new(self.parts[4].parse().ok()?, self.parts[5].parse().ok()?)))?
     }
 
     fn at(&self, relay: SocketAddr) -> String {
@@ -71,12 +62,9 @@ mod tests {
 
     #[test]
     fn without_a_udp_host_candidate_there_is_no_address() {
-        for line in [
-            "",
-            "a=candidate:1 1",
-            "a=candidate:1 1 tcp 1 127.0.0.1 9 typ host",
-            "a=candidate:1 1 udp 1 x 9 typ host",
-        ] {
+        for line in
+            ["", "a=candidate:1 1", "a=candidate:1 1 tcp 1 127.0.0.1 9 typ host", "a=candidate:1 1 udp 1 x 9 typ host"]
+        {
             assert!(matches!(candidate(line), Err(PeerError::NoCandidate)), "{line}");
         }
     }

@@ -85,9 +85,7 @@ impl Class {
         }
         let (stop, stopped) = watch::channel(false);
         let node = Arc::new(Node::new(options.clock));
-        let stage = Stage::open(clip, random.next())
-            .await?
-            .run(Arc::clone(&node), stopped.clone());
+        let stage = Stage::open(clip, random.next()).await?.run(Arc::clone(&node), stopped.clone());
         if timeout(FIRST_MEDIA, node.started()).await.is_err() {
             stop.send_replace(true);
             finish(stage).await;
@@ -96,26 +94,12 @@ impl Class {
         let door = Arc::new(Semaphore::new(MAX_JOINING));
         let seats = (0..).zip(links).map(|(number, link)| {
             let viewer = Arc::new(Viewer::new(number, options.clock));
-            let joining = seat(
-                Arc::clone(&viewer),
-                Arc::clone(&node),
-                Arc::clone(&link),
-                Arc::clone(&door),
-                stopped.clone(),
-            );
-            Seat {
-                viewer,
-                link,
-                task: tokio::spawn(joining),
-            }
+            let joining =
+                seat(Arc::clone(&viewer), Arc::clone(&node), Arc::clone(&link), Arc::clone(&door), stopped.clone());
+            Seat { viewer, link, task: tokio::spawn(joining) }
         });
         let seats = seats.collect();
-        Ok(Self {
-            node,
-            seats,
-            stop,
-            stage,
-        })
+        Ok(Self { node, seats, stop, stage })
     }
 
     /// Makes the links of the first `share` (0 to 1) of the viewers as bad as told, those of the others good.
@@ -211,13 +195,7 @@ mod tests {
     }
 
     async fn class() -> Class {
-        Class::start(ClassOptions {
-            viewers: VIEWERS,
-            seed: 7,
-            clock,
-        })
-        .await
-        .unwrap()
+        Class::start(ClassOptions { viewers: VIEWERS, seed: 7, clock }).await.unwrap()
     }
 
     /// Looks every 20 ms until `seen` gives something; fails after 15 s.
@@ -232,13 +210,7 @@ mod tests {
     }
 
     async fn everyone_watches(class: &Class) {
-        let all = || {
-            class
-                .viewers(clock())
-                .iter()
-                .all(|viewer| viewer.frames > 0)
-                .then_some(())
-        };
+        let all = || class.viewers(clock()).iter().all(|viewer| viewer.frames > 0).then_some(());
         until("every viewer shows a frame", all).await;
     }
 
@@ -254,10 +226,7 @@ mod tests {
         until("viewers have all that their links handed on", || {
             let links = class.links();
             let pairs: Vec<_> = class.viewers(clock()).into_iter().zip(links).collect();
-            pairs
-                .iter()
-                .all(|(viewer, link)| viewer.packets_received == link.media_forwarded)
-                .then_some(pairs)
+            pairs.iter().all(|(viewer, link)| viewer.packets_received == link.media_forwarded).then_some(pairs)
         })
         .await
     }
@@ -286,10 +255,7 @@ mod tests {
         assert_eq!(egress.viewers, VIEWERS);
         assert!(egress.packets <= ingest.packets * u64::from(VIEWERS) && egress.bytes > ingest.bytes);
         for viewer in class.viewers(clock()) {
-            assert!(
-                viewer.connected < viewer.first_frame && viewer.first_frame.is_some(),
-                "{viewer:?}"
-            );
+            assert!(viewer.connected < viewer.first_frame && viewer.first_frame.is_some(), "{viewer:?}");
             assert!(viewer.delivery_latency.is_some() && viewer.rtt.is_some(), "{viewer:?}");
         }
         class.stop().await;
@@ -299,22 +265,10 @@ mod tests {
     async fn viewers_lose_exactly_what_their_links_drop() {
         let class = class().await;
         everyone_watches(&class).await;
-        class.impair(
-            0.5,
-            Impairment {
-                loss_ratio: 0.1,
-                ..Impairment::default()
-            },
-        );
-        until("enough packets", || {
-            (class.links()[0].media_forwarded > 250).then_some(())
-        })
-        .await;
+        class.impair(0.5, Impairment { loss_ratio: 0.1, ..Impairment::default() });
+        until("enough packets", || (class.links()[0].media_forwarded > 250).then_some(())).await;
         class.heal();
-        until("packets after the last loss", || {
-            (class.links()[0].media_forwarded > 270).then_some(())
-        })
-        .await;
+        until("packets after the last loss", || (class.links()[0].media_forwarded > 270).then_some(())).await;
         let seats = settled(&class).await;
         for (viewer, link) in &seats {
             assert_eq!(viewer.packets_lost, link.media_dropped().cast_signed(), "{seats:?}");
@@ -328,38 +282,19 @@ mod tests {
     async fn a_squeezed_class_freezes_while_it_lasts_and_plays_on_when_healed() {
         let class = class().await;
         everyone_watches(&class).await;
-        until("enough gaps to judge", || {
-            class.viewers(clock()).iter().all(|v| v.frames > 12).then_some(())
-        })
-        .await;
-        let third = Impairment {
-            rate_bits_per_second: Some(130_000),
-            queue_bytes: 6_000,
-            ..Impairment::default()
-        };
+        until("enough gaps to judge", || class.viewers(clock()).iter().all(|v| v.frames > 12).then_some(())).await;
+        let third = Impairment { rate_bits_per_second: Some(130_000), queue_bytes: 6_000, ..Impairment::default() };
         class.impair(1.0, third);
         let frozen = |least: Duration| {
             let class = &class;
-            move || {
-                class
-                    .viewers(clock())
-                    .iter()
-                    .all(|viewer| viewer.frozen > least)
-                    .then_some(())
-            }
+            move || class.viewers(clock()).iter().all(|viewer| viewer.frozen > least).then_some(())
         };
         until("every viewer froze", frozen(Duration::ZERO)).await;
         until("frozen time grows", frozen(Duration::from_secs(1))).await;
-        assert!(
-            class.links().iter().all(|link| link.media_overflowed > 0),
-            "{:?}",
-            class.links()
-        );
+        assert!(class.links().iter().all(|link| link.media_overflowed > 0), "{:?}", class.links());
         class.heal();
         let thawed = |spans: &[(ViewerTotals, ViewerTotals)]| {
-            spans
-                .iter()
-                .all(|(before, after)| after.freezes == before.freezes && after.frames >= before.frames + 20)
+            spans.iter().all(|(before, after)| after.freezes == before.freezes && after.frames >= before.frames + 20)
         };
         let mut plays = false;
         for _ in 0..20 {
@@ -376,13 +311,7 @@ mod tests {
     async fn delay_shows_in_latency_and_round_trip() {
         let class = class().await;
         everyone_watches(&class).await;
-        class.impair(
-            1.0,
-            Impairment {
-                delay: Duration::from_millis(60),
-                ..Impairment::default()
-            },
-        );
+        class.impair(1.0, Impairment { delay: Duration::from_millis(60), ..Impairment::default() });
         until("latency and round trip", || {
             let late = |viewer: &ViewerTotals| {
                 viewer.delivery_latency >= Some(Duration::from_millis(60))
@@ -412,14 +341,7 @@ mod tests {
     #[tokio::test]
     async fn a_class_has_between_one_viewer_and_the_most() {
         for viewers in [0, MAX_VIEWERS + 1] {
-            let refused = Class::start(ClassOptions {
-                viewers,
-                seed: 1,
-                clock,
-            })
-            .await
-            .err()
-            .unwrap();
+            let refused = Class::start(ClassOptions { viewers, seed: 1, clock }).await.err().unwrap();
             assert!(matches!(refused, DemoError::Viewers(told) if told == viewers));
         }
     }

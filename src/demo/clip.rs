@@ -64,11 +64,7 @@ impl Clip {
             frames.push(file.slice(start..end));
             at = end;
         }
-        if frames.is_empty() {
-            Err(ClipError::FrameCount(0))
-        } else {
-            Ok(Self { frames, fps })
-        }
+        if frames.is_empty() { Err(ClipError::FrameCount(0)) } else { Ok(Self { frames, fps }) }
     }
 }
 
@@ -118,10 +114,7 @@ mod tests {
         assert_eq!(with(16, 0), ClipError::FrameRate);
         assert_eq!(with(20, 0), ClipError::FrameRate);
         assert_eq!(with(HEADER + 3, 0xff), ClipError::Truncated(0));
-        assert_eq!(
-            Clip::read(&Bytes::from_static(&good[..HEADER])).unwrap_err(),
-            ClipError::FrameCount(0)
-        );
+        assert_eq!(Clip::read(&Bytes::from_static(&good[..HEADER])).unwrap_err(), ClipError::FrameCount(0));
     }
 
     proptest! {

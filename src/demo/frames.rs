@@ -29,17 +29,8 @@ impl Piece {
         let first = payload.first().copied().unwrap_or(0);
         let (starts, partition) = (first & 0x10 != 0, first & 0x07);
         let start = starts && partition == 0;
-        let key = start
-            && payload
-                .get(descriptor_length(payload))
-                .is_some_and(|byte| byte & 1 == 0);
-        Self {
-            position,
-            rtp_time,
-            marker,
-            start,
-            key,
-        }
+        let key = start && payload.get(descriptor_length(payload)).is_some_and(|byte| byte & 1 == 0);
+        Self { position, rtp_time, marker, start, key }
     }
 }
 
@@ -74,39 +65,24 @@ impl Frames {
         if self.shown.is_some_and(|shown| !newer(piece.rtp_time, shown)) {
             return None;
         }
-        let at = self
-            .open
-            .iter()
-            .position(|open| open.rtp_time == piece.rtp_time)
-            .unwrap_or_else(|| {
-                if self.open.len() == MAX_OPEN {
-                    self.open.pop_front();
-                }
-                self.open.push_back(Open {
-                    rtp_time: piece.rtp_time,
-                    first: None,
-                    last: None,
-                    pieces: 0,
-                    key: false,
-                });
-                self.open.len() - 1
-            });
+        let at = self.open.iter().position(|open| open.rtp_time == piece.rtp_time).unwrap_or_else(|| {
+            if self.open.len() == MAX_OPEN {
+                self.open.pop_front();
+            }
+            self.open.push_back(Open { rtp_time: piece.rtp_time, first: None, last: None, pieces: 0, key: false });
+            self.open.len() - 1
+        });
         let open = self.open.get_mut(at)?;
         open.pieces += 1;
         open.key |= piece.key;
         open.first = open.first.or(piece.start.then_some(piece.position));
         open.last = open.last.or(piece.marker.then_some(piece.position));
-        let whole = open
-            .first
-            .zip(open.last)
-            .is_some_and(|(first, last)| last.checked_sub(first) == Some(open.pieces - 1));
+        let whole =
+            open.first.zip(open.last).is_some_and(|(first, last)| last.checked_sub(first) == Some(open.pieces - 1));
         if !whole {
             return None;
         }
-        let frame = Frame {
-            rtp_time: open.rtp_time,
-            key: open.key,
-        };
+        let frame = Frame { rtp_time: open.rtp_time, key: open.key };
         self.shown = Some(frame.rtp_time);
         self.open.retain(|open| newer(open.rtp_time, frame.rtp_time));
         Some(frame)
@@ -146,11 +122,7 @@ mod tests {
     #[test]
     fn all_frames_come_whole_and_every_25th_is_a_key_frame() {
         let mut frames = Frames::default();
-        let shown: Vec<Frame> = pieces(400, 3)
-            .into_iter()
-            .flatten()
-            .filter_map(|piece| frames.piece(piece))
-            .collect();
+        let shown: Vec<Frame> = pieces(400, 3).into_iter().flatten().filter_map(|piece| frames.piece(piece)).collect();
         assert_eq!(shown.len(), 400);
         assert!((0_usize..).zip(&shown).all(|(i, frame)| frame.key == (i % 25 == 0)));
     }
@@ -160,12 +132,8 @@ mod tests {
         let two = pieces(3, 3);
         let mut frames = Frames::default();
         let order = [&two[0], &two[2], &two[1]];
-        let shown: Vec<u32> = order
-            .into_iter()
-            .flatten()
-            .filter_map(|&piece| frames.piece(piece))
-            .map(|f| f.rtp_time)
-            .collect();
+        let shown: Vec<u32> =
+            order.into_iter().flatten().filter_map(|&piece| frames.piece(piece)).map(|f| f.rtp_time).collect();
         assert_eq!(shown, [two[0][0].rtp_time, two[2][0].rtp_time]);
     }
 

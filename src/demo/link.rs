@@ -70,13 +70,7 @@ impl Link {
             up: Shaper::new(!seed),
             refusals: 0,
         };
-        Ok(Self {
-            address,
-            ends,
-            impairment,
-            counters,
-            task: tokio::spawn(relay.run()),
-        })
+        Ok(Self { address, ends, impairment, counters, task: tokio::spawn(relay.run()) })
     }
 
     /// Where both ends shall send.
@@ -166,13 +160,7 @@ impl Relay {
         let impairment = *self.impairment.borrow_and_update();
         let now = Instant::now();
         self.down.set(now, impairment);
-        self.up.set(
-            now,
-            Impairment {
-                delay: impairment.delay,
-                ..Impairment::default()
-            },
-        );
+        self.up.set(now, Impairment { delay: impairment.delay, ..Impairment::default() });
     }
 
     fn take(&mut self, packet: &[u8], from: SocketAddr) {
@@ -211,11 +199,7 @@ impl Relay {
         }
         while let Some(packet) = self.up.pop(now) {
             let sent = send(&self.socket, &packet, ends.node).await;
-            add(if sent {
-                &self.counters.returned
-            } else {
-                &self.counters.return_dropped
-            });
+            add(if sent { &self.counters.returned } else { &self.counters.return_dropped });
         }
     }
 }
@@ -287,10 +271,7 @@ mod tests {
 
     async fn comes(socket: &UdpSocket) -> Vec<u8> {
         let mut packet = [0; 64];
-        let length = timeout(Duration::from_secs(10), socket.recv(&mut packet))
-            .await
-            .unwrap()
-            .unwrap();
+        let length = timeout(Duration::from_secs(10), socket.recv(&mut packet)).await.unwrap().unwrap();
         packet[..length].to_vec()
     }
 
@@ -310,14 +291,7 @@ mod tests {
         let ((node, node_at), (viewer, viewer_at), (stranger, _)) = (socket().await, socket().await, socket().await);
         let link = Link::open(1).await.unwrap();
         node.send_to(&RTP, link.address()).await.unwrap();
-        counts(
-            &link,
-            LinkTotals {
-                refused: 1,
-                ..LinkTotals::default()
-            },
-        )
-        .await;
+        counts(&link, LinkTotals { refused: 1, ..LinkTotals::default() }).await;
         link.node_is(node_at);
         link.viewer_is(viewer_at);
         stranger.send_to(&RTP, link.address()).await.unwrap();
@@ -327,19 +301,11 @@ mod tests {
         }
         viewer.send_to(&RTCP, link.address()).await.unwrap();
         assert_eq!(comes(&node).await, RTCP);
-        let good = LinkTotals {
-            media_forwarded: 1,
-            other_forwarded: 1,
-            returned: 1,
-            refused: 2,
-            ..LinkTotals::default()
-        };
+        let good =
+            LinkTotals { media_forwarded: 1, other_forwarded: 1, returned: 1, refused: 2, ..LinkTotals::default() };
         counts(&link, good).await;
 
-        link.set(Impairment {
-            loss_ratio: 1.0,
-            ..Impairment::default()
-        });
+        link.set(Impairment { loss_ratio: 1.0, ..Impairment::default() });
         while link.totals().media_lost == 0 {
             node.send_to(&RTP, link.address()).await.unwrap();
             sleep(Duration::from_millis(5)).await;
@@ -348,15 +314,7 @@ mod tests {
         viewer.send_to(&RTCP, link.address()).await.unwrap();
         assert_eq!(comes(&node).await, RTCP, "the way back is not lossy");
         let before = link.totals();
-        counts(
-            &link,
-            LinkTotals {
-                other_dropped: 1,
-                returned: 2,
-                ..before
-            },
-        )
-        .await;
+        counts(&link, LinkTotals { other_dropped: 1, returned: 2, ..before }).await;
         link.close().await;
     }
 }

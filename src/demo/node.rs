@@ -65,11 +65,7 @@ struct Egress {
 
 impl Node {
     pub(super) fn new(clock: Clock) -> Self {
-        Self {
-            clock,
-            state: Mutex::default(),
-            first_packet: Notify::new(),
-        }
+        Self { clock, state: Mutex::default(), first_packet: Notify::new() }
     }
 
     /// Forwards the teacher's `track` until it ends.
@@ -117,14 +113,7 @@ impl Node {
     /// When the node began to forward the last packet of the frame with this RTP timestamp; `None` when that frame did
     /// not come whole or is older than the last [`MAX_FORWARDED`].
     pub(super) fn forwarded_at(&self, rtp_time: u32) -> Option<Timestamp> {
-        self.state(|state| {
-            state
-                .forwarded
-                .iter()
-                .rev()
-                .find(|(time, _)| *time == rtp_time)
-                .map(|&(_, at)| at)
-        })
+        self.state(|state| state.forwarded.iter().rev().find(|(time, _)| *time == rtp_time).map(|&(_, at)| at))
     }
 
     async fn packet(&self, packet: rtp::Packet) {
@@ -157,9 +146,7 @@ impl State {
         let header = &packet.header;
         self.ingest.packets += 1;
         self.ingest.bytes += packet.payload.len() as u64;
-        let seen = self
-            .reception
-            .packet(header.sequence_number, header.timestamp, CLOCK_RATE, now);
+        let seen = self.reception.packet(header.sequence_number, header.timestamp, CLOCK_RATE, now);
         if let Arrival::New(position) | Arrival::Restart(position) = seen {
             let piece = Piece::read(position, header.timestamp, header.marker, &packet.payload);
             if let Some(frame) = self.frames.piece(piece) {

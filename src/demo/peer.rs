@@ -64,9 +64,7 @@ impl Peer {
         let (state_in, state) = watch::channel(State::default());
         let (track_in, tracks) = mpsc::channel(1);
         let mut codecs = MediaEngine::default();
-        codecs
-            .register_codec(vp8(), RtpCodecKind::Video)
-            .map_err(stack("registering codec"))?;
+        codecs.register_codec(vp8(), RtpCodecKind::Video).map_err(stack("registering codec"))?;
         let settings = SettingEngineBuilder::new()
             .with_include_loopback_candidate(true)
             .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
@@ -75,54 +73,32 @@ impl Peer {
             .with_media_engine(codecs)
             .with_setting_engine(settings)
             .with_interceptor_registry(configure_rtcp_reports(Registry::new()))
-            .with_handler(Arc::new(Handler {
-                state: state_in,
-                tracks: track_in,
-            }))
+            .with_handler(Arc::new(Handler { state: state_in, tracks: track_in }))
             .with_runtime(Arc::new(TokioRuntime))
             .with_udp_addrs(vec!["127.0.0.1:0".to_owned()])
             .build();
         let connection = Box::pin(opening).await.map_err(stack("opening peer"))?;
-        Ok(Self {
-            connection: Arc::new(connection),
-            state,
-            tracks,
-            closed: AtomicBool::new(false),
-        })
+        Ok(Self { connection: Arc::new(connection), state, tracks, closed: AtomicBool::new(false) })
     }
 
     /// An offer with all its candidates.
     pub(super) async fn offer(&mut self) -> Result<String, PeerError> {
-        let offer = self
-            .connection
-            .create_offer(None)
-            .await
-            .map_err(stack("making offer"))?;
+        let offer = self.connection.create_offer(None).await.map_err(stack("making offer"))?;
         self.describe(offer).await
     }
 
     /// The answer to `offer`, with all its candidates.
     pub(super) async fn answer(&mut self, offer: String) -> Result<String, PeerError> {
         let offer = RTCSessionDescription::offer(offer).map_err(stack("reading offer"))?;
-        self.connection
-            .set_remote_description(offer)
-            .await
-            .map_err(stack("taking offer"))?;
-        let answer = self
-            .connection
-            .create_answer(None)
-            .await
-            .map_err(stack("making answer"))?;
+        self.connection.set_remote_description(offer).await.map_err(stack("taking offer"))?;
+        let answer = self.connection.create_answer(None).await.map_err(stack("making answer"))?;
         self.describe(answer).await
     }
 
     /// Takes the answer to the offer made before.
     pub(super) async fn accept(&self, answer: String) -> Result<(), PeerError> {
         let answer = RTCSessionDescription::answer(answer).map_err(stack("reading answer"))?;
-        self.connection
-            .set_remote_description(answer)
-            .await
-            .map_err(stack("taking answer"))
+        self.connection.set_remote_description(answer).await.map_err(stack("taking answer"))
     }
 
     /// Waits until ICE and DTLS are done.
@@ -149,18 +125,13 @@ impl Peer {
     }
 
     async fn describe(&mut self, description: RTCSessionDescription) -> Result<String, PeerError> {
-        self.connection
-            .set_local_description(description)
-            .await
-            .map_err(stack("taking own description"))?;
+        self.connection.set_local_description(description).await.map_err(stack("taking own description"))?;
         let gathered = self.state.wait_for(|state| state.gathered);
         if !matches!(timeout(GATHER, gathered).await, Ok(Ok(_))) {
             return Err(PeerError::Timeout("gathering candidates"));
         }
         let description = self.connection.local_description().await;
-        description
-            .map(|description| description.sdp)
-            .ok_or(PeerError::NoCandidate)
+        description.map(|description| description.sdp).ok_or(PeerError::NoCandidate)
     }
 }
 
@@ -190,10 +161,7 @@ pub(super) async fn introduce(offerer: &mut Peer, answerer: &mut Peer) -> Result
 pub(super) fn video_track(ssrc: u32) -> Arc<TrackLocalStaticRTP> {
     let name = format!("class-{ssrc}");
     let encoding = RTCRtpEncodingParameters {
-        rtp_coding_parameters: RTCRtpCodingParameters {
-            ssrc: Some(ssrc),
-            ..Default::default()
-        },
+        rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), ..Default::default() },
         codec: vp8().rtp_codec,
         ..Default::default()
     };
@@ -202,15 +170,9 @@ pub(super) fn video_track(ssrc: u32) -> Arc<TrackLocalStaticRTP> {
 }
 
 fn vp8() -> RTCRtpCodecParameters {
-    let rtp_codec = RTCRtpCodec {
-        mime_type: MIME_TYPE_VP8.to_owned(),
-        clock_rate: CLOCK_RATE,
-        ..RTCRtpCodec::default()
-    };
-    RTCRtpCodecParameters {
-        rtp_codec,
-        payload_type: PAYLOAD_TYPE,
-    }
+    let rtp_codec =
+        RTCRtpCodec { mime_type: MIME_TYPE_VP8.to_owned(), clock_rate: CLOCK_RATE, ..RTCRtpCodec::default() };
+    RTCRtpCodecParameters { rtp_codec, payload_type: PAYLOAD_TYPE }
 }
 
 fn stack(doing: &'static str) -> impl Fn(webrtc::error::Error) -> PeerError {
@@ -237,8 +199,7 @@ impl PeerConnectionEventHandler for Handler {
     }
 
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        self.state
-            .send_modify(|known| known.connected = state == RTCPeerConnectionState::Connected);
+        self.state.send_modify(|known| known.connected = state == RTCPeerConnectionState::Connected);
     }
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {

@@ -47,11 +47,7 @@ impl Packets {
         let last = payloads.len().saturating_sub(1);
         let rtp_time = self.rtp_time;
         self.rtp_time = rtp_time.wrapping_add(self.step);
-        payloads
-            .into_iter()
-            .enumerate()
-            .map(|(i, payload)| self.packet(rtp_time, payload, i == last))
-            .collect()
+        payloads.into_iter().enumerate().map(|(i, payload)| self.packet(rtp_time, payload, i == last)).collect()
     }
 
     fn packet(&mut self, timestamp: u32, payload: Bytes, marker: bool) -> rtp::Packet {
@@ -95,17 +91,9 @@ mod tests {
     fn frames_become_packets_that_end_with_a_marker_and_run_on_through_the_loop() {
         let clip = Clip::embedded().unwrap();
         let mut packets = Packets::new(7, clip.fps, 1);
-        let all: Vec<Vec<rtp::Packet>> = clip
-            .frames
-            .iter()
-            .cycle()
-            .take(301)
-            .map(|frame| packets.next(frame))
-            .collect();
-        assert!(
-            all.iter()
-                .all(|frame| frame.iter().filter(|packet| packet.header.marker).count() == 1)
-        );
+        let all: Vec<Vec<rtp::Packet>> =
+            clip.frames.iter().cycle().take(301).map(|frame| packets.next(frame)).collect();
+        assert!(all.iter().all(|frame| frame.iter().filter(|packet| packet.header.marker).count() == 1));
         assert!(all.iter().all(|frame| frame.last().unwrap().header.marker));
         let flat: Vec<&rtp::Packet> = all.iter().flatten().collect();
         assert!(
@@ -113,8 +101,7 @@ mod tests {
                 .all(|two| { two[1].header.sequence_number == two[0].header.sequence_number.wrapping_add(1) })
         );
         assert!(
-            all.windows(2)
-                .all(|two| { two[1][0].header.timestamp == two[0][0].header.timestamp.wrapping_add(3_600) })
+            all.windows(2).all(|two| { two[1][0].header.timestamp == two[0][0].header.timestamp.wrapping_add(3_600) })
         );
         assert!(flat.iter().all(|packet| packet.payload.len() <= MAX_PAYLOAD));
     }

@@ -19,12 +19,7 @@ pub struct Impairment {
 
 impl Default for Impairment {
     fn default() -> Self {
-        Self {
-            loss_ratio: 0.0,
-            delay: Duration::ZERO,
-            rate_bits_per_second: None,
-            queue_bytes: 64 * 1024,
-        }
+        Self { loss_ratio: 0.0, delay: Duration::ZERO, rate_bits_per_second: None, queue_bytes: 64 * 1024 }
     }
 }
 
@@ -122,8 +117,7 @@ impl Shaper {
             self.waiting_bytes -= packet.len();
             self.head_since = (!self.waiting.is_empty()).then_some(left);
             let behind = self.flying.back().map_or(left, |&(due, _)| due);
-            self.flying
-                .push_back((behind.max(left + self.impairment.delay), packet));
+            self.flying.push_back((behind.max(left + self.impairment.delay), packet));
         }
     }
 }
@@ -157,12 +151,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn bad(loss_ratio: f64, delay_millis: u64, rate: Option<u64>, queue_bytes: usize) -> Impairment {
-        Impairment {
-            loss_ratio,
-            delay: Duration::from_millis(delay_millis),
-            rate_bits_per_second: rate,
-            queue_bytes,
-        }
+        Impairment { loss_ratio, delay: Duration::from_millis(delay_millis), rate_bits_per_second: rate, queue_bytes }
     }
 
     fn millis(millis: u64) -> Duration {
@@ -224,19 +213,14 @@ mod tests {
         };
         assert!(run(5) == run(5) && run(5) != run(6));
         let lost = run(5).iter().filter(|&&fate| fate == Fate::Lost).count();
-        assert!(
-            (1_830..2_170).contains(&lost),
-            "{lost} of 20,000 at one in ten, four standard errors"
-        );
+        assert!((1_830..2_170).contains(&lost), "{lost} of 20,000 at one in ten, four standard errors");
     }
 
     #[test]
     fn a_long_delay_holds_no_more_than_its_bound() {
         let (mut shaper, now) = (Shaper::new(1), Instant::now());
         shaper.set(now, bad(0.0, 3_600_000, None, 1_000));
-        let taken = (0..MAX_PACKETS + 10)
-            .filter(|_| shaper.push(now, &[0; 10]) == Fate::Taken)
-            .count();
+        let taken = (0..MAX_PACKETS + 10).filter(|_| shaper.push(now, &[0; 10]) == Fate::Taken).count();
         assert_eq!(taken, MAX_PACKETS);
     }
 

@@ -27,13 +27,7 @@ impl Stage {
     pub(super) async fn open(clip: Clip, seed: u64) -> Result<Self, PeerError> {
         let packets = Packets::new(TEACHER_SSRC, clip.fps, seed);
         let (teacher, receiver) = (Peer::open().await?, Peer::open().await?);
-        let mut stage = Self {
-            teacher,
-            receiver,
-            clip,
-            packets,
-            track: video_track(TEACHER_SSRC),
-        };
+        let mut stage = Self { teacher, receiver, clip, packets, track: video_track(TEACHER_SSRC) };
         stage.connect().await?;
         Ok(stage)
     }
@@ -41,10 +35,7 @@ impl Stage {
     async fn connect(&mut self) -> Result<(), PeerError> {
         let track: Arc<dyn TrackLocal> = self.track.clone();
         let added = self.teacher.connection.add_track(track).await;
-        added.map_err(|source| PeerError::Stack {
-            doing: "adding track",
-            source,
-        })?;
+        added.map_err(|source| PeerError::Stack { doing: "adding track", source })?;
         introduce(&mut self.teacher, &mut self.receiver).await?;
         self.teacher.connected().await?;
         self.receiver.connected().await

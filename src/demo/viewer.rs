@@ -78,11 +78,7 @@ struct State {
 
 impl Viewer {
     pub(super) fn new(number: u32, clock: Clock) -> Self {
-        Self {
-            number,
-            clock,
-            state: Mutex::default(),
-        }
+        Self { number, clock, state: Mutex::default() }
     }
 
     /// What it got until `now`.
@@ -149,18 +145,9 @@ impl Viewer {
         let sender = video_track(ssrc);
         let stack = |doing| move |source| PeerError::Stack { doing, source };
         let track: Arc<dyn TrackLocal> = sender.clone();
-        server
-            .connection
-            .add_track(track)
-            .await
-            .map_err(stack("adding track"))?;
-        let receive = RTCRtpTransceiverInit {
-            direction: RTCRtpTransceiverDirection::Recvonly,
-            ..Default::default()
-        };
-        let receiving = client
-            .connection
-            .add_transceiver_from_kind(RtpCodecKind::Video, Some(receive));
+        server.connection.add_track(track).await.map_err(stack("adding track"))?;
+        let receive = RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Recvonly, ..Default::default() };
+        let receiving = client.connection.add_transceiver_from_kind(RtpCodecKind::Video, Some(receive));
         receiving.await.map_err(stack("adding transceiver"))?;
 
         let offer = client.offer().await?;
@@ -198,9 +185,7 @@ impl Viewer {
         };
         let forwarded = node.forwarded_at(shown);
         self.state(|state| {
-            state.delivery_latency = forwarded
-                .map(|forwarded| now.since(forwarded))
-                .or(state.delivery_latency);
+            state.delivery_latency = forwarded.map(|forwarded| now.since(forwarded)).or(state.delivery_latency);
         });
     }
 
@@ -210,10 +195,7 @@ impl Viewer {
         loop {
             tick.tick().await;
             let report = client.connection.get_stats(Instant::now(), StatsSelector::None).await;
-            let seconds = report
-                .candidate_pairs()
-                .map(|pair| pair.current_round_trip_time)
-                .find(|&rtt| rtt > 0.0);
+            let seconds = report.candidate_pairs().map(|pair| pair.current_round_trip_time).find(|&rtt| rtt > 0.0);
             if let Some(rtt) = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()) {
                 self.state(|state| state.rtt = Some(rtt));
             }
@@ -230,15 +212,11 @@ impl State {
     fn account(&mut self, packet: &rtp::Packet, now: Timestamp) -> Option<u32> {
         let header = &packet.header;
         self.bytes += packet.payload.len() as u64;
-        let seen = self
-            .reception
-            .packet(header.sequence_number, header.timestamp, CLOCK_RATE, now);
+        let seen = self.reception.packet(header.sequence_number, header.timestamp, CLOCK_RATE, now);
         let (Arrival::New(position) | Arrival::Restart(position)) = seen else {
             return None;
         };
-        let frame = self
-            .frames
-            .piece(Piece::read(position, header.timestamp, header.marker, &packet.payload))?;
+        let frame = self.frames.piece(Piece::read(position, header.timestamp, header.marker, &packet.payload))?;
         self.keyed |= frame.key;
         if !self.keyed {
             return None;

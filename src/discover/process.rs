@@ -27,11 +27,7 @@ pub(crate) fn listening(proc: &Path) -> HashMap<u64, SocketAddr> {
         };
         // The kernel lists those that listen first (`tcp_seq_start` in net/ipv4/tcp_ipv4.c), so that 100,000 viewers need not
         // be read.
-        let lines = BufReader::new(file)
-            .lines()
-            .map_while(Result::ok)
-            .skip(1)
-            .take(MAX_SOCKETS);
+        let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1).take(MAX_SOCKETS);
         sockets.extend(lines.map_while(|line| listener(&line)));
     }
     sockets
@@ -39,14 +35,8 @@ pub(crate) fn listening(proc: &Path) -> HashMap<u64, SocketAddr> {
 
 /// The programs whose name `wanted` accepts, in the order of their first process.
 pub(crate) fn programs(proc: &Path, sockets: &HashMap<u64, SocketAddr>, wanted: impl Fn(&str) -> bool) -> Vec<Program> {
-    let entries = fs::read_dir(proc)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-        .take(MAX_PROCESSES);
-    let mut pids: Vec<u32> = entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
+    let entries = fs::read_dir(proc).into_iter().flatten().filter_map(Result::ok).take(MAX_PROCESSES);
+    let mut pids: Vec<u32> = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     pids.sort_unstable();
     let mut groups: BTreeMap<(String, Option<BTreeSet<SocketAddr>>), Vec<u32>> = BTreeMap::new();
     for pid in pids {
@@ -61,10 +51,8 @@ pub(crate) fn programs(proc: &Path, sockets: &HashMap<u64, SocketAddr>, wanted: 
             groups.entry((name.to_owned(), listens)).or_default().push(pid);
         }
     }
-    let mut programs: Vec<Program> = groups
-        .into_iter()
-        .map(|((name, listens), pids)| Program { name, pids, listens })
-        .collect();
+    let mut programs: Vec<Program> =
+        groups.into_iter().map(|((name, listens), pids)| Program { name, pids, listens }).collect();
     programs.sort_by_key(|program| program.pids.first().copied());
     programs
 }
@@ -76,9 +64,7 @@ fn listens(folder: &Path, sockets: &HashMap<u64, SocketAddr>) -> Option<BTreeSet
         let Ok(target) = fs::read_link(entry.path()) else {
             continue;
         };
-        let inode = target
-            .to_str()
-            .and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+        let inode = target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
         found.extend(inode.and_then(|inode: u64| sockets.get(&inode)));
     }
     Some(found)
@@ -144,16 +130,10 @@ mod tests {
             fs::write(path, text).expect("written");
         };
         write("net/tcp", TABLE);
-        write(
-            "net/tcp6",
-            "head\n 0: 00000000000000000000000001000000:1F90 0:0 0A 0:0 0:0 0 0 0 77 1\n",
-        );
-        for (pid, name, inode) in [
-            (20, "nginx", Some(1_179)),
-            (7, "srs", Some(1_178)),
-            (21, "nginx", Some(1_179)),
-            (30, "nginx", None),
-        ] {
+        write("net/tcp6", "head\n 0: 00000000000000000000000001000000:1F90 0:0 0A 0:0 0:0 0 0 0 77 1\n");
+        for (pid, name, inode) in
+            [(20, "nginx", Some(1_179)), (7, "srs", Some(1_178)), (21, "nginx", Some(1_179)), (30, "nginx", None)]
+        {
             write(&format!("{pid}/comm"), &format!("{name}\n"));
             if let Some(inode) = inode {
                 fs::create_dir_all(proc.join(format!("{pid}/fd"))).expect("made");
@@ -164,30 +144,15 @@ mod tests {
         }
         write("40/comm", "bash\n");
         let sockets = listening(proc);
-        assert_eq!(
-            sockets.get(&1_178),
-            Some(&"127.0.0.1:1985".parse().expect("an address"))
-        );
+        assert_eq!(sockets.get(&1_178), Some(&"127.0.0.1:1985".parse().expect("an address")));
         assert_eq!(sockets.get(&77), Some(&"[::1]:8080".parse().expect("an address")));
         assert_eq!(sockets.len(), 3, "reading ends where connections begin: {sockets:?}");
         let found = programs(proc, &sockets, |name| name != "bash");
         let at = |text: &str| Some(BTreeSet::from([text.parse().expect("an address")]));
         let expected = [
-            Program {
-                name: "srs".into(),
-                pids: vec![7],
-                listens: at("127.0.0.1:1985"),
-            },
-            Program {
-                name: "nginx".into(),
-                pids: vec![20, 21],
-                listens: at("0.0.0.0:1935"),
-            },
-            Program {
-                name: "nginx".into(),
-                pids: vec![30],
-                listens: None,
-            },
+            Program { name: "srs".into(), pids: vec![7], listens: at("127.0.0.1:1985") },
+            Program { name: "nginx".into(), pids: vec![20, 21], listens: at("0.0.0.0:1935") },
+            Program { name: "nginx".into(), pids: vec![30], listens: None },
         ];
         assert_eq!(found, expected);
     }
@@ -198,14 +163,8 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let proc = Path::new("/proc");
         let found = programs(proc, &listening(proc), |_| true);
-        let own = found
-            .iter()
-            .find(|program| program.pids.contains(&std::process::id()))
-            .expect("found");
-        assert!(
-            own.listens.as_ref().is_some_and(|listens| listens.contains(&address)),
-            "{own:?}"
-        );
+        let own = found.iter().find(|program| program.pids.contains(&std::process::id())).expect("found");
+        assert!(own.listens.as_ref().is_some_and(|listens| listens.contains(&address)), "{own:?}");
     }
 
     proptest! {

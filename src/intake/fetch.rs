@@ -35,10 +35,7 @@ impl Fetcher {
         };
         let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
         let client = client.map_err(|error| FetchError::Client(innermost(&error)))?;
-        Ok(Self {
-            client,
-            max_body: MAX_BODY,
-        })
+        Ok(Self { client, max_body: MAX_BODY })
     }
 
     /// The same with another limit of an answer's bytes than [`MAX_BODY`].
@@ -67,14 +64,8 @@ impl Fetcher {
         if !response.status().is_success() {
             return Err(bad_status(&response, place));
         }
-        let too_large = || FetchError::TooLarge {
-            url: place.to_owned(),
-            limit: self.max_body,
-        };
-        if response
-            .content_length()
-            .is_some_and(|length| length > self.max_body as u64)
-        {
+        let too_large = || FetchError::TooLarge { url: place.to_owned(), limit: self.max_body };
+        if response.content_length().is_some_and(|length| length > self.max_body as u64) {
             return Err(too_large());
         }
         let mut body = Vec::new();
@@ -190,9 +181,8 @@ fn same_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let from = attempt.previous().first();
     if from.is_none_or(|from| from.origin() != attempt.url().origin()) {
         let to = shown(attempt.url());
-        return attempt.error(format!(
-            "redirected to {to}, another server; if that is right, make it the source's url"
-        ));
+        return attempt
+            .error(format!("redirected to {to}, another server; if that is right, make it the source's url"));
     }
     if attempt.previous().len() > MAX_REDIRECTS {
         return attempt.error(format!("redirected more than {MAX_REDIRECTS} times"));
@@ -211,25 +201,15 @@ fn bad_status(response: &Response, place: &str) -> FetchError {
         }
         _ => "",
     };
-    FetchError::Status {
-        url: place.to_owned(),
-        status: status.as_u16(),
-        help,
-    }
+    FetchError::Status { url: place.to_owned(), status: status.as_u16(), help }
 }
 
 /// `path` (with its query) below `base`; the base's own query stays.
 fn below(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
-    let (path, query) = path
-        .split_once('?')
-        .map_or((path, None), |(path, query)| (path, Some(query)));
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     if !path.is_empty() {
-        url.set_path(&format!(
-            "{}/{}",
-            base.path().trim_end_matches('/'),
-            path.trim_start_matches('/')
-        ));
+        url.set_path(&format!("{}/{}", base.path().trim_end_matches('/'), path.trim_start_matches('/')));
     }
     match (base.query().filter(|query| !query.is_empty()), query) {
         (_, None) => {}
@@ -268,11 +248,7 @@ mod tests {
     #[test]
     fn paths_go_below_the_base() {
         for (base, path, expected) in [
-            (
-                "http://h:1985",
-                "/api/v1/streams/?count=9",
-                "http://h:1985/api/v1/streams/?count=9",
-            ),
+            ("http://h:1985", "/api/v1/streams/?count=9", "http://h:1985/api/v1/streams/?count=9"),
             ("http://h/srs/", "/api", "http://h/srs/api"),
             ("http://h/stat", "", "http://h/stat"),
             ("http://h/x?secret=1", "/a?b=2", "http://h/x/a?secret=1&b=2"),

@@ -61,11 +61,7 @@ impl HookIntake {
         for source in sources {
             if let Some(entry) = table.entry(&source.name) {
                 let probe = Mutex::new(source.probe()?);
-                servers.push(Server {
-                    source: source.clone(),
-                    entry,
-                    probe,
-                });
+                servers.push(Server { source: source.clone(), entry, probe });
             }
         }
         Ok(Self { servers, now, out })
@@ -79,10 +75,7 @@ impl HookIntake {
             return unknown();
         };
         let outcome = if body.len() > MAX_HOOK_BODY {
-            Err((
-                "too_large",
-                format!("reading a hook: body of more than {MAX_HOOK_BODY} bytes"),
-            ))
+            Err(("too_large", format!("reading a hook: body of more than {MAX_HOOK_BODY} bytes")))
         } else {
             self.read(server, query, body)
         };
@@ -102,12 +95,7 @@ impl HookIntake {
     /// The number of observations read. What was read before an error stands.
     fn read(&self, server: &Server, query: &str, body: &[u8]) -> Result<usize, (&'static str, String)> {
         let mut out: Vec<Observation> = Vec::new();
-        let hook = Hook {
-            source: &server.source.name,
-            at: (self.now)(),
-            query,
-            body,
-        };
+        let hook = Hook { source: &server.source.name, at: (self.now)(), query, body };
         let read = {
             let mut probe = server.probe.lock().unwrap_or_else(PoisonError::into_inner);
             let read = catch_unwind(AssertUnwindSafe(|| probe.read_hook(&hook, &mut out)));
@@ -123,10 +111,7 @@ impl HookIntake {
         match read {
             Ok(Ok(())) => Ok(count),
             Ok(Err(error)) => Err((error.reason(), error.to_string())),
-            Err(_) => Err((
-                "panic",
-                "reading a hook: the probe panicked, which is a defect of liveqos".to_owned(),
-            )),
+            Err(_) => Err(("panic", "reading a hook: the probe panicked, which is a defect of liveqos".to_owned())),
         }
     }
 
@@ -138,9 +123,7 @@ impl HookIntake {
 
 /// The route `/v1/hooks/{server}`. Any method is taken, as nginx-rtmp can be told to send its hooks by GET.
 pub fn routes(intake: Arc<HookIntake>) -> Router {
-    Router::new()
-        .route("/v1/hooks/{server}", any(answer))
-        .with_state(intake)
+    Router::new().route("/v1/hooks/{server}", any(answer)).with_state(intake)
 }
 
 async fn answer(
@@ -152,11 +135,7 @@ async fn answer(
     let query = query.unwrap_or_default();
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_HOOK_BODY)).await {
         Ok(Ok(body)) => intake.take(&server, &query, &body),
-        Ok(Err(_)) => intake.lost(
-            &server,
-            "too_large",
-            "reading a hook: the body broke off or is longer than 64 KiB",
-        ),
+        Ok(Err(_)) => intake.lost(&server, "too_large", "reading a hook: the body broke off or is longer than 64 KiB"),
         Err(_) => intake.lost(&server, "timeout", "reading a hook: the body did not arrive in time"),
     }
 }
@@ -172,11 +151,7 @@ impl Server {
     fn success(&self) -> HookAnswer {
         let own = SUCCESS_BODIES.iter().find(|(kind, _)| *kind == self.source.kind.name);
         let body = own.map_or("", |(_, body)| body).to_owned();
-        HookAnswer {
-            status: 200,
-            content_type: "text/plain",
-            body,
-        }
+        HookAnswer { status: 200, content_type: "text/plain", body }
     }
 }
 
@@ -191,11 +166,7 @@ fn unknown() -> HookAnswer {
     let message = "no source of this name or kind is configured; add it to [[sources]]";
     let body =
         serde_json::json!({"error": {"code": "unknown_server", "message": message, "field": "server"}}).to_string();
-    HookAnswer {
-        status: 404,
-        content_type: "application/json",
-        body,
-    }
+    HookAnswer { status: 404, content_type: "application/json", body }
 }
 
 /// Longest hook body read, in bytes; those of all servers known are below 4 KiB.
@@ -223,11 +194,8 @@ mod tests {
     }
 
     fn hooked() -> Hooked {
-        let written: [SourceSettings; 3] = [
-            settings("kind = 'srs'\nname = 'edge'"),
-            settings("kind = 'fake'"),
-            settings("kind = 'pushed'"),
-        ];
+        let written: [SourceSettings; 3] =
+            [settings("kind = 'srs'\nname = 'edge'"), settings("kind = 'fake'"), settings("kind = 'pushed'")];
         let sources = Source::all(&written, KINDS).expect("good");
         let table = SourceTable::new(&sources, None);
         let (out, seen) = mpsc::channel(1);
@@ -250,35 +218,22 @@ mod tests {
         }
         let seen = hooked.seen.try_recv().expect("observations");
         assert_eq!((&*seen[0].source, seen.len()), ("edge", 1));
-        assert_eq!(
-            (
-                hooked.status(0).hooks,
-                hooked.status(0).observations,
-                hooked.status(0).shed
-            ),
-            (2, 2, 1)
-        );
+        assert_eq!((hooked.status(0).hooks, hooked.status(0).observations, hooked.status(0).shed), (2, 2, 1));
     }
 
     #[test]
     fn whatever_is_wrong_with_a_hook_it_is_answered_with_success_and_counted() {
         let hooked = hooked();
-        for (body, reason) in [
-            (&b"rubbish"[..], "malformed"),
-            (b"panic", "panic"),
-            (&vec![b'a'; MAX_HOOK_BODY + 1], "too_large"),
-        ] {
+        for (body, reason) in
+            [(&b"rubbish"[..], "malformed"), (b"panic", "panic"), (&vec![b'a'; MAX_HOOK_BODY + 1], "too_large")]
+        {
             assert_eq!(hooked.intake.take("srs", "", body).status, 200, "{reason}");
             let status = hooked.status(0);
             assert_eq!(status.failures.get(reason), Some(&1), "{status:?}");
             assert_eq!(status.last_error.map(|error| error.reason), Some(reason));
         }
         assert_eq!(hooked.intake.take("srs", "", b"live/a 3").status, 200);
-        assert_eq!(
-            (hooked.status(0).hooks, hooked.status(0).observations),
-            (4, 1),
-            "it reads on after the panic"
-        );
+        assert_eq!((hooked.status(0).hooks, hooked.status(0).observations), (4, 1), "it reads on after the panic");
     }
 
     #[test]
@@ -292,9 +247,8 @@ mod tests {
     /// What the real HTTP server answers to these bytes; the client ends its side when `end`.
     async fn answered(hooked: &Hooked, request: &[u8], end: bool) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let mut stream = tokio::net::TcpStream::connect(listener.local_addr().expect("bound"))
-            .await
-            .expect("connected");
+        let mut stream =
+            tokio::net::TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
         let routes = routes(hooked.intake.clone());
         let server = tokio::spawn(async move { axum::serve(listener, routes).await });
         stream.write_all(request).await.expect("sent");
@@ -312,27 +266,14 @@ mod tests {
         let hooked = hooked();
         let post = b"POST /v1/hooks/srs?x=1 HTTP/1.1\r\nhost: h\r\ncontent-length: 8\r\n\r\nlive/a 3";
         let answer = answered(&hooked, post, false).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n0"),
-            "{answer}"
-        );
-        let answer = answered(
-            &hooked,
-            b"GET /v1/hooks/fake?app=live HTTP/1.1\r\nhost: h\r\n\r\n",
-            false,
-        )
-        .await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n0"), "{answer}");
+        let answer = answered(&hooked, b"GET /v1/hooks/fake?app=live HTTP/1.1\r\nhost: h\r\n\r\n", false).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         let answer = answered(&hooked, b"GET /v1/hooks/other HTTP/1.1\r\nhost: h\r\n\r\n", false).await;
-        assert!(
-            answer.starts_with("HTTP/1.1 404 ") && answer.contains("unknown_server"),
-            "{answer}"
-        );
-        let long = [
-            &b"POST /v1/hooks/srs HTTP/1.1\r\nhost: h\r\ncontent-length: 70000\r\n\r\n"[..],
-            &vec![b'a'; 70_000],
-        ]
-        .concat();
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains("unknown_server"), "{answer}");
+        let long =
+            [&b"POST /v1/hooks/srs HTTP/1.1\r\nhost: h\r\ncontent-length: 70000\r\n\r\n"[..], &vec![b'a'; 70_000]]
+                .concat();
         let answer = answered(&hooked, &long, false).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         assert_eq!(hooked.status(0).failures.get("too_large"), Some(&1));

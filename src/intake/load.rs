@@ -26,16 +26,8 @@ impl Load {
     #[must_use]
     pub fn new(link_bits_per_second: u64, out: Arc<ArcSwap<NodeLoad>>, meters: Meters) -> Self {
         let link_bits_per_second = (link_bits_per_second > 0).then_some(link_bits_per_second);
-        let source = NodeSource {
-            link_bits_per_second,
-            ..NodeSource::default()
-        };
-        Self {
-            source,
-            out,
-            meters,
-            complained: BTreeSet::new(),
-        }
+        let source = NodeSource { link_bits_per_second, ..NodeSource::default() };
+        Self { source, out, meters, complained: BTreeSet::new() }
     }
 
     /// Reads until the task is dropped.
@@ -62,20 +54,14 @@ impl Load {
     }
 
     fn tell(&self, reading: &NodeReading) {
-        let load = NodeLoad {
-            cpu_ratio: reading.cpu_ratio,
-            memory_ratio: reading.memory_ratio,
-            nic_ratio: reading.nic_ratio,
-        };
+        let load =
+            NodeLoad { cpu_ratio: reading.cpu_ratio, memory_ratio: reading.memory_ratio, nic_ratio: reading.nic_ratio };
         self.out.store(Arc::new(load));
         Meters::tell(&self.meters.node_cpu, reading.cpu_ratio);
         Meters::tell(&self.meters.node_memory, reading.memory_ratio);
         Meters::tell(&self.meters.node_nic, reading.nic_ratio);
         Meters::tell(&self.meters.overhead_cpu, reading.self_cpu_ratio);
-        Meters::tell(
-            &self.meters.overhead_memory,
-            reading.self_resident_bytes.map(|bytes| bytes as f64),
-        );
+        Meters::tell(&self.meters.overhead_memory, reading.self_resident_bytes.map(|bytes| bytes as f64));
     }
 }
 

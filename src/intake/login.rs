@@ -139,9 +139,7 @@ mod tests {
             let error = of(text).expect_err("refused");
             assert!(error.contains(says) && !error.contains("two"), "{error}");
         }
-        let error = Secret::of_file(Path::new("/no/such/file"))
-            .expect_err("missing")
-            .to_string();
+        let error = Secret::of_file(Path::new("/no/such/file")).expect_err("missing").to_string();
         assert!(error.starts_with("reading the secret in /no/such/file: "), "{error}");
         assert_eq!(
             Secret::of_env("LIVEQOS_NO_SUCH_VARIABLE"),

@@ -47,11 +47,7 @@ pub enum NodeError {
 impl Default for NodeSource {
     /// This machine as it shows itself.
     fn default() -> Self {
-        Self {
-            proc_root: PathBuf::from("/proc"),
-            sys_root: PathBuf::from("/sys"),
-            link_bits_per_second: None,
-        }
+        Self { proc_root: PathBuf::from("/proc"), sys_root: PathBuf::from("/sys"), link_bits_per_second: None }
     }
 }
 
@@ -84,28 +80,18 @@ impl NodeSource {
     }
 
     fn memory(&self) -> Result<Memory, NodeError> {
-        let memory = Meminfo::from_file(self.proc_root.join("meminfo")).map_err(|source| NodeError::Read {
-            file: "meminfo",
-            source,
-        })?;
+        let memory = Meminfo::from_file(self.proc_root.join("meminfo"))
+            .map_err(|source| NodeError::Read { file: "meminfo", source })?;
         let available_bytes = memory.mem_available.ok_or(NodeError::MemoryAvailable)?;
-        Ok(Memory {
-            total_bytes: memory.mem_total,
-            available_bytes,
-        })
+        Ok(Memory { total_bytes: memory.mem_total, available_bytes })
     }
 
     fn process(&self) -> Result<ProcessTotals, NodeError> {
-        let stat = Stat::from_file(self.proc_root.join("self/stat")).map_err(|source| NodeError::Read {
-            file: "self/stat",
-            source,
-        })?;
+        let stat = Stat::from_file(self.proc_root.join("self/stat"))
+            .map_err(|source| NodeError::Read { file: "self/stat", source })?;
         let ticks = stat.utime.saturating_add(stat.stime);
         let cpu = Duration::try_from_secs_f64(ticks as f64 / ticks_per_second() as f64).unwrap_or_default();
-        Ok(ProcessTotals {
-            cpu,
-            resident_bytes: stat.rss_bytes().with_system_info(current_system_info()),
-        })
+        Ok(ProcessTotals { cpu, resident_bytes: stat.rss_bytes().with_system_info(current_system_info()) })
     }
 
     /// The links that are up and have hardware behind them (`/sys/class/net/<name>/device`). Bridges, tunnels and bonds are
@@ -115,10 +101,7 @@ impl NodeSource {
         let devices = match InterfaceDeviceStatus::from_file(self.proc_root.join("net/dev")) {
             Ok(devices) => devices.0,
             Err(source) => {
-                tell(NodeError::Read {
-                    file: "net/dev",
-                    source,
-                });
+                tell(NodeError::Read { file: "net/dev", source });
                 return Vec::new();
             }
         };
@@ -204,11 +187,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        NodeSource {
-            proc_root: root.join("proc"),
-            sys_root: root.join("sys"),
-            link_bits_per_second: None,
-        }
+        NodeSource { proc_root: root.join("proc"), sys_root: root.join("sys"), link_bits_per_second: None }
     }
 
     fn between(root: &Path, source: &NodeSource) -> NodeReading {
@@ -226,10 +205,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let source = machine(root.path(), 0);
         let reading = between(root.path(), &source);
-        assert_eq!(
-            (reading.cpu_ratio, reading.memory_ratio, reading.nic_ratio),
-            (Some(0.25), Some(0.25), Some(0.2))
-        );
+        assert_eq!((reading.cpu_ratio, reading.memory_ratio, reading.nic_ratio), (Some(0.25), Some(0.25), Some(0.2)));
         assert_eq!(reading.nic_received_bits_per_second, Some(8_000_000.0));
         assert_eq!(reading.nic_sent_bits_per_second, Some(200_000_000.0));
         let own = 5.0 / ticks_per_second() as f64;
@@ -257,10 +233,7 @@ mod tests {
                 "{silent:?}"
             );
             looks[1].links.clear();
-            assert_eq!(
-                NodeReading::between(&looks[0], &looks[1]).nic_sent_bits_per_second,
-                None
-            );
+            assert_eq!(NodeReading::between(&looks[0], &looks[1]).nic_sent_bits_per_second, None);
         }
     }
 
@@ -274,10 +247,7 @@ mod tests {
         assert!(source.read(Timestamp::from_secs(1), &mut Vec::new()).links.is_empty());
         source.link_bits_per_second = Some(1_000);
         let links = source.read(Timestamp::from_secs(1), &mut Vec::new()).links;
-        assert_eq!(
-            links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(),
-            ["br0", "eth0"]
-        );
+        assert_eq!(links.iter().map(|link| link.name.as_str()).collect::<Vec<_>>(), ["br0", "eth0"]);
     }
 
     #[test]
@@ -288,15 +258,9 @@ mod tests {
         fs::write(root.path().join("proc/net/dev"), "a\nb\neth0: x\n").unwrap();
         let mut failures = Vec::new();
         let totals = source.read(Timestamp::from_secs(1), &mut failures);
-        assert_eq!(
-            (totals.cpu, totals.links.len(), totals.memory.is_some()),
-            (None, 0, true)
-        );
+        assert_eq!((totals.cpu, totals.links.len(), totals.memory.is_some()), (None, 0, true));
         let named: Vec<String> = failures.iter().map(ToString::to_string).collect();
-        assert!(
-            named[0].contains("from stat") && named[1].contains("from net/dev"),
-            "{named:?}"
-        );
+        assert!(named[0].contains("from stat") && named[1].contains("from net/dev"), "{named:?}");
     }
 
     #[test]

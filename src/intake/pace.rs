@@ -28,10 +28,7 @@ pub(crate) struct Last {
 impl Pace {
     /// The pace of the source `name` that is asked every `interval`, beginning within one interval from `now`.
     pub(crate) fn new(name: &str, interval: Duration, now: Instant) -> Self {
-        Self {
-            first: now + phase(name, interval),
-            interval,
-        }
+        Self { first: now + phase(name, interval), interval }
     }
 
     /// When the first round begins.
@@ -56,9 +53,7 @@ impl Pace {
     }
 
     fn backoff(&self, failures: u32) -> Duration {
-        let factor = 1_u32
-            .checked_shl(failures.saturating_sub(1))
-            .unwrap_or(MAX_BACKOFF_FACTOR);
+        let factor = 1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(MAX_BACKOFF_FACTOR);
         let longer = self.interval.saturating_mul(factor.clamp(1, MAX_BACKOFF_FACTOR));
         longer.min(MAX_BACKOFF).max(self.interval)
     }
@@ -66,9 +61,9 @@ impl Pace {
 
 /// Where in its interval a source is asked: the same on every start, different by name (FNV-1a).
 fn phase(name: &str, interval: Duration) -> Duration {
-    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
     // FNV's low bits vary least on short names; a multiplication takes the high ones.
     Duration::from_nanos(((u128::from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(nanos)) >> 64) as u64)
@@ -96,12 +91,7 @@ mod tests {
         let pace = Pace::new("srs", INTERVAL, Instant::now());
         let started = pace.first();
         let asked = Duration::from_millis(millis);
-        let next = pace.next(Last {
-            started,
-            ended: started + asked,
-            asked,
-            failures,
-        });
+        let next = pace.next(Last { started, ended: started + asked, asked, failures });
         (next - started).as_secs_f64()
     }
 
@@ -116,15 +106,9 @@ mod tests {
 
     #[test]
     fn failures_back_off_and_never_stop() {
-        let gaps: Vec<f64> = [1, 2, 3, 4, 40, u32::MAX]
-            .into_iter()
-            .map(|failures| gap(1_000, failures))
-            .collect();
+        let gaps: Vec<f64> = [1, 2, 3, 4, 40, u32::MAX].into_iter().map(|failures| gap(1_000, failures)).collect();
         assert_eq!(gaps, [5.0, 10.0, 20.0, 20.0, 20.0, 20.0]);
-        let seldom = Pace {
-            first: Instant::now(),
-            interval: Duration::from_mins(1),
-        };
+        let seldom = Pace { first: Instant::now(), interval: Duration::from_mins(1) };
         assert_eq!(seldom.backoff(9), Duration::from_mins(1));
     }
 
@@ -133,12 +117,7 @@ mod tests {
         let pace = Pace::new("srs", INTERVAL, Instant::now());
         let started = pace.first();
         let (ended, asked) = (started + Duration::from_secs(13), Duration::ZERO);
-        let next = pace.next(Last {
-            started,
-            ended,
-            asked,
-            failures: 0,
-        });
+        let next = pace.next(Last { started, ended, asked, failures: 0 });
         assert_eq!(next - started, Duration::from_secs(15));
     }
 

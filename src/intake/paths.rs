@@ -61,10 +61,7 @@ impl Paths {
             }
             let started = Instant::now();
             if let Err(error) = self.look(&mut dump, &roster, &mut watches, &mut sockets) {
-                tracing::warn!(
-                    "{error}; the viewers' paths are not seen, trying again in {} s",
-                    RETRY.as_secs()
-                );
+                tracing::warn!("{error}; the viewers' paths are not seen, trying again in {} s", RETRY.as_secs());
                 self.meters.shed("sock_diag", 1);
                 dump = None;
                 std::thread::sleep(RETRY);
@@ -97,15 +94,11 @@ impl Paths {
         for (source, ports) in ports.iter() {
             let entries: Vec<&Entry> = roster.entries.iter().filter(|entry| entry.source == *source).collect();
             if !entries.is_empty() {
-                let own: Vec<TcpReading> = sockets
-                    .iter()
-                    .filter(|socket| ports.contains(&socket.local.port()))
-                    .copied()
-                    .collect();
+                let own: Vec<TcpReading> =
+                    sockets.iter().filter(|socket| ports.contains(&socket.local.port())).copied().collect();
                 let watch = watches.entry(source.clone()).or_default();
                 let out = watch.look(at, &own, &entries);
-                self.meters
-                    .shed("tracked_sockets", watch.table.untracked_total() - watch.untracked);
+                self.meters.shed("tracked_sockets", watch.table.untracked_total() - watch.untracked);
                 watch.untracked = watch.table.untracked_total();
                 if !out.is_empty() && self.out.try_send(out).is_err() {
                     self.meters.shed("observations", 1);
@@ -154,28 +147,18 @@ impl Watch {
             clients.extend(entry.clients.iter().map(|client| Client {
                 address: client.address,
                 started: client.started,
-                role: if client.publisher {
-                    Role::Publisher
-                } else {
-                    Role::Viewer
-                },
+                role: if client.publisher { Role::Publisher } else { Role::Viewer },
                 session,
             }));
         }
         self.table.candidates(sockets, &mut self.candidates);
         let listed_at = entries.iter().map(|entry| entry.listed_at).max().unwrap_or_default();
-        self.table
-            .assign(&Join::of(&clients, &self.candidates, listed_at, interval).assignments);
+        self.table.assign(&Join::of(&clients, &self.candidates, listed_at, interval).assignments);
     }
 }
 
 fn observation(at: Timestamp, source: &SourceName, stream: &StreamKey, view: PathView) -> Observation {
-    Observation {
-        source: source.clone(),
-        stream: stream.clone(),
-        at,
-        fact: Fact::Path(Box::new(view)),
-    }
+    Observation { source: source.clone(), stream: stream.clone(), at, fact: Fact::Path(Box::new(view)) }
 }
 
 /// After the heart's beat, so that a look is folded before the next one.

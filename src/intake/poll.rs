@@ -52,28 +52,15 @@ async fn poll(source: Arc<Source>, mut asker: Asker, entry: Arc<SourceEntry>, no
         let started = Instant::now();
         let round = asker.round().await;
         let ended = Instant::now();
-        failures = if round.failures.is_empty() {
-            0
-        } else {
-            failures.saturating_add(1)
-        };
-        next = pace.next(Last {
-            started,
-            ended,
-            asked: round.asked,
-            failures,
-        });
+        failures = if round.failures.is_empty() { 0 } else { failures.saturating_add(1) };
+        next = pace.next(Last { started, ended, asked: round.asked, failures });
         entry.round(&RoundReport {
             at: now(),
             duration: ended - started,
             gap: next - started,
             observations: round.observations.len(),
             streams: streams(&round.observations),
-            failures: round
-                .failures
-                .iter()
-                .map(|error| (error.reason(), error.to_string()))
-                .collect(),
+            failures: round.failures.iter().map(|error| (error.reason(), error.to_string())).collect(),
         });
         tell(&source, &round);
         if !hand_on(round.observations, &entry, &out) {
@@ -155,10 +142,7 @@ mod tests {
             assert_eq!(polled.seen.recv().await.map(|seen| seen.len()), Some(2));
         }
         let status = polled.until(|status| status.rounds >= 2).await;
-        assert_eq!(
-            (status.state, status.streams, status.last_error),
-            (SourceState::Up, Some(2), None)
-        );
+        assert_eq!((status.state, status.streams, status.last_error), (SourceState::Up, Some(2), None));
         assert!(status.last_success.is_some() && status.observations >= 4);
     }
 
@@ -167,11 +151,7 @@ mod tests {
         let good = Arc::new(AtomicBool::new(false));
         let switch = good.clone();
         let server = Server::start(move |_, _| {
-            if switch.load(Ordering::SeqCst) {
-                Does::Says(200, "live/a 3")
-            } else {
-                Does::Says(503, "")
-            }
+            if switch.load(Ordering::SeqCst) { Does::Says(200, "live/a 3") } else { Does::Says(503, "") }
         })
         .await;
         let mut polled = polled(&[server.source("")], 8);
@@ -198,10 +178,7 @@ mod tests {
             assert!(polled.seen.recv().await.is_some_and(|seen| &*seen[0].source == "fake"));
         }
         let hung = polled.table.snapshot(Timestamp::from_secs(1_010));
-        assert!(
-            hung[1..].iter().all(|status| status.rounds == 0),
-            "all still wait for their first answer"
-        );
+        assert!(hung[1..].iter().all(|status| status.rounds == 0), "all still wait for their first answer");
     }
 
     #[tokio::test]

@@ -131,22 +131,12 @@ pub async fn try_once(source: &Arc<Source>, fetcher: &Fetcher, now: &Now) -> Res
         return Err(round.failures.swap_remove(0));
     }
     let (streams, viewers) = (streams(&round.observations), viewers(&round.observations));
-    Ok(Summary {
-        requests: round.requests,
-        streams,
-        viewers,
-        duration: started.elapsed(),
-    })
+    Ok(Summary { requests: round.requests, streams, viewers, duration: started.elapsed() })
 }
 
 impl Asker {
     pub(crate) fn new(source: Arc<Source>, fetcher: Fetcher, now: Now) -> Self {
-        Self {
-            source,
-            fetcher,
-            now,
-            probe: None,
-        }
+        Self { source, fetcher, now, probe: None }
     }
 
     /// Asks everything once. What was read stands, whatever fails after it.
@@ -177,10 +167,7 @@ impl Asker {
             }
             round.requests += 1;
             let (asked_at, sent) = ((self.now)(), Instant::now());
-            let answer = self
-                .fetcher
-                .get(&self.source, &request.path, left.min(self.source.timeout))
-                .await;
+            let answer = self.fetcher.get(&self.source, &request.path, left.min(self.source.timeout)).await;
             round.asked += sent.elapsed();
             let read = match answer {
                 Ok(body) => self.read(request.tag, asked_at, body, round).await,
@@ -205,15 +192,7 @@ impl Asker {
         let source = self.source.name.clone();
         let read = move |probe: &mut (dyn Probe + 'static)| {
             let mut out = Vec::new();
-            let more = probe.read(
-                &Reply {
-                    source: &source,
-                    tag,
-                    asked_at,
-                    body: &body,
-                },
-                &mut out,
-            );
+            let more = probe.read(&Reply { source: &source, tag, asked_at, body: &body }, &mut out);
             (more, out)
         };
         let (more, out) = self.with_probe(read).await?;
@@ -256,10 +235,7 @@ fn viewers(observations: &[Observation]) -> Option<u64> {
         if let Fact::Server(view) = &observation.fact
             && let Some(viewers) = &view.viewers
         {
-            last.insert(
-                &observation.stream,
-                viewers.iter().map(|(_, count)| u64::from(*count)).sum(),
-            );
+            last.insert(&observation.stream, viewers.iter().map(|(_, count)| u64::from(*count)).sum());
         }
     }
     (!last.is_empty()).then(|| last.values().sum())
@@ -284,9 +260,7 @@ mod tests {
     }
 
     async fn round_of(server: &Server, more: &str) -> Round {
-        Asker::new(server.source(more), fetcher().with_max_body(1_000_000), ticking())
-            .round()
-            .await
+        Asker::new(server.source(more), fetcher().with_max_body(1_000_000), ticking()).round().await
     }
 
     /// The reason and text of the only failure against a server that always does `what`, and how often it was asked.
@@ -309,22 +283,11 @@ mod tests {
         .await;
         let round = round_of(&server, "pages = 2").await;
         assert!(round.failures.is_empty(), "{:?}", round.failures);
-        let at: Vec<u64> = round
-            .observations
-            .iter()
-            .map(|observation| observation.at.millis())
-            .collect();
+        let at: Vec<u64> = round.observations.iter().map(|observation| observation.at.millis()).collect();
         assert_eq!(at, [1_000_000, 1_000_001, 1_000_002], "each its own question's instant");
-        let summary = try_once(&server.source("pages = 2"), &fetcher(), &ticking())
-            .await
-            .expect("good");
+        let summary = try_once(&server.source("pages = 2"), &fetcher(), &ticking()).await.expect("good");
         assert_eq!((summary.requests, summary.streams, summary.viewers), (3, 2, Some(9)));
-        assert!(
-            summary
-                .to_string()
-                .starts_with("streams: 2, viewers: 9, answered within "),
-            "{summary}"
-        );
+        assert!(summary.to_string().starts_with("streams: 2, viewers: 9, answered within "), "{summary}");
     }
 
     #[tokio::test]
@@ -346,26 +309,11 @@ mod tests {
                 "broken",
                 "broken answer: ",
             ),
-            (
-                Does::Sends(b"\x03rubbish\r\n\r\n".to_vec()),
-                "",
-                "broken",
-                "broken answer: ",
-            ),
+            (Does::Sends(b"\x03rubbish\r\n\r\n".to_vec()), "", "broken", "broken answer: "),
             (Does::Sends(Vec::new()), "", "broken", "broken answer: "),
             (Does::Says(500, "live/a 3"), "", "status", "status 500"),
-            (
-                Does::Says(401, ""),
-                "",
-                "status",
-                "status 401; set username and password_file, or token_file",
-            ),
-            (
-                Does::Says(200, "rubbish"),
-                "",
-                "malformed",
-                "reading the fake's lines: a line without blank",
-            ),
+            (Does::Says(401, ""), "", "status", "status 401; set username and password_file, or token_file"),
+            (Does::Says(200, "rubbish"), "", "malformed", "reading the fake's lines: a line without blank"),
             (Does::Says(200, "panic"), "", "panic", "the probe panicked"),
         ] {
             let (got, text, asked) = failure(what, more).await;
@@ -397,10 +345,7 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("asked");
-            stream
-                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-                .await
-                .expect("sent");
+            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.expect("sent");
             std::future::pending::<()>().await;
         });
         let text = format!("kind = 'fake'\nurl = 'https://127.0.0.1:{port}/'");
@@ -416,14 +361,8 @@ mod tests {
             Does::Sends(format!("HTTP/1.1 302 Found\r\nlocation: {place}\r\ncontent-length: 0\r\n\r\n").into())
         };
         let (same, endless) = (to("/real"), to("/"));
-        let server = Server::start(move |path, _| {
-            if path == "/" {
-                same.clone()
-            } else {
-                Does::Says(200, "live/a 3")
-            }
-        })
-        .await;
+        let server =
+            Server::start(move |path, _| if path == "/" { same.clone() } else { Does::Says(200, "live/a 3") }).await;
         let round = round_of(&server, "").await;
         assert!(round.failures.is_empty() && round.observations.len() == 1, "{round:?}");
 
@@ -462,11 +401,8 @@ mod tests {
 
     #[tokio::test]
     async fn many_slow_pages_end_the_round() {
-        let (reason, text, asked) = failure(
-            Does::Late(Duration::from_millis(80), "more /again"),
-            "timeout = '100ms'",
-        )
-        .await;
+        let (reason, text, asked) =
+            failure(Does::Late(Duration::from_millis(80), "more /again"), "timeout = '100ms'").await;
         assert_eq!(reason, "timeout", "{text}");
         assert!(asked < MAX_ROUND, "{asked}");
     }
@@ -487,10 +423,7 @@ mod tests {
         std::fs::write(file.path(), "open sesame\n").expect("written");
         let path = file.path().display();
         for (more, header) in [
-            (
-                format!("username = 'u'\npassword_file = '{path}'"),
-                "authorization: Basic dTpvcGVuIHNlc2FtZQ==",
-            ),
+            (format!("username = 'u'\npassword_file = '{path}'"), "authorization: Basic dTpvcGVuIHNlc2FtZQ=="),
             (format!("token_file = '{path}'"), "authorization: Bearer open sesame"),
         ] {
             assert!(round_of(&server, &more).await.failures.is_empty());
@@ -506,11 +439,9 @@ mod tests {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(body).expect("packed");
             let packed = encoder.finish().expect("packed");
-            let mut answer = format!(
-                "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
-                packed.len()
-            )
-            .into_bytes();
+            let mut answer =
+                format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", packed.len())
+                    .into_bytes();
             answer.extend(packed);
             answer
         };

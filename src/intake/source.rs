@@ -63,10 +63,8 @@ pub struct SourceSettings {
 impl fmt::Debug for SourceSettings {
     /// Without the values of the kind's own keys and of the URL's query, since they may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let url = self
-            .url
-            .as_deref()
-            .map(|url| Url::parse(url).map_or_else(|_| "(no URL)".to_owned(), |url| shown(&url)));
+        let url =
+            self.url.as_deref().map(|url| Url::parse(url).map_or_else(|_| "(no URL)".to_owned(), |url| shown(&url)));
         f.debug_struct("SourceSettings")
             .field("kind", &self.kind)
             .field("name", &self.name)
@@ -102,10 +100,7 @@ impl Source {
     /// [`SourceError`], which names the source, the key, the value and what to do.
     pub fn new(settings: &SourceSettings, kinds: &[&'static Kind]) -> Result<Self, SourceError> {
         let name = settings.name.as_deref().unwrap_or(&settings.kind);
-        let wrong = |fault| SourceError {
-            name: name.chars().filter(|c| !c.is_control()).take(64).collect(),
-            fault,
-        };
+        let wrong = |fault| SourceError { name: name.chars().filter(|c| !c.is_control()).take(64).collect(), fault };
         let kind = kind_of(&settings.kind, kinds).map_err(wrong)?;
         let checked = Name::new(name)
             .ok()
@@ -115,17 +110,10 @@ impl Source {
             name: SourceName::from(checked.as_str()),
             kind,
             url: url_of(settings.url.as_deref().unwrap_or(kind.default_url)).map_err(wrong)?,
-            interval: within(
-                "interval",
-                settings.interval.unwrap_or(kind.default_interval),
-                INTERVALS,
-            )
-            .map_err(wrong)?,
+            interval: within("interval", settings.interval.unwrap_or(kind.default_interval), INTERVALS)
+                .map_err(wrong)?,
             timeout: within("timeout", settings.timeout.unwrap_or(DEFAULT_TIMEOUT), TIMEOUTS).map_err(wrong)?,
-            media_ports: settings
-                .media_ports
-                .clone()
-                .unwrap_or_else(|| kind.media_ports.to_vec()),
+            media_ports: settings.media_ports.clone().unwrap_or_else(|| kind.media_ports.to_vec()),
             login: login_of(settings).map_err(wrong)?,
             settings: settings.settings.clone(),
         };
@@ -143,10 +131,7 @@ impl Source {
         for settings in settings {
             let source = Self::new(settings, kinds)?;
             if !names.insert(source.name.clone()) {
-                return Err(SourceError {
-                    name: source.name.to_string(),
-                    fault: Fault::Twice,
-                });
+                return Err(SourceError { name: source.name.to_string(), fault: Fault::Twice });
             }
             sources.push(Arc::new(source));
         }
@@ -268,11 +253,7 @@ fn url_of(text: &str) -> Result<Url, Fault> {
     let example = "write one such as \"http://127.0.0.1:1985\"";
     let url = Url::parse(text.trim()).map_err(|error| {
         // What cannot be read may carry a secret anywhere behind its first part.
-        let start = text
-            .split(['@', '?'])
-            .next()
-            .filter(|start| start.len() == text.len())
-            .unwrap_or("(hidden)");
+        let start = text.split(['@', '?']).next().filter(|start| start.len() == text.len()).unwrap_or("(hidden)");
         fault(start.to_owned(), format!("is no URL ({error}); {example}"))
     })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
@@ -291,12 +272,7 @@ fn within(key: &'static str, value: Duration, (least, most): (Duration, Duration
     if (least..=most).contains(&value) {
         return Ok(value);
     }
-    Err(Fault::Range {
-        key,
-        value: text(value),
-        least: text(least),
-        most: text(most),
-    })
+    Err(Fault::Range { key, value: text(value), least: text(least), most: text(most) })
 }
 
 fn login_of(settings: &SourceSettings) -> Result<Option<Login>, Fault> {
@@ -314,19 +290,15 @@ fn login_of(settings: &SourceSettings) -> Result<Option<Login>, Fault> {
         (None, None, token) => Ok(token.map(Login::Bearer)),
         (Some(username), Some(password), None) => {
             if username.contains(':') || username.chars().any(char::is_control) {
-                return Err(Fault::Login(
-                    "username has a colon or control character, which HTTP Basic cannot carry",
-                ));
+                return Err(Fault::Login("username has a colon or control character, which HTTP Basic cannot carry"));
             }
             Ok(Some(Login::Basic { username, password }))
         }
-        (Some(_), None, None) => Err(Fault::Login(
-            "username is set without a password; add password_file or password_env",
-        )),
+        (Some(_), None, None) => {
+            Err(Fault::Login("username is set without a password; add password_file or password_env"))
+        }
         (None, Some(_), None) => Err(Fault::Login("a password is set without username; add username")),
-        (.., Some(_)) => Err(Fault::Login(
-            "a token is set beside username or a password; keep one way of logging in",
-        )),
+        (.., Some(_)) => Err(Fault::Login("a token is set beside username or a password; keep one way of logging in")),
     }
 }
 
@@ -334,10 +306,8 @@ fn login_of(settings: &SourceSettings) -> Result<Option<Login>, Fault> {
 fn own_fault(source: &Source, error: &SettingsError) -> Fault {
     let schema = (source.kind.schema)();
     let own = schema.get("properties").and_then(serde_json::Value::as_object);
-    let known: Vec<&str> = COMMON_KEYS
-        .into_iter()
-        .chain(own.into_iter().flat_map(|own| own.keys().map(String::as_str)))
-        .collect();
+    let known: Vec<&str> =
+        COMMON_KEYS.into_iter().chain(own.into_iter().flat_map(|own| own.keys().map(String::as_str))).collect();
     match source.settings.keys().find(|key| !known.contains(&key.as_str())) {
         Some(key) => Fault::Key {
             key: key.chars().filter(|c| !c.is_control()).take(64).collect(),
@@ -392,14 +362,8 @@ mod tests {
     #[test]
     fn the_kind_fills_what_is_not_written() {
         let source = Source::new(&settings("kind = 'fake'"), KINDS).expect("good");
-        assert_eq!(
-            (&*source.name, source.shown_url().as_str()),
-            ("fake", "http://127.0.0.1:9/stat")
-        );
-        assert_eq!(
-            (source.interval, source.timeout),
-            (Duration::from_secs(5), Duration::from_secs(2))
-        );
+        assert_eq!((&*source.name, source.shown_url().as_str()), ("fake", "http://127.0.0.1:9/stat"));
+        assert_eq!((source.interval, source.timeout), (Duration::from_secs(5), Duration::from_secs(2)));
         assert_eq!(source.media_ports, [1935]);
         assert_eq!(source.login, None);
     }
@@ -410,10 +374,7 @@ mod tests {
         let written = settings(text);
         let source = Source::new(&written, KINDS).expect("good");
         assert_eq!((&*source.name, source.shown_url().as_str()), ("a", "http://h:1/x"));
-        assert_eq!(
-            (source.interval, source.timeout),
-            (Duration::from_secs(1), Duration::from_millis(300))
-        );
+        assert_eq!((source.interval, source.timeout), (Duration::from_secs(1), Duration::from_millis(300)));
         assert_eq!(source.media_ports, [80]);
         for shown in [format!("{written:?}"), format!("{source:?}")] {
             assert!(!shown.contains("secret") && shown.contains("http://h:1/x"), "{shown}");
@@ -435,41 +396,23 @@ mod tests {
                 "kind = 'fake'\nintervall = '1s'",
                 "source \"fake\": unknown key \"intervall\"; did you mean \"interval\"?; known keys: kind, name",
             ),
-            (
-                "kind = 'fake'\npagess = 1",
-                "unknown key \"pagess\"; did you mean \"pages\"?",
-            ),
-            (
-                "kind = 'fake'\npages = 'x'",
-                "source \"fake\": invalid type: string \"x\", expected u32",
-            ),
+            ("kind = 'fake'\npagess = 1", "unknown key \"pagess\"; did you mean \"pages\"?"),
+            ("kind = 'fake'\npages = 'x'", "source \"fake\": invalid type: string \"x\", expected u32"),
         ] {
             let error = fault(text);
             assert!(error.contains(says), "{text}\n{error}");
         }
         let twice = [settings("kind = 'fake'"), settings("kind = 'pushed'\nname = 'fake'")];
         let error = Source::all(&twice, KINDS).expect_err("twice").to_string();
-        assert!(
-            error.starts_with("source \"fake\": name stands twice; give each"),
-            "{error}"
-        );
+        assert!(error.starts_with("source \"fake\": name stands twice; give each"), "{error}");
     }
 
     #[test]
     fn errors_of_values_show_no_secret() {
         for (text, says) in [
-            (
-                "kind = 'fake'\ninterval = '1ms'",
-                "interval = \"1ms\" is outside \"250ms\" to \"1h\"; choose one within",
-            ),
-            (
-                "kind = 'fake'\ntimeout = '1h'",
-                "timeout = \"1h\" is outside \"10ms\" to \"30s\"",
-            ),
-            (
-                "kind = 'fake'\nurl = 'rtmp://h/x'",
-                "url = \"rtmp://h/x\" is not of http or https; write one such as",
-            ),
+            ("kind = 'fake'\ninterval = '1ms'", "interval = \"1ms\" is outside \"250ms\" to \"1h\"; choose one within"),
+            ("kind = 'fake'\ntimeout = '1h'", "timeout = \"1h\" is outside \"10ms\" to \"30s\""),
+            ("kind = 'fake'\nurl = 'rtmp://h/x'", "url = \"rtmp://h/x\" is not of http or https; write one such as"),
             (
                 "kind = 'fake'\nurl = '127.0.0.1'",
                 "url = \"127.0.0.1\" is no URL (relative URL without a base); write one such as",
@@ -478,22 +421,10 @@ mod tests {
                 "kind = 'fake'\nurl = 'http://u:pw@h/'",
                 "url = \"http://h/\" carries a user name or password; take them out",
             ),
-            (
-                "kind = 'fake'\nusername = 'u'",
-                "username is set without a password; add password_file or password_env",
-            ),
-            (
-                "kind = 'fake'\npassword_env = 'PATH'",
-                "a password is set without username; add username",
-            ),
-            (
-                "kind = 'fake'\ntoken_env = 'PATH'\ntoken_file = '/x'",
-                "token_file and token_env are both set; keep one",
-            ),
-            (
-                "kind = 'fake'\ntoken_file = '/no/such'",
-                "source \"fake\": reading the secret in /no/such: ",
-            ),
+            ("kind = 'fake'\nusername = 'u'", "username is set without a password; add password_file or password_env"),
+            ("kind = 'fake'\npassword_env = 'PATH'", "a password is set without username; add username"),
+            ("kind = 'fake'\ntoken_env = 'PATH'\ntoken_file = '/x'", "token_file and token_env are both set; keep one"),
+            ("kind = 'fake'\ntoken_file = '/no/such'", "source \"fake\": reading the secret in /no/such: "),
         ] {
             let error = fault(text);
             assert!(error.contains(says), "{text}\n{error}");
@@ -505,22 +436,14 @@ mod tests {
     fn secrets_come_from_the_environment() {
         let text = "kind = 'fake'\nusername = 'u'\npassword_env = 'PATH'";
         let source = Source::new(&settings(text), KINDS).expect("good");
-        let Some(Login::Basic { username, password }) = source.login else {
-            panic!("basic")
-        };
-        assert_eq!(
-            (username.as_str(), password.reveal()),
-            ("u", std::env::var("PATH").expect("set").as_str())
-        );
+        let Some(Login::Basic { username, password }) = source.login else { panic!("basic") };
+        assert_eq!((username.as_str(), password.reveal()), ("u", std::env::var("PATH").expect("set").as_str()));
     }
 
     #[test]
     fn the_schema_knows_the_common_keys() {
         let schema = schemars::schema_for!(SourceSettings);
-        let properties = schema
-            .get("properties")
-            .and_then(|value| value.as_object())
-            .expect("properties");
+        let properties = schema.get("properties").and_then(|value| value.as_object()).expect("properties");
         for key in COMMON_KEYS {
             assert!(properties.contains_key(key), "{key}");
         }

@@ -24,14 +24,10 @@ impl SourceTable {
     #[must_use]
     pub fn new(sources: &[Arc<Source>], before: Option<&Self>) -> Self {
         let entry = |source: &Arc<Source>| {
-            let old = before
-                .and_then(|before| before.entry(&source.name))
-                .filter(|old| old.is_of(source));
+            let old = before.and_then(|before| before.entry(&source.name)).filter(|old| old.is_of(source));
             old.unwrap_or_else(|| Arc::new(SourceEntry::new(source)))
         };
-        Self {
-            entries: sources.iter().map(entry).collect(),
-        }
+        Self { entries: sources.iter().map(entry).collect() }
     }
 
     /// How every source does at `now`, in the order of the configuration.
@@ -278,11 +274,7 @@ impl Record {
 
     fn failed(&mut self, reason: &'static str, message: &str, at: Timestamp) {
         *self.failures.entry(reason).or_default() += 1;
-        let message = message
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .take(MAX_MESSAGE_CHARS)
-            .collect();
+        let message = message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_MESSAGE_CHARS).collect();
         self.last_error = Some(LastError { reason, message, at });
     }
 
@@ -294,11 +286,7 @@ impl Record {
             let heard = self.last_success.or(self.began).unwrap_or(failure);
             (heard + limit).max(failure)
         });
-        let down = [self.too_many, silent]
-            .into_iter()
-            .flatten()
-            .filter(|at| *at <= now)
-            .min();
+        let down = [self.too_many, silent].into_iter().flatten().filter(|at| *at <= now).min();
         match (down, self.up_since) {
             (Some(at), _) => (SourceState::Down, Some(at)),
             (None, Some(at)) => (SourceState::Up, Some(at)),
@@ -327,20 +315,9 @@ mod tests {
     }
 
     fn round(at: u64, failed: bool) -> RoundReport {
-        let failures = if failed {
-            vec![("connect", "refused".to_owned())]
-        } else {
-            Vec::new()
-        };
+        let failures = if failed { vec![("connect", "refused".to_owned())] } else { Vec::new() };
         let (duration, gap) = (Duration::from_millis(2), Duration::from_secs(5));
-        RoundReport {
-            at: Timestamp::from_secs(at),
-            duration,
-            gap,
-            observations: 4,
-            streams: 2,
-            failures,
-        }
+        RoundReport { at: Timestamp::from_secs(at), duration, gap, observations: 4, streams: 2, failures }
     }
 
     fn state(table: &SourceTable, at: u64) -> (SourceState, Option<u64>) {
@@ -375,11 +352,7 @@ mod tests {
         let (table, entry) = table("kind = 'fake'");
         entry.started(Timestamp::from_secs(99));
         entry.round(&round(100, false));
-        assert_eq!(
-            state(&table, 1_000),
-            (SourceState::Up, Some(100)),
-            "a long pause is no failure"
-        );
+        assert_eq!(state(&table, 1_000), (SourceState::Up, Some(100)), "a long pause is no failure");
         entry.round(&round(108, true));
         assert_eq!(state(&table, 114), (SourceState::Up, Some(100)));
         assert_eq!(state(&table, 115), (SourceState::Down, Some(115)));
@@ -390,10 +363,7 @@ mod tests {
     #[test]
     fn a_seldom_asked_source_is_not_down_at_its_first_failure() {
         let (table, entry) = table("kind = 'fake'");
-        entry.round(&RoundReport {
-            gap: Duration::from_mins(1),
-            ..round(100, false)
-        });
+        entry.round(&RoundReport { gap: Duration::from_mins(1), ..round(100, false) });
         entry.round(&round(160, true));
         assert_eq!(state(&table, 161).0, SourceState::Up);
         assert_eq!(state(&table, 220).0, SourceState::Down);
@@ -415,11 +385,7 @@ mod tests {
         assert_eq!(state(&table, 500).0, SourceState::Unknown);
         entry.hook(Timestamp::from_secs(6), Ok(1));
         assert_eq!(state(&table, 5_000), (SourceState::Up, Some(6)));
-        let error = table
-            .snapshot(Timestamp::from_secs(6))
-            .remove(0)
-            .last_error
-            .expect("one");
+        let error = table.snapshot(Timestamp::from_secs(6)).remove(0).last_error.expect("one");
         assert_eq!(error.message.len(), MAX_MESSAGE_CHARS);
         assert!(error.message.starts_with("x y"), "{}", error.message);
     }

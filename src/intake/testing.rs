@@ -28,17 +28,8 @@ static FAKE: Kind = Kind {
     build,
     schema: || schemars::schema_for!(Own),
 };
-static PUSHED: Kind = Kind {
-    name: "pushed",
-    intake: Intake::Push,
-    processes: &[],
-    ..FAKE
-};
-static SRS: Kind = Kind {
-    name: "srs",
-    processes: &["srs"],
-    ..FAKE
-};
+static PUSHED: Kind = Kind { name: "pushed", intake: Intake::Push, processes: &[], ..FAKE };
+static SRS: Kind = Kind { name: "srs", processes: &["srs"], ..FAKE };
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -53,9 +44,7 @@ const fn one() -> u32 {
 }
 
 fn build(table: toml::Table) -> Result<Box<dyn Probe>, SettingsError> {
-    let own: Own = table
-        .try_into()
-        .map_err(|error: toml::de::Error| SettingsError(error.message().to_owned()))?;
+    let own: Own = table.try_into().map_err(|error: toml::de::Error| SettingsError(error.message().to_owned()))?;
     Ok(Box::new(FakeProbe { own }))
 }
 
@@ -66,10 +55,7 @@ struct FakeProbe {
 impl Probe for FakeProbe {
     fn ask(&mut self) -> Vec<Request> {
         (0..self.own.pages)
-            .map(|tag| Request {
-                path: if tag == 0 { String::new() } else { format!("/{tag}") },
-                tag,
-            })
+            .map(|tag| Request { path: if tag == 0 { String::new() } else { format!("/{tag}") }, tag })
             .collect()
     }
 
@@ -84,29 +70,15 @@ impl Probe for FakeProbe {
 
 fn read(source: &Arc<str>, at: Timestamp, body: &[u8], out: &mut Vec<Observation>) -> Result<Vec<Request>, ProbeError> {
     let mut more = Vec::new();
-    let malformed = |detail: &str| ProbeError::Malformed {
-        what: "the fake's lines",
-        detail: detail.to_owned(),
-    };
+    let malformed = |detail: &str| ProbeError::Malformed { what: "the fake's lines", detail: detail.to_owned() };
     for line in std::str::from_utf8(body).map_err(|_| malformed("not UTF-8"))?.lines() {
         match line.split_once(' ') {
-            Some(("more", path)) => more.push(Request {
-                path: path.to_owned(),
-                tag: 9,
-            }),
+            Some(("more", path)) => more.push(Request { path: path.to_owned(), tag: 9 }),
             Some((stream, viewers)) => {
                 let viewers = viewers.parse().map_err(|_| malformed("no number"))?;
-                let view = ServerView {
-                    viewers: Some(vec![(Protocol::Rtmp, viewers)]),
-                    ..ServerView::default()
-                };
+                let view = ServerView { viewers: Some(vec![(Protocol::Rtmp, viewers)]), ..ServerView::default() };
                 let stream = StreamKey::parse(stream).map_err(|_| malformed("no stream"))?;
-                out.push(Observation {
-                    source: source.clone(),
-                    stream,
-                    at,
-                    fact: Fact::Server(Box::new(view)),
-                });
+                out.push(Observation { source: source.clone(), stream, at, fact: Fact::Server(Box::new(view)) });
             }
             None if line == "panic" => panic!("as told"),
             None => return Err(malformed("a line without blank")),
@@ -156,10 +128,7 @@ impl Server {
 
     pub(crate) fn on(listener: TcpListener, script: impl Fn(&str, usize) -> Does + Send + Sync + 'static) -> Self {
         let port = listener.local_addr().expect("bound").port();
-        let (asked, head) = (
-            Arc::new(AtomicUsize::new(0)),
-            Arc::new(std::sync::Mutex::new(String::new())),
-        );
+        let (asked, head) = (Arc::new(AtomicUsize::new(0)), Arc::new(std::sync::Mutex::new(String::new())));
         let (script, count, last) = (Arc::new(script), asked.clone(), head.clone());
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -174,12 +143,7 @@ impl Server {
                 });
             }
         });
-        Self {
-            port,
-            asked,
-            head,
-            task,
-        }
+        Self { port, asked, head, task }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -204,11 +168,8 @@ async fn head_of(stream: &mut TcpStream) -> Option<String> {
 async fn does(what: Does, stream: &mut TcpStream) {
     const OPEN: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
     let whole = |status: u16, body: &str| {
-        format!(
-            "HTTP/1.1 {status} Any\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes()
+        format!("HTTP/1.1 {status} Any\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+            .into_bytes()
     };
     // The client may be gone at any write: that ends the connection, which is all there is to do.
     match what {

@@ -64,10 +64,7 @@ fn protocol(text: &str) -> Result<Protocol, EnvironmentError> {
     match text.trim() {
         "grpc" => Ok(Protocol::Grpc),
         "http/protobuf" => Ok(Protocol::HttpProtobuf),
-        other => Err(refused(
-            PROTOCOL,
-            format!("{other:?} is neither grpc nor http/protobuf"),
-        )),
+        other => Err(refused(PROTOCOL, format!("{other:?} is neither grpc nor http/protobuf"))),
     }
 }
 
@@ -93,9 +90,8 @@ fn pairs(variable: &'static str, text: &str) -> Result<BTreeMap<String, String>,
         .filter(|(_, part)| !part.is_empty())
         .map(|(at, part)| {
             let place = at + 1;
-            let (key, value) = part
-                .split_once('=')
-                .ok_or_else(|| refused(variable, format!("entry {place} has no '='")))?;
+            let (key, value) =
+                part.split_once('=').ok_or_else(|| refused(variable, format!("entry {place} has no '='")))?;
             let decode = |text: &str| {
                 percent_decoded(text.trim()).ok_or_else(|| refused(variable, format!("entry {place} is badly escaped")))
             };
@@ -180,10 +176,7 @@ mod tests {
         assert_eq!(settings.timeout, Duration::from_millis(2_500));
         assert_eq!(settings.ca_file, Some("/etc/ca.pem".into()));
         let resource = [("room", "课"), ("service.name", "qos"), ("team", "ops")];
-        assert_eq!(
-            settings.resource,
-            resource.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-        );
+        assert_eq!(settings.resource, resource.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
     }
 
     #[test]

@@ -27,10 +27,7 @@ impl Frame {
             version: resource.service_version.clone(),
             ..InstrumentationScope::default()
         };
-        Self {
-            resource: resource.encode().encode_to_vec().into(),
-            scope: scope.encode_to_vec().into(),
-        }
+        Self { resource: resource.encode().encode_to_vec().into(), scope: scope.encode_to_vec().into() }
     }
 
     /// One export request of `messages`, all of one signal.
@@ -95,19 +92,12 @@ mod tests {
     use super::*;
 
     fn node() -> Resource {
-        Resource {
-            service_version: "1".to_owned(),
-            node: "n".to_owned(),
-            ..Resource::default()
-        }
+        Resource { service_version: "1".to_owned(), node: "n".to_owned(), ..Resource::default() }
     }
 
     #[test]
     fn a_request_is_what_the_generated_types_would_write() {
-        let log = |n: usize| LogRecord {
-            event_name: "x".repeat(n),
-            ..LogRecord::default()
-        };
+        let log = |n: usize| LogRecord { event_name: "x".repeat(n), ..LogRecord::default() };
         let logs = vec![log(1), log(200), log(0)];
         let messages: Vec<Bytes> = logs.iter().map(|log| log.encode_to_vec().into()).collect();
         let expected = ExportLogsServiceRequest {

@@ -147,11 +147,7 @@ fn accepted(message: &[u8]) -> Answer {
 }
 
 fn refusal(status: &Status) -> Answer {
-    Answer::Rpc {
-        code: status.code(),
-        message: status.message().to_owned(),
-        retry_info: retry_info(status.details()),
-    }
+    Answer::Rpc { code: status.code(), message: status.message().to_owned(), retry_info: retry_info(status.details()) }
 }
 
 /// An answer without a gRPC status, as from a proxy (gRPC, HTTP to gRPC status code mapping).
@@ -181,10 +177,7 @@ mod tests {
 
     #[test]
     fn only_one_whole_message_is_an_acceptance() {
-        assert_eq!(
-            accepted(&[0, 0, 0, 0, 0]),
-            Answer::Accepted(super::super::retry::Partial::default())
-        );
+        assert_eq!(accepted(&[0, 0, 0, 0, 0]), Answer::Accepted(super::super::retry::Partial::default()));
         for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 1], &[0, 0, 0, 0, 1, 255]] {
             assert!(matches!(accepted(bad), Answer::Unreadable(_)), "{bad:?}");
         }

@@ -38,27 +38,18 @@ impl Http {
             // The system's authorities are not needed, and a container may have none, which would fail the build.
             builder = builder.tls_certs_only([]);
         }
-        Ok(Self {
-            client: builder.build().map_err(|error| chain(&error))?,
-            url: target.url,
-        })
+        Ok(Self { client: builder.build().map_err(|error| chain(&error))?, url: target.url })
     }
 
     /// Sends a request and waits for its answer.
     pub(super) async fn send(&self, payload: &Payload) -> Answer {
-        let mut request = self
-            .client
-            .post(self.url.clone())
-            .header(CONTENT_TYPE, "application/x-protobuf");
+        let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf");
         if payload.gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
         match request.body(payload.bytes.clone()).send().await {
             Ok(response) if response.status() == StatusCode::OK => accepted(response).await,
-            Ok(response) => Answer::Http {
-                status: response.status().as_u16(),
-                retry_after: delay(response.headers()),
-            },
+            Ok(response) => Answer::Http { status: response.status().as_u16(), retry_after: delay(response.headers()) },
             Err(error) => Answer::Silence(chain(&error.without_url())),
         }
     }
@@ -66,12 +57,7 @@ impl Http {
 
 impl std::fmt::Debug for Http {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "Http({}{})",
-            self.url.host_str().unwrap_or_default(),
-            self.url.path()
-        )
+        write!(f, "Http({}{})", self.url.host_str().unwrap_or_default(), self.url.path())
     }
 }
 

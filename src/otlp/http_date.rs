@@ -38,18 +38,12 @@ fn unix_seconds(text: &str) -> Option<u64> {
 
 /// Days from 1970-01-01 in the Gregorian calendar, counted in years that begin in March, so that the leap day is the last.
 fn days_since_epoch(year: u64, month: u64, day: u64) -> u64 {
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year / 4 - year / 100 + year / 400;
     year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1 - DAYS_TO_EPOCH
 }
 
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 /// Days from 1 March of year 0 to 1 January 1970.
 const DAYS_TO_EPOCH: u64 = 719_468;
 
@@ -82,13 +76,7 @@ mod tests {
         assert_eq!(retry_after(later, date), Some(Duration::from_secs(125)));
         assert_eq!(retry_after(later, None), None);
         assert_eq!(retry_after("Sun, 22 Nov 2026 10:00:00 GMT", date), Some(Duration::ZERO));
-        for bad in [
-            "",
-            "-1",
-            "soon",
-            "Mon, 32 Nov 2026 10:00:00 GMT",
-            "Mon, 23 Nov 1926 10:00:00 GMT",
-        ] {
+        for bad in ["", "-1", "soon", "Mon, 32 Nov 2026 10:00:00 GMT", "Mon, 23 Nov 1926 10:00:00 GMT"] {
             assert_eq!(retry_after(bad, date), None, "{bad}");
         }
     }

@@ -22,9 +22,7 @@ pub type SpanId = [u8; 8];
 /// The trace of `session`: the platform's where it gave a `traceparent`, else [`derived_trace_id`].
 #[must_use]
 pub fn trace_id(session: &Session) -> TraceId {
-    session
-        .trace_parent
-        .map_or_else(|| derived_trace_id(session.id.as_str()), |parent| parent.trace_id)
+    session.trace_parent.map_or_else(|| derived_trace_id(session.id.as_str()), |parent| parent.trace_id)
 }
 
 /// The first 16 bytes of SHA-256 over `liveqos/1` and the session's id.
@@ -84,10 +82,7 @@ mod tests {
     fn ids_are_what_sha256sum_gives() {
         assert_eq!(hex(&derived_trace_id("class-101")), "9d5b219967131ccb6ff6e0346ac77d0a");
         assert_eq!(hex(&derived_trace_id("课堂-101")), "763db425bd46de6e88947e7f30fd2f0a");
-        let span = SpanRef {
-            name: SpanName::TeachingConduct,
-            ordinal: 1_700_000_000_000_000_000,
-        };
+        let span = SpanRef { name: SpanName::TeachingConduct, ordinal: 1_700_000_000_000_000_000 };
         let id = span_id(&derived_trace_id("class-101"), "edge-7", &span);
         assert_eq!(hex(&id), "5094483acfceaf00");
     }

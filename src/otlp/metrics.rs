@@ -62,21 +62,14 @@ fn metrics_of(family: &MetricFamily, reading: Reading, naming: Naming) -> Vec<(M
 /// The points of `rows`, or nothing where none has a value.
 fn data(kind: MetricType, rows: &[Row], reading: Reading) -> Option<(metric::Data, usize)> {
     let numbers = |value: fn(&Row) -> f64, since| -> Vec<_> {
-        rows.iter()
-            .filter(|row| !value(row).is_nan())
-            .map(|row| number(row, value(row), since, reading.at))
-            .collect()
+        rows.iter().filter(|row| !value(row).is_nan()).map(|row| number(row, value(row), since, reading.at)).collect()
     };
     let temporality = AggregationTemporality::Cumulative.into();
     let (data, points) = match kind {
         MetricType::COUNTER => {
             let data_points = numbers(|row| row.get_counter().get_value(), Some(reading.since));
             let points = data_points.len();
-            let sum = Sum {
-                data_points,
-                aggregation_temporality: temporality,
-                is_monotonic: true,
-            };
+            let sum = Sum { data_points, aggregation_temporality: temporality, is_monotonic: true };
             (metric::Data::Sum(sum), points)
         }
         MetricType::GAUGE => {
@@ -87,10 +80,7 @@ fn data(kind: MetricType, rows: &[Row], reading: Reading) -> Option<(metric::Dat
         MetricType::HISTOGRAM => {
             let data_points: Vec<_> = rows.iter().map(|row| histogram(row, reading)).collect();
             let points = data_points.len();
-            let histogram = Histogram {
-                data_points,
-                aggregation_temporality: temporality,
-            };
+            let histogram = Histogram { data_points, aggregation_temporality: temporality };
             (metric::Data::Histogram(histogram), points)
         }
         MetricType::SUMMARY => {
@@ -119,11 +109,7 @@ fn histogram(row: &Row, reading: Reading) -> HistogramDataPoint {
     let mut below = 0;
     let mut explicit_bounds = Vec::with_capacity(all.get_bucket().len());
     let mut bucket_counts = Vec::with_capacity(all.get_bucket().len() + 1);
-    for bucket in all
-        .get_bucket()
-        .iter()
-        .filter(|bucket| bucket.upper_bound().is_finite())
-    {
+    for bucket in all.get_bucket().iter().filter(|bucket| bucket.upper_bound().is_finite()) {
         explicit_bounds.push(bucket.upper_bound());
         bucket_counts.push(bucket.cumulative_count().saturating_sub(below));
         below = below.max(bucket.cumulative_count());
@@ -174,10 +160,7 @@ mod tests {
 
     use super::*;
 
-    const READING: Reading = Reading {
-        since: Timestamp::from_secs(100),
-        at: Timestamp::from_secs(115),
-    };
+    const READING: Reading = Reading { since: Timestamp::from_secs(100), at: Timestamp::from_secs(115) };
 
     fn named(name: &str) -> Option<(&'static str, &'static str)> {
         (name == "liveqos_watch_seconds_total").then_some(("liveqos.watch", "s"))
@@ -196,10 +179,7 @@ mod tests {
             CounterVec::new(Opts::new("liveqos_watch_seconds_total", "Watched."), &["region"]).expect("a metric");
         counter.with_label_values(&["cn-north"]).inc_by(2.5);
         let metrics = read(&counter.collect());
-        assert_eq!(
-            (metrics[0].name.as_str(), metrics[0].unit.as_str()),
-            ("liveqos.watch", "s")
-        );
+        assert_eq!((metrics[0].name.as_str(), metrics[0].unit.as_str()), ("liveqos.watch", "s"));
         let Some(metric::Data::Sum(sum)) = &metrics[0].data else {
             panic!("not a sum: {metrics:?}");
         };
@@ -225,10 +205,7 @@ mod tests {
             panic!("not a gauge: {metrics:?}");
         };
         assert_eq!(gauge.data_points.len(), 1);
-        assert_eq!(
-            gauge.data_points[0].value,
-            Some(number_data_point::Value::AsDouble(0.0))
-        );
+        assert_eq!(gauge.data_points[0].value, Some(number_data_point::Value::AsDouble(0.0)));
     }
 
     #[test]
@@ -244,11 +221,7 @@ mod tests {
         };
         let point = &histogram.data_points[0];
         assert_eq!(point.explicit_bounds, [0.1, 0.2, 0.5]);
-        assert_eq!(
-            point.bucket_counts,
-            [1, 2, 0, 1],
-            "the bound belongs to its bucket in both worlds"
-        );
+        assert_eq!(point.bucket_counts, [1, 2, 0, 1], "the bound belongs to its bucket in both worlds");
         assert_eq!((point.count, point.sum), (4, Some(9.4)));
     }
 
@@ -258,10 +231,7 @@ mod tests {
         for n in 0..=MAX_POINTS {
             gauge.with_label_values(&[&n.to_string()]).set(1.0);
         }
-        let items: Vec<_> = records(&gauge.collect(), READING, named)
-            .iter()
-            .map(|r| r.items)
-            .collect();
+        let items: Vec<_> = records(&gauge.collect(), READING, named).iter().map(|r| r.items).collect();
         assert_eq!(items, [1_024, 1]);
     }
 }

@@ -79,17 +79,12 @@ impl MemoryOutbox {
     /// An empty outbox with the same `room` for each signal.
     #[must_use]
     pub fn with_room(room: Room) -> Self {
-        Self {
-            queues: Default::default(),
-            rooms: [room; 3],
-        }
+        Self { queues: Default::default(), rooms: [room; 3] }
     }
 
     /// `work` on the queue of `signal`. A poisoned lock is used as it is: no step below leaves a queue half changed.
     fn with<T>(&self, signal: Signal, work: impl FnOnce(&mut Queue) -> T) -> T {
-        let mut queue = self.queues[signal.index()]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.queues[signal.index()].lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut queue)
     }
 }
@@ -97,14 +92,8 @@ impl MemoryOutbox {
 impl Default for MemoryOutbox {
     /// 64 MiB in all: traces [`TRACES_BYTES`], metrics [`METRICS_BYTES`], logs [`LOGS_BYTES`].
     fn default() -> Self {
-        let room = |bytes| Room {
-            records: MAX_RECORDS,
-            bytes,
-        };
-        Self {
-            queues: Default::default(),
-            rooms: [room(TRACES_BYTES), room(METRICS_BYTES), room(LOGS_BYTES)],
-        }
+        let room = |bytes| Room { records: MAX_RECORDS, bytes };
+        Self { queues: Default::default(), rooms: [room(TRACES_BYTES), room(METRICS_BYTES), room(LOGS_BYTES)] }
     }
 }
 
@@ -161,11 +150,7 @@ impl Queue {
         self.backlog.records += 1;
         self.backlog.items += u64::from(record.items);
         self.backlog.bytes += len as u64;
-        self.waiting.push_back(Waiting {
-            position: self.next,
-            items: record.items,
-            bytes: record.bytes,
-        });
+        self.waiting.push_back(Waiting { position: self.next, items: record.items, bytes: record.bytes });
         self.next += 1;
     }
 
@@ -225,18 +210,10 @@ mod tests {
 
     use super::*;
 
-    const ALL: Limits = Limits {
-        items: u64::MAX,
-        bytes: usize::MAX,
-    };
+    const ALL: Limits = Limits { items: u64::MAX, bytes: usize::MAX };
 
     fn record(byte: u8, len: usize) -> Record {
-        Record {
-            signal: Signal::Traces,
-            bytes: vec![byte; len].into(),
-            items: 1,
-            urgent: false,
-        }
+        Record { signal: Signal::Traces, bytes: vec![byte; len].into(), items: 1, urgent: false }
     }
 
     fn firsts(batch: &Batch) -> Vec<u8> {
@@ -245,10 +222,7 @@ mod tests {
 
     #[test]
     fn the_oldest_that_is_not_on_its_way_is_dropped_and_counted() {
-        let outbox = MemoryOutbox::with_room(Room {
-            records: 3,
-            bytes: 1_000,
-        });
+        let outbox = MemoryOutbox::with_room(Room { records: 3, bytes: 1_000 });
         (1..=4).for_each(|byte| outbox.append(record(byte, 1)));
         assert_eq!(firsts(&outbox.peek(Signal::Traces, ALL)), [2, 3, 4]);
         let on_the_way = outbox.peek(Signal::Traces, Limits { items: 1, ..ALL });
@@ -267,11 +241,7 @@ mod tests {
         let outbox = MemoryOutbox::default();
         (1..=3).for_each(|byte| outbox.append(record(byte, 100)));
         let two = Limits { items: 9, bytes: 204 };
-        assert_eq!(
-            firsts(&outbox.peek(Signal::Traces, two)),
-            [1, 2],
-            "102 bytes each when framed"
-        );
+        assert_eq!(firsts(&outbox.peek(Signal::Traces, two)), [1, 2], "102 bytes each when framed");
         let none = Limits { items: 0, bytes: 0 };
         assert_eq!(firsts(&outbox.peek(Signal::Traces, none)), [1]);
     }

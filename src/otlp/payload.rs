@@ -22,22 +22,14 @@ pub(super) struct Payload {
 impl Payload {
     /// Packs `raw` off the async threads: four megabytes take tens of milliseconds.
     pub(super) async fn pack(raw: Bytes, compression: Compression) -> Self {
-        let plain = Self {
-            raw_len: raw.len(),
-            bytes: raw,
-            gzip: false,
-        };
+        let plain = Self { raw_len: raw.len(), bytes: raw, gzip: false };
         if compression == Compression::None {
             return plain;
         }
         let bytes = plain.bytes.clone();
         // A runtime that is going down refuses the work; then the request goes as it is.
         match tokio::task::spawn_blocking(move || gzip(&bytes)).await {
-            Ok(Ok(packed)) => Self {
-                bytes: packed.into(),
-                gzip: true,
-                ..plain
-            },
+            Ok(Ok(packed)) => Self { bytes: packed.into(), gzip: true, ..plain },
             Ok(Err(_)) | Err(_) => plain,
         }
     }

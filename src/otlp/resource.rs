@@ -116,9 +116,6 @@ mod tests {
             ("service.name", "qos"),
             ("team", "ops"),
         ];
-        assert_eq!(
-            resource.encode().attributes,
-            expected.map(|(key, value)| text(key, value))
-        );
+        assert_eq!(resource.encode().attributes, expected.map(|(key, value)| text(key, value)));
     }
 }

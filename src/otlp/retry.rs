@@ -68,18 +68,11 @@ pub fn classify(answer: Answer) -> Verdict {
         Answer::Http { status, retry_after } => {
             let reason = format!("http status {status}");
             match status {
-                429 | 502 | 503 | 504 => Verdict::Retry {
-                    after: retry_after.and_then(granted),
-                    reason,
-                },
+                429 | 502 | 503 | 504 => Verdict::Retry { after: retry_after.and_then(granted), reason },
                 _ => Verdict::Final(reason),
             }
         }
-        Answer::Rpc {
-            code,
-            message,
-            retry_info,
-        } => {
+        Answer::Rpc { code, message, retry_info } => {
             let reason = format!("grpc status {code:?}: {message}");
             let again = match code {
                 Code::Cancelled
@@ -91,14 +84,7 @@ pub fn classify(answer: Answer) -> Verdict {
                 Code::ResourceExhausted => retry_info.is_some(),
                 _ => false,
             };
-            if again {
-                Verdict::Retry {
-                    after: retry_info.and_then(granted),
-                    reason,
-                }
-            } else {
-                Verdict::Final(reason)
-            }
+            if again { Verdict::Retry { after: retry_info.and_then(granted), reason } } else { Verdict::Final(reason) }
         }
     }
 }
@@ -115,14 +101,8 @@ pub fn backoff(first: Duration, max: Duration, attempt: u32, chance: f64) -> Dur
 #[must_use]
 pub fn retry_info(details: &[u8]) -> Option<Duration> {
     let status = RpcStatus::decode(details).ok()?;
-    let info = status
-        .details
-        .iter()
-        .find(|any| any.type_url.rsplit('/').next() == Some("google.rpc.RetryInfo"))?;
-    let delay = RetryInfo::decode(info.value.as_slice())
-        .ok()?
-        .retry_delay
-        .unwrap_or_default();
+    let info = status.details.iter().find(|any| any.type_url.rsplit('/').next() == Some("google.rpc.RetryInfo"))?;
+    let delay = RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay.unwrap_or_default();
     let seconds = u64::try_from(delay.seconds).unwrap_or(0);
     let nanos = u32::try_from(delay.nanos).unwrap_or(0);
     Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
@@ -134,10 +114,7 @@ pub fn retry_info(details: &[u8]) -> Option<Duration> {
 /// Where the body is not protobuf of that shape.
 pub fn read_response(body: &[u8]) -> Result<Partial, prost::DecodeError> {
     let partial = ExportResponse::decode(body)?.partial_success.unwrap_or_default();
-    Ok(Partial {
-        rejected: u64::try_from(partial.rejected).unwrap_or(0),
-        message: partial.error_message,
-    })
+    Ok(Partial { rejected: u64::try_from(partial.rejected).unwrap_or(0), message: partial.error_message })
 }
 
 /// The delay a server asked for, within bounds. None at all is left to the back-off: it must not become a tight loop.
@@ -201,11 +178,7 @@ mod tests {
     use super::*;
 
     fn rpc(code: Code, retry_info: Option<Duration>) -> Verdict {
-        classify(Answer::Rpc {
-            code,
-            message: String::new(),
-            retry_info,
-        })
+        classify(Answer::Rpc { code, message: String::new(), retry_info })
     }
 
     /// The delay of a repeat, zero where it is left to the back-off; `None` where there is no repeat.
@@ -218,21 +191,10 @@ mod tests {
 
     /// `google.rpc.Status` with a `RetryInfo` of `seconds` and `nanos`.
     fn details(seconds: i64, nanos: i32) -> Vec<u8> {
-        let info = RetryInfo {
-            retry_delay: Some(ProtoDuration { seconds, nanos }),
-        };
-        let other = Any {
-            type_url: "type.googleapis.com/google.rpc.Help".to_owned(),
-            value: vec![255],
-        };
-        let info = Any {
-            type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
-            value: info.encode_to_vec(),
-        };
-        RpcStatus {
-            details: vec![other, info],
-        }
-        .encode_to_vec()
+        let info = RetryInfo { retry_delay: Some(ProtoDuration { seconds, nanos }) };
+        let other = Any { type_url: "type.googleapis.com/google.rpc.Help".to_owned(), value: vec![255] };
+        let info = Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(), value: info.encode_to_vec() };
+        RpcStatus { details: vec![other, info] }.encode_to_vec()
     }
 
     #[test]
@@ -251,59 +213,31 @@ mod tests {
         }
         let delay = Some(Duration::from_secs(2));
         assert_eq!(after(&rpc(Code::ResourceExhausted, delay)), delay);
-        assert_eq!(
-            after(&rpc(Code::ResourceExhausted, Some(Duration::ZERO))),
-            Some(Duration::ZERO)
-        );
+        assert_eq!(after(&rpc(Code::ResourceExhausted, Some(Duration::ZERO))), Some(Duration::ZERO));
         assert_eq!(after(&rpc(Code::Unavailable, delay)), delay);
-        assert_eq!(
-            after(&rpc(Code::Internal, delay)),
-            None,
-            "a hint does not make an error transient"
-        );
+        assert_eq!(after(&rpc(Code::Internal, delay)), None, "a hint does not make an error transient");
     }
 
     #[test]
     fn http_codes_are_judged_as_the_specification_lists_them() {
         for status in 100..600 {
-            let verdict = classify(Answer::Http {
-                status,
-                retry_after: None,
-            });
+            let verdict = classify(Answer::Http { status, retry_after: None });
             let again = [429, 502, 503, 504].contains(&status);
             assert_eq!(after(&verdict).is_some(), again, "{status}");
         }
-        let at_once = Answer::Http {
-            status: 503,
-            retry_after: Some(Duration::ZERO),
-        };
-        let expected = Verdict::Retry {
-            after: None,
-            reason: "http status 503".to_owned(),
-        };
+        let at_once = Answer::Http { status: 503, retry_after: Some(Duration::ZERO) };
+        let expected = Verdict::Retry { after: None, reason: "http status 503".to_owned() };
         assert_eq!(classify(at_once), expected, "no delay is the back-off's business");
-        let day = Answer::Http {
-            status: 503,
-            retry_after: Some(Duration::from_hours(24)),
-        };
+        let day = Answer::Http { status: 503, retry_after: Some(Duration::from_hours(24)) };
         assert_eq!(after(&classify(day)), Some(MAX_SERVER_DELAY));
     }
 
     #[test]
     fn the_rest() {
-        let partial = Partial {
-            rejected: 3,
-            message: "too old".to_owned(),
-        };
+        let partial = Partial { rejected: 3, message: "too old".to_owned() };
         assert_eq!(classify(Answer::Accepted(partial.clone())), Verdict::Delivered(partial));
-        assert_eq!(
-            after(&classify(Answer::Silence("reset".to_owned()))),
-            Some(Duration::ZERO)
-        );
-        assert!(matches!(
-            classify(Answer::Unreadable("html".to_owned())),
-            Verdict::Final(_)
-        ));
+        assert_eq!(after(&classify(Answer::Silence("reset".to_owned()))), Some(Duration::ZERO));
+        assert!(matches!(classify(Answer::Unreadable("html".to_owned())), Verdict::Final(_)));
     }
 
     #[test]

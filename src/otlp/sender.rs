@@ -128,10 +128,7 @@ impl Sender {
     /// The next batch; what is urgent beyond it stays urgent.
     fn next(&self) -> Batch {
         let urgent = self.bell.urgent.swap(false, Ordering::AcqRel);
-        let limits = Limits {
-            items: self.pace.items,
-            bytes: self.room(),
-        };
+        let limits = Limits { items: self.pace.items, bytes: self.room() };
         let batch = self.outbox.peek(self.signal, limits);
         if urgent && self.outbox.backlog(self.signal).records > batch.messages.len() as u64 {
             self.bell.urgent.store(true, Ordering::Release);
@@ -204,19 +201,9 @@ impl Sender {
         let known = read(&counters.rejected) > 0;
         add(&counters.rejected, rejected);
         if rejected > 0 && !known {
-            tracing::warn!(
-                signal = self.signal.as_str(),
-                rejected,
-                why = partial.message,
-                "collector refuses a part"
-            );
+            tracing::warn!(signal = self.signal.as_str(), rejected, why = partial.message, "collector refuses a part");
         } else if !partial.message.is_empty() {
-            tracing::debug!(
-                signal = self.signal.as_str(),
-                rejected,
-                why = partial.message,
-                "collector remarks"
-            );
+            tracing::debug!(signal = self.signal.as_str(), rejected, why = partial.message, "collector remarks");
         }
         if counters.note(None) {
             tracing::info!(signal = self.signal.as_str(), "collector takes records again");
@@ -231,11 +218,7 @@ impl Sender {
     /// Logged when the trouble begins, then only counted.
     fn refused(&self, reason: &str) {
         if self.counters().note(Some(reason)) {
-            tracing::warn!(
-                signal = self.signal.as_str(),
-                why = reason,
-                "collector does not take records"
-            );
+            tracing::warn!(signal = self.signal.as_str(), why = reason, "collector does not take records");
         }
     }
 

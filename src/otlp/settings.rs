@@ -95,20 +95,14 @@ impl OtlpSettings {
             (None, Some(base), Protocol::Grpc) => (base, ""),
             (None, None, _) => return Ok(None),
         };
-        let refuse = |why: String| SettingsError::Endpoint {
-            signal: signal.as_str(),
-            why,
-        };
-        let mut url: reqwest::Url = text.trim().parse().map_err(|error| refuse(format!("{error}; write it like http://collector:4317")))?;
+        let refuse = |why: String| SettingsError::Endpoint { signal: signal.as_str(), why };
+        let mut url: reqwest::Url =
+            text.trim().parse().map_err(|error| refuse(format!("{error}; write it like http://collector:4317")))?;
         if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(refuse(
-                "it must begin with http:// or https:// and name a host".to_owned(),
-            ));
+            return Err(refuse("it must begin with http:// or https:// and name a host".to_owned()));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(refuse(
-                "credentials belong into otlp.headers, not into the url".to_owned(),
-            ));
+            return Err(refuse("credentials belong into otlp.headers, not into the url".to_owned()));
         }
         if !path.is_empty() {
             let joined = format!("{}{path}", url.path().trim_end_matches('/'));
@@ -181,10 +175,7 @@ pub struct SignalSettings {
 
 impl Default for SignalSettings {
     fn default() -> Self {
-        Self {
-            enabled: true,
-            endpoint: None,
-        }
+        Self { enabled: true, endpoint: None }
     }
 }
 
@@ -264,8 +255,7 @@ pub enum SettingsError {
 
 fn between(name: &'static str, value: Duration, least: Duration) -> Result<Duration, SettingsError> {
     let good = (least..=LONGEST).contains(&value);
-    good.then_some(value)
-        .ok_or_else(|| SettingsError::Duration(name, duration_text::format(least)))
+    good.then_some(value).ok_or_else(|| SettingsError::Duration(name, duration_text::format(least)))
 }
 
 const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
@@ -312,10 +302,7 @@ mod tests {
         let http = settings(
             "protocol = 'http/protobuf'\nendpoint = 'https://c:4318/tenant/?k=1'\nlogs.endpoint = 'http://d:4318'",
         );
-        assert_eq!(
-            url(&http, Signal::Traces).as_deref(),
-            Some("https://c:4318/tenant/v1/traces?k=1")
-        );
+        assert_eq!(url(&http, Signal::Traces).as_deref(), Some("https://c:4318/tenant/v1/traces?k=1"));
         assert_eq!(url(&http, Signal::Logs).as_deref(), Some("http://d:4318/"));
         let grpc = settings("endpoint = 'http://c:4317'");
         assert_eq!(url(&grpc, Signal::Metrics).as_deref(), Some("http://c:4317/"));
@@ -323,14 +310,7 @@ mod tests {
 
     #[test]
     fn what_cannot_work_is_refused() {
-        for bad in [
-            "localhost:4317",
-            "c",
-            "ftp://c",
-            "http://",
-            "unix:/run/x",
-            "http://user:hunter2@c",
-        ] {
+        for bad in ["localhost:4317", "c", "ftp://c", "http://", "unix:/run/x", "http://user:hunter2@c"] {
             let settings = settings(&format!("endpoint = {bad:?}"));
             let error = settings.check().expect_err(bad).to_string();
             assert!(!error.contains("hunter2"), "{error}");
@@ -341,11 +321,7 @@ mod tests {
         assert!(settings("headers = { 'a b' = 'x' }").check().is_err());
         assert!(settings("headers = { a = \"x\\n\" }").check().is_err());
         assert!(toml::from_str::<OtlpSettings>("endpont = 'http://c'").is_err());
-        assert!(
-            settings("endpoint = 'http://c:4317'\nheaders = { authorization = 'Bearer x' }")
-                .check()
-                .is_ok()
-        );
+        assert!(settings("endpoint = 'http://c:4317'\nheaders = { authorization = 'Bearer x' }").check().is_ok());
     }
 
     #[test]

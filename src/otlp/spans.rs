@@ -56,10 +56,10 @@ pub fn encode_span(span: &Span, node: &str) -> proto::Span {
         end_time_unix_nano: span.end.nanos(),
         attributes,
         events: span.events.iter().map(span_event).collect(),
-        status: span.error.as_ref().map(|why| proto::Status {
-            message: why.to_string(),
-            code: status::StatusCode::Error.into(),
-        }),
+        status: span
+            .error
+            .as_ref()
+            .map(|why| proto::Status { message: why.to_string(), code: status::StatusCode::Error.into() }),
         ..proto::Span::default()
     }
 }
@@ -101,10 +101,7 @@ fn span_event(event: &Event) -> span::Event {
 }
 
 fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
-    attributes
-        .iter()
-        .map(|(key, value)| key_value(key, any_value(value)))
-        .collect()
+    attributes.iter().map(|(key, value)| key_value(key, any_value(value))).collect()
 }
 
 fn any_value(value: &Value) -> any_value::Value {
@@ -119,11 +116,7 @@ fn any_value(value: &Value) -> any_value::Value {
 
 /// One attribute.
 pub(super) fn key_value(key: &str, value: any_value::Value) -> KeyValue {
-    KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(value) }),
-        ..KeyValue::default()
-    }
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
 /// W3C trace flag *sampled*.
@@ -164,10 +157,7 @@ mod tests {
     fn root(session: Arc<Session>) -> Span {
         Span {
             session,
-            this: SpanRef {
-                name: SpanName::TeachingStart,
-                ordinal: 7,
-            },
+            this: SpanRef { name: SpanName::TeachingStart, ordinal: 7 },
             parent: Parent::Platform,
             start: Timestamp::from_secs(10),
             end: Timestamp::from_secs(11),
@@ -192,27 +182,14 @@ mod tests {
         let command = SpanCommand::Export(Box::new(root(session(None))));
         let once = record(&command, "edge-7");
         assert_eq!(once, record(&command.clone(), "edge-7"));
-        assert_ne!(
-            once.bytes,
-            record(&command, "edge-8").bytes,
-            "another node is another span"
-        );
+        assert_ne!(once.bytes, record(&command, "edge-8").bytes, "another node is another span");
         assert!(once.urgent);
         let read = proto::Span::decode(once.bytes).expect("a span");
         let keys: Vec<_> = read.attributes.iter().map(|pair| pair.key.as_str()).collect();
-        let order = [
-            "live.fps",
-            "live.viewer_count",
-            "live.publishing",
-            "stream.type",
-            "session.id",
-        ];
+        let order = ["live.fps", "live.viewer_count", "live.publishing", "stream.type", "session.id"];
         assert_eq!(keys, order, "the command's order");
         assert_eq!(read.events.len(), 1);
-        assert_eq!(
-            read.status.map(|status| (status.code, status.message)),
-            Some((2, "encoder stopped".to_owned()))
-        );
+        assert_eq!(read.status.map(|status| (status.code, status.message)), Some((2, "encoder stopped".to_owned())));
     }
 
     #[test]
@@ -233,19 +210,12 @@ mod tests {
         let derived = ids::hex(&ids::derived_trace_id("class-101"));
         assert_eq!(last, &key_value(DERIVED_ID, any_value::Value::StringValue(derived)));
         let vouched = platform.replace("-00f0", "-00f1").replace("b7-00", "b7-03");
-        assert_eq!(
-            encode_span(&root(session(Some(&vouched))), "n").flags,
-            0x303,
-            "the random bit is the platform's"
-        );
+        assert_eq!(encode_span(&root(session(Some(&vouched))), "n").flags, 0x303, "the random bit is the platform's");
     }
 
     #[test]
     fn an_event_points_at_its_span() {
-        let span = SpanRef {
-            name: SpanName::TeachingConduct,
-            ordinal: 9,
-        };
+        let span = SpanRef { name: SpanName::TeachingConduct, ordinal: 9 };
         let log = LogEvent {
             session: session(None),
             span,

@@ -61,10 +61,7 @@ impl Transport {
             Protocol::Grpc => Grpc::new(target).map(|grpc| Self::Grpc(Box::new(grpc))),
             Protocol::HttpProtobuf => Http::new(target).map(Self::Http),
         };
-        build.map(Some).map_err(|why| StartError::Client {
-            signal: signal.as_str(),
-            why,
-        })
+        build.map(Some).map_err(|why| StartError::Client { signal: signal.as_str(), why })
     }
 
     /// Sends a request and waits for its answer, no longer than the configured timeout.
@@ -119,10 +116,7 @@ fn authorities(settings: &OtlpSettings) -> Result<Option<Vec<u8>>, StartError> {
     let Some(path) = &settings.ca_file else {
         return Ok(None);
     };
-    let refuse = |why| StartError::Authorities {
-        path: path.clone(),
-        why,
-    };
+    let refuse = |why| StartError::Authorities { path: path.clone(), why };
     let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
     let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(chain(&error)))?;
     if found.is_empty() {

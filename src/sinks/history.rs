@@ -25,11 +25,7 @@ impl History {
     /// An empty history of so many samples a class and in all.
     #[must_use]
     pub fn new(per_session: usize, max_samples: usize) -> Self {
-        Self {
-            per_session,
-            max_samples,
-            kept: Mutex::default(),
-        }
+        Self { per_session, max_samples, kept: Mutex::default() }
     }
 
     /// Adds a window's samples.
@@ -89,10 +85,7 @@ mod tests {
             trace_parent: None,
             stream_type: None,
         };
-        let window = Window {
-            start: Timestamp::from_secs(number * 5),
-            end: Timestamp::from_secs(number * 5 + 5),
-        };
+        let window = Window { start: Timestamp::from_secs(number * 5), end: Timestamp::from_secs(number * 5 + 5) };
         Sample {
             session: session.into(),
             window,

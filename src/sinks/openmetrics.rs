@@ -31,10 +31,7 @@ pub fn label_text(labels: &[LabelPair]) -> String {
     let mut out = String::new();
     for (index, pair) in labels.iter().enumerate() {
         let comma = if index == 0 { "" } else { "," };
-        put(
-            &mut out,
-            format_args!("{comma}{}=\"{}\"", pair.name(), escaped(pair.value())),
-        );
+        put(&mut out, format_args!("{comma}{}=\"{}\"", pair.name(), escaped(pair.value())));
     }
     out
 }
@@ -54,20 +51,12 @@ fn encode_family(family: &MetricFamily, exemplars: Option<&Exemplars>, out: &mut
     put(out, format_args!("# HELP {name} {}\n", escaped(family.help())));
     for series in family.get_metric() {
         let labels = label_text(series.get_label());
-        let braced = if labels.is_empty() {
-            String::new()
-        } else {
-            format!("{{{labels}}}")
-        };
+        let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
         match family.get_field_type() {
-            MetricType::COUNTER => put(
-                out,
-                format_args!("{name}_total{braced} {}\n", number(series.get_counter().get_value())),
-            ),
-            MetricType::GAUGE => put(
-                out,
-                format_args!("{name}{braced} {}\n", number(series.get_gauge().get_value())),
-            ),
+            MetricType::COUNTER => {
+                put(out, format_args!("{name}_total{braced} {}\n", number(series.get_counter().get_value())));
+            }
+            MetricType::GAUGE => put(out, format_args!("{name}{braced} {}\n", number(series.get_gauge().get_value()))),
             MetricType::HISTOGRAM => {
                 let exemplar = exemplars.and_then(|exemplars| exemplars.get(&labels));
                 encode_histogram(name, &labels, series.get_histogram(), exemplar, out);
@@ -105,24 +94,12 @@ fn encode_histogram(
         put(out, format_args!("{name}_bucket{{{labels}{comma}le=\"{le}\"}} {count}"));
         if let Some(exemplar) = waiting.take_if(|exemplar| exemplar.value <= bound) {
             let Exemplar { trace_id, value, at } = exemplar;
-            put(
-                out,
-                format_args!(" # {{trace_id=\"{trace_id}\"}} {} {:.3}", number(*value), at.seconds()),
-            );
+            put(out, format_args!(" # {{trace_id=\"{trace_id}\"}} {} {:.3}", number(*value), at.seconds()));
         }
         out.push('\n');
     };
-    for one in histogram
-        .get_bucket()
-        .iter()
-        .filter(|one| one.upper_bound().is_finite())
-    {
-        bucket(
-            &number(one.upper_bound()),
-            one.upper_bound(),
-            one.cumulative_count(),
-            out,
-        );
+    for one in histogram.get_bucket().iter().filter(|one| one.upper_bound().is_finite()) {
+        bucket(&number(one.upper_bound()), one.upper_bound(), one.cumulative_count(), out);
     }
     bucket("+Inf", f64::INFINITY, histogram.get_sample_count(), out);
     encode_totals(name, labels, histogram.get_sample_sum(), histogram.get_sample_count(), out);
@@ -168,11 +145,7 @@ mod tests {
         histogram.observe(0.15);
         registry.register(Box::new(counter)).expect("new name");
         registry.register(Box::new(histogram)).expect("new name");
-        let exemplar = Exemplar {
-            trace_id: "00ff".to_owned(),
-            value: 0.15,
-            at: Timestamp::from_millis(1_500),
-        };
+        let exemplar = Exemplar { trace_id: "00ff".to_owned(), value: 0.15, at: Timestamp::from_millis(1_500) };
         let page = encode(&registry.gather(), |name| {
             (name == "liveqos_y_seconds").then(|| Exemplars::from([(String::new(), exemplar.clone())]))
         });

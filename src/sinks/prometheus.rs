@@ -39,13 +39,10 @@ impl PageCollector {
     /// # Errors
     /// When a row of the catalogue has a name or label that Prometheus does not take.
     pub fn new(shared: &Shared, otlp: &Arc<Otlp>, max_sessions: usize) -> prometheus::Result<Self> {
-        let descs = METRICS
-            .iter()
-            .filter(|metric| !meters::OWN.contains(&metric.name))
-            .map(|metric| {
-                let labels = metric.labels.iter().map(|label| (*label).to_owned()).collect();
-                Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels, HashMap::new())
-            });
+        let descs = METRICS.iter().filter(|metric| !meters::OWN.contains(&metric.name)).map(|metric| {
+            let labels = metric.labels.iter().map(|label| (*label).to_owned()).collect();
+            Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels, HashMap::new())
+        });
         Ok(Self {
             snapshot: Arc::clone(&shared.snapshot),
             sources: Arc::clone(&shared.sources),
@@ -67,9 +64,8 @@ impl Collector for PageCollector {
         let exports = self.otlp.upgrade().map(|otlp| export_counts(&otlp)).unwrap_or_default();
         let families = METRICS.iter().map(|metric| {
             let series = match metric.read {
-                Read::Leg(read) => self.legs(&snapshot, |leg, labels| {
-                    read(leg).into_iter().map(|v| gauge(labels.to_vec(), v)).collect()
-                }),
+                Read::Leg(read) => self
+                    .legs(&snapshot, |leg, labels| read(leg).into_iter().map(|v| gauge(labels.to_vec(), v)).collect()),
                 Read::LegLatency(read) => self.legs(&snapshot, |leg, labels| {
                     read(leg).into_iter().map(|latency| summary(labels.to_vec(), latency)).collect()
                 }),
@@ -118,7 +114,9 @@ fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports
             firing.map(|(name, count)| gauge(labelled(&[("alertname", name)]), count as f64)).collect()
         }
         "liveqos_build_info" => vec![gauge(labelled(&[("version", env!("CARGO_PKG_VERSION"))]), 1.0)],
-        name if name.starts_with("liveqos_probe_") => sources.iter().flat_map(|source| of_source(name, source)).collect(),
+        name if name.starts_with("liveqos_probe_") => {
+            sources.iter().flat_map(|source| of_source(name, source)).collect()
+        }
         // What is left are instruments of their own.
         name => exports.iter().flat_map(|counts| of_exports(name, counts)).collect(),
     }
@@ -179,11 +177,7 @@ fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
 
 fn session_labels(sample: &Sample, leg: Leg) -> Vec<LabelPair> {
     let course = sample.session.course_id.as_ref().map_or("", |id| id.as_str());
-    vec![
-        label("session_id", sample.session.id.as_str()),
-        label("course_id", course),
-        label("leg", leg.as_str()),
-    ]
+    vec![label("session_id", sample.session.id.as_str()), label("course_id", course), label("leg", leg.as_str())]
 }
 
 /// What became of one signal's records.
@@ -222,13 +216,7 @@ pub fn exemplars(name: &str, snapshot: &Snapshot, families: &[MetricFamily]) -> 
     }
     let family = families.iter().find(|family| family.name() == name)?;
     let pointed = family.get_metric().iter().filter_map(|series| {
-        let value = |name: &str| {
-            series
-                .get_label()
-                .iter()
-                .find(|pair| pair.name() == name)
-                .map(LabelPair::value)
-        };
+        let value = |name: &str| series.get_label().iter().find(|pair| pair.name() == name).map(LabelPair::value);
         let (stream_type, scenario) = (value("stream_type")?, value("scenario")?);
         let is_of = |key: &FleetKey| key.leg.as_str() == stream_type && key.scenario.as_str() == scenario;
         let (_, exemplar) = snapshot.exemplars.iter().find(|(key, _)| is_of(key))?;
@@ -250,4 +238,3 @@ fn family(metric: &Metric, series: Vec<Series>) -> MetricFamily {
     family.set_metric(series);
     family
 }
-

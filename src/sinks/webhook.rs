@@ -73,23 +73,14 @@ impl Webhooks {
     /// [`WebhookError`], before anything is started.
     pub fn start(letterhead: Letterhead, meters: &Meters) -> Result<Self, WebhookError> {
         crate::tls::install();
-        let posts: Vec<Post> = letterhead
-            .alerts
-            .webhooks
-            .iter()
-            .map(Post::new)
-            .collect::<Result<_, _>>()?;
+        let posts: Vec<Post> = letterhead.alerts.webhooks.iter().map(Post::new).collect::<Result<_, _>>()?;
         let receivers = posts.into_iter().map(|post| {
             let (sender, receiver) = mpsc::channel(MAX_WAITING);
             tokio::spawn(deliver(post, receiver, meters.clone()));
             sender
         });
         let receivers = receivers.collect();
-        Ok(Self {
-            letterhead,
-            receivers,
-            meters: meters.clone(),
-        })
+        Ok(Self { letterhead, receivers, meters: meters.clone() })
     }
 
     /// Hands notices on; never waits.
@@ -163,25 +154,10 @@ fn annotations(letterhead: &Letterhead, notice: &Notice) -> Value {
             out[name] = json!(template.replace(key, value));
         }
     };
-    link(
-        "runbook_url",
-        &letterhead.alerts.runbook_url,
-        "{alertname}",
-        notice.alert.as_str(),
-    );
+    link("runbook_url", &letterhead.alerts.runbook_url, "{alertname}", notice.alert.as_str());
     if let Subject::Session(session) = &notice.subject {
-        link(
-            "trace_url",
-            &letterhead.alerts.trace_url,
-            "{trace_id}",
-            &ids::hex(&ids::trace_id(session)),
-        );
-        link(
-            "dashboard_url",
-            &letterhead.alerts.dashboard_url,
-            "{session_id}",
-            session.id.as_str(),
-        );
+        link("trace_url", &letterhead.alerts.trace_url, "{trace_id}", &ids::hex(&ids::trace_id(session)));
+        link("dashboard_url", &letterhead.alerts.dashboard_url, "{session_id}", session.id.as_str());
     }
     out
 }
@@ -194,10 +170,7 @@ struct Post {
 
 impl Post {
     fn new(settings: &WebhookSettings) -> Result<Self, WebhookError> {
-        let bad_url = |detail: String| WebhookError::Url {
-            url: settings.url.clone(),
-            detail,
-        };
+        let bad_url = |detail: String| WebhookError::Url { url: settings.url.clone(), detail };
         let url = reqwest::Url::parse(&settings.url).map_err(|error| bad_url(error.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(bad_url("its scheme is neither".to_owned()));
@@ -205,28 +178,15 @@ impl Post {
         let shown = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
         let token = settings.token_file.as_ref().map(|path| {
             let read = std::fs::read_to_string(path);
-            let text = read.map_err(|error| WebhookError::Token {
-                url: shown.clone(),
-                error,
-            })?;
+            let text = read.map_err(|error| WebhookError::Token { url: shown.clone(), error })?;
             let header = HeaderValue::from_str(&format!("Bearer {}", text.trim()));
-            let mut header = header.map_err(|error| WebhookError::Token {
-                url: shown.clone(),
-                error: std::io::Error::other(error),
-            })?;
+            let mut header = header
+                .map_err(|error| WebhookError::Token { url: shown.clone(), error: std::io::Error::other(error) })?;
             header.set_sensitive(true);
             Ok(header)
         });
-        let client = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .no_proxy()
-            .build()
-            .map_err(WebhookError::Client)?;
-        Ok(Self {
-            client,
-            url,
-            token: token.transpose()?,
-        })
+        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(WebhookError::Client)?;
+        Ok(Self { client, url, token: token.transpose()? })
     }
 
     /// Posts once; `Err(true)` when another try may help.

@@ -68,14 +68,8 @@ fn values(number: u32, tick: u64, digits: Digits) -> Attributes {
 fn identity(session: &Session) -> Attributes {
     vec![
         ("session.id", Value::Text(session.id.as_str().into())),
-        (
-            "course.id",
-            Value::Text(session.course_id.as_ref().unwrap().as_str().into()),
-        ),
-        (
-            "teacher.id",
-            Value::Text(session.teacher_id.as_ref().unwrap().as_str().into()),
-        ),
+        ("course.id", Value::Text(session.course_id.as_ref().unwrap().as_str().into())),
+        ("teacher.id", Value::Text(session.teacher_id.as_ref().unwrap().as_str().into())),
         ("education.scenario", Value::Static(session.scenario.as_str())),
         ("stream.type", Value::Static("rtmp")),
     ]
@@ -156,21 +150,9 @@ async fn a_sample_stays_within_its_bytes() {
     let cuts = |kept| move |digits| (0..SAMPLES).map(|tick| cut(tick, kept, digits)).collect();
     let minutes = |digits| (0..SAMPLES / 12).map(|at| minute(at, digits)).collect();
     print("bytes a sample                               all digits  as read   short");
-    let [_, all_together, _] = row(
-        "log event, 13 attributes, 1,024 a request",
-        Signal::Logs,
-        false,
-        cuts(5),
-    )
-    .await;
+    let [_, all_together, _] = row("log event, 13 attributes, 1,024 a request", Signal::Logs, false, cuts(5)).await;
     row("log event, 13 attributes, 20 a request", Signal::Logs, true, cuts(5)).await;
-    row(
-        "log event, session.id + 8, 1,024 a request",
-        Signal::Logs,
-        false,
-        cuts(1),
-    )
-    .await;
+    row("log event, session.id + 8, 1,024 a request", Signal::Logs, false, cuts(1)).await;
     let [_, fresh, _] = row("log event, session.id + 8, 20 a request", Signal::Logs, true, cuts(1)).await;
     row("span event, 100 spans a request", Signal::Traces, false, minutes).await;
     let [_, inside, _] = row("span event, 20 spans a request", Signal::Traces, true, minutes).await;

@@ -25,19 +25,12 @@ pub(crate) fn session(number: u32) -> Arc<Session> {
 }
 
 pub(crate) fn span(session: &Arc<Session>, name: SpanName, ordinal: u64) -> Span {
-    let root = SpanRef {
-        name: SpanName::TeachingStart,
-        ordinal: 0,
-    };
+    let root = SpanRef { name: SpanName::TeachingStart, ordinal: 0 };
     let this = SpanRef { name, ordinal };
     Span {
         session: Arc::clone(session),
         this,
-        parent: if this == root {
-            Parent::Platform
-        } else {
-            Parent::Span(root)
-        },
+        parent: if this == root { Parent::Platform } else { Parent::Span(root) },
         start: START,
         end: START + Duration::from_mins(1),
         error: None,
@@ -64,10 +57,6 @@ pub(crate) fn sample(session: &Arc<Session>, tick: u64, attributes: Attributes) 
             name: SpanName::TeachingConduct,
             ordinal: (START + Duration::from_secs(tick / 12 * 60)).nanos(),
         },
-        event: Event {
-            name: "live.qos.sample",
-            at: START + GRID * u32::try_from(tick).unwrap(),
-            attributes,
-        },
+        event: Event { name: "live.qos.sample", at: START + GRID * u32::try_from(tick).unwrap(), attributes },
     }))
 }

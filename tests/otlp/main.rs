@@ -1,9 +1,6 @@
 //! Export against real receivers: the generated OTLP services of tonic, and OTLP/HTTP on axum.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "what a test sets up must work; a panic names the line"
-)]
+#![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 
 mod bytes;
 mod classes;
@@ -31,12 +28,7 @@ use tonic::Code;
 const NODE: &str = "edge-7";
 
 fn node() -> Resource {
-    Resource {
-        service_version: "0.1.0".to_owned(),
-        node: NODE.to_owned(),
-        role: Role::Edge,
-        ..Resource::default()
-    }
+    Resource { service_version: "0.1.0".to_owned(), node: NODE.to_owned(), role: Role::Edge, ..Resource::default() }
 }
 
 fn grpc_to(url: String) -> OtlpSettings {
@@ -48,10 +40,7 @@ fn grpc_to(url: String) -> OtlpSettings {
 }
 
 fn http_to(url: String) -> OtlpSettings {
-    OtlpSettings {
-        protocol: Protocol::HttpProtobuf,
-        ..grpc_to(url)
-    }
+    OtlpSettings { protocol: Protocol::HttpProtobuf, ..grpc_to(url) }
 }
 
 /// Sends at once and repeats soon.
@@ -67,10 +56,7 @@ fn quick() -> Pace {
 
 /// Waits for a full batch, an urgent record or the end.
 fn patient() -> Pace {
-    Pace {
-        interval: Duration::from_hours(1),
-        ..quick()
-    }
+    Pace { interval: Duration::from_hours(1), ..quick() }
 }
 
 fn start(settings: &OtlpSettings, pace: Pace) -> Otlp {
@@ -93,17 +79,11 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
     otlp.take(std::slice::from_ref(&log));
     let counter = prometheus::IntCounter::new("liveqos_export_total", "Exported.").unwrap();
     counter.inc_by(7);
-    let reading = Reading {
-        since: START,
-        at: START,
-    };
+    let reading = Reading { since: START, at: START };
     otlp.push_metrics(&prometheus::core::Collector::collect(&counter), reading, |_| None);
 
     let spans = collector.spans(2).await;
-    assert_eq!(
-        spans,
-        [spans::encode_span(&root, NODE), spans::encode_span(&segment, NODE)]
-    );
+    assert_eq!(spans, [spans::encode_span(&root, NODE), spans::encode_span(&segment, NODE)]);
     let trace = derived_trace_id("class-00001");
     let root_id = span_id(&trace, NODE, &root.this);
     assert!(spans.iter().all(|span| span.trace_id == trace));
@@ -111,18 +91,9 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
     assert!(spans[0].parent_span_id.is_empty());
     assert_eq!(spans[1].parent_span_id, root_id);
 
-    let received = collector
-        .wait(|received| {
-            Signal::ALL
-                .iter()
-                .all(|signal| received.iter().any(|r| r.signal == *signal))
-        })
-        .await;
-    assert!(
-        received
-            .iter()
-            .all(|r| r.encoding == "gzip" && r.authorization == "Bearer x")
-    );
+    let received =
+        collector.wait(|received| Signal::ALL.iter().all(|signal| received.iter().any(|r| r.signal == *signal))).await;
+    assert!(received.iter().all(|r| r.encoding == "gzip" && r.authorization == "Bearer x"));
     let logs: Vec<_> = received.iter().flat_map(Received::logs).collect();
     let SpanCommand::Emit(log) = &log else { unreachable!() };
     assert_eq!(logs, [spans::encode_event(log, NODE)]);
@@ -161,16 +132,8 @@ async fn tls_trusts_the_configured_authority_and_no_other() {
     };
     all_signals(&collector, &trusting).await;
     let verdicts = check(&grpc_to(url), &node()).await.unwrap();
-    assert!(
-        verdicts
-            .iter()
-            .all(|(_, verdict)| matches!(verdict, Verdict::Retry { .. })),
-        "{verdicts:?}"
-    );
-    let missing = OtlpSettings {
-        ca_file: Some("/nowhere.pem".into()),
-        ..grpc_to("https://localhost:1".to_owned())
-    };
+    assert!(verdicts.iter().all(|(_, verdict)| matches!(verdict, Verdict::Retry { .. })), "{verdicts:?}");
+    let missing = OtlpSettings { ca_file: Some("/nowhere.pem".into()), ..grpc_to("https://localhost:1".to_owned()) };
     let error = Otlp::start(&missing, &node()).unwrap_err().to_string();
     assert!(error.contains("/nowhere.pem"), "{error}");
 }
@@ -186,9 +149,7 @@ async fn a_batch_is_1024_records_or_less_than_4_mib() {
     assert_eq!(counts, [1_024, 1_024], "full batches do not wait");
     assert_eq!(otlp.backlog(Signal::Traces).records, 452);
     let mut large = span(&class, SpanName::TeachingConduct, 1);
-    large
-        .attributes
-        .push(("stream.url", Value::Text("x".repeat(9_999).into())));
+    large.attributes.push(("stream.url", Value::Text("x".repeat(9_999).into())));
     otlp.take(&vec![SpanCommand::Export(Box::new(large)); 1_000]);
     let stats = otlp.stats();
     assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());
@@ -204,15 +165,8 @@ async fn a_batch_is_1024_records_or_less_than_4_mib() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_compression_it_goes_as_it_is() {
-    for (collector, protocol) in [
-        (Collector::grpc(), Protocol::Grpc),
-        (Collector::http(), Protocol::HttpProtobuf),
-    ] {
-        let settings = OtlpSettings {
-            protocol,
-            compression: Compression::None,
-            ..grpc_to(collector.url())
-        };
+    for (collector, protocol) in [(Collector::grpc(), Protocol::Grpc), (Collector::http(), Protocol::HttpProtobuf)] {
+        let settings = OtlpSettings { protocol, compression: Compression::None, ..grpc_to(collector.url()) };
         let otlp = start(&settings, quick());
         otlp.take(&segments(&session(1), 1));
         assert_eq!(collector.spans(1).await.len(), 1);
@@ -244,11 +198,7 @@ async fn roots_incidents_and_log_events_do_not_wait_for_a_batch() {
 async fn the_rest_of_an_urgent_batch_is_urgent() {
     let collector = Collector::grpc();
     let otlp = start(&grpc_to(collector.url()), patient());
-    otlp.take(
-        &(0..2_500)
-            .map(|tick| sample(&session(1), tick, Vec::new()))
-            .collect::<Vec<_>>(),
-    );
+    otlp.take(&(0..2_500).map(|tick| sample(&session(1), tick, Vec::new())).collect::<Vec<_>>());
     let received = collector.wait(|received| received.len() == 3).await;
     let counts: Vec<_> = received.iter().map(|r| r.logs().len()).collect();
     assert_eq!(counts, [1_024, 1_024, 452]);
@@ -274,15 +224,9 @@ async fn check_tells_what_each_endpoint_answers() {
     let collector = Collector::grpc();
     collector.script(Signal::Logs, [Reply::Code(Code::Unauthenticated, Vec::new())]);
     let verdicts = check(&grpc_to(collector.url()), &node()).await.unwrap();
-    assert!(
-        matches!(verdicts[0], (Signal::Traces, Verdict::Delivered(_))),
-        "{verdicts:?}"
-    );
+    assert!(matches!(verdicts[0], (Signal::Traces, Verdict::Delivered(_))), "{verdicts:?}");
     assert!(matches!(verdicts[2], (Signal::Logs, Verdict::Final(_))), "{verdicts:?}");
     let http = Collector::http();
     let verdicts = check(&grpc_to(http.url()), &node()).await.unwrap();
-    assert!(
-        !matches!(verdicts[0].1, Verdict::Delivered(_)),
-        "not a gRPC server: {verdicts:?}"
-    );
+    assert!(!matches!(verdicts[0].1, Verdict::Delivered(_)), "not a gRPC server: {verdicts:?}");
 }

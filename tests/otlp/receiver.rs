@@ -137,12 +137,7 @@ impl Collector {
             let stopped = async { stopped.await.unwrap_or_default() };
             router.serve_with_incoming_shutdown(incoming, stopped).await.unwrap();
         });
-        Self {
-            address,
-            inner,
-            stop,
-            task,
-        }
+        Self { address, inner, stop, task }
     }
 
     pub(crate) fn http() -> Self {
@@ -156,17 +151,9 @@ impl Collector {
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let stopped = async { stopped.await.unwrap_or_default() };
-            axum::serve(listener, router)
-                .with_graceful_shutdown(stopped)
-                .await
-                .unwrap();
+            axum::serve(listener, router).with_graceful_shutdown(stopped).await.unwrap();
         });
-        Self {
-            address,
-            inner,
-            stop,
-            task,
-        }
+        Self { address, inner, stop, task }
     }
 
     /// Stops it and waits until its port is free.
@@ -216,11 +203,7 @@ impl Collector {
 
 impl Inner {
     fn next(&self, signal: Signal) -> Option<Reply> {
-        self.script
-            .lock()
-            .unwrap()
-            .get_mut(&signal)
-            .and_then(VecDeque::pop_front)
+        self.script.lock().unwrap().get_mut(&signal).and_then(VecDeque::pop_front)
     }
 
     fn keep(&self, received: Received) {
@@ -352,10 +335,8 @@ fn decode<T: Message + Default>(raw: &[u8]) -> T {
 
 fn trace_response(rejected: i64) -> ExportTraceServiceResponse {
     ExportTraceServiceResponse {
-        partial_success: (rejected > 0).then(|| ExportTracePartialSuccess {
-            rejected_spans: rejected,
-            error_message: "too old".to_owned(),
-        }),
+        partial_success: (rejected > 0)
+            .then(|| ExportTracePartialSuccess { rejected_spans: rejected, error_message: "too old".to_owned() }),
     }
 }
 

@@ -30,24 +30,15 @@ async fn unavailable_twice_delivers_each_once() {
     assert_eq!(spans.len(), 1_024);
     assert_eq!(collector.received().len(), 3);
     let counters = stats.of(Signal::Traces);
-    assert_eq!(
-        (read(&counters.sent), read(&counters.retried), read(&counters.requests)),
-        (1_024, 2_048, 3)
-    );
+    assert_eq!((read(&counters.sent), read(&counters.retried), read(&counters.requests)), (1_024, 2_048, 3));
     assert_eq!(counters.trouble(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_in_part_is_not_sent_again() {
-    for (collector, protocol) in [
-        (Collector::grpc(), Protocol::Grpc),
-        (Collector::http(), Protocol::HttpProtobuf),
-    ] {
+    for (collector, protocol) in [(Collector::grpc(), Protocol::Grpc), (Collector::http(), Protocol::HttpProtobuf)] {
         collector.script(Signal::Traces, [Reply::Partial(3)]);
-        let settings = OtlpSettings {
-            protocol,
-            ..grpc_to(collector.url())
-        };
+        let settings = OtlpSettings { protocol, ..grpc_to(collector.url()) };
         let otlp = start(&settings, quick());
         otlp.take(&segments(&session(1), 10));
         collector.wait(|received| !received.is_empty()).await;
@@ -55,10 +46,7 @@ async fn what_was_taken_in_part_is_not_sent_again() {
         assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());
         assert_eq!(collector.received().len(), 1);
         let counters = stats.of(Signal::Traces);
-        assert_eq!(
-            (read(&counters.sent), read(&counters.rejected), read(&counters.retried)),
-            (7, 3, 0)
-        );
+        assert_eq!((read(&counters.sent), read(&counters.rejected), read(&counters.retried)), (7, 3, 0));
     }
 }
 
@@ -75,29 +63,20 @@ async fn what_is_refused_for_good_is_counted_and_the_next_goes() {
     stop(otlp, PATIENCE).await;
     assert_eq!(collector.received().len(), 3);
     let counters = stats.of(Signal::Traces);
-    assert_eq!(
-        (read(&counters.failed), read(&counters.sent), read(&counters.retried)),
-        (3, 3, 0)
-    );
+    assert_eq!((read(&counters.failed), read(&counters.sent), read(&counters.retried)), (3, 3, 0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_honoured() {
     let collector = Collector::http();
-    collector.script(
-        Signal::Traces,
-        [Reply::Http(503, Some("1")), Reply::Http(429, Some("0"))],
-    );
+    collector.script(Signal::Traces, [Reply::Http(503, Some("1")), Reply::Http(429, Some("0"))]);
     let otlp = start(&http_to(collector.url()), quick());
     otlp.take(&segments(&session(1), 5));
     assert_eq!(collector.spans(5).await.len(), 5);
     let received = collector.received();
     assert_eq!(received.len(), 3);
     let waited = received[1].at - received[0].at;
-    assert!(
-        waited >= Duration::from_millis(900),
-        "the back-off alone is 20 ms: {waited:?}"
-    );
+    assert!(waited >= Duration::from_millis(900), "the back-off alone is 20 ms: {waited:?}");
     stop(otlp, PATIENCE).await;
 }
 
@@ -114,10 +93,7 @@ async fn exhausted_is_tried_again_only_where_the_collector_says_when() {
     otlp.take(&segments(&session(1), 5));
     let received = collector.wait(|received| received.len() == 2).await;
     let waited = received[1].at - received[0].at;
-    assert!(
-        waited >= Duration::from_millis(900),
-        "the back-off alone is 20 ms: {waited:?}"
-    );
+    assert!(waited >= Duration::from_millis(900), "the back-off alone is 20 ms: {waited:?}");
     stop(otlp, PATIENCE).await;
     let counters = stats.of(Signal::Traces);
     assert_eq!((read(&counters.failed), read(&counters.sent)), (5, 0));
@@ -128,33 +104,16 @@ async fn exhausted_is_tried_again_only_where_the_collector_says_when() {
 async fn a_hanging_receiver_loses_nothing_and_holds_up_nobody() {
     let collector = Collector::grpc();
     collector.script(Signal::Traces, [Reply::Hang, Reply::Hang]);
-    let settings = OtlpSettings {
-        timeout: Duration::from_millis(200),
-        ..grpc_to(collector.url())
-    };
+    let settings = OtlpSettings { timeout: Duration::from_millis(200), ..grpc_to(collector.url()) };
     let otlp = start(&settings, quick());
     otlp.take(&segments(&session(1), 4));
-    collector
-        .wait(|received| received.iter().any(|r| r.signal == Signal::Traces))
-        .await;
+    collector.wait(|received| received.iter().any(|r| r.signal == Signal::Traces)).await;
     otlp.take(&[sample(&session(1), 0, Vec::new())]);
-    let received = collector
-        .wait(|received| received.iter().any(|r| r.signal == Signal::Logs))
-        .await;
-    assert!(
-        !received.iter().any(|r| r.signal == Signal::Traces && r.taken),
-        "logs did not wait for traces"
-    );
+    let received = collector.wait(|received| received.iter().any(|r| r.signal == Signal::Logs)).await;
+    assert!(!received.iter().any(|r| r.signal == Signal::Traces && r.taken), "logs did not wait for traces");
     let spans = collector.spans(4).await;
     assert_eq!(spans.len(), 4);
-    assert_eq!(
-        collector
-            .received()
-            .iter()
-            .filter(|r| r.signal == Signal::Traces)
-            .count(),
-        3
-    );
+    assert_eq!(collector.received().iter().filter(|r| r.signal == Signal::Traces).count(), 3);
     stop(otlp, PATIENCE).await;
 }
 
@@ -171,11 +130,7 @@ async fn a_collector_that_comes_back_gets_everything() {
     noticed(&otlp).await;
     let second = Collector::grpc_on(address, None);
     let spans = second.spans(3).await;
-    assert!(
-        spans
-            .iter()
-            .all(|span| span.trace_id == derived_trace_id("class-00002"))
-    );
+    assert!(spans.iter().all(|span| span.trace_id == derived_trace_id("class-00002")));
     assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());
     assert_eq!(read(&stats.of(Signal::Traces).sent), 6);
 }
@@ -183,10 +138,7 @@ async fn a_collector_that_comes_back_gets_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_outbox_drops_the_oldest_and_counts_them() {
     let collector = Collector::grpc();
-    let outbox = Arc::new(MemoryOutbox::with_room(Room {
-        records: 3,
-        bytes: 1 << 20,
-    }));
+    let outbox = Arc::new(MemoryOutbox::with_room(Room { records: 3, bytes: 1 << 20 }));
     let otlp = Otlp::start_with(&grpc_to(collector.url()), &node(), outbox.clone(), patient()).unwrap();
     otlp.take(&segments(&session(1), 5));
     assert_eq!((otlp.dropped(Signal::Traces), otlp.dropped(Signal::Logs)), (2, 0));
@@ -206,10 +158,7 @@ async fn stop_keeps_its_deadline_before_a_black_hole_and_tells_what_is_left() {
     let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", hole.local_addr().unwrap());
     for settings in [grpc_to(url.clone()), http_to(url)] {
-        let settings = OtlpSettings {
-            timeout: Duration::from_hours(1),
-            ..settings
-        };
+        let settings = OtlpSettings { timeout: Duration::from_hours(1), ..settings };
         let otlp = start(&settings, quick());
         otlp.take(&segments(&session(1), 7));
         let left = stop(otlp, Duration::from_millis(200)).await;
@@ -221,11 +170,7 @@ async fn stop_keeps_its_deadline_before_a_black_hole_and_tells_what_is_left() {
 async fn stop_tries_once_more_instead_of_waiting_for_the_back_off() {
     let collector = Collector::grpc();
     collector.script(Signal::Traces, [Reply::Code(Code::Unavailable, Vec::new())]);
-    let pace = Pace {
-        first_retry: Duration::from_hours(1),
-        max_retry: Duration::from_hours(1),
-        ..quick()
-    };
+    let pace = Pace { first_retry: Duration::from_hours(1), max_retry: Duration::from_hours(1), ..quick() };
     let otlp = start(&grpc_to(collector.url()), pace);
     otlp.take(&segments(&session(1), 7));
     noticed(&otlp).await;
@@ -248,18 +193,10 @@ async fn a_web_server_is_no_grpc_collector() {
         judged.push(verdicts[0].1.clone());
         server.abort();
     }
-    let [html, busy, who] = judged.as_slice() else {
-        unreachable!()
-    };
-    assert!(
-        matches!(html, Verdict::Final(why) if why.contains("Unknown")),
-        "{html:?}"
-    );
+    let [html, busy, who] = judged.as_slice() else { unreachable!() };
+    assert!(matches!(html, Verdict::Final(why) if why.contains("Unknown")), "{html:?}");
     assert!(matches!(busy, Verdict::Retry { after: None, .. }), "{busy:?}");
-    assert!(
-        matches!(who, Verdict::Final(why) if why.contains("Unauthenticated")),
-        "{who:?}"
-    );
+    assert!(matches!(who, Verdict::Final(why) if why.contains("Unauthenticated")), "{who:?}");
 }
 
 /// Waits until the sender of spans knows that its last attempt failed.

@@ -24,15 +24,9 @@ impl Daemon {
     pub(crate) async fn start_with(folder: &Path, port: u16, config: &str, variables: &[(&str, &str)]) -> Self {
         let file = write_config(folder, port, config);
         let mut command = command(LIVEQOS);
-        command
-            .args(["run", "--config"])
-            .arg(file)
-            .envs(variables.iter().copied());
+        command.args(["run", "--config"]).arg(file).envs(variables.iter().copied());
         let program = Program::start("liveqos", &mut command, folder, false);
-        let mut daemon = Self {
-            program,
-            url: format!("http://127.0.0.1:{port}"),
-        };
+        let mut daemon = Self { program, url: format!("http://127.0.0.1:{port}") };
         wait::until("the daemon", START, async || {
             assert!(daemon.program.is_running(), "the daemon ended at once");
             daemon.try_text("/readyz").await
@@ -79,9 +73,7 @@ pub(crate) async fn get(url: &str) -> Option<String> {
 
 /// The value of the first series of this name on a metrics page that has all these labels (`name="value"`).
 pub(crate) fn value(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
-    let mut series = page
-        .lines()
-        .filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+    let mut series = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
     let is_it =
         |text: &str| (text.is_empty() || text.starts_with('{')) && labels.iter().all(|label| text.contains(label));
     series.find(|(text, _)| is_it(text))?.1.parse().ok()

@@ -20,10 +20,7 @@ async fn dead_daemon_drops_no_class() {
     );
     let mut daemon = Daemon::start(folder.path(), port, &config).await;
     let mut publisher = Publisher::start(folder.path(), &nginx.url("class102?session_id=s-102&course_id=c-9"));
-    until("the class", Duration::from_secs(15), async || {
-        daemon.session("s-102").await
-    })
-    .await;
+    until("the class", Duration::from_secs(15), async || daemon.session("s-102").await).await;
     let mut viewers = ["player-1", "player-2"].map(|name| player(folder.path(), name, &nginx.url("class102")));
     let before = until("two viewers", Duration::from_secs(20), async || {
         daemon.session("s-102").await.filter(|session| session["viewers"] == 2)
@@ -42,10 +39,7 @@ async fn dead_daemon_drops_no_class() {
     the_class_flows(&nginx, &connections, 5).await;
     assert!(publisher.program.is_running() && viewers.iter_mut().all(super::program::Program::is_running));
     let log = nginx.program.log();
-    let (silent, refused) = (
-        log.matches("upstream timed out").count(),
-        log.matches("Connection refused").count(),
-    );
+    let (silent, refused) = (log.matches("upstream timed out").count(), log.matches("Connection refused").count());
     assert!(silent > 0 && refused > 0, "the hooks did not miss the daemon");
 
     let daemon = Daemon::start(folder.path(), port, &config).await;
@@ -53,19 +47,13 @@ async fn dead_daemon_drops_no_class() {
         daemon.session("s-102").await.filter(|session| session["viewers"] == 2)
     });
     let after = after.await;
-    assert_eq!(
-        (&after["trace_id"], &after["course_id"]),
-        (&before["trace_id"], &before["course_id"])
-    );
+    assert_eq!((&after["trace_id"], &after["course_id"]), (&before["trace_id"], &before["course_id"]));
     eprintln!(
         "{silent} hooks had no answer, {refused} found nobody; the class was taken up again: opened {} before, {} after",
         before["opened_at"], after["opened_at"]
     );
     let apart = (after["opened_at"].as_f64().unwrap() - before["opened_at"].as_f64().unwrap()).abs();
-    assert!(
-        apart < 1.0,
-        "a class is as old as its publisher, not as the daemon: {apart} s"
-    );
+    assert!(apart < 1.0, "a class is as old as its publisher, not as the daemon: {apart} s");
     assert_eq!(nginx.clients().await, connections);
 }
 
@@ -75,10 +63,7 @@ async fn the_class_flows(nginx: &Nginx, connections: &[u64], periods: u32) {
     for _ in 0..periods {
         tokio::time::sleep(Duration::from_secs(2)).await;
         let now = (number(nginx, "bytes_in").await, number(nginx, "bytes_out").await);
-        assert!(
-            now.0 > received + ENOUGH && now.1 > sent + 2 * ENOUGH,
-            "{now:?} after {received} and {sent}"
-        );
+        assert!(now.0 > received + ENOUGH && now.1 > sent + 2 * ENOUGH, "{now:?} after {received} and {sent}");
         (received, sent) = now;
         assert_eq!(nginx.clients().await, connections, "nobody had to come again");
     }

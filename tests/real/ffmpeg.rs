@@ -29,29 +29,9 @@ impl Publisher {
         ]);
         command.args(["-re", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=25"]);
         command.args(["-re", "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100"]);
-        command.args([
-            "-c:v",
-            "libx264",
-            "-preset",
-            "ultrafast",
-            "-tune",
-            "zerolatency",
-            "-pix_fmt",
-            "yuv420p",
-        ]);
-        command.args([
-            "-b:v", "1500k", "-minrate", "1500k", "-maxrate", "1500k", "-bufsize", "1500k",
-        ]);
-        command.args([
-            "-x264-params",
-            "nal-hrd=cbr",
-            "-g",
-            "50",
-            "-keyint_min",
-            "50",
-            "-sc_threshold",
-            "0",
-        ]);
+        command.args(["-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-pix_fmt", "yuv420p"]);
+        command.args(["-b:v", "1500k", "-minrate", "1500k", "-maxrate", "1500k", "-bufsize", "1500k"]);
+        command.args(["-x264-params", "nal-hrd=cbr", "-g", "50", "-keyint_min", "50", "-sc_threshold", "0"]);
         command.args(["-c:a", "aac", "-b:a", "96k", "-f", "flv", url]);
         let mut program = Program::start("publisher", &mut command, folder, true);
         let out = program.child.stdout.take().unwrap();
@@ -82,19 +62,7 @@ impl Publisher {
 /// A player that takes everything and shows nothing.
 pub(crate) fn player(folder: &Path, name: &str, url: &str) -> Program {
     let mut command = command("ffmpeg");
-    command.args([
-        "-hide_banner",
-        "-nostats",
-        "-loglevel",
-        "warning",
-        "-i",
-        url,
-        "-c",
-        "copy",
-        "-f",
-        "null",
-        "-",
-    ]);
+    command.args(["-hide_banner", "-nostats", "-loglevel", "warning", "-i", url, "-c", "copy", "-f", "null", "-"]);
     Program::start(name, &mut command, folder, false)
 }
 

@@ -25,42 +25,21 @@ async fn hanging_sources() {
     let check = tokio::task::spawn_blocking(move || run(command(LIVEQOS).args(["check", "--config"]).arg(file)));
     tokio::time::sleep(MEASURED).await;
     let skew = Skew::of(&daemon.metrics().await).since(&before);
-    eprintln!(
-        "{} beats, {:.4} of them within 50 ms, p99 {:.4} s",
-        skew.count,
-        skew.punctual / skew.count,
-        skew.p99()
-    );
-    assert!(
-        skew.count >= MEASURED.as_secs_f64() * 4.0 * 0.9,
-        "four beats a second: {}",
-        skew.count
-    );
+    eprintln!("{} beats, {:.4} of them within 50 ms, p99 {:.4} s", skew.count, skew.punctual / skew.count, skew.p99());
+    assert!(skew.count >= MEASURED.as_secs_f64() * 4.0 * 0.9, "four beats a second: {}", skew.count);
     assert!(skew.punctual / skew.count >= 0.99, "late beats: {:?}", skew.buckets);
 
     let asked = self::rounds(&daemon).await - rounds;
-    assert!(
-        asked >= MEASURED.as_secs() * 9 / 10,
-        "the good source was asked {asked} times only"
-    );
+    assert!(asked >= MEASURED.as_secs() * 9 / 10, "the good source was asked {asked} times only");
     let session = daemon.session("live/class103").await.unwrap();
     assert_eq!(session["viewers"], 3);
     let off = session["bitrate_bits_per_second"].as_f64().unwrap() / 1_600_000.0 - 1.0;
     assert!(off.abs() < 0.03, "the good source's bitrate is {off:+.3} off");
 
     let (code, said) = check.await.unwrap();
-    let of = |mark: &str| {
-        said.lines()
-            .filter(|line| line.starts_with(mark) && line.contains("source "))
-            .count()
-    };
+    let of = |mark: &str| said.lines().filter(|line| line.starts_with(mark) && line.contains("source ")).count();
     assert_eq!((code, of("FAILED"), of("ok")), (Some(1), SILENT, 1), "{said}");
-    assert!(
-        said.lines()
-            .filter(|line| line.starts_with("FAILED"))
-            .all(|line| line.contains("silent-")),
-        "{said}"
-    );
+    assert!(said.lines().filter(|line| line.starts_with("FAILED")).all(|line| line.contains("silent-")), "{said}");
     assert!(daemon.program.stop().await.success());
 }
 
@@ -137,9 +116,7 @@ impl Skew {
 async fn rounds(daemon: &Daemon) -> u64 {
     let sources = daemon.json("/api/v1/sources").await.unwrap();
     let sources = sources["sources"].as_array().unwrap();
-    sources.iter().find(|source| source["name"] == "good").unwrap()["rounds"]
-        .as_u64()
-        .unwrap()
+    sources.iter().find(|source| source["name"] == "good").unwrap()["rounds"].as_u64().unwrap()
 }
 
 const SILENT: usize = 20;

@@ -31,10 +31,7 @@ async fn metrics_clean() {
     every_query_is_answered(&prometheus).await;
     rules_are_evaluated(&prometheus).await;
     exemplars_lead_to_the_trace(&prometheus, &demo).await;
-    for page in [
-        get(&format!("http://{demo}/metrics")).await.unwrap(),
-        daemon.metrics().await,
-    ] {
+    for page in [get(&format!("http://{demo}/metrics")).await.unwrap(), daemon.metrics().await] {
         promtool_is_content(&page);
     }
     assert!(daemon.program.stop().await.success());
@@ -88,15 +85,9 @@ async fn rules_are_evaluated(prometheus: &Prometheus) {
         assert_eq!(rule["health"], "ok", "{name}: {rule}");
         let what = format!("the recorded series {name}");
         if rule["type"] == "recording" {
-            until(&what, Duration::from_secs(40), async || {
-                prometheus.series(name).await.ok().filter(|n| *n > 0)
-            })
-            .await;
+            until(&what, Duration::from_secs(40), async || prometheus.series(name).await.ok().filter(|n| *n > 0)).await;
         }
-        prometheus
-            .series(expr)
-            .await
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        prometheus.series(expr).await.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
@@ -106,42 +97,23 @@ async fn exemplars_lead_to_the_trace(prometheus: &Prometheus, demo: &str) {
     let trace = sessions["sessions"][0]["trace_id"].as_str().unwrap().to_owned();
     let now = liveqos::clock::now().seconds();
     let (start, end) = ((now - 600.0).to_string(), (now + 60.0).to_string());
-    let parameters = [
-        ("query", "liveqos_latency_seconds_bucket"),
-        ("start", &start),
-        ("end", &end),
-    ];
+    let parameters = [("query", "liveqos_latency_seconds_bucket"), ("start", &start), ("end", &end)];
     let found = prometheus.ask("query_exemplars", &parameters).await.unwrap();
-    let exemplars: Vec<&Value> = found
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|series| series["exemplars"].as_array().unwrap())
-        .collect();
+    let exemplars: Vec<&Value> =
+        found.as_array().unwrap().iter().flat_map(|series| series["exemplars"].as_array().unwrap()).collect();
     eprintln!("{} exemplars, such as {}", exemplars.len(), exemplars[0]);
-    assert!(
-        exemplars
-            .iter()
-            .all(|exemplar| exemplar["labels"]["trace_id"] == trace.as_str())
-    );
+    assert!(exemplars.iter().all(|exemplar| exemplar["labels"]["trace_id"] == trace.as_str()));
 }
 
 fn promtool_is_content(page: &str) {
     use std::io::Write as _;
     let mut check = command("promtool");
-    check
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut check = check.spawn().unwrap();
     check.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = check.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    let complaints: Vec<&str> = said
-        .lines()
-        .filter(|line| !line.is_empty() && !KNOWN.contains(line))
-        .collect();
+    let complaints: Vec<&str> = said.lines().filter(|line| !line.is_empty() && !KNOWN.contains(line)).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
     // 3: only matters of style.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}", output.status);

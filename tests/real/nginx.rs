@@ -40,11 +40,7 @@ impl Nginx {
         let mut command = command("nginx");
         command.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "stderr"]);
         let program = Program::start("nginx", &mut command, folder, false);
-        let nginx = Self {
-            program,
-            media,
-            stat: format!("http://127.0.0.1:{status}/stat"),
-        };
+        let nginx = Self { program, media, stat: format!("http://127.0.0.1:{status}/stat") };
         wait::until("nginx", Duration::from_secs(10), async || get(&nginx.stat).await).await;
         nginx
     }
@@ -63,11 +59,7 @@ impl Nginx {
     /// The ids of all connections of the one stream, publisher included.
     pub(crate) async fn clients(&self) -> Vec<u64> {
         let page = get(&self.stat).await.unwrap_or_default();
-        let mut ids: Vec<u64> = page
-            .split("<client>")
-            .skip(1)
-            .filter_map(|client| number(client, "id"))
-            .collect();
+        let mut ids: Vec<u64> = page.split("<client>").skip(1).filter_map(|client| number(client, "id")).collect();
         ids.sort_unstable();
         ids
     }

@@ -66,12 +66,7 @@ impl Class {
             nginx.media
         );
         let daemon = Daemon::start(folder, port, &config).await;
-        Self {
-            nginx,
-            daemon,
-            collector,
-            webhook,
-        }
+        Self { nginx, daemon, collector, webhook }
     }
 
     /// Waits for the first byte at nginx, then for the class at the daemon and its root at the collector. Gives the first byte's instant.
@@ -83,24 +78,15 @@ impl Class {
         first_byte.await;
         let first_byte = Instant::now();
         let started = first_byte.duration_since(published);
-        let session = until("the class", Duration::from_secs(10), async || {
-            self.daemon.session(SESSION).await
-        })
-        .await;
+        let session = until("the class", Duration::from_secs(10), async || self.daemon.session(SESSION).await).await;
         let seen = published.elapsed();
         assert!(seen <= Duration::from_secs(10), "the class was seen after {seen:?}");
-        assert_eq!(
-            (&session["course_id"], &session["trace_id"]),
-            (&COURSE.into(), &TRACE.into())
-        );
+        assert_eq!((&session["course_id"], &session["trace_id"]), (&COURSE.into(), &TRACE.into()));
         let root = until("the root", Duration::from_secs(10), async || {
             Trace::of(&self.collector).arrival("live.teaching.start")
         });
         let root = root.await.saturating_duration_since(first_byte);
-        assert!(
-            root <= Duration::from_secs(5),
-            "the root came {root:?} after the first byte"
-        );
+        assert!(root <= Duration::from_secs(5), "the root came {root:?} after the first byte");
         eprintln!(
             "first byte {:.2} s after ffmpeg was started; after it the class was seen in {:.2} s, its root came in {:.2} s",
             started.as_secs_f64(),
@@ -112,29 +98,17 @@ impl Class {
 
     fn viewers(&self, folder: &Path, slow: u16) -> [Program; 3] {
         let slow = format!("rtmp://127.0.0.1:{slow}/live/{STREAM}");
-        [
-            ("player-1", self.nginx.url(STREAM)),
-            ("player-2", self.nginx.url(STREAM)),
-            ("player-slow", slow),
-        ]
-        .map(|(name, url)| player(folder, name, &url))
+        [("player-1", self.nginx.url(STREAM)), ("player-2", self.nginx.url(STREAM)), ("player-slow", slow)]
+            .map(|(name, url)| player(folder, name, &url))
     }
 
     /// The figures of the samples, against what is known of the class.
     async fn is_measured(&self, publisher: &Publisher) {
-        let settled = until(
-            "three viewers, all of them heard",
-            Duration::from_secs(30),
-            async || {
-                let samples = self.samples().await;
-                let good = |sample: &&Value| sample["viewers"] == 3 && sample["coverage_ratio"] == 1;
-                samples
-                    .iter()
-                    .filter(good)
-                    .filter_map(|sample| sample["number"].as_u64())
-                    .min()
-            },
-        );
+        let settled = until("three viewers, all of them heard", Duration::from_secs(30), async || {
+            let samples = self.samples().await;
+            let good = |sample: &&Value| sample["viewers"] == 3 && sample["coverage_ratio"] == 1;
+            samples.iter().filter(good).filter_map(|sample| sample["number"].as_u64()).min()
+        });
         let settled = settled.await;
         let samples = until("the samples", Duration::from_mins(1), async || {
             let mut samples = self.samples().await;
@@ -143,17 +117,10 @@ impl Class {
         });
         let samples = samples.await;
         for sample in &samples {
-            assert_eq!(
-                (&sample["viewers"], &sample["coverage_ratio"]),
-                (&3.into(), &1.into()),
-                "{sample}"
-            );
+            assert_eq!((&sample["viewers"], &sample["coverage_ratio"]), (&3.into(), &1.into()), "{sample}");
             let latency = &rtmp(sample)["latency_seconds"];
             let (p50, p95) = (latency["p50"].as_f64().unwrap(), latency["p95"].as_f64().unwrap());
-            eprintln!(
-                "delivery latency p50 {p50:.4} s, p95 {p95:.3} s, max {:.3} s",
-                latency["max"]
-            );
+            eprintln!("delivery latency p50 {p50:.4} s, p95 {p95:.3} s, max {:.3} s", latency["max"]);
             assert!(p50 < 0.1 && p95 > 0.2, "two of three are quick, one is slow: {latency}");
         }
         bitrate_is_true(&samples, publisher).await;
@@ -175,10 +142,7 @@ impl Class {
         });
         let call = call.await;
         eprintln!("told: {}", call["commonAnnotations"]["summary"]);
-        assert_eq!(
-            (&call["version"], &call["commonLabels"]["session_id"]),
-            (&"4".into(), &SESSION.into())
-        );
+        assert_eq!((&call["version"], &call["commonLabels"]["session_id"]), (&"4".into(), &SESSION.into()));
         let alerts = self.daemon.json("/api/v1/alerts").await.unwrap();
         assert_eq!(alerts["alerts"][0]["alertname"], "LiveLatencyHigh", "{alerts}");
         let page = self.daemon.metrics().await;
@@ -204,37 +168,23 @@ impl Class {
             closed.as_secs_f64(),
             gone.as_secs_f64()
         );
-        assert!(
-            closed <= Duration::from_secs(10) && gone <= Duration::from_secs(30),
-            "{closed:?}, {gone:?}"
-        );
-        until("the all-clear", Duration::from_secs(10), async || {
-            self.webhook.call("LiveLatencyHigh", "resolved")
-        })
-        .await;
+        assert!(closed <= Duration::from_secs(10) && gone <= Duration::from_secs(30), "{closed:?}, {gone:?}");
+        until("the all-clear", Duration::from_secs(10), async || self.webhook.call("LiveLatencyHigh", "resolved"))
+            .await;
         let told = self.webhook.alerts();
-        assert_eq!(
-            told,
-            ["LiveLatencyHigh firing", "LiveLatencyHigh resolved"],
-            "nothing else was wrong"
-        );
+        assert_eq!(told, ["LiveLatencyHigh firing", "LiveLatencyHigh resolved"], "nothing else was wrong");
     }
 
     async fn trace_is_whole(&self, first_byte: Instant) {
         until("the whole trace", Duration::from_secs(30), async || {
             let trace = Trace::of(&self.collector);
-            let whole = ["live.teaching.complete", "live.qos.incident"]
-                .iter()
-                .all(|name| trace.arrival(name).is_some());
+            let whole =
+                ["live.teaching.complete", "live.qos.incident"].iter().all(|name| trace.arrival(name).is_some());
             (whole && trace.metrics.contains("liveqos.session.bitrate")).then_some(())
         })
         .await;
         let trace = Trace::of(&self.collector);
-        eprintln!(
-            "{} s of class gave the spans {:?}",
-            first_byte.elapsed().as_secs(),
-            trace.names()
-        );
+        eprintln!("{} s of class gave the spans {:?}", first_byte.elapsed().as_secs(), trace.names());
         let ids: BTreeSet<&[u8]> = trace.spans.iter().map(|(_, span)| span.span_id.as_slice()).collect();
         assert_eq!(ids.len(), trace.spans.len(), "each span has an id of its own");
         assert!(trace.spans.iter().all(|(_, span)| hex(&span.trace_id) == TRACE));
@@ -270,10 +220,7 @@ impl Class {
 fn samples_are_in_segments(trace: &Trace, root: &[u8]) {
     let segments: Vec<_> = trace.named("live.teaching.conduct").collect();
     assert!(segments.iter().all(|segment| segment.parent_span_id == root));
-    let last: Vec<_> = segments
-        .iter()
-        .filter_map(|segment| text(segment, "live.segment.final"))
-        .collect();
+    let last: Vec<_> = segments.iter().filter_map(|segment| text(segment, "live.segment.final")).collect();
     assert_eq!(last.iter().filter(|last| *last == "true").count(), 1, "{last:?}");
     let logs = trace.events("live.qos.sample");
     let mut logged: Vec<(&[u8], u64)> = logs.iter().map(|log| (&log.span_id[..], log.time_unix_nano)).collect();
@@ -293,21 +240,13 @@ fn samples_are_in_segments(trace: &Trace, root: &[u8]) {
 async fn bitrate_is_true(samples: &[Value], publisher: &Publisher) {
     let edge = |sample: &Value, edge: &str| sample["window"][edge].as_f64().unwrap();
     let (from, to) = (edge(&samples[0], "start"), edge(&samples[samples.len() - 1], "end"));
-    let written = until("ffmpeg's word on it", Duration::from_secs(5), async || {
-        publisher.written(from, to)
-    });
+    let written = until("ffmpeg's word on it", Duration::from_secs(5), async || publisher.written(from, to));
     let flv = written.await * 8.0 / (to - from);
     let sent = flv - FLV_TAG_BYTES * FLV_TAGS_PER_SECOND * 8.0;
-    let rates: Vec<f64> = samples
-        .iter()
-        .map(|sample| sample["bitrate_bits_per_second"].as_f64().unwrap())
-        .collect();
+    let rates: Vec<f64> = samples.iter().map(|sample| sample["bitrate_bits_per_second"].as_f64().unwrap()).collect();
     let measured = rates.iter().sum::<f64>() / rates.len() as f64;
     let off = measured / sent - 1.0;
-    let worst = rates
-        .iter()
-        .map(|rate| rate / sent - 1.0)
-        .max_by(|a, b| a.abs().total_cmp(&b.abs()));
+    let worst = rates.iter().map(|rate| rate / sent - 1.0).max_by(|a, b| a.abs().total_cmp(&b.abs()));
     eprintln!(
         "bitrate over {:.0} s: {measured:.0} bit/s measured, {sent:.0} sent ({flv:.0} as FLV): {:+.2} %; the worst single sample {:+.2} %",
         to - from,

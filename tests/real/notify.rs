@@ -15,11 +15,7 @@ impl Manager {
         let path = folder.join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Self {
-            path,
-            socket,
-            told: std::sync::Mutex::default(),
-        }
+        Self { path, socket, told: std::sync::Mutex::default() }
     }
 
     /// All it was told so far, in order.

@@ -21,15 +21,9 @@ impl Program {
     pub(crate) fn start(name: &str, command: &mut Command, folder: &Path, piped: bool) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        let out = if piped {
-            Stdio::piped()
-        } else {
-            file.try_clone().unwrap().into()
-        };
+        let out = if piped { Stdio::piped() } else { file.try_clone().unwrap().into() };
         command.stdin(Stdio::null()).stdout(out).stderr(file).process_group(0);
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("starting {name}: {error}"));
+        let child = command.spawn().unwrap_or_else(|error| panic!("starting {name}: {error}"));
         let name = name.to_owned();
         Self { child, name, log }
     }

@@ -46,11 +46,7 @@ impl Prometheus {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
         let mut answer: Value = answer.json().await.map_err(|error| error.to_string())?;
-        if answer["status"] == "success" {
-            Ok(answer["data"].take())
-        } else {
-            Err(answer["error"].to_string())
-        }
+        if answer["status"] == "success" { Ok(answer["data"].take()) } else { Err(answer["error"].to_string()) }
     }
 
     /// How many series an expression gives now.

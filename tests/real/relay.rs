@@ -19,10 +19,7 @@ impl SlowRelay {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap().port();
         let task = tokio::spawn(relay(listener, ([127, 0, 0, 1], port).into(), bytes_per_second));
-        Self {
-            port: own,
-            task: task.abort_handle(),
-        }
+        Self { port: own, task: task.abort_handle() }
     }
 }
 

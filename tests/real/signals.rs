@@ -15,18 +15,11 @@ async fn signals() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
     let (collector, manager, port) = (Collector::grpc(), Manager::start(folder.path()), free_port());
-    let (first, second) = (
-        stat_server::serve("class104").await,
-        stat_server::serve("class105").await,
-    );
+    let (first, second) = (stat_server::serve("class104").await, stat_server::serve("class105").await);
     let source = |name: &str, url: &str| {
         format!("[[sources]]\nkind = \"nginx-rtmp\"\nname = \"{name}\"\nurl = \"{url}\"\ninterval = \"1s\"\n")
     };
-    let base = format!(
-        "[otlp]\nendpoint = \"{}\"\n{}",
-        collector.url(),
-        source("first", &first)
-    );
+    let base = format!("[otlp]\nendpoint = \"{}\"\n{}", collector.url(), source("first", &first));
     let socket = manager.path.to_str().unwrap();
     let mut daemon = Daemon::start_with(folder.path(), port, &base, &[("NOTIFY_SOCKET", socket)]).await;
     until("READY and the watchdog", WITHIN, async || {
@@ -50,27 +43,18 @@ async fn signals() {
     .await;
     daemon.program.signal("TERM");
     let asked = Instant::now();
-    until("STOPPING", WITHIN, async || {
-        (manager.count("STOPPING=1") == 1).then_some(())
-    })
-    .await;
+    until("STOPPING", WITHIN, async || (manager.count("STOPPING=1") == 1).then_some(())).await;
     let status = daemon.program.ended(WITHIN).await;
     let took = asked.elapsed();
     eprintln!("SIGTERM: ended after {:.2} s with {status}", took.as_secs_f64());
-    assert!(
-        status.success() && took <= Duration::from_secs(5),
-        "{status} after {took:?}"
-    );
+    assert!(status.success() && took <= Duration::from_secs(5), "{status} after {took:?}");
     every_sample_is_in_a_segment(&Trace::of(&collector));
 }
 
 /// A good new file: its second source is asked.
 async fn takes_over(daemon: &Daemon, manager: &Manager) {
     daemon.program.signal("HUP");
-    until("the second source", WITHIN, async || {
-        (up(daemon).await == ["first", "second"]).then_some(())
-    })
-    .await;
+    until("the second source", WITHIN, async || (up(daemon).await == ["first", "second"]).then_some(())).await;
     until("the reload told", WITHIN, async || {
         (manager.count("RELOADING=1") == 1 && manager.count("READY=1") == 2).then_some(())
     })
@@ -82,24 +66,13 @@ async fn refuses(daemon: &Daemon, manager: &Manager) {
     daemon.program.signal("HUP");
     let said = until("the refusal in the log", WITHIN, async || {
         let log = daemon.program.log();
-        log.lines()
-            .find(|line| line.contains("not reloaded"))
-            .map(str::to_owned)
+        log.lines().find(|line| line.contains("not reloaded")).map(str::to_owned)
     });
     let said = said.await;
-    assert!(
-        said.contains("the old settings stay") && said.contains("latencyy"),
-        "{said}"
-    );
-    until("the refusal told", WITHIN, async || {
-        (manager.count("READY=1") == 3).then_some(())
-    })
-    .await;
+    assert!(said.contains("the old settings stay") && said.contains("latencyy"), "{said}");
+    until("the refusal told", WITHIN, async || (manager.count("READY=1") == 3).then_some(())).await;
     let beats = manager.count("WATCHDOG=1");
-    until("beats after it", WITHIN, async || {
-        (manager.count("WATCHDOG=1") > beats).then_some(())
-    })
-    .await;
+    until("beats after it", WITHIN, async || (manager.count("WATCHDOG=1") > beats).then_some(())).await;
     assert_eq!(up(daemon).await, ["first", "second"]);
 }
 
@@ -109,9 +82,7 @@ fn every_sample_is_in_a_segment(trace: &Trace) {
     let samples: usize = segments.iter().map(|segment| segment.events.len()).sum();
     assert_eq!(samples, trace.events("live.qos.sample").len(), "{:?}", trace.names());
     assert!(
-        segments
-            .iter()
-            .all(|segment| text(segment, "live.segment.final").as_deref() == Some("false")),
+        segments.iter().all(|segment| text(segment, "live.segment.final").as_deref() == Some("false")),
         "the classes go on"
     );
     assert!(segments.len() >= 2 && trace.named("live.teaching.complete").next().is_none());
@@ -122,8 +93,7 @@ async fn up(daemon: &Daemon) -> Vec<String> {
     let sources = daemon.json("/api/v1/sources").await.unwrap_or_default();
     let sources = sources["sources"].as_array().cloned().unwrap_or_default();
     let up = sources.iter().filter(|source| source["state"] == "up");
-    up.filter_map(|source| source["name"].as_str().map(str::to_owned))
-        .collect()
+    up.filter_map(|source| source["name"].as_str().map(str::to_owned)).collect()
 }
 
 const WITHIN: Duration = Duration::from_secs(20);

@@ -20,37 +20,22 @@ impl Trace {
     pub(crate) fn of(collector: &Collector) -> Self {
         let received = collector.received();
         assert!(received.iter().all(|request| request.encoding == "gzip"));
-        let spans = |request: &Received| {
-            request
-                .spans()
-                .into_iter()
-                .map(|span| (request.at, span))
-                .collect::<Vec<_>>()
-        };
+        let spans = |request: &Received| request.spans().into_iter().map(|span| (request.at, span)).collect::<Vec<_>>();
         Self {
             spans: received.iter().flat_map(spans).collect(),
             logs: received.iter().flat_map(Received::logs).collect(),
-            metrics: received
-                .iter()
-                .flat_map(Received::metrics)
-                .map(|metric| metric.name)
-                .collect(),
+            metrics: received.iter().flat_map(Received::metrics).map(|metric| metric.name).collect(),
         }
     }
 
     pub(crate) fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Span> {
-        self.spans
-            .iter()
-            .map(|(_, span)| span)
-            .filter(move |span| span.name == name)
+        self.spans.iter().map(|(_, span)| span).filter(move |span| span.name == name)
     }
 
     /// The one span of this name.
     pub(crate) fn one(&self, name: &str) -> &Span {
         let mut named = self.spans.iter().map(|(_, span)| span).filter(|span| span.name == name);
-        let found = named
-            .next()
-            .unwrap_or_else(|| panic!("{name} did not come: {:?}", self.names()));
+        let found = named.next().unwrap_or_else(|| panic!("{name} did not come: {:?}", self.names()));
         assert!(named.next().is_none(), "{name} came twice");
         found
     }

@@ -20,9 +20,7 @@ impl Webhook {
         let calls = Calls::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/alerts", listener.local_addr().unwrap());
-        let router = axum::Router::new()
-            .route("/alerts", post(take))
-            .with_state(Arc::clone(&calls));
+        let router = axum::Router::new().route("/alerts", post(take)).with_state(Arc::clone(&calls));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { url, calls }
     }

@@ -10,10 +10,7 @@ pub(crate) fn queries(json: &str) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for panel in panels(&dashboard) {
         let title = panel["title"].as_str().unwrap_or_default();
-        for expr in list(&panel["targets"])
-            .iter()
-            .filter_map(|target| target["expr"].as_str())
-        {
+        for expr in list(&panel["targets"]).iter().filter_map(|target| target["expr"].as_str()) {
             out.push((title.to_owned(), filled(expr, &variables)));
         }
     }
@@ -40,10 +37,7 @@ fn variables(dashboard: &Value) -> Vec<(String, String)> {
         out.push((name.to_owned(), text.to_owned()));
     }
     for variable in list(&dashboard["templating"]["list"]) {
-        let all = variable["allValue"]
-            .as_str()
-            .filter(|all| !all.is_empty())
-            .unwrap_or(".+");
+        let all = variable["allValue"].as_str().filter(|all| !all.is_empty()).unwrap_or(".+");
         out.push((variable["name"].as_str().unwrap_or_default().to_owned(), all.to_owned()));
     }
     out.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
@@ -52,8 +46,7 @@ fn variables(dashboard: &Value) -> Vec<(String, String)> {
 
 fn filled(expr: &str, variables: &[(String, String)]) -> String {
     variables.iter().fold(expr.to_owned(), |expr, (name, text)| {
-        expr.replace(&format!("${{{name}}}"), text)
-            .replace(&format!("${name}"), text)
+        expr.replace(&format!("${{{name}}}"), text).replace(&format!("${name}"), text)
     })
 }
 
@@ -70,8 +63,5 @@ fn variables_are_filled_in_and_rows_entered() {
         "panels": [{"type": "row", "panels": [{"title": "in", "targets": [{"expr": "a{e=~\"${edge}\",r=~\"$edge_role\"}"}]}]},
                    {"title": "out", "targets": [{"expr": "rate(b[$__rate_interval])"}, {"expr": "c"}]}]}"#;
     let expected = [("in", "a{e=~\".*\",r=~\".+\"}"), ("out", "rate(b[15s])"), ("out", "c")];
-    assert_eq!(
-        queries(json),
-        expected.map(|(title, expr)| (title.to_owned(), expr.to_owned()))
-    );
+    assert_eq!(queries(json), expected.map(|(title, expr)| (title.to_owned(), expr.to_owned())));
 }

@@ -12,16 +12,9 @@ use super::rules::{Rule, rules};
 #[test]
 fn every_alert_is_explained_and_no_other() {
     let page = text("docs/alerts.md");
-    let explained: BTreeSet<_> = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .map(str::to_owned)
-        .collect();
-    let raised: BTreeSet<_> = alerting()
-        .into_iter()
-        .map(|rule| rule.name)
-        .chain(Alert::ALL.map(|alert| alert.as_str().to_owned()))
-        .collect();
+    let explained: BTreeSet<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    let raised: BTreeSet<_> =
+        alerting().into_iter().map(|rule| rule.name).chain(Alert::ALL.map(|alert| alert.as_str().to_owned())).collect();
     assert_eq!(explained, raised);
     for section in page.split("\n## ").skip(1) {
         for part in ["Means", "Evidence", "Do"] {
@@ -47,12 +40,7 @@ fn rules_and_daemon_agree() {
             "LivePacketLossHigh" => objectives.loss_ratio,
             _ => continue,
         };
-        assert!(
-            rule.expr.contains(&format!(" > {limit} ")),
-            "{}: {}",
-            rule.name,
-            rule.expr
-        );
+        assert!(rule.expr.contains(&format!(" > {limit} ")), "{}: {}", rule.name, rule.expr);
     }
 }
 
@@ -60,19 +48,11 @@ fn rules_and_daemon_agree() {
 fn an_alert_says_how_much_and_what_to_do() {
     for rule in alerting() {
         let summary = rule.text("summary").unwrap_or_default();
-        assert!(
-            summary.contains("{{ $value") || summary.contains(": 0 "),
-            "{}: a summary has numbers",
-            rule.name
-        );
+        assert!(summary.contains("{{ $value") || summary.contains(": 0 "), "{}: a summary has numbers", rule.name);
         assert!(rule.text("description").is_some(), "{}", rule.name);
         let page = format!("https://runbooks.example.com/liveqos/{}", rule.name);
         assert_eq!(rule.text("runbook_url"), Some(page.as_str()));
-        assert!(
-            matches!(rule.label("scope"), Some("region" | "node" | "fleet")),
-            "{}",
-            rule.name
-        );
+        assert!(matches!(rule.label("scope"), Some("region" | "node" | "fleet")), "{}", rule.name);
     }
 }
 

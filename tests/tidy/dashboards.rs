@@ -30,23 +30,14 @@ fn dashboards_are_provisioned_alike_everywhere() {
             (&Value::from(false), &Value::from(39)),
             "{path}"
         );
-        assert!(
-            dashboard.get("id").is_none() && dashboard.get("__inputs").is_none(),
-            "{path}: of one Grafana only"
-        );
+        assert!(dashboard.get("id").is_none() && dashboard.get("__inputs").is_none(), "{path}: of one Grafana only");
         assert_eq!(dashboard["templating"]["list"][0]["type"], "datasource", "{path}");
         let mut ids: Vec<_> = panels(&dashboard).iter().map(|panel| panel["id"].as_u64()).collect();
         ids.sort_unstable();
-        assert!(
-            ids.windows(2).all(|pair| pair[0] != pair[1]),
-            "{path}: a panel's id stands twice"
-        );
+        assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "{path}: a panel's id stands twice");
         for panel in panels(&dashboard) {
             let at = format!("{path}: {}", panel["title"]);
-            assert!(
-                panel["description"].as_str().is_some_and(|text| text.ends_with('.')),
-                "{at}: says what it shows"
-            );
+            assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{at}: says what it shows");
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{at}: has a unit");
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{at}");
         }
@@ -68,10 +59,8 @@ fn red_lines_are_the_alerts() {
     for (path, json) in dashboards() {
         let dashboard: Value = serde_json::from_str(&json).expect("a dashboard is JSON");
         for (metric, limit) in limits {
-            let shown: Vec<_> = panels(&dashboard)
-                .into_iter()
-                .filter(|panel| panel["targets"].to_string().contains(metric))
-                .collect();
+            let shown: Vec<_> =
+                panels(&dashboard).into_iter().filter(|panel| panel["targets"].to_string().contains(metric)).collect();
             assert!(!shown.is_empty(), "{path}: nothing shows {metric}");
             for panel in shown {
                 assert_eq!(red_from(panel), Some(limit), "{path}: {} ({metric})", panel["title"]);
@@ -87,10 +76,7 @@ fn red_from(panel: &Value) -> Option<f64> {
 }
 
 fn dashboards() -> Vec<(String, String)> {
-    let found: Vec<_> = files(&["json"])
-        .into_iter()
-        .filter(|path| path.starts_with("dashboards/"))
-        .collect();
+    let found: Vec<_> = files(&["json"]).into_iter().filter(|path| path.starts_with("dashboards/")).collect();
     assert!(!found.is_empty(), "no dashboard was found");
     found.into_iter().map(|path| (path.clone(), text(&path))).collect()
 }

@@ -21,11 +21,7 @@ fn a_stranger_is_found_wherever_it_stands() {
 fn strangers(manifest: &str, allowed: &[&str]) -> Vec<String> {
     let manifest: Table = manifest.parse().expect("a manifest is TOML");
     let targets = manifest.get("target").and_then(|targets| targets.as_table());
-    let tables = targets
-        .into_iter()
-        .flat_map(Table::values)
-        .filter_map(|target| target.as_table())
-        .chain([&manifest]);
+    let tables = targets.into_iter().flat_map(Table::values).filter_map(|target| target.as_table()).chain([&manifest]);
     let mut strangers: Vec<_> = tables
         .flat_map(|table| ["dependencies", "build-dependencies"].map(|section| table.get(section)))
         .flatten()
@@ -39,12 +35,4 @@ fn strangers(manifest: &str, allowed: &[&str]) -> Vec<String> {
 }
 
 const CORE: &[&str] = &["hdrhistogram", "serde", "serde_json", "thiserror"];
-const PROBES: &[&str] = &[
-    "liveqos-core",
-    "quick-xml",
-    "schemars",
-    "serde",
-    "serde_json",
-    "thiserror",
-    "toml",
-];
+const PROBES: &[&str] = &["liveqos-core", "quick-xml", "schemars", "serde", "serde_json", "thiserror", "toml"];

@@ -22,11 +22,7 @@ fn dead_links(path: &str) -> Vec<String> {
     let folder = Path::new(path).parent().unwrap_or(Path::new(""));
     let dead = |link: &&str| {
         let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-        let target = if file.is_empty() {
-            root().join(path)
-        } else {
-            root().join(folder).join(file)
-        };
+        let target = if file.is_empty() { root().join(path) } else { root().join(folder).join(file) };
         if heading.is_empty() {
             return !target.exists();
         }
@@ -35,11 +31,7 @@ fn dead_links(path: &str) -> Vec<String> {
         };
         !prose(&target).any(|line| line.starts_with('#') && anchor(line.trim_start_matches('#')) == heading)
     };
-    links(&text)
-        .into_iter()
-        .filter(dead)
-        .map(|link| format!("{path}: {link}"))
-        .collect()
+    links(&text).into_iter().filter(dead).map(|link| format!("{path}: {link}")).collect()
 }
 
 /// Targets of links that are not addresses, code blocks left out.
@@ -63,11 +55,6 @@ fn prose(text: &str) -> impl Iterator<Item = &str> {
 
 /// A heading's anchor as GitHub makes it: lower case, blanks to hyphens, signs left out.
 fn anchor(heading: &str) -> String {
-    let kept = heading
-        .trim()
-        .chars()
-        .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
-    kept.map(|c| if c == ' ' { '-' } else { c })
-        .flat_map(char::to_lowercase)
-        .collect()
+    let kept = heading.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).flat_map(char::to_lowercase).collect()
 }

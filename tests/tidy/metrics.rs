@@ -44,54 +44,37 @@ fn labels_of(series: &str, recorded: &[String]) -> Option<Vec<&'static str>> {
             Kind::Counter | Kind::Gauge => Some(metric.labels.to_vec()),
         };
     }
-    let (name, own) = HISTOGRAM_SERIES
-        .iter()
-        .find_map(|(end, own)| Some((series.strip_suffix(end)?, own)))?;
+    let (name, own) = HISTOGRAM_SERIES.iter().find_map(|(end, own)| Some((series.strip_suffix(end)?, own)))?;
     let histogram = metric(name).filter(|metric| matches!(metric.kind, Kind::Histogram(_) | Kind::Summary))?;
     Some(histogram.labels.iter().chain(*own).copied().collect())
 }
 
 /// Labels that `label_replace` makes: the second of its texts.
 fn made_labels(expr: &str) -> impl Iterator<Item = &str> {
-    expr.match_indices("label_replace(")
-        .filter_map(|(at, _)| expr[at..].split("\", \"").next()?.rsplit('"').next())
+    expr.match_indices("label_replace(").filter_map(|(at, _)| expr[at..].split("\", \"").next()?.rsplit('"').next())
 }
 
 /// Words that begin as metrics do; series that rules make, which carry colons, are left out.
 fn metric_words(text: &str) -> impl Iterator<Item = &str> {
     let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
-    text.split(move |c| !part(c))
-        .filter(|word| word.starts_with("liveqos_") && !word.contains(':'))
+    text.split(move |c| !part(c)).filter(|word| word.starts_with("liveqos_") && !word.contains(':'))
 }
 
 #[test]
 fn rules_name_only_what_is_exported() {
     let rules = rules(&text(RULES));
-    let recorded: Vec<_> = rules
-        .iter()
-        .filter(|rule| !rule.alerts)
-        .map(|rule| rule.name.clone())
-        .collect();
-    let wrong: Vec<_> = rules
-        .iter()
-        .flat_map(|rule| strange_names(&rule.expr, &recorded))
-        .collect();
+    let recorded: Vec<_> = rules.iter().filter(|rule| !rule.alerts).map(|rule| rule.name.clone()).collect();
+    let wrong: Vec<_> = rules.iter().flat_map(|rule| strange_names(&rule.expr, &recorded)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     let written = text(RULES).matches("expr:").count();
-    assert!(
-        rules.len() > 10 && rules.len() == written,
-        "{} rules read of {written}",
-        rules.len()
-    );
+    assert!(rules.len() > 10 && rules.len() == written, "{} rules read of {written}", rules.len());
 }
 
 #[test]
 fn texts_name_only_what_is_exported() {
     let crates = ["liveqos_core", "liveqos_probes"];
     let exported = |word: &str| labels_of(word, &[]).is_some() || metric(word).is_some() || crates.contains(&word);
-    let texts = files(&["md", "json", "yml"])
-        .into_iter()
-        .map(|path| (text(&path), path));
+    let texts = files(&["md", "json", "yml"]).into_iter().map(|path| (text(&path), path));
     let wrong: Vec<_> = texts
         .flat_map(|(text, path)| {
             let strange = metric_words(&text).filter(|word| !exported(word));
@@ -107,11 +90,7 @@ fn the_reference_names_every_metric() {
     if root().join(path).exists() {
         let reference = text(path);
         let words: BTreeSet<_> = metric_words(&reference).collect();
-        let missing: Vec<_> = METRICS
-            .iter()
-            .map(|metric| metric.name)
-            .filter(|name| !words.contains(name))
-            .collect();
+        let missing: Vec<_> = METRICS.iter().map(|metric| metric.name).filter(|name| !words.contains(name)).collect();
         assert!(missing.is_empty(), "{path} lacks {missing:?}");
     }
 }
@@ -123,14 +102,8 @@ fn strange_names_are_found() {
         wrong("sum by (region) (rate(liveqos_watch_seconds_total{edge=~\".+\",scenario=\"exam\"}[1m])) / a:b"),
         0
     );
-    assert_eq!(
-        wrong("histogram_quantile(0.9, sum by (le) (rate(liveqos_latency_seconds_bucket[1m])))"),
-        0
-    );
-    assert_eq!(
-        wrong("sum by (made) (label_replace(up, \"made\", \"x\", \"\", \"\"))"),
-        0
-    );
+    assert_eq!(wrong("histogram_quantile(0.9, sum by (le) (rate(liveqos_latency_seconds_bucket[1m])))"), 0);
+    assert_eq!(wrong("sum by (made) (label_replace(up, \"made\", \"x\", \"\", \"\"))"), 0);
     for expr in [
         "liveqos_watch_seconds",
         "liveqos_latency_seconds",

@@ -34,9 +34,7 @@ pub(crate) fn named(expr: &str) -> Named {
 
 /// Reads the word that `text` begins with, and what belongs to it.
 fn word<'a>(text: &'a str, named: &mut Named) -> &'a str {
-    let end = text
-        .find(|c: char| !starts_word(c) && !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !starts_word(c) && !c.is_ascii_digit()).unwrap_or(text.len());
     let (word, after) = text.split_at(end);
     let after = after.trim_start();
     if GROUPING.contains(&word) {
@@ -50,11 +48,7 @@ fn word<'a>(text: &'a str, named: &mut Named) -> &'a str {
     if after.starts_with('(') || WORDS.contains(&word) {
         return after;
     }
-    let (labels, after) = if after.starts_with('{') {
-        matchers(after)
-    } else {
-        (Vec::new(), after)
-    };
+    let (labels, after) = if after.starts_with('{') { matchers(after) } else { (Vec::new(), after) };
     named.series.push((word.to_owned(), labels));
     after
 }
@@ -68,9 +62,7 @@ fn matchers(text: &str) -> (Vec<String>, &str) {
             '}' => return (labels, &rest[1..]),
             '"' | '\'' | '`' => after_string(rest),
             _ if starts_word(first) => {
-                let end = rest
-                    .find(|c: char| !starts_word(c) && !c.is_ascii_digit())
-                    .unwrap_or(rest.len());
+                let end = rest.find(|c: char| !starts_word(c) && !c.is_ascii_digit()).unwrap_or(rest.len());
                 labels.push(rest[..end].to_owned());
                 &rest[end..]
             }
@@ -125,12 +117,7 @@ const WORDS: [&str; 18] = [
 fn series_and_labels_are_found() {
     let expr = r#"label_replace(sum by (edge, le) (rate(a_bucket{region=~"x{y}\"z",le!='0.2'}[5m] offset 1m)) > bool 0.5e3, "to", "$1", "", "")
         / on (edge) group_left r:s:rate1m or 0 * up unless {job="x"}"#;
-    let series = [
-        ("a_bucket", vec!["region", "le"]),
-        ("r:s:rate1m", vec![]),
-        ("up", vec![]),
-        ("", vec!["job"]),
-    ];
+    let series = [("a_bucket", vec!["region", "le"]), ("r:s:rate1m", vec![]), ("up", vec![]), ("", vec!["job"])];
     let owned = |labels: Vec<&str>| labels.into_iter().map(str::to_owned).collect();
     let expected = Named {
         series: series.map(|(name, labels)| (name.to_owned(), owned(labels))).into(),

@@ -21,16 +21,8 @@ pub(crate) fn files(extensions: &[&str]) -> Vec<String> {
     walk(&root, &mut found);
     let mut paths: Vec<_> = found
         .iter()
-        .filter(|path| {
-            path.extension()
-                .is_some_and(|have| extensions.iter().any(|want| have == *want))
-        })
-        .map(|path| {
-            path.strip_prefix(&root)
-                .expect("found below the root")
-                .display()
-                .to_string()
-        })
+        .filter(|path| path.extension().is_some_and(|have| extensions.iter().any(|want| have == *want)))
+        .map(|path| path.strip_prefix(&root).expect("found below the root").display().to_string())
         .collect();
     paths.sort();
     paths

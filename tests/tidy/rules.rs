@@ -23,9 +23,7 @@ impl Rule {
     /// A label that the rule sets.
     pub(crate) fn label(&self, name: &str) -> Option<&str> {
         let labels = self.text("labels")?.trim_matches(['{', '}']);
-        labels
-            .split(", ")
-            .find_map(|label| label.strip_prefix(name)?.strip_prefix(": "))
+        labels.split(", ").find_map(|label| label.strip_prefix(name)?.strip_prefix(": "))
     }
 }
 
@@ -38,11 +36,7 @@ pub(crate) fn rules(yaml: &str) -> Vec<Rule> {
         let line = line.trim();
         for (begin, alerts) in [("- record: ", false), ("- alert: ", true)] {
             if let Some(name) = line.strip_prefix(begin) {
-                rules.push(Rule {
-                    name: name.to_owned(),
-                    alerts,
-                    ..Rule::default()
-                });
+                rules.push(Rule { name: name.to_owned(), alerts, ..Rule::default() });
             }
         }
         let Some(rule) = rules.last_mut() else {
@@ -69,10 +63,7 @@ fn rules_are_read() {
     let yaml = "groups:\n- name: g\n  rules:\n    # why\n    - record: a:b\n      expr: sum(c)\n    - alert: D\n      expr: |\n        \
                 a:b > 1\n        and c\n      labels: {severity: warning, scope: node}\n      annotations:\n        summary: 'x: {{ $value }}'\n";
     let rules = rules(yaml);
-    let short: Vec<_> = rules
-        .iter()
-        .map(|rule| (rule.name.as_str(), rule.alerts, rule.expr.as_str()))
-        .collect();
+    let short: Vec<_> = rules.iter().map(|rule| (rule.name.as_str(), rule.alerts, rule.expr.as_str())).collect();
     assert_eq!(short, [("a:b", false, "sum(c)"), ("D", true, "a:b > 1 and c")]);
     assert_eq!(rules[1].label("scope"), Some("node"));
     assert_eq!(rules[1].text("summary"), Some("x: {{ $value }}"));

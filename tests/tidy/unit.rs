@@ -16,19 +16,13 @@ fn the_unit_starts_the_daemon_behind_its_walls() {
     let mut families: Vec<_> = families.split_whitespace().collect();
     families.sort_unstable();
     assert_eq!(families, ["AF_INET", "AF_INET6", "AF_NETLINK", "AF_UNIX"]);
-    assert!(
-        value("Service", "CapabilityBoundingSet") == [""],
-        "no capability is needed"
-    );
+    assert!(value("Service", "CapabilityBoundingSet") == [""], "no capability is needed");
 }
 
 #[test]
 fn the_unit_runs_as_the_user_that_is_made() {
     let made = text("deploy/systemd/liveqos.sysusers");
-    let user = made
-        .lines()
-        .find(|line| line.starts_with("u "))
-        .expect("a user is made");
+    let user = made.lines().find(|line| line.starts_with("u ")).expect("a user is made");
     assert_eq!(user.split_whitespace().nth(1), Some("liveqos"));
 }
 
@@ -61,11 +55,7 @@ fn parse(text: &str) -> Vec<(String, String, String)> {
 const KEYS: &[(&str, &str, &str)] = &[
     ("Service", "Type", "notify"),
     ("Service", "WatchdogSec", "10"),
-    (
-        "Service",
-        "ExecStart",
-        "/usr/bin/liveqos run --config /etc/liveqos/liveqos.toml",
-    ),
+    ("Service", "ExecStart", "/usr/bin/liveqos run --config /etc/liveqos/liveqos.toml"),
     ("Service", "ExecReload", "/bin/kill -HUP $MAINPID"),
     ("Service", "Restart", "always"),
     ("Service", "User", "liveqos"),

@@ -28,13 +28,8 @@ fn fact() -> impl Strategy<Value = Fact> {
                 ingest_frames: Some(Total { base: 1, value }),
                 egress_bytes: Some(Total { base: 1, value }),
                 declared_fps: told.then_some(25.0),
-                viewers: told.then(|| {
-                    vec![
-                        (Protocol::Rtmp, count),
-                        (Protocol::Hls, count / 2),
-                        (Protocol::Hls, count),
-                    ]
-                }),
+                viewers: told
+                    .then(|| vec![(Protocol::Rtmp, count), (Protocol::Hls, count / 2), (Protocol::Hls, count)]),
                 started: told.then(|| Timestamp::from_nanos(value)),
                 ..ServerView::default()
             }))
@@ -71,18 +66,10 @@ fn fact() -> impl Strategy<Value = Fact> {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let word = (0..3_u8, 0..2_u8, fact());
-    let step = (
-        prop_oneof![9 => 0..120_000_u64, 1 => any::<u64>()],
-        prop::option::of(word),
-    );
+    let step = (prop_oneof![9 => 0..120_000_u64, 1 => any::<u64>()], prop::option::of(word));
     let step = step.prop_map(|(millis, word)| {
         let word = word.map(|(stream, source, fact)| {
-            said(
-                &format!("source-{source}"),
-                &format!("live/c{stream}"),
-                at(millis),
-                fact,
-            )
+            said(&format!("source-{source}"), &format!("live/c{stream}"), at(millis), fact)
         });
         (millis, word)
     });
@@ -103,10 +90,7 @@ fn play(steps: &[Step]) -> Vec<Beat> {
         }
     }
     let commands = pipe.stop();
-    beats.push(Beat {
-        commands,
-        ..Beat::default()
-    });
+    beats.push(Beat { commands, ..Beat::default() });
     beats
 }
 

@@ -15,21 +15,14 @@ const FAULT: f64 = 0.04;
 
 /// A class healthy for 40 s, then faulty for 40 s: the onset, and the first notice.
 fn onset(viewers: u32, freeze_millis: u64, seed: u64) -> (Timestamp, Option<Notice>) {
-    let class = Class::new("s1")
-        .viewers(viewers)
-        .stutter(BASE)
-        .freeze_millis(freeze_millis)
-        .seed(seed);
+    let class = Class::new("s1").viewers(viewers).stutter(BASE).freeze_millis(freeze_millis).seed(seed);
     let mut stage = Stage::of([class]);
     stage.run(40);
     assert_eq!(stage.told.notices, [], "healthy so far, seed {seed}");
     let onset = stage.now();
     stage.class().stutter = FAULT;
     stage.run(40);
-    let first = stage
-        .notices(Alert::LiveStutterHigh)
-        .first()
-        .map(|notice| (*notice).clone());
+    let first = stage.notices(Alert::LiveStutterHigh).first().map(|notice| (*notice).clone());
     (onset, first)
 }
 
@@ -49,13 +42,9 @@ fn delays(viewers: u32, freeze_millis: u64) -> (u64, u64) {
 
 #[test]
 fn a_stutter_of_four_percent_is_told_within_seconds() {
-    for (viewers, freeze, slowest) in [
-        (150, 200, 2_000),
-        (150, 500, 3_000),
-        (50, 200, 5_000),
-        (20, 200, 10_000),
-        (10, 200, 15_000),
-    ] {
+    for (viewers, freeze, slowest) in
+        [(150, 200, 2_000), (150, 500, 3_000), (50, 200, 5_000), (20, 200, 10_000), (10, 200, 15_000)]
+    {
         let (_, measured) = delays(viewers, freeze);
         assert!(measured <= slowest, "{viewers} viewers: {measured} ms");
     }
@@ -83,11 +72,7 @@ fn a_small_audience_needs_longer() {
 fn a_healthy_hour_is_quiet() {
     for freeze in [200, 500, 2_000] {
         for viewers in [10, 150] {
-            let class = Class::new("s1")
-                .viewers(viewers)
-                .stutter(BASE)
-                .freeze_millis(freeze)
-                .seed(7);
+            let class = Class::new("s1").viewers(viewers).stutter(BASE).freeze_millis(freeze).seed(7);
             let mut stage = Stage::of([class]);
             stage.run(3_600);
             assert_eq!(stage.told.notices, [], "{viewers} viewers, freezes of {freeze} ms");
@@ -113,24 +98,15 @@ fn stutter_resolves_once_healed_and_not_by_a_short_respite() {
         stage.class().stutter = FAULT;
         stage.run(3);
     }
-    assert_eq!(
-        stage.states(Alert::LiveStutterHigh),
-        [Firing],
-        "3 s of health are not recovery"
-    );
+    assert_eq!(stage.states(Alert::LiveStutterHigh), [Firing], "3 s of health are not recovery");
     let healed = stage.now();
     stage.class().stutter = BASE;
     stage.run(60);
     assert_eq!(stage.states(Alert::LiveStutterHigh), [Firing, Resolved]);
-    let [fired, resolved] = stage.notices(Alert::LiveStutterHigh)[..] else {
-        panic!("two notices")
-    };
+    let [fired, resolved] = stage.notices(Alert::LiveStutterHigh)[..] else { panic!("two notices") };
     assert_eq!(fired.started_at, resolved.started_at, "one incident, one start");
     let after = resolved.at.since(healed);
-    assert!(
-        after >= Duration::from_secs(5) && after <= Duration::from_secs(20),
-        "resolved after {after:?}"
-    );
+    assert!(after >= Duration::from_secs(5) && after <= Duration::from_secs(20), "resolved after {after:?}");
     assert!(resolved.evidence.value < 0.7 * resolved.evidence.threshold);
 }
 
@@ -149,11 +125,7 @@ fn loss_is_judged_for_each_leg_apart() {
     stage.classes[1].segments = Some((200_000, 0));
     stage.classes[1].loss = Some(0.03);
     stage.run(10);
-    let fired: Vec<&str> = stage
-        .notices(Alert::LivePacketLossHigh)
-        .iter()
-        .map(|notice| notice.subject.key())
-        .collect();
+    let fired: Vec<&str> = stage.notices(Alert::LivePacketLossHigh).iter().map(|notice| notice.subject.key()).collect();
     assert_eq!(fired, ["s1", "s2"]);
     for notice in stage.notices(Alert::LivePacketLossHigh) {
         assert!((0.01..0.05).contains(&notice.evidence.value), "{}", notice.evidence);
@@ -182,9 +154,7 @@ fn one_slow_viewer_of_three_is_the_95th_percentile() {
     assert_eq!(stage.told.notices, []);
     stage.class().latency_millis = vec![20, 900, 40];
     stage.run(5);
-    let [notice] = stage.notices(Alert::LiveLatencyHigh)[..] else {
-        panic!("told once")
-    };
+    let [notice] = stage.notices(Alert::LiveLatencyHigh)[..] else { panic!("told once") };
     assert!((notice.evidence.value - 0.9).abs() < 1e-9);
     assert!((notice.evidence.size - 3.0).abs() < 1e-9);
     assert!(notice.at.since(at(20_000)) <= Duration::from_secs(2));
@@ -198,9 +168,7 @@ fn a_stream_is_down_when_viewers_wait_for_longer_than_five_seconds() {
     stage.run(5);
     assert_eq!(stage.told.notices, [], "five seconds are a blink of the publisher");
     stage.run(3);
-    let [notice] = stage.notices(Alert::LiveStreamDown)[..] else {
-        panic!("told once")
-    };
+    let [notice] = stage.notices(Alert::LiveStreamDown)[..] else { panic!("told once") };
     assert_eq!(notice.started_at, at(20_000), "since the publisher went");
     assert!((notice.evidence.size - 12.0).abs() < 1e-9);
     stage.class().publishing = true;
@@ -251,17 +219,11 @@ fn an_overloaded_node_is_told_and_names_itself_the_cause() {
     stage.run(3);
     assert_eq!(stage.told.notices, [], "a burst is no overload");
     stage.run(7);
-    let [notice] = stage.notices(Alert::LiveNodeOverloaded)[..] else {
-        panic!("told once")
-    };
+    let [notice] = stage.notices(Alert::LiveNodeOverloaded)[..] else { panic!("told once") };
     assert_eq!(notice.cause, Cause::Node);
     stage.load(None);
     stage.run(60);
-    assert_eq!(
-        stage.states(Alert::LiveNodeOverloaded),
-        [Firing],
-        "a load that cannot be read is not a low one"
-    );
+    assert_eq!(stage.states(Alert::LiveNodeOverloaded), [Firing], "a load that cannot be read is not a low one");
     stage.load(Some(0.2));
     stage.run(12);
     assert_eq!(stage.states(Alert::LiveNodeOverloaded), [Firing, Resolved]);
@@ -279,16 +241,8 @@ fn a_silent_source_is_told_and_its_classes_are_unknown_not_healthy() {
     stage.run(50);
     assert_eq!(stage.states(Alert::LiveSourceDown), [Firing]);
     assert_eq!(stage.notices(Alert::LiveSourceDown)[0].started_at, at(20_000));
-    assert_eq!(
-        stage.states(Alert::LiveStutterHigh),
-        [Firing],
-        "silence does not resolve"
-    );
-    assert_eq!(
-        stage.states(Alert::LiveStreamDown),
-        [],
-        "nor does it mean that the stream is down"
-    );
+    assert_eq!(stage.states(Alert::LiveStutterHigh), [Firing], "silence does not resolve");
+    assert_eq!(stage.states(Alert::LiveStreamDown), [], "nor does it mean that the stream is down");
     stage.around.sources[0].1 = None;
     stage.run(1);
     assert_eq!(stage.states(Alert::LiveSourceDown), [Firing, Resolved]);
@@ -327,23 +281,14 @@ fn rates_of_false_and_late_alerts() {
     for (viewers, freeze) in [(10, 200), (10, 2_000), (50, 500), (150, 200), (150, 500), (150, 2_000)] {
         let mut alerts = 0;
         for seed in 1..=hours {
-            let class = Class::new("s1")
-                .viewers(viewers)
-                .stutter(BASE)
-                .freeze_millis(freeze)
-                .seed(seed);
+            let class = Class::new("s1").viewers(viewers).stutter(BASE).freeze_millis(freeze).seed(seed);
             let mut stage = Stage::of([class]);
             for _ in 0..60 {
                 stage.run(60);
                 stage.told.commands.clear();
                 stage.told.batch.samples.clear();
             }
-            alerts += stage
-                .told
-                .notices
-                .iter()
-                .filter(|notice| notice.state == Firing)
-                .count();
+            alerts += stage.told.notices.iter().filter(|notice| notice.state == Firing).count();
         }
         eprintln!("{viewers} viewers, freezes of {freeze} ms: {alerts} false alerts in {hours} class-hours");
         assert!(alerts * 24 <= hours as usize, "more than one false alert a class-day");

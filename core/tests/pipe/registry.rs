@@ -43,17 +43,12 @@ fn two_sources_of_one_stream_count_its_media_once_and_their_viewers_together() {
     for second in 0..30_u64 {
         let view = ServerView {
             publishing: Some(true),
-            ingest_bytes: Some(Total {
-                base: 9,
-                value: second * 125_000,
-            }),
+            ingest_bytes: Some(Total { base: 9, value: second * 125_000 }),
             viewers: Some(vec![(Protocol::Hls, 5)]),
             ..ServerView::default()
         };
         let now = stage.now();
-        stage
-            .pipe
-            .observe(said("nginx", "live/s1", now, Fact::Server(Box::new(view))));
+        stage.pipe.observe(said("nginx", "live/s1", now, Fact::Server(Box::new(view))));
         stage.run(1);
     }
     assert_eq!(stage.told.batch.opened.len(), 1);
@@ -79,16 +74,11 @@ fn a_late_name_goes_on_with_what_was_folded() {
     let mut stage = Stage::of([Class::new("s1").viewers(20)]);
     stage.run(22);
     let now = stage.now();
-    stage
-        .pipe
-        .observe(said(SERVER, "live/s1", now, described("course-7-lesson-3")));
+    stage.pipe.observe(said(SERVER, "live/s1", now, described("course-7-lesson-3")));
     stage.run(8);
     let batch = &stage.told.batch;
     assert_eq!(batch.opened[1].session.id, name("course-7-lesson-3"));
-    assert_eq!(
-        (batch.closed[0].session.id.as_str(), batch.closed[0].reason),
-        ("s1", CloseReason::Renamed)
-    );
+    assert_eq!((batch.closed[0].session.id.as_str(), batch.closed[0].reason), ("s1", CloseReason::Renamed));
     let first = batch
         .samples
         .iter()
@@ -107,12 +97,7 @@ fn two_classes_that_turn_out_to_be_one_lose_nothing() {
     let now = stage.now();
     stage.pipe.observe(said(SERVER, "live/s2", now, described("s1")));
     stage.run(10);
-    let watched: f64 = stage
-        .pipe
-        .fleet()
-        .totals()
-        .filter_map(|(_, totals)| totals.watch_seconds)
-        .sum();
+    let watched: f64 = stage.pipe.fleet().totals().filter_map(|(_, totals)| totals.watch_seconds).sum();
     // Cut at 30 s: 121 beats of 30 viewers.
     assert!((watched - 121.0 * 0.25 * 30.0).abs() < 1e-6, "{watched}");
 }

@@ -28,11 +28,7 @@ fn since_start(at: Timestamp) -> String {
 }
 
 fn reference(this: SpanRef) -> String {
-    format!(
-        "{}@{}",
-        this.name.as_str(),
-        since_start(Timestamp::from_nanos(this.ordinal))
-    )
+    format!("{}@{}", this.name.as_str(), since_start(Timestamp::from_nanos(this.ordinal)))
 }
 
 /// One line a command, times in seconds since the class began.
@@ -49,19 +45,11 @@ fn lines(commands: &[SpanCommand]) -> String {
                 let (this, start, end) = (reference(span.this), since_start(span.start), since_start(span.end));
                 let error = if span.error.is_some() { ", error" } else { "" };
                 let events = span.events.len();
-                writeln!(
-                    out,
-                    "span  {this} {start}..{end} under {parent}, {events} events{error}: {}",
-                    keys.join(" ")
-                )
+                writeln!(out, "span  {this} {start}..{end} under {parent}, {events} events{error}: {}", keys.join(" "))
             }
-            SpanCommand::Emit(log) => writeln!(
-                out,
-                "event {} {} in {}",
-                log.event.name,
-                since_start(log.event.at),
-                reference(log.span)
-            ),
+            SpanCommand::Emit(log) => {
+                writeln!(out, "event {} {} in {}", log.event.name, since_start(log.event.at), reference(log.span))
+            }
         }
         .expect("a string takes every line");
     }
@@ -100,13 +88,7 @@ fn events_are_the_samples_at_their_times_and_hang_in_their_segment() {
         }
     }
     assert_eq!(logged, in_spans);
-    let cuts: Vec<Timestamp> = stage
-        .told
-        .batch
-        .samples
-        .iter()
-        .map(|sample| sample.window.end)
-        .collect();
+    let cuts: Vec<Timestamp> = stage.told.batch.samples.iter().map(|sample| sample.window.end).collect();
     assert_eq!(in_spans.iter().map(|(_, event)| event.at).collect::<Vec<_>>(), cuts);
     assert!(cuts.iter().all(|cut| cut.floor(GRID) == *cut));
 }
@@ -120,13 +102,8 @@ fn the_incident_tells_the_numbers_of_the_fault_not_of_the_recovery() {
     });
     let incident = incident.expect("one incident");
     assert!(incident.start.since(at(60_000)).max(at(60_000).since(incident.start)) <= BEAT * 2);
-    let value = incident
-        .attributes
-        .iter()
-        .find(|(key, _)| *key == "live.evidence.value");
-    let liveqos_core::span::Value::Float(value) = value.expect("evidence").1 else {
-        panic!("a number")
-    };
+    let value = incident.attributes.iter().find(|(key, _)| *key == "live.evidence.value");
+    let liveqos_core::span::Value::Float(value) = value.expect("evidence").1 else { panic!("a number") };
     assert!(value > 0.01, "the fault was over the limit, told is {value}");
     assert!(!incident.error.as_ref().expect("an error").starts_with("resolved"));
 }
@@ -160,10 +137,7 @@ fn words(beat: u64) -> Vec<Observation> {
     let view = |each: u64| {
         Fact::Server(Box::new(ServerView {
             publishing: Some(true),
-            ingest_bytes: Some(Total {
-                base: each,
-                value: beat * each,
-            }),
+            ingest_bytes: Some(Total { base: each, value: beat * each }),
             viewers: Some(vec![(Protocol::Webrtc, 20)]),
             ..ServerView::default()
         }))

@@ -33,19 +33,11 @@ pub(crate) fn stream(text: &str) -> StreamKey {
 }
 
 pub(crate) fn said(source: &str, key: &str, at: Timestamp, fact: Fact) -> Observation {
-    Observation {
-        source: source.into(),
-        stream: stream(key),
-        at,
-        fact,
-    }
+    Observation { source: source.into(), stream: stream(key), at, fact }
 }
 
 pub(crate) fn described(id: &str) -> Fact {
-    Fact::Described(Box::new(Descriptor {
-        session_id: Some(name(id)),
-        ..Descriptor::default()
-    }))
+    Fact::Described(Box::new(Descriptor { session_id: Some(name(id)), ..Descriptor::default() }))
 }
 
 pub(crate) fn latencies(millis: &[u64]) -> Latencies {
@@ -187,14 +179,8 @@ impl Class {
         Fact::Server(Box::new(ServerView {
             publishing: Some(self.publishing),
             ingest_protocol: Some(Protocol::Rtmp),
-            ingest_bytes: Some(Total {
-                base: 1,
-                value: self.frames * 1_250,
-            }),
-            ingest_frames: Some(Total {
-                base: 1,
-                value: self.frames / 4,
-            }),
+            ingest_bytes: Some(Total { base: 1, value: self.frames * 1_250 }),
+            ingest_frames: Some(Total { base: 1, value: self.frames / 4 }),
             declared_fps: self.declared_fps,
             viewers: Some(vec![(Protocol::Webrtc, self.audience)]),
             ..ServerView::default()
@@ -258,10 +244,7 @@ impl Stage {
     }
 
     pub(crate) fn load(&mut self, cpu_ratio: Option<f64>) {
-        self.around.node = NodeLoad {
-            cpu_ratio,
-            ..NodeLoad::default()
-        };
+        self.around.node = NodeLoad { cpu_ratio, ..NodeLoad::default() };
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -294,11 +277,7 @@ impl Stage {
     }
 
     pub(crate) fn notices(&self, alert: Alert) -> Vec<&Notice> {
-        self.told
-            .notices
-            .iter()
-            .filter(|notice| notice.alert == alert)
-            .collect()
+        self.told.notices.iter().filter(|notice| notice.alert == alert).collect()
     }
 
     /// The states of one alert in the order told.

@@ -56,11 +56,7 @@ pub fn parse_each(datagram: &[u8], mut take: impl FnMut(TcpReading)) -> Result<S
     while let Some(rest) = datagram.get(offset..).filter(|rest| !rest.is_empty()) {
         let length = u32_at(rest, 0).map_or(rest.len(), |length| length as usize);
         let message = rest.get(..length).filter(|message| message.len() >= NLMSG_HEAD);
-        let message = message.ok_or(ParseError::Length {
-            offset,
-            length,
-            left: rest.len(),
-        })?;
+        let message = message.ok_or(ParseError::Length { offset, length, left: rest.len() })?;
         let body = message.get(NLMSG_HEAD..).unwrap_or_default();
         match u16_at(message, 4).unwrap_or_default() {
             NLMSG_DONE => return finished(body),
@@ -139,11 +135,7 @@ fn write_port_filter(ports: &[u16], out: &mut Vec<u8>) {
 
 /// Reads one `struct inet_diag_msg` and its attributes; `None` for a family that carries no IP address.
 fn socket(body: &[u8], offset: usize) -> Result<Option<TcpReading>, ParseError> {
-    let short = ParseError::Length {
-        offset,
-        length: INET_DIAG_MSG,
-        left: body.len(),
-    };
+    let short = ParseError::Length { offset, length: INET_DIAG_MSG, left: body.len() };
     let head = body.get(..INET_DIAG_MSG).ok_or(short)?;
     let Some((local, peer)) = ends(head) else {
         return Ok(None);
@@ -159,11 +151,7 @@ fn socket(body: &[u8], offset: usize) -> Result<Option<TcpReading>, ParseError> 
     while let Some(rest) = body.get(at..).filter(|rest| rest.len() >= ATTRIBUTE_HEAD) {
         let length = usize::from(u16_at(rest, 0).unwrap_or_default());
         let attribute = rest.get(..length).filter(|attribute| attribute.len() >= ATTRIBUTE_HEAD);
-        let attribute = attribute.ok_or(ParseError::Length {
-            offset: offset + at,
-            length,
-            left: rest.len(),
-        })?;
+        let attribute = attribute.ok_or(ParseError::Length { offset: offset + at, length, left: rest.len() })?;
         if u16_at(attribute, 2).unwrap_or_default() & NLA_TYPE_MASK == u16::from(INET_DIAG_INFO) {
             tcp_info(attribute.get(ATTRIBUTE_HEAD..).unwrap_or_default(), &mut reading);
         }
@@ -183,10 +171,7 @@ fn ends(head: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
         }
     };
     let port = |at: usize| bytes_at::<2>(head, at).map(u16::from_be_bytes);
-    Some((
-        SocketAddr::new(address(8)?, port(4)?),
-        SocketAddr::new(address(24)?, port(6)?),
-    ))
+    Some((SocketAddr::new(address(8)?, port(4)?), SocketAddr::new(address(24)?, port(6)?)))
 }
 
 /// Takes from `struct tcp_info` what is there; offsets are those of `linux/tcp.h`, which only ever grows at its end.
@@ -334,34 +319,16 @@ mod tests {
             (reader.local, reader.peer),
             ("127.0.0.1:19350".parse().unwrap(), "127.0.0.1:56638".parse().unwrap())
         );
-        assert_eq!(
-            (reader.identity, reader.inode, reader.rtt),
-            (1, 36637, Some(Duration::from_micros(17)))
-        );
+        assert_eq!((reader.identity, reader.inode, reader.rtt), (1, 36637, Some(Duration::from_micros(17))));
         assert_eq!(
             (reader.bytes_acked, reader.bytes_received, reader.bytes_sent),
             (Some(20_000), Some(300), Some(20_000))
         );
-        assert_eq!(
-            (reader.min_rtt, reader.app_limited),
-            (Some(Duration::from_micros(5)), Some(true))
-        );
-        assert_eq!(
-            (reader.wqueue_bytes, reader.notsent_bytes, reader.send_window_bytes),
-            (0, Some(0), Some(106_496))
-        );
-        assert_eq!(
-            (stalled.wqueue_bytes, stalled.notsent_bytes),
-            (3_916_560, Some(3_850_752))
-        );
-        assert_eq!(
-            stalled.bytes_sent.unwrap() - stalled.bytes_acked.unwrap() + 3_850_752,
-            3_916_560
-        );
-        assert_eq!(
-            (stalled.unacked_segments, stalled.data_segments_sent),
-            (Some(2), Some(5))
-        );
+        assert_eq!((reader.min_rtt, reader.app_limited), (Some(Duration::from_micros(5)), Some(true)));
+        assert_eq!((reader.wqueue_bytes, reader.notsent_bytes, reader.send_window_bytes), (0, Some(0), Some(106_496)));
+        assert_eq!((stalled.wqueue_bytes, stalled.notsent_bytes), (3_916_560, Some(3_850_752)));
+        assert_eq!(stalled.bytes_sent.unwrap() - stalled.bytes_acked.unwrap() + 3_850_752, 3_916_560);
+        assert_eq!((stalled.unacked_segments, stalled.data_segments_sent), (Some(2), Some(5)));
     }
 
     #[test]
@@ -369,10 +336,7 @@ mod tests {
         let (step, sockets) = read(V6);
         assert_eq!(step, Ok(Step::Done));
         let peers: Vec<IpAddr> = sockets.iter().map(|socket| socket.peer.ip()).collect();
-        assert_eq!(
-            peers,
-            [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)]
-        );
+        assert_eq!(peers, [IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)]);
         assert!(sockets[1].local.is_ipv4());
     }
 
@@ -404,13 +368,7 @@ mod tests {
         let debian_10 = told(224);
         assert!(debian_10.segment_totals().is_some() && debian_10.send_window_bytes.is_none());
         let bare = told(0);
-        assert_eq!(
-            bare,
-            TcpReading {
-                inode: bare.inode,
-                ..TcpReading::bare(bare.local, bare.peer, bare.identity)
-            }
-        );
+        assert_eq!(bare, TcpReading { inode: bare.inode, ..TcpReading::bare(bare.local, bare.peer, bare.identity) });
     }
 
     #[test]
@@ -418,10 +376,7 @@ mod tests {
         let error = |errno: i32| message(NLMSG_ERROR, &errno.to_ne_bytes());
         assert_eq!(read(&error(-1)).0, Err(ParseError::Kernel { errno: 1 }));
         assert_eq!(read(&error(i32::MIN)).0, Err(ParseError::Kernel { errno: i32::MAX }));
-        assert_eq!(
-            read(&message(NLMSG_DONE, &(-22_i32).to_ne_bytes())).0,
-            Err(ParseError::Kernel { errno: 22 })
-        );
+        assert_eq!(read(&message(NLMSG_DONE, &(-22_i32).to_ne_bytes())).0, Err(ParseError::Kernel { errno: 22 }));
         assert_eq!(read(&message(NLMSG_DONE, &0_i32.to_ne_bytes())).0, Ok(Step::Done));
         assert_eq!(read(&message(NLMSG_OVERRUN, &[])).0, Err(ParseError::Overrun));
         assert_eq!(read(&[]).0, Ok(Step::More));
@@ -438,11 +393,7 @@ mod tests {
                 INET_DIAG_BC_S_LE => port <= argument(),
                 code => panic!("unknown operation {code}"),
             };
-            let jump = if holds {
-                usize::from(program[at + 1])
-            } else {
-                usize::from(u16_at(program, at + 2).unwrap())
-            };
+            let jump = if holds { usize::from(program[at + 1]) } else { usize::from(u16_at(program, at + 2).unwrap()) };
             assert!(jump >= BYTECODE_OP && jump % 4 == 0 && jump.cast_signed() <= left + 4);
             at += jump;
             left -= jump.cast_signed();

@@ -79,12 +79,7 @@ impl Dump {
     /// [`DumpError::Open`] when the kernel gives no netlink socket.
     pub fn open() -> Result<Self, DumpError> {
         let buffer = vec![0; DATAGRAM_BYTES].into_boxed_slice();
-        Ok(Self {
-            socket: Some(connect().map_err(DumpError::Open)?),
-            request: Vec::new(),
-            buffer,
-            sequence: 0,
-        })
+        Ok(Self { socket: Some(connect().map_err(DumpError::Open)?), request: Vec::new(), buffer, sequence: 0 })
     }
 
     /// Fills `out` (emptied first) with the established TCP sockets, IPv4 and IPv6, whose local port is one of `ports`.
@@ -130,9 +125,7 @@ fn read_family(
 ) -> Result<u64, DumpError> {
     for datagram in 1..=MAX_DATAGRAMS {
         let mut room = &mut buffer[..];
-        let (length, sender) = socket
-            .recv_from(&mut room, 0)
-            .map_err(|source| DumpError::Answer { family, source })?;
+        let (length, sender) = socket.recv_from(&mut room, 0).map_err(|source| DumpError::Answer { family, source })?;
         if sender.port_number() != KERNEL {
             continue;
         }
@@ -181,49 +174,26 @@ mod tests {
 
     fn connections(listener: &TcpListener, count: usize) -> Vec<(TcpStream, TcpStream)> {
         let address = listener.local_addr().unwrap();
-        (0..count)
-            .map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0))
-            .collect()
+        (0..count).map(|_| (TcpStream::connect(address).unwrap(), listener.accept().unwrap().0)).collect()
     }
 
     #[test]
     fn a_few_hundred_sockets_are_counted_exactly() {
-        let (plain, other) = (
-            TcpListener::bind("127.0.0.1:0").unwrap(),
-            TcpListener::bind("127.0.0.1:0").unwrap(),
-        );
+        let (plain, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let dual = TcpListener::bind("[::]:0").unwrap();
         let dual_port = dual.local_addr().unwrap().port();
-        let mapped: Vec<TcpStream> = (0..50)
-            .map(|_| TcpStream::connect(("127.0.0.1", dual_port)).unwrap())
-            .collect();
+        let mapped: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(("127.0.0.1", dual_port)).unwrap()).collect();
         let (held, _held_other) = (connections(&plain, 300), connections(&other, 20));
         let ports = [plain.local_addr().unwrap().port(), dual_port];
 
         let (mut dump, mut sockets) = (Dump::open().unwrap(), Vec::new());
         let stats = dump.read(&ports, &mut sockets).unwrap();
-        assert_eq!(
-            stats,
-            DumpStats {
-                sockets: 350,
-                cut: 0,
-                other_ports: 0,
-                datagrams: stats.datagrams
-            }
-        );
+        assert_eq!(stats, DumpStats { sockets: 350, cut: 0, other_ports: 0, datagrams: stats.datagrams });
         assert!(stats.datagrams > 4, "350 sockets do not fit into one datagram a family");
 
         let peers: HashSet<_> = sockets.iter().map(|socket| socket.peer).collect();
-        let wanted = held
-            .iter()
-            .map(|(client, _)| client)
-            .chain(&mapped)
-            .map(|client| client.local_addr().unwrap());
-        assert_eq!(
-            peers,
-            wanted.collect::<HashSet<_>>(),
-            "each client is there, IPv4 even where the listener is IPv6"
-        );
+        let wanted = held.iter().map(|(client, _)| client).chain(&mapped).map(|client| client.local_addr().unwrap());
+        assert_eq!(peers, wanted.collect::<HashSet<_>>(), "each client is there, IPv4 even where the listener is IPv6");
         let before: HashSet<u64> = sockets.iter().map(|socket| socket.identity).collect();
         assert_eq!(before.len(), 350);
 
@@ -244,10 +214,7 @@ mod tests {
         let (mut dump, mut sockets) = (Dump::open().unwrap(), Vec::new());
         let stats = dump.read(&ports, &mut sockets).unwrap();
         assert_eq!(stats.sockets, 3);
-        assert!(
-            stats.other_ports >= 3,
-            "the clients' own ends are sent by the kernel and dropped here"
-        );
+        assert!(stats.other_ports >= 3, "the clients' own ends are sent by the kernel and dropped here");
     }
 
     #[test]
@@ -257,9 +224,7 @@ mod tests {
         let (mut dump, mut sockets) = (Dump::open().unwrap(), Vec::new());
         assert_eq!(dump.read(&[], &mut sockets).unwrap(), DumpStats::default());
         dump.socket = None;
-        let stats = dump
-            .read(&[listener.local_addr().unwrap().port()], &mut sockets)
-            .unwrap();
+        let stats = dump.read(&[listener.local_addr().unwrap().port()], &mut sockets).unwrap();
         assert_eq!((stats.sockets, sockets.len()), (2, 2));
     }
 

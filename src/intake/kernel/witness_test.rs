@@ -47,12 +47,7 @@ impl Class {
         }
         let over = Arc::clone(&end);
         threads.push(thread::spawn(move || serve(&served, &over)));
-        Self {
-            port: address.port(),
-            stall,
-            end,
-            threads,
-        }
+        Self { port: address.port(), stall, end, threads }
     }
 
     fn stop(self) {
@@ -107,17 +102,11 @@ impl Witness {
     fn beat(&mut self, port: u16) -> (Option<PathFold>, Join) {
         self.dump.read(&[port], &mut self.sockets).unwrap();
         let at = self.now();
-        self.table
-            .step(at, &self.sockets, |_| Some(BYTES_PER_SECOND), &mut self.folds);
+        self.table.step(at, &self.sockets, |_| Some(BYTES_PER_SECOND), &mut self.folds);
         let mut candidates = Vec::new();
         self.table.candidates(&self.sockets, &mut candidates);
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let client = Client {
-            address,
-            role: Role::Viewer,
-            started: Some(Timestamp::from_secs(1_000)),
-            session: CLASS,
-        };
+        let client = Client { address, role: Role::Viewer, started: Some(Timestamp::from_secs(1_000)), session: CLASS };
         let join = Join::of(&[client; 3], &candidates, at, BEAT);
         self.table.assign(&join.assignments);
         thread::sleep(BEAT / 5);
@@ -150,9 +139,8 @@ fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
     };
 
     // All read: once the join burst is over, every dump gives three latencies of half a loopback round trip.
-    let healthy = witness.beat_until(class.port, |fold| {
-        fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100)
-    });
+    let healthy =
+        witness.beat_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
     assert_eq!((healthy.viewers, healthy.joining, healthy.unmeasured), (3, 0, 0));
     assert!(healthy.segments_sent.unwrap() > 0);
     assert!(witness.now().since(Timestamp::from_secs(1_000)) >= JOIN_BURST);
@@ -167,18 +155,13 @@ fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
     let late: Vec<u64> = worst.iter().flatten().copied().filter(|millis| *millis > 200).collect();
     assert!(late.len() >= 10 && late.is_sorted(), "{worst:?}");
     assert_eq!(stalled.latencies().len(), 3);
-    assert!(
-        stalled.latencies().quantile_millis(0.6) < Some(100),
-        "two of three are as before"
-    );
+    assert!(stalled.latencies().quantile_millis(0.6) < Some(100), "two of three are as before");
     assert!(stalled.backlog_bytes > 500_000);
     let (_, join) = witness.beat(class.port);
     assert_eq!((join.assignments.len(), join.foreign, join.ambiguous), (3, 0, 0));
 
     // It reads again: the backlog drains and all are well.
     class.stall.store(false, Ordering::Relaxed);
-    witness.beat_until(class.port, |fold| {
-        fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100)
-    });
+    witness.beat_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
     class.stop();
 }
