@@ -8,10 +8,7 @@ use liveqos_core::session::{MAX_NAME_BYTES, Name};
 fuzz_target!(|query: &str| {
     let (class, refused) = Descriptor::from_query(query);
     assert!(refused as usize <= MAX_PAIRS);
-    for name in [&class.session_id, &class.course_id, &class.teacher_id]
-        .into_iter()
-        .flatten()
-    {
+    for name in [&class.session_id, &class.course_id, &class.teacher_id].into_iter().flatten() {
         assert!(name.as_str().len() <= MAX_NAME_BYTES);
         assert_eq!(Name::new(name.as_str()).as_ref(), Ok(name));
     }

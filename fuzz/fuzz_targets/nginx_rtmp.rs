@@ -17,15 +17,7 @@ fuzz_target!(|data: &[u8]| {
         let asked_at = Timestamp::from_secs(second);
         let mut out = Vec::new();
         assert!(probe.ask().len() <= 8);
-        let read = probe.read(
-            &Reply {
-                source: &source,
-                tag: 0,
-                asked_at,
-                body,
-            },
-            &mut out,
-        );
+        let read = probe.read(&Reply { source: &source, tag: 0, asked_at, body }, &mut out);
         assert!(read.is_ok() || out.is_empty(), "a broken answer tells nothing");
         for observation in &out {
             match &observation.fact {
@@ -39,15 +31,7 @@ fuzz_target!(|data: &[u8]| {
         }
         let query = String::from_utf8_lossy(body);
         let mut told = Vec::new();
-        drop(probe.read_hook(
-            &Hook {
-                source: &source,
-                at: asked_at,
-                query: &query,
-                body,
-            },
-            &mut told,
-        ));
+        drop(probe.read_hook(&Hook { source: &source, at: asked_at, query: &query, body }, &mut told));
         assert!(told.len() <= 1);
         for observation in told.iter().filter(|observation| observation.fact == Fact::Gone) {
             present.remove(&observation.stream);

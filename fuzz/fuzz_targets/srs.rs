@@ -24,12 +24,7 @@ fuzz_target!(|data: &[u8]| {
         while let Some(request) = requests.pop() {
             asked += 1;
             assert!(asked <= MAX_ROUND, "a round is bounded");
-            let reply = Reply {
-                source: &source,
-                tag: request.tag,
-                asked_at,
-                body,
-            };
+            let reply = Reply { source: &source, tag: request.tag, asked_at, body };
             requests.extend(probe.read(&reply, &mut out).unwrap_or_default());
             body = bodies.next().unwrap_or(first);
         }
@@ -40,15 +35,7 @@ fuzz_target!(|data: &[u8]| {
             }
         }
         let mut told = Vec::new();
-        drop(probe.read_hook(
-            &Hook {
-                source: &source,
-                at: asked_at,
-                query: "",
-                body: first,
-            },
-            &mut told,
-        ));
+        drop(probe.read_hook(&Hook { source: &source, at: asked_at, query: "", body: first }, &mut told));
         assert!(told.len() <= 1);
     }
 });

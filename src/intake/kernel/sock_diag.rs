@@ -180,7 +180,8 @@ mod tests {
     #[test]
     fn a_few_hundred_sockets_are_counted_exactly() {
         let (plain, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
-        let dual = TcpListener::bind("[::]:0").unwrap();
+        // A host without IPv6 has all the same 350 sockets to count.
+        let dual = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
         let dual_port = dual.local_addr().unwrap().port();
         let mapped: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(("127.0.0.1", dual_port)).unwrap()).collect();
         let (held, _held_other) = (connections(&plain, 300), connections(&other, 20));

@@ -1,0 +1,30 @@
+//! Any body of a player, signed: it is folded or refused, and what is folded keeps to its bounds.
+#![no_main]
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use liveqos::beacon::{Beacons, MAX_SPAN};
+use liveqos::token::Key;
+use liveqos_core::observation::Fact;
+use liveqos_core::time::Timestamp;
+
+const AT: Timestamp = Timestamp::from_secs(1_000_000);
+
+static KEY: LazyLock<Key> = LazyLock::new(|| Key::new(&[7; 32]).expect("long enough"));
+static TOKEN: LazyLock<String> = LazyLock::new(|| KEY.sign("s1", AT + Duration::from_secs(60)));
+
+fuzz_target!(|body: &[u8]| {
+    let beacons = Beacons::new(Some(KEY.clone()));
+    let taken = beacons.report(body, Some(&TOKEN), AT).is_ok();
+    let told = beacons.drain(AT);
+    assert_eq!(told.len(), usize::from(taken));
+    for observation in told {
+        let Fact::Players(view) = observation.fact else {
+            panic!("players only");
+        };
+        assert!(view.exposure <= MAX_SPAN && view.stalled <= view.exposure);
+        assert!(view.packets_lost.unwrap_or(0) <= view.packets_expected.unwrap_or(0));
+    }
+});

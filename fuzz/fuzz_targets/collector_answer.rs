@@ -1,0 +1,13 @@
+//! Any answer of a collector: bodies, status details, dates. Nothing may panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use liveqos::otlp::retry::{read_response, retry_info};
+
+fuzz_target!(|bytes: &[u8]| {
+    drop(read_response(bytes));
+    drop(retry_info(bytes));
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        let _after = liveqos::otlp::http_date::retry_after(text, Some(text));
+    }
+});
