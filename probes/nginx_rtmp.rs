@@ -26,6 +26,13 @@ pub static KIND: Kind = Kind {
     default_interval: Duration::from_secs(1),
     media_ports: &[1935],
     processes: &["nginx"],
+    status_paths: &["/rtmp_stat", "/status"],
+    how_to_enable: &[
+        "If it has the RTMP module, add to http { } in nginx.conf, then reload it:",
+        "  server { listen 127.0.0.1:8080; location /stat { rtmp_stat all; allow 127.0.0.1; deny all; } }",
+        "If it serves no live classes, nothing is to be done.",
+    ],
+    hook_success: "",
     build,
     schema: || schemars::schema_for!(Settings),
 };

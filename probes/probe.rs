@@ -92,6 +92,12 @@ pub struct Kind {
     pub media_ports: &'static [u16],
     /// Names of its process, for discovery.
     pub processes: &'static [&'static str],
+    /// Further paths on which its status interface is usually found, for discovery.
+    pub status_paths: &'static [&'static str],
+    /// What to configure in the server to switch its status interface on, in lines, for people whom discovery tells.
+    pub how_to_enable: &'static [&'static str],
+    /// The body that it takes for success of a hook.
+    pub hook_success: &'static str,
     /// Builds the probe from the source's own table, unknown keys refused.
     pub build: fn(toml::Table) -> Result<Box<dyn Probe>, SettingsError>,
     /// The JSON Schema of the source's own table.

@@ -28,6 +28,14 @@ pub static KIND: Kind = Kind {
     default_interval: Duration::from_secs(1),
     media_ports: &[1935, 8080],
     processes: &["srs"],
+    status_paths: &[],
+    how_to_enable: &[
+        "Add to srs.conf, then reload it:",
+        "  http_api { enabled on; listen 1985; }",
+        "Where http_api.auth is set, give username and password_file to the source.",
+    ],
+    // SRS 5 and 6, `http_hooks`: an empty body is a failure.
+    hook_success: "0",
     build,
     schema: || schemars::schema_for!(Settings),
 };

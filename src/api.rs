@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use liveqos_core::time::{BEAT, Timestamp};
 use serde_json::json;
@@ -23,7 +23,7 @@ use self::error::ApiError;
 use crate::beacon::Beacons;
 use crate::beat::Order;
 use crate::clock;
-use crate::intake::hooks::HookIntake;
+use crate::intake::hooks::{HookAnswer, HookIntake};
 use crate::intake::status::SourceTable;
 use crate::meters::Meters;
 use crate::sinks::history::History;
@@ -69,7 +69,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/sessions/{id}/samples", get(sessions::samples))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sources", get(sources))
-        .route("/v1/hooks/{server}", post(hook).get(hook))
+        .route("/v1/hooks/{server}", any(hook))
         .route("/v1/beacon", post(crate::beacon::take))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -108,11 +108,9 @@ async fn hook(
     State(shared): State<Shared>,
     Path(server): Path<String>,
     RawQuery(query): RawQuery,
-    body: Bytes,
-) -> Response {
-    let answer = shared.hooks.load().take(&server, query.as_deref().unwrap_or_default(), &body);
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
-    (status, [(header::CONTENT_TYPE, answer.content_type)], answer.body).into_response()
+    body: Body,
+) -> HookAnswer {
+    shared.hooks.load_full().receive(&server, &query.unwrap_or_default(), body).await
 }
 
 /// Beats that may be missed before the daemon is not ready.

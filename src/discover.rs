@@ -31,6 +31,8 @@ pub struct Discovery {
 pub struct FoundServer {
     /// Its kind, as in configuration.
     pub kind: &'static str,
+    /// What to configure in it when it does not answer, in lines.
+    pub how_to_enable: &'static [&'static str],
     /// Its process name.
     pub process: String,
     /// Its processes, ascending.
@@ -161,7 +163,7 @@ impl FoundServer {
         if let Some(failure) = &self.failure {
             writeln!(text, "# Nearest to an answer: {}", one_line(failure))?;
         }
-        for line in known_of(self.kind).map_or(UNKNOWN_HINT, |known| known.hint) {
+        for line in self.how_to_enable {
             writeln!(text, "# {line}")?;
         }
         writeln!(text, "# [[sources]]\n# kind = \"{}\"\n# url = \"http://127.0.0.1:PORT/PATH\"\n", self.kind)
@@ -190,14 +192,6 @@ struct Asking<'a> {
     now: &'a Now,
 }
 
-/// What is known of the status interface of a kind beyond its default URL.
-struct Known {
-    kind: &'static str,
-    paths: &'static [&'static str],
-    /// What to configure in the server, in lines.
-    hint: &'static [&'static str],
-}
-
 /// Reads `proc` on a thread of its own, since a media server has many open files.
 async fn look(proc: &Path, kinds: &[&'static Kind]) -> (HashMap<u64, SocketAddr>, Vec<Program>) {
     let (proc, kinds) = (proc.to_owned(), kinds.to_vec());
@@ -223,6 +217,7 @@ async fn ask(
 ) -> FoundServer {
     let mut server = FoundServer {
         kind: kind.name,
+        how_to_enable: kind.how_to_enable,
         process: program.name.clone(),
         pids: program.pids.clone(),
         listens: program.listens.clone(),
@@ -286,9 +281,8 @@ fn candidates(program: &Program, kind: &Kind, sockets: &HashMap<u64, SocketAddr>
     let default = Url::parse(kind.default_url).ok();
     let default_port = default.as_ref().and_then(Url::port_or_known_default);
     let default_path = default.as_ref().map_or("", Url::path).trim_end_matches('/');
-    let more_paths = known_of(kind.name).map_or(&[][..], |known| known.paths);
     let mut paths = vec![default_path];
-    paths.extend(more_paths.iter().copied().filter(|path| *path != default_path));
+    paths.extend(kind.status_paths.iter().copied().filter(|path| *path != default_path));
 
     // Where the program's own sockets are hidden, only the ports usual for status pages are tried, not all of the host's.
     let usual = |at: &SocketAddr| Some(at.port()) == default_port || USUAL_PORTS.contains(&at.port());
@@ -324,31 +318,6 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN_CHARS).collect()
 }
 
-fn known_of(kind: &str) -> Option<&'static Known> {
-    KNOWN.iter().find(|known| known.kind == kind)
-}
-
-const KNOWN: [Known; 2] = [
-    Known {
-        kind: "nginx-rtmp",
-        paths: &["/stat", "/rtmp_stat", "/status"],
-        hint: &[
-            "If it has the RTMP module, add to http { } in nginx.conf, then reload it:",
-            "  server { listen 127.0.0.1:8080; location /stat { rtmp_stat all; allow 127.0.0.1; deny all; } }",
-            "If it serves no live classes, nothing is to be done.",
-        ],
-    },
-    Known {
-        kind: "srs",
-        paths: &[""],
-        hint: &[
-            "Add to srs.conf, then reload it:",
-            "  http_api { enabled on; listen 1985; }",
-            "Where http_api.auth is set, give username and password_file to the source.",
-        ],
-    },
-];
-const UNKNOWN_HINT: &[&str] = &["Switch its status interface on, then set url:"];
 /// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` less the final zero).
 const COMM_BYTES: usize = 15;
 /// The weight of a failure that is no HTTP answer at all.
@@ -495,6 +464,7 @@ mod tests {
             let (process, pids) = ("srs".to_owned(), vec![number]);
             found.servers.push(FoundServer {
                 kind: "srs",
+                how_to_enable: &[],
                 process,
                 pids,
                 listens: None,

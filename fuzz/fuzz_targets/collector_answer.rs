@@ -6,7 +6,7 @@ use liveqos::otlp::retry::{read_response, retry_info};
 
 fuzz_target!(|bytes: &[u8]| {
     drop(read_response(bytes));
-    drop(retry_info(bytes));
+    let _delay = retry_info(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _after = liveqos::otlp::http_date::retry_after(text, Some(text));
     }

@@ -293,6 +293,9 @@ static KIND: Kind = Kind {
     default_interval: Duration::from_secs(1),
     media_ports: &[],
     processes: &[],
+    status_paths: &[],
+    how_to_enable: &[],
+    hook_success: "",
     build: |_| Ok(Box::new(Silent)),
     schema: || schemars::Schema::default(),
 };

@@ -8,12 +8,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
 use liveqos_core::observation::Observation;
 use liveqos_probes::probe::{Hook, Probe, SettingsError};
 
@@ -83,6 +80,15 @@ impl HookIntake {
         server.success()
     }
 
+    /// The same for a body that is still arriving; one that breaks off, is too long or too slow is counted and answered all the same.
+    pub async fn receive(&self, server: &str, query: &str, body: Body) -> HookAnswer {
+        match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_HOOK_BODY)).await {
+            Ok(Ok(body)) => self.take(server, query, &body),
+            Ok(Err(_)) => self.lost(server, "too_large", "reading a hook: the body broke off or is longer than 64 KiB"),
+            Err(_) => self.lost(server, "timeout", "reading a hook: the body did not arrive in time"),
+        }
+    }
+
     /// Counts a body that did not arrive whole, and says what to answer all the same.
     fn lost(&self, server: &str, reason: &'static str, message: &str) -> HookAnswer {
         let Some(server) = self.server(server) else {
@@ -121,25 +127,6 @@ impl HookIntake {
     }
 }
 
-/// The route `/v1/hooks/{server}`. Any method is taken, as nginx-rtmp can be told to send its hooks by GET.
-pub fn routes(intake: Arc<HookIntake>) -> Router {
-    Router::new().route("/v1/hooks/{server}", any(answer)).with_state(intake)
-}
-
-async fn answer(
-    State(intake): State<Arc<HookIntake>>,
-    Path(server): Path<String>,
-    RawQuery(query): RawQuery,
-    body: Body,
-) -> HookAnswer {
-    let query = query.unwrap_or_default();
-    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_HOOK_BODY)).await {
-        Ok(Ok(body)) => intake.take(&server, &query, &body),
-        Ok(Err(_)) => intake.lost(&server, "too_large", "reading a hook: the body broke off or is longer than 64 KiB"),
-        Err(_) => intake.lost(&server, "timeout", "reading a hook: the body did not arrive in time"),
-    }
-}
-
 impl Server {
     fn count(&self, at: liveqos_core::time::Timestamp, outcome: Result<usize, (&'static str, String)>) {
         if let Err((reason, message)) = &outcome {
@@ -149,9 +136,7 @@ impl Server {
     }
 
     fn success(&self) -> HookAnswer {
-        let own = SUCCESS_BODIES.iter().find(|(kind, _)| *kind == self.source.kind.name);
-        let body = own.map_or("", |(_, body)| body).to_owned();
-        HookAnswer { status: 200, content_type: "text/plain", body }
+        HookAnswer { status: 200, content_type: "text/plain", body: self.source.kind.hook_success.to_owned() }
     }
 }
 
@@ -173,11 +158,10 @@ fn unknown() -> HookAnswer {
 pub const MAX_HOOK_BODY: usize = 64 * 1024;
 /// How long a hook's body may take to arrive before it is answered without.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a kind of server takes for success where an empty body is not enough (SRS 5 and 6: `http_hooks`, body `0`).
-const SUCCESS_BODIES: [(&str, &str); 1] = [("srs", "0")];
 
 #[cfg(test)]
 mod tests {
+    use axum::extract::{Path, RawQuery};
     use liveqos_core::time::Timestamp;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::mpsc;
@@ -249,7 +233,11 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let mut stream =
             tokio::net::TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connected");
-        let routes = routes(hooked.intake.clone());
+        let intake = hooked.intake.clone();
+        let receive = async move |Path(server): Path<String>, RawQuery(query): RawQuery, body: Body| {
+            intake.receive(&server, &query.unwrap_or_default(), body).await
+        };
+        let routes = axum::Router::new().route("/v1/hooks/{server}", axum::routing::any(receive));
         let server = tokio::spawn(async move { axum::serve(listener, routes).await });
         stream.write_all(request).await.expect("sent");
         if end {

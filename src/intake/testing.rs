@@ -25,11 +25,14 @@ static FAKE: Kind = Kind {
     default_interval: Duration::from_secs(5),
     media_ports: &[1935],
     processes: &["fake-server"],
+    status_paths: &[],
+    how_to_enable: &["Switch its status interface on, then set url:"],
+    hook_success: "",
     build,
     schema: || schemars::schema_for!(Own),
 };
 static PUSHED: Kind = Kind { name: "pushed", intake: Intake::Push, processes: &[], ..FAKE };
-static SRS: Kind = Kind { name: "srs", processes: &["srs"], ..FAKE };
+static SRS: Kind = Kind { name: "srs", processes: &["srs"], status_paths: &[""], hook_success: "0", ..FAKE };
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
