@@ -32,7 +32,14 @@ static FAKE: Kind = Kind {
     schema: || schemars::schema_for!(Own),
 };
 static PUSHED: Kind = Kind { name: "pushed", intake: Intake::Push, processes: &[], ..FAKE };
-static SRS: Kind = Kind { name: "srs", processes: &["srs"], status_paths: &[""], hook_success: "0", ..FAKE };
+static SRS: Kind = Kind {
+    name: "srs",
+    processes: &["srs"],
+    status_paths: &[""],
+    how_to_enable: &["http_api { enabled on; listen 1985; }"],
+    hook_success: "0",
+    ..FAKE
+};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
