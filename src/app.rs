@@ -90,7 +90,12 @@ impl App {
         let listener = TcpListener::bind(&config.listen).await;
         let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
-        let page = PageCollector::new(&parts.shared, &parts.otlp, config.metrics.max_sessions)?;
+        let page = PageCollector::new(
+            &parts.shared.snapshot,
+            &parts.shared.sources,
+            &parts.otlp,
+            config.metrics.max_sessions,
+        )?;
         parts.shared.registry.register(Box::new(page))?;
 
         let (stop, stopped) = watch::channel(false);

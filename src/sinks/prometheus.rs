@@ -15,7 +15,6 @@ use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
 use super::openmetrics::{Exemplars, label_text};
 use super::series::{Series, counter, gauge, histogram, label, labelled, summary, with};
-use crate::api::Shared;
 use crate::clock;
 use crate::intake::status::{SourceState, SourceStatus, SourceTable};
 use crate::meters;
@@ -34,18 +33,24 @@ pub struct PageCollector {
 }
 
 impl PageCollector {
-    /// A collector of what `shared` holds, of what `otlp` sent while it lives, at most `max_sessions` classes get series of their own.
+    /// A collector of what `snapshot` and `sources` hold at each asking, and of what `otlp` sent while it lives; at most `max_sessions`
+    /// classes get series of their own.
     ///
     /// # Errors
     /// When a row of the catalogue has a name or label that Prometheus does not take.
-    pub fn new(shared: &Shared, otlp: &Arc<Otlp>, max_sessions: usize) -> prometheus::Result<Self> {
+    pub fn new(
+        snapshot: &Arc<ArcSwap<Snapshot>>,
+        sources: &Arc<ArcSwap<SourceTable>>,
+        otlp: &Arc<Otlp>,
+        max_sessions: usize,
+    ) -> prometheus::Result<Self> {
         let descs = METRICS.iter().filter(|metric| !meters::OWN.contains(&metric.name)).map(|metric| {
             let labels = metric.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels, HashMap::new())
         });
         Ok(Self {
-            snapshot: Arc::clone(&shared.snapshot),
-            sources: Arc::clone(&shared.sources),
+            snapshot: Arc::clone(snapshot),
+            sources: Arc::clone(sources),
             otlp: Arc::downgrade(otlp),
             max_sessions,
             descs: descs.collect::<prometheus::Result<_>>()?,
