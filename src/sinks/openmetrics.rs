@@ -25,14 +25,11 @@ pub fn encode(families: &[MetricFamily], exemplars: impl Fn(&str) -> Option<Exem
     out
 }
 
-/// `{a="b",c="d"}` without the braces, escaped.
+/// `a="b",c="d"`: the labels of a series without their braces, escaped.
 #[must_use]
 pub fn label_text(labels: &[LabelPair]) -> String {
-    let mut out = String::new();
-    for (index, pair) in labels.iter().enumerate() {
-        let comma = if index == 0 { "" } else { "," };
-        put(&mut out, format_args!("{comma}{}=\"{}\"", pair.name(), escaped(pair.value())));
-    }
+    let mut out = String::with_capacity(96);
+    write_labels(labels, &mut out);
     out
 }
 
@@ -45,79 +42,122 @@ fn encode_family(family: &MetricFamily, exemplars: Option<&Exemplars>, out: &mut
         MetricType::UNTYPED => (family.name(), "unknown"),
     };
     put(out, format_args!("# TYPE {name} {kind}\n"));
-    if let Some(unit) = UNITS.iter().find(|unit| name.ends_with(&format!("_{unit}"))) {
+    if let Some(unit) = UNITS.iter().find(|unit| name.strip_suffix(*unit).is_some_and(|rest| rest.ends_with('_'))) {
         put(out, format_args!("# UNIT {name} {unit}\n"));
     }
-    put(out, format_args!("# HELP {name} {}\n", escaped(family.help())));
+    put(out, format_args!("# HELP {name} "));
+    write_escaped(family.help(), out);
+    out.push('\n');
     for series in family.get_metric() {
-        let labels = label_text(series.get_label());
-        let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let labels = series.get_label();
+        let line = |out: &mut String, end, more, value| write_line(name, end, labels, more, value, out);
         match family.get_field_type() {
-            MetricType::COUNTER => {
-                put(out, format_args!("{name}_total{braced} {}\n", number(series.get_counter().get_value())));
-            }
-            MetricType::GAUGE => put(out, format_args!("{name}{braced} {}\n", number(series.get_gauge().get_value()))),
+            MetricType::COUNTER => line(out, "_total", None, Number::Float(series.get_counter().get_value())),
+            MetricType::GAUGE => line(out, "", None, Number::Float(series.get_gauge().get_value())),
             MetricType::HISTOGRAM => {
-                let exemplar = exemplars.and_then(|exemplars| exemplars.get(&labels));
-                encode_histogram(name, &labels, series.get_histogram(), exemplar, out);
+                let exemplar = exemplars.and_then(|exemplars| exemplars.get(&label_text(labels)));
+                encode_histogram(name, labels, series.get_histogram(), exemplar, out);
             }
-            MetricType::SUMMARY => encode_summary(name, &labels, series.get_summary(), out),
+            MetricType::SUMMARY => {
+                let summary = series.get_summary();
+                for one in summary.get_quantile() {
+                    line(out, "", Some(("quantile", one.quantile())), Number::Float(one.value()));
+                }
+                line(out, "_sum", None, Number::Float(summary.sample_sum()));
+                line(out, "_count", None, Number::Whole(summary.sample_count()));
+            }
             MetricType::UNTYPED => {}
         }
     }
 }
 
-fn encode_summary(name: &str, labels: &str, summary: &prometheus::proto::Summary, out: &mut String) {
-    let comma = if labels.is_empty() { "" } else { "," };
-    for one in summary.get_quantile() {
-        let (quantile, value) = (number(one.quantile()), number(one.value()));
-        put(out, format_args!("{name}{{{labels}{comma}quantile=\"{quantile}\"}} {value}\n"));
-    }
-    encode_totals(name, labels, summary.sample_sum(), summary.sample_count(), out);
-}
-
-fn encode_totals(name: &str, labels: &str, sum: f64, count: u64, out: &mut String) {
-    let braced = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
-    put(out, format_args!("{name}_sum{braced} {}\n{name}_count{braced} {count}\n", number(sum)));
-}
-
 fn encode_histogram(
     name: &str,
-    labels: &str,
+    labels: &[LabelPair],
     histogram: &prometheus::proto::Histogram,
     exemplar: Option<&Exemplar>,
     out: &mut String,
 ) {
-    let comma = if labels.is_empty() { "" } else { "," };
     let mut waiting = exemplar;
-    let mut bucket = |le: &str, bound: f64, count: u64, out: &mut String| {
-        put(out, format_args!("{name}_bucket{{{labels}{comma}le=\"{le}\"}} {count}"));
+    let mut bucket = |bound: f64, count: u64, out: &mut String| {
+        write_line(name, "_bucket", labels, Some(("le", bound)), Number::Whole(count), out);
         if let Some(exemplar) = waiting.take_if(|exemplar| exemplar.value <= bound) {
             let Exemplar { trace_id, value, at } = exemplar;
-            put(out, format_args!(" # {{trace_id=\"{trace_id}\"}} {} {:.3}", number(*value), at.seconds()));
+            out.pop();
+            put(out, format_args!(" # {{trace_id=\"{trace_id}\"}} {value:?} {:.3}\n", at.seconds()));
         }
-        out.push('\n');
     };
     for one in histogram.get_bucket().iter().filter(|one| one.upper_bound().is_finite()) {
-        bucket(&number(one.upper_bound()), one.upper_bound(), one.cumulative_count(), out);
+        bucket(one.upper_bound(), one.cumulative_count(), out);
     }
-    bucket("+Inf", f64::INFINITY, histogram.get_sample_count(), out);
-    encode_totals(name, labels, histogram.get_sample_sum(), histogram.get_sample_count(), out);
+    bucket(f64::INFINITY, histogram.get_sample_count(), out);
+    write_line(name, "_sum", labels, None, Number::Float(histogram.get_sample_sum()), out);
+    write_line(name, "_count", labels, None, Number::Whole(histogram.get_sample_count()), out);
 }
 
-/// A number as OpenMetrics wants bounds and values: with a point or an exponent where it is not whole.
-fn number(value: f64) -> String {
-    if value.is_nan() {
-        return "NaN".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
-    }
-    format!("{value:?}")
+/// A value as it is written: floats with a point or an exponent, as OpenMetrics wants them.
+#[derive(Clone, Copy)]
+enum Number {
+    Float(f64),
+    Whole(u64),
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\n', "\\n").replace('"', "\\\"")
+/// One line: name and its end, labels and one more of a number, value.
+#[expect(clippy::too_many_arguments, reason = "the parts of a line, in their order")]
+fn write_line(name: &str, end: &str, labels: &[LabelPair], more: Option<(&str, f64)>, value: Number, out: &mut String) {
+    out.push_str(name);
+    out.push_str(end);
+    if !labels.is_empty() || more.is_some() {
+        out.push('{');
+        write_labels(labels, out);
+        if let Some((label, number)) = more {
+            let comma = if labels.is_empty() { "" } else { "," };
+            put(out, format_args!("{comma}{label}=\""));
+            write_number(Number::Float(number), out);
+            out.push('"');
+        }
+        out.push('}');
+    }
+    out.push(' ');
+    write_number(value, out);
+    out.push('\n');
+}
+
+fn write_labels(labels: &[LabelPair], out: &mut String) {
+    for (index, pair) in labels.iter().enumerate() {
+        if index > 0 {
+            out.push(',');
+        }
+        out.push_str(pair.name());
+        out.push_str("=\"");
+        write_escaped(pair.value(), out);
+        out.push('"');
+    }
+}
+
+fn write_number(number: Number, out: &mut String) {
+    match number {
+        Number::Whole(value) => put(out, format_args!("{value}")),
+        Number::Float(value) if value.is_nan() => out.push_str("NaN"),
+        Number::Float(value) if value.is_infinite() => out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" }),
+        Number::Float(value) => put(out, format_args!("{value:?}")),
+    }
+}
+
+fn write_escaped(text: &str, out: &mut String) {
+    for part in text.split_inclusive(['\\', '\n', '"']) {
+        let plain = part.trim_end_matches(['\\', '\n', '"']);
+        out.push_str(plain);
+        match part[plain.len()..].chars().next() {
+            Some('\\') => out.push_str("\\\\"),
+            Some('\n') => out.push_str("\\n"),
+            Some(quote) => {
+                out.push('\\');
+                out.push(quote);
+            }
+            None => {}
+        }
+    }
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {

@@ -69,11 +69,8 @@ impl Collector for PageCollector {
         let exports = self.otlp.upgrade().map(|otlp| export_counts(&otlp)).unwrap_or_default();
         let families = METRICS.iter().map(|metric| {
             let series = match metric.read {
-                Read::Leg(read) => self
-                    .legs(&snapshot, |leg, labels| read(leg).into_iter().map(|v| gauge(labels.to_vec(), v)).collect()),
-                Read::LegLatency(read) => self.legs(&snapshot, |leg, labels| {
-                    read(leg).into_iter().map(|latency| summary(labels.to_vec(), latency)).collect()
-                }),
+                Read::Leg(read) => self.legs(&snapshot, |leg, labels| Some(gauge(labels(), read(leg)?))),
+                Read::LegLatency(read) => self.legs(&snapshot, |leg, labels| Some(summary(labels(), read(leg)?))),
                 Read::Fleet(read) => fleet(&snapshot, |totals, labels| Some(counter(labels, read(totals)?))),
                 Read::FleetBuckets(read) => fleet(&snapshot, |totals, labels| Some(histogram(labels, read(totals)?))),
                 Read::Shell => shell(metric, &snapshot, &sources, &exports),
@@ -85,15 +82,15 @@ impl Collector for PageCollector {
 }
 
 impl PageCollector {
-    fn legs(&self, snapshot: &Snapshot, read: impl Fn(&LegSample, &[LabelPair]) -> Vec<Series>) -> Vec<Series> {
-        let mut series = Vec::new();
+    /// One series for each leg of which there is a value; labels are made for those only.
+    fn legs(
+        &self,
+        snapshot: &Snapshot,
+        series: impl Fn(&LegSample, &dyn Fn() -> Vec<LabelPair>) -> Option<Series>,
+    ) -> Vec<Series> {
         let samples = snapshot.sessions.values().filter_map(|state| state.sample.as_ref());
-        for sample in samples.take(self.max_sessions) {
-            for leg in &sample.legs {
-                series.extend(read(leg, &session_labels(sample, leg.leg)));
-            }
-        }
-        series
+        let legs = samples.take(self.max_sessions).flat_map(|sample| sample.legs.iter().map(move |leg| (sample, leg)));
+        legs.filter_map(|(sample, leg)| series(leg, &|| session_labels(sample, leg.leg))).collect()
     }
 }
 
