@@ -33,6 +33,7 @@ use crate::http_server;
 use crate::intake::fetch::Fetcher;
 use crate::intake::hooks::HookIntake;
 use crate::intake::load::Load;
+use crate::intake::logs;
 use crate::intake::paths::Paths;
 use crate::intake::poll::{self, Observations};
 use crate::intake::round::Now;
@@ -112,6 +113,7 @@ impl App {
             let (roster, ports, out) = (Arc::clone(&roster), Arc::clone(&media_ports), observations.clone());
             start_paths(Paths { roster, ports, out, meters: meters.clone() }, Arc::clone(&stopping))?;
         }
+        start_logs(config, &shared, &observations, &stopping)?;
         let beacons = Arc::clone(&shared.beacons);
         let around = Surround {
             snapshot: Arc::clone(&shared.snapshot),
@@ -159,7 +161,8 @@ impl App {
     /// What is wrong with them; the old ones stay.
     pub fn reload(&mut self, config: &Config, was: &Config) -> Result<Vec<&'static str>> {
         let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
-        let table = SourceTable::new(&sources, Some(&self.shared.sources.load()));
+        let before = self.shared.sources.load();
+        let table = SourceTable::new(&sources, Some(&before)).with_logs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Order::Set(config.promised(), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
@@ -220,7 +223,10 @@ impl Parts {
         let fetcher = Fetcher::new()?;
         let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);
         let (orders, ordered) = mpsc::channel(beat::MAX_ORDERS);
-        let table = SourceTable::new(&sources, None);
+        let table = config
+            .logs
+            .iter()
+            .fold(SourceTable::new(&sources, None), |table, log| table.with_log(log.shown_name(), &log.path));
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
         let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
@@ -261,6 +267,14 @@ fn deliver(otlp: Arc<Otlp>, webhooks: Webhooks, history: Arc<History>) -> Box<dy
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
+}
+
+fn start_logs(config: &Config, shared: &Shared, out: &Observations, stopping: &Arc<AtomicBool>) -> Result<()> {
+    for log in &config.logs {
+        let entry = shared.sources.load().entry(log.shown_name());
+        logs::start(log, entry, out.clone(), shared.meters.clone(), Arc::clone(stopping))?;
+    }
+    Ok(())
 }
 
 fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {

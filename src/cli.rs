@@ -4,6 +4,7 @@
 pub mod check;
 pub mod demo;
 mod manager;
+pub mod replay;
 pub mod run;
 pub mod style;
 pub mod top;
@@ -35,6 +36,8 @@ enum Command {
     Check(ConfigFile),
     /// Find media servers on this host and print a configuration for them
     Discover,
+    /// Recorded access logs through the same rules: what the daemon would have said
+    Replay(replay::Options),
     /// The node in a terminal
     Top(top::Options),
     /// Print the embedded defaults as an annotated configuration file
@@ -88,6 +91,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Check(file) => check::run(&file),
         Command::Discover => check::discover(),
+        Command::Replay(options) => replay::run(&options),
         Command::Top(options) => top::run(&options),
         Command::DefaultConfig => print(&reference::default_toml()),
         Command::ConfigSchema => print(&format!("{:#}\n", reference::json_schema())),

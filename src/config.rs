@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::duration_text;
+use crate::intake::log_settings::AccessLogSettings;
 use crate::intake::source::SourceSettings;
 use crate::otlp::resource::Role;
 use crate::otlp::settings::OtlpSettings;
@@ -48,6 +49,9 @@ pub struct Config {
     /// The media servers to watch.
     #[serde(skip_serializing)]
     pub sources: Vec<SourceSettings>,
+    /// Access logs of this edge, whose players send CMCD.
+    #[serde(skip_serializing)]
+    pub logs: Vec<AccessLogSettings>,
 }
 
 /// Who this node is.
@@ -220,6 +224,7 @@ impl Config {
             ("beacon", differs(|config| serde_json::to_value(&config.beacon))),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
             ("log", differs(|config| serde_json::to_value(&config.log))),
+            ("logs", self.logs != was.logs),
         ] {
             if changed {
                 out.push(name);
@@ -258,6 +263,7 @@ impl Default for Config {
             otlp: OtlpSettings::default(),
             log: LogSettings::default(),
             sources: Vec::new(),
+            logs: Vec::new(),
         }
     }
 }

@@ -186,3 +186,23 @@ fn it_is_ready_while_it_beats_and_top_shows_it() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("does the daemon run there?"), "{output:?}");
 }
+
+#[test]
+fn a_recorded_log_is_replayed() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/core/fixtures/cmcd");
+    let (access, posts) = (format!("{folder}/h-rate1000.access.jsonl"), format!("{folder}/h-rate1000.posts.jsonl"));
+    let output = run(&["replay", "--json", &access, &posts]);
+    assert!(output.status.success(), "{output:?}");
+    let samples: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("json")).collect();
+    assert!(samples.len() >= 13 && samples.iter().all(|sample| sample["session_id"] == "hls/class101"), "{samples:?}");
+    let stalled: f64 = samples.iter().filter_map(|sample| sample["stutter_ratio"].as_f64()).sum::<f64>() * 5.0;
+    assert!((14.5..16.5).contains(&stalled), "the page saw 15.5 s, told {stalled}");
+    assert!(text(&output.stderr).contains("140 lines"), "{output:?}");
+    let file = file("[[logs]]\npath = \"x\"\nclass = \"content-id\"");
+    let output = run(&["replay", "--config", file.path().to_str().expect("a plain path"), &access]);
+    assert!(text(&output.stdout).contains("  class101 ") && text(&output.stdout).contains(" %"), "{output:?}");
+    assert_eq!(run(&["replay", "/no/such.log"]).status.code(), Some(1));
+    let (code, said) = check("[[logs]]\npath = \"x\"\nformat = \"$uri\"");
+    assert!(code == Some(2) && said.contains("$time_local"), "{said}");
+}

@@ -6,7 +6,11 @@
 //! [`catalog`] says under which names they are exported.
 
 pub mod attributes;
+mod buffer_stall;
 pub mod catalog;
+pub mod class_path;
+pub mod cmcd;
+mod cmcd_text;
 pub mod condition;
 pub mod counter;
 pub mod descriptor;
@@ -17,6 +21,10 @@ pub mod judge;
 pub mod latencies;
 pub mod leg;
 pub mod live;
+pub mod log_field;
+pub mod log_fold;
+pub mod log_format;
+mod log_time;
 pub mod node;
 pub mod notice;
 pub mod observation;
@@ -27,6 +35,7 @@ pub mod sample;
 pub mod segment;
 pub mod server;
 pub mod session;
+pub mod sip_hash;
 pub mod span;
 pub mod span_plan;
 pub mod tcp;
@@ -36,3 +45,5 @@ pub mod tcp_path;
 pub mod time;
 pub mod trace_parent;
 pub mod trailing;
+mod viewer;
+pub mod viewer_fold;

@@ -60,6 +60,13 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>) -> Result<bool> {
             Err(error) => line(false, &what, &error.to_string()),
         }
     }
+    for log in &config.logs {
+        let what = format!("log {} ({})", log.shown_name(), log.path.display());
+        match std::fs::File::open(&log.path) {
+            Ok(_) => line(true, &what, "can be read"),
+            Err(error) => line(false, &what, &error.to_string()),
+        }
+    }
     for (signal, verdict) in otlp::check(&config.otlp, &Place::of(config).resource(config)).await? {
         let what = format!("otlp {}", signal.as_str());
         match verdict {

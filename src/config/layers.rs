@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::Config;
+use crate::intake::log_settings;
 use crate::intake::source::Source;
 use crate::nearest::nearest;
 use crate::sinks::webhook;
@@ -167,6 +168,9 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         return wrong(error.to_string());
     }
     if let Err(error) = webhook::check(&config.alerts) {
+        return wrong(error.to_string());
+    }
+    if let Err(error) = log_settings::check(&config.logs) {
         return wrong(error.to_string());
     }
     Source::all(&config.sources, liveqos_probes::KINDS).map(drop).or_else(|error| wrong(error.to_string()))

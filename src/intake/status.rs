@@ -30,6 +30,26 @@ impl SourceTable {
         Self { entries: sources.iter().map(entry).collect() }
     }
 
+    /// The table with an access log of this name and path as well.
+    #[must_use]
+    pub fn with_log(mut self, name: &str, path: &std::path::Path) -> Self {
+        self.entries.push(Arc::new(SourceEntry {
+            name: name.into(),
+            kind: ACCESS_LOG,
+            url: path.display().to_string(),
+            intake: Intake::Poll,
+            record: Mutex::default(),
+        }));
+        self
+    }
+
+    /// The table with the access logs of `before`, which a reload leaves as they are.
+    #[must_use]
+    pub fn with_logs_of(mut self, before: &Self) -> Self {
+        self.entries.extend(before.entries.iter().filter(|entry| entry.kind == ACCESS_LOG).cloned());
+        self
+    }
+
     /// How every source does at `now`, in the order of the configuration.
     #[must_use]
     pub fn snapshot(&self, now: Timestamp) -> Vec<SourceStatus> {
@@ -295,6 +315,8 @@ impl Record {
     }
 }
 
+/// The kind of an access log in the table.
+pub const ACCESS_LOG: &str = "access-log";
 /// Failed rounds in a row after which a source is down.
 pub const DOWN_AFTER_ROUNDS: u32 = 3;
 /// Time without a good round after which a source that fails is down.

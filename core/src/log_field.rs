@@ -1,0 +1,77 @@
+//! The fields of an access-log line that are read, and the names they go by. Decides what `nginx` calls what; a name that is not known
+//! is left alone.
+
+/// A field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    /// When the answer was done, Unix seconds with fraction.
+    Seconds,
+    /// The same by ISO 8601.
+    Iso,
+    /// The same as the common log format has it.
+    Local,
+    /// From the first byte of the request to the last of the answer handed to the kernel, in seconds.
+    Duration,
+    /// Status of the answer.
+    Status,
+    /// Bytes of the answer's body.
+    Bytes,
+    /// Path, without query.
+    Path,
+    /// Query.
+    Query,
+    /// Value of the query's `CMCD` alone, still encoded.
+    Cmcd,
+    /// Header CMCD-Session.
+    Session,
+    /// Header CMCD-Request.
+    Request,
+    /// Header CMCD-Object.
+    Object,
+    /// Header CMCD-Status.
+    Told,
+    /// Body of the request: event reports.
+    Body,
+    /// User agent.
+    Agent,
+    /// The viewer's address.
+    Address,
+    /// Method, path with query and protocol in one.
+    RequestLine,
+}
+
+impl Field {
+    /// How many there are.
+    pub const COUNT: usize = Self::RequestLine as usize + 1;
+
+    /// The field of this name: an nginx variable without `$`, or a key of `log_format liveqos`.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::of(name.to_ascii_lowercase().as_bytes())
+    }
+
+    /// As [`Field::named`], of a key as it stands in a line.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"t" | b"ts" | b"msec" => Self::Seconds,
+            b"rt" | b"request_time" => Self::Duration,
+            b"st" | b"status" => Self::Status,
+            b"b" | b"body_bytes_sent" => Self::Bytes,
+            b"u" | b"uri" | b"path" | b"request_uri" => Self::Path,
+            b"q" | b"arg_cmcd" | b"arg_CMCD" => Self::Cmcd,
+            b"s" | b"http_cmcd_session" | b"cmcd_session" => Self::Session,
+            b"r" | b"http_cmcd_request" | b"cmcd_request" => Self::Request,
+            b"o" | b"http_cmcd_object" | b"cmcd_object" => Self::Object,
+            b"a" | b"http_cmcd_status" | b"cmcd_status" => Self::Told,
+            b"e" | b"request_body" | b"body" => Self::Body,
+            b"ua" | b"http_user_agent" => Self::Agent,
+            b"ip" | b"remote_addr" => Self::Address,
+            b"time" | b"time_iso8601" => Self::Iso,
+            b"time_local" => Self::Local,
+            b"args" | b"query" | b"query_string" => Self::Query,
+            b"request" => Self::RequestLine,
+            _ => return None,
+        })
+    }
+}

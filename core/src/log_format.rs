@@ -1,0 +1,296 @@
+//! How a log line is taken apart: a JSON object, or any nginx `log_format` given as text. Decides where each field lies, compiled once;
+//! refuses a line that has another form, without a guess.
+
+use crate::cmcd_text::hex;
+use crate::log_field::Field;
+
+/// The fields of one line as they stand in it, escapes still in; empty where absent.
+#[derive(Clone, Debug)]
+pub struct Line<'a> {
+    fields: [&'a [u8]; Field::COUNT],
+}
+
+/// A form of lines.
+#[derive(Clone, Debug)]
+pub struct LogFormat {
+    names: Vec<(Box<[u8]>, Field)>,
+    /// Literal and variable in turn; empty for JSON.
+    parts: Vec<(Box<[u8]>, Option<Field>)>,
+}
+
+/// Why a format was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// No variable says when the request was.
+    #[error("reading log_format: none of $msec, $time_iso8601 and $time_local is in it")]
+    Time,
+    /// No variable says what was asked for.
+    #[error("reading log_format: none of $uri, $request_uri and $request is in it")]
+    Path,
+    /// Two variables with nothing between them cannot be told apart.
+    #[error("reading log_format: nothing parts ${0} from what follows it")]
+    Joined(String),
+    /// A name given for a JSON key is no field.
+    #[error("reading fields: \"{0}\" is no field; use the name of an nginx variable such as request_time")]
+    Field(String),
+    /// Too long.
+    #[error("reading log_format: {0} parts are more than {MAX_PARTS}")]
+    Long(usize),
+}
+
+impl<'a> Line<'a> {
+    /// A field's text as it stands in the line; nginx writes `-` for what is absent.
+    #[must_use]
+    pub fn raw(&self, field: Field) -> &'a [u8] {
+        let text = self.fields[field as usize];
+        if text == b"-" { b"" } else { text }
+    }
+
+    fn put(&mut self, field: Option<Field>, text: &'a [u8]) {
+        if let Some(field) = field {
+            self.fields[field as usize] = text;
+        }
+    }
+}
+
+impl LogFormat {
+    /// Lines that are JSON objects without nesting (`escape=json`). `names` adds keys: what the log calls it, and the nginx variable.
+    ///
+    /// # Errors
+    /// [`FormatError::Field`].
+    pub fn json<'n>(names: impl IntoIterator<Item = (&'n str, &'n str)>) -> Result<Self, FormatError> {
+        let field = |variable: &str| Field::named(variable).ok_or_else(|| FormatError::Field(variable.to_owned()));
+        let names = names.into_iter().map(|(name, variable)| Ok((name.as_bytes().into(), field(variable)?)));
+        Ok(Self { names: names.collect::<Result<_, FormatError>>()?, parts: Vec::new() })
+    }
+
+    /// Lines of an nginx `log_format`, given as its text: literals and `$variables`.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn text(format: &str) -> Result<Self, FormatError> {
+        let mut parts: Vec<(Box<[u8]>, Option<Field>)> = Vec::new();
+        let mut pieces = format.split('$');
+        parts.push((pieces.next().unwrap_or_default().as_bytes().into(), None));
+        for piece in pieces {
+            let braced = piece.strip_prefix('{').and_then(|piece| piece.split_once('}'));
+            let end = piece.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(piece.len());
+            let (name, literal) = braced.unwrap_or_else(|| piece.split_at(end));
+            if parts.len() > 1 && parts.last().is_some_and(|(literal, _)| literal.is_empty()) {
+                return Err(FormatError::Joined(name.to_owned()));
+            }
+            // A short key of `log_format liveqos` is no variable.
+            parts.push((literal.as_bytes().into(), Field::named(name).filter(|_| name.len() > 2)));
+        }
+        let has = |wanted: &[Field]| parts.iter().any(|(_, field)| field.is_some_and(|field| wanted.contains(&field)));
+        if parts.len() > MAX_PARTS {
+            return Err(FormatError::Long(parts.len()));
+        }
+        if !has(&[Field::Seconds, Field::Iso, Field::Local]) {
+            return Err(FormatError::Time);
+        }
+        if !has(&[Field::Path, Field::RequestLine]) {
+            return Err(FormatError::Path);
+        }
+        Ok(Self { names: Vec::new(), parts })
+    }
+
+    /// The fields of a line; `None` when it has another form.
+    #[must_use]
+    pub fn split<'a>(&self, line: &'a [u8]) -> Option<Line<'a>> {
+        let mut out = Line { fields: [b""; Field::COUNT] };
+        if self.parts.is_empty() {
+            self.split_json(line, &mut out)?;
+        } else {
+            self.split_text(line, &mut out)?;
+        }
+        Some(out)
+    }
+
+    fn split_text<'a>(&self, line: &'a [u8], out: &mut Line<'a>) -> Option<()> {
+        let mut rest = line;
+        for (index, (literal, field)) in self.parts.iter().enumerate() {
+            let end = match index {
+                0 => Some(0),
+                _ if literal.is_empty() => Some(rest.len()),
+                _ => find(rest, literal),
+            }?;
+            out.put(*field, &rest[..end]);
+            rest = rest[end..].strip_prefix(&**literal)?;
+        }
+        rest.is_empty().then_some(())
+    }
+
+    fn split_json<'a>(&self, line: &'a [u8], out: &mut Line<'a>) -> Option<()> {
+        let mut rest = line.trim_ascii().strip_prefix(b"{")?.strip_suffix(b"}")?;
+        loop {
+            rest = rest.trim_ascii_start();
+            if rest.is_empty() {
+                return Some(());
+            }
+            let (key, after) = json_string(rest)?;
+            rest = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            let (value, after) = match rest.first() {
+                Some(b'"') => json_string(rest)?,
+                Some(b'{') => (&b""[..], &rest[nested(rest)?..]),
+                // An empty variable outside of quotes leaves nothing; nginx writes it so.
+                _ => rest.split_at(rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len())),
+            };
+            out.put(self.key(key), value.trim_ascii());
+            rest = after.trim_ascii_start();
+            rest = match rest.first() {
+                Some(b',') => &rest[1..],
+                None => rest,
+                Some(_) => return None,
+            };
+        }
+    }
+
+    fn key(&self, key: &[u8]) -> Option<Field> {
+        let own = self.names.iter().find(|(name, _)| **name == *key).map(|(_, field)| *field);
+        own.or_else(|| Field::of(key))
+    }
+}
+
+/// Appends `text` to `out` without the escapes that nginx writes: `\xHH`, and those of JSON; surrogates become `?`.
+pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        let (code, length) = match after.first() {
+            Some(b'x') => (code(after, 2), 3),
+            Some(b'u') => (code(after, 4), 5),
+            Some(b'n') => (Some(10), 1),
+            Some(b't') => (Some(9), 1),
+            Some(b'r') => (Some(13), 1),
+            Some(b'b') => (Some(8), 1),
+            Some(b'f') => (Some(12), 1),
+            Some(other) => (Some(u32::from(*other)), 1),
+            None => (None, 0),
+        };
+        let Some(code) = code else {
+            out.push(b'\\');
+            continue;
+        };
+        if length == 5 {
+            out.extend_from_slice(char::from_u32(code).unwrap_or('?').encode_utf8(&mut [0; 4]).as_bytes());
+        } else {
+            out.push(code as u8);
+        }
+        rest = &after[length..];
+    }
+}
+
+fn code(text: &[u8], digits: usize) -> Option<u32> {
+    let mut code = 0;
+    for digit in text.get(1..=digits)? {
+        code = code * 16 + u32::from(Some(hex(*digit)).filter(|digit| *digit < 16)?);
+    }
+    Some(code)
+}
+
+/// The inside of the JSON string that `text` begins with, and what follows.
+fn json_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let text = text.strip_prefix(b"\"")?;
+    let mut at = 0;
+    loop {
+        match text.get(at)? {
+            b'"' => return Some((&text[..at], &text[at + 1..])),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+/// Where the object that `text` begins with ends.
+fn nested(text: &[u8]) -> Option<usize> {
+    let (mut depth, mut at) = (0_u32, 0);
+    loop {
+        match text.get(at)? {
+            b'{' => depth += 1,
+            b'}' if depth == 1 => return Some(at + 1),
+            b'}' => depth -= 1,
+            b'"' => at = text.len() - json_string(&text[at..])?.1.len() - 1,
+            _ => {}
+        }
+        at += 1;
+    }
+}
+
+fn find(text: &[u8], literal: &[u8]) -> Option<usize> {
+    let (first, _) = literal.split_first()?;
+    let mut from = 0;
+    loop {
+        let at = from + text.get(from..)?.iter().position(|byte| byte == first)?;
+        if text[at..].starts_with(literal) {
+            return Some(at);
+        }
+        from = at + 1;
+    }
+}
+
+/// Most variables of a format.
+pub const MAX_PARTS: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const COMBINED: &str = r#"$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" "$http_cmcd_session" $request_time"#;
+
+    #[test]
+    fn the_combined_format_is_taken_apart() {
+        let format = LogFormat::text(COMBINED).expect("good");
+        let line = br#"10.0.0.1 - - [23/Nov/2026:13:20:20 +0000] "GET /hls/c1/67.ts?CMCD=bl%3D1 HTTP/1.1" 200 99 "-" "A \x22B\x22" "sid=\x22s\x22" 0.010"#;
+        let line = format.split(line).expect("it fits");
+        assert_eq!(line.raw(Field::RequestLine), b"GET /hls/c1/67.ts?CMCD=bl%3D1 HTTP/1.1");
+        assert_eq!((line.raw(Field::Status), line.raw(Field::Duration)), (&b"200"[..], &b"0.010"[..]));
+        let mut session = Vec::new();
+        unescape(line.raw(Field::Session), &mut session);
+        assert_eq!(session, b"sid=\"s\"");
+        assert!(format.split(b"10.0.0.1 - - nonsense").is_none());
+    }
+
+    #[test]
+    fn json_is_taken_apart_with_its_own_names() {
+        let format = LogFormat::json([("when", "msec")]).expect("good");
+        let line =
+            format.split(br#"{"when":1.5,"u":"/a","rt":,"x":{"y":"}"},"s":"sid=\"q\"","cwnd":10}"#).expect("it fits");
+        assert_eq!(
+            (line.raw(Field::Seconds), line.raw(Field::Path), line.raw(Field::Duration)),
+            (&b"1.5"[..], &b"/a"[..], &b""[..])
+        );
+        assert_eq!(line.raw(Field::Session), br#"sid=\"q\""#);
+        for bad in [&b"{"[..], b"", b"[1]", br#"{"a"}"#, br#"{"a":"b}"#, br#"{"a":"b" 1}"#] {
+            assert!(format.split(bad).is_none(), "{bad:?}");
+        }
+        assert!(LogFormat::json([("a", "nonsense")]).is_err());
+    }
+
+    #[test]
+    fn formats_that_cannot_work_are_refused() {
+        assert_eq!(LogFormat::text("$uri").err(), Some(FormatError::Time));
+        assert_eq!(LogFormat::text("$msec $status").err(), Some(FormatError::Path));
+        assert_eq!(LogFormat::text("$msec$uri").err(), Some(FormatError::Joined("uri".to_owned())));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..200), text in "[{}\":,\\\\a-z0-9 ]{0,60}") {
+            for format in [LogFormat::text(COMBINED).expect("good"), LogFormat::json([]).expect("good")] {
+                for line in [&line[..], text.as_bytes()] {
+                    drop(format.split(line));
+                    let mut out = Vec::new();
+                    unescape(line, &mut out);
+                    prop_assert!(out.len() <= line.len());
+                }
+            }
+        }
+    }
+}

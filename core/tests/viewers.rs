@@ -1,0 +1,122 @@
+//! Recorded players against what is said of them from their logs: the stall ratio of the page's own record and of the fold.
+
+use std::path::Path;
+
+use liveqos_core::log_fold::{ClassRule, LogFold};
+use liveqos_core::log_format::LogFormat;
+use liveqos_core::observation::{Fact, PlayerView};
+use liveqos_core::time::Timestamp;
+
+struct Run {
+    truth: (f64, f64),
+    told: (f64, f64),
+    starts: u32,
+    viewers: u32,
+}
+
+/// Folds a run's access log, with its event posts where `events`, in the order of their instants.
+fn run(name: &str, events: bool) -> Run {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cmcd");
+    let read = |ending: &str| std::fs::read_to_string(folder.join(format!("{name}.{ending}"))).unwrap_or_default();
+    let format = LogFormat::json([]).expect("the usual names");
+    let mut fold = LogFold::new(format, ClassRule::Path(None), "log".into(), [1, 2]);
+    let text = read("access.jsonl") + &if events { read("posts.jsonl") } else { String::new() };
+    let mut lines: Vec<_> =
+        text.lines().map(|line| (fold.time_of(line.as_bytes()).expect("an instant"), line)).collect();
+    lines.sort_by_key(|(at, _)| *at);
+    let mut sum = PlayerView::default();
+    let add = |observations: Vec<liveqos_core::observation::Observation>, sum: &mut PlayerView| {
+        for observation in observations {
+            assert!(observation.stream.as_str().ends_with("/class101"), "{}", observation.stream);
+            let Fact::Players(view) = observation.fact else { panic!("players only") };
+            sum.exposure += view.exposure;
+            sum.stalled += view.stalled;
+            sum.stall_starts += view.stall_starts;
+            sum.viewers = sum.viewers.max(view.viewers);
+        }
+    };
+    let mut now = Timestamp::default();
+    for (at, line) in lines {
+        fold.line(line.as_bytes()).expect("a clean line");
+        now = at;
+        add(fold.drain(now), &mut sum);
+    }
+    add(fold.finish(now), &mut sum);
+    Run {
+        truth: truth(&read("truth.json")),
+        told: (sum.stalled.as_secs_f64(), sum.exposure.as_secs_f64()),
+        starts: sum.stall_starts,
+        viewers: sum.viewers,
+    }
+}
+
+/// Seconds stalled and seconds played or stalled, by the page: from each `waiting` after the first `playing` to the next `playing`.
+fn truth(text: &str) -> (f64, f64) {
+    let page: serde_json::Value = serde_json::from_str(text).expect("json");
+    let (mut began, mut waits, mut stalled) = (None, None, 0.0);
+    let last = page["last"].as_f64().expect("an instant");
+    for event in page["events"].as_array().expect("events") {
+        let at = event["t"].as_f64().expect("an instant");
+        if event["ev"] == "playing" {
+            began.get_or_insert(at);
+            stalled += waits.take().map_or(0.0, |since| at - since);
+        } else if began.is_some() {
+            waits.get_or_insert(at);
+        }
+    }
+    stalled += waits.map_or(0.0, |since| last - since);
+    (stalled, last - began.expect("it played"))
+}
+
+/// Checks a run and prints it; gives the error in points.
+#[expect(clippy::print_stdout, reason = "the figures are what one wants to see")]
+fn error(name: &str, events: bool) -> f64 {
+    let run = run(name, events);
+    let ratio = |(part, whole): (f64, f64)| 100.0 * part / whole;
+    let error = ratio(run.told) - ratio(run.truth);
+    println!(
+        "{name:16} {:8} page {:6.3} of {:6.2} s = {:6.3} %, told {:6.3} of {:6.2} s = {:6.3} %, error {error:+.3} points, {} stalls",
+        if events { "events" } else { "requests" },
+        run.truth.0,
+        run.truth.1,
+        ratio(run.truth),
+        run.told.0,
+        run.told.1,
+        ratio(run.told),
+        run.starts,
+    );
+    assert_eq!(run.viewers, 1, "{name}");
+    error
+}
+
+#[test]
+fn the_stall_ratio_of_recorded_players() {
+    let runs = [
+        ("h-clean", true),
+        ("h-loss5", false),
+        ("h-rate1000", true),
+        ("h-rate1300v1", false),
+        ("hls-v1-query", false),
+        ("hls-v1-headers", false),
+        ("hls-v2-events", true),
+        ("dash-v1-query", false),
+        ("dash-v2-events", true),
+        ("shaka-v1-query", false),
+    ];
+    let wrong: Vec<_> = runs
+        .map(|(name, events)| (name, error(name, events)))
+        .into_iter()
+        .filter(|(_, error)| error.abs() > 0.1)
+        .collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// Two runs that the recorded reports cannot carry: shaka 5.2 sends no state and rounds a buffer that is nearly empty to nothing; and
+/// requests alone do not say how long a player that jumps while stalled had stalled.
+#[test]
+fn what_the_reports_do_not_carry() {
+    let shaka = error("shaka-v2-events", true);
+    let jumps = error("h-rate1000", false);
+    assert!((-4.0..0.1).contains(&shaka), "{shaka}");
+    assert!((-4.0..0.1).contains(&jumps), "{jumps}");
+}

@@ -1,0 +1,17 @@
+//! Any query value, header or event body: nothing may panic, and what is kept is within its bounds.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use liveqos_core::cmcd::{Cmcd, MAX_SID, NEWEST_VERSION, Text, percent_decode, records};
+
+fuzz_target!(|data: &[u8]| {
+    let mut decoded = Vec::new();
+    percent_decode(data, &mut decoded);
+    assert!(decoded.len() <= data.len());
+    for record in records(data).chain([decoded.as_slice()]) {
+        if let Ok(set) = Cmcd::parse(record) {
+            assert!(set.v.is_none_or(|version| version <= NEWEST_VERSION));
+            assert!(set.sid.map_or(0, |sid| Text::raw(sid).len()) <= MAX_SID);
+        }
+    }
+});

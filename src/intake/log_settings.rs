@@ -1,0 +1,133 @@
+//! What is configured of an access log: where it is, how its lines look, where a class's identity lies. Refuses a form that cannot be
+//! read, before the log is opened.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use liveqos_core::log_fold::{ClassRule, LogFold};
+use liveqos_core::log_format::{FormatError, LogFormat};
+use liveqos_core::observation::SourceName;
+use liveqos_core::session::Name;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// A `[[logs]]` table: the access log of an edge whose players send CMCD.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessLogSettings {
+    /// The log file.
+    pub path: PathBuf,
+    /// File that keeps how far it was read, so that a restart goes on there; without one each start begins at the log's end.
+    pub position_file: Option<PathBuf>,
+    /// Its name in labels and errors, unique; `access-log` without one.
+    pub name: String,
+    /// nginx's `log_format` as text, where lines are not JSON: `$remote_addr [$time_local] "$request" ...`.
+    pub format: String,
+    /// Further keys of JSON lines: what the log calls it = the nginx variable.
+    pub fields: BTreeMap<String, String>,
+    /// Where a class's identity is: `path`, `content-id` (CMCD `cid`), or `argument:NAME` of the query.
+    pub class: String,
+    /// The application's name instead of the one in the path, so that `/hls/c1/7.ts` is the media server's `live/c1`.
+    pub app: String,
+}
+
+/// Why a log's table is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// Its form.
+    #[error("log \"{0}\": {1}")]
+    Format(String, FormatError),
+    /// Its class rule.
+    #[error("log \"{0}\": class = \"{1}\" is none of path, content-id and argument:NAME")]
+    Class(String, String),
+    /// Its name.
+    #[error("log \"{0}\": name must be 1 to 128 bytes of printable text, and stand once")]
+    Name(String),
+    /// No path.
+    #[error("log \"{0}\": path is missing; write the log file's")]
+    Path(String),
+}
+
+impl AccessLogSettings {
+    /// Its name.
+    #[must_use]
+    pub fn shown_name(&self) -> &str {
+        if self.name.is_empty() { "access-log" } else { &self.name }
+    }
+
+    /// An empty fold of such a log.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn fold(&self, key: [u64; 2]) -> Result<LogFold, LogError> {
+        let name = self.shown_name();
+        let wrong = |error| LogError::Format(name.to_owned(), error);
+        let format = if self.format.is_empty() {
+            LogFormat::json(self.fields.iter().map(|(key, field)| (key.as_str(), field.as_str()))).map_err(wrong)?
+        } else {
+            LogFormat::text(&self.format).map_err(wrong)?
+        };
+        let rule = match (self.class.as_str(), self.class.strip_prefix("argument:")) {
+            ("" | "path", _) => ClassRule::Path(Some(self.app.clone()).filter(|app| !app.is_empty())),
+            ("content-id", _) => ClassRule::ContentId,
+            (_, Some(argument)) if !argument.is_empty() => ClassRule::Argument(argument.to_owned()),
+            (other, _) => return Err(LogError::Class(name.to_owned(), other.to_owned())),
+        };
+        let checked = Name::new(name).map_err(|_| LogError::Name(name.to_owned()))?;
+        Ok(LogFold::new(format, rule, SourceName::from(checked.as_str()), key))
+    }
+}
+
+/// Checks all tables.
+///
+/// # Errors
+/// The first [`LogError`].
+pub fn check(logs: &[AccessLogSettings]) -> Result<(), LogError> {
+    for (index, log) in logs.iter().enumerate() {
+        let name = log.shown_name();
+        log.fold([0, 0])?;
+        if log.path.as_os_str().is_empty() {
+            return Err(LogError::Path(name.to_owned()));
+        }
+        if logs[..index].iter().any(|other| other.shown_name() == name) {
+            return Err(LogError::Name(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// A key for the hashes of viewers, new in each process.
+///
+/// # Errors
+/// When the system has no randomness.
+pub fn random_key() -> anyhow::Result<[u64; 2]> {
+    let bytes: [u8; 16] = ring::rand::generate(&ring::rand::SystemRandom::new())
+        .map_err(|_| anyhow::anyhow!("no randomness for the key of viewers' hashes"))?
+        .expose();
+    let key = u128::from_ne_bytes(bytes);
+    Ok([key as u64, (key >> 64) as u64])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(text: &str) -> AccessLogSettings {
+        toml::from_str(text).expect("toml")
+    }
+
+    #[test]
+    fn errors_name_the_log_and_what_to_do() {
+        for (text, says) in [
+            ("path = 'x'\nclass = 'host'", "class = \"host\" is none of path"),
+            ("path = 'x'\nname = 'a'\nformat = '$uri'", "log \"a\": reading log_format: none of $msec"),
+            ("path = 'x'\nfields = { when = 'tim' }", "\"tim\" is no field"),
+            ("name = 'a'", "log \"a\": path is missing"),
+        ] {
+            let error = check(&[log(text)]).expect_err("refused").to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
+        assert!(check(&[log("path = 'x'"), log("path = 'y'")]).is_err(), "one name twice");
+        assert_eq!(check(&[log("path = 'x'\nclass = 'argument:session_id'")]), Ok(()));
+    }
+}

@@ -1,0 +1,325 @@
+//! A file that grows, read line by line while it is written. Decides where to begin and when the file was rotated or cut; refuses to
+//! read more at once than [`MAX_READ`], and to keep a line longer than [`MAX_LINE`].
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use liveqos_core::log_fold::MAX_LINE;
+use serde::{Deserialize, Serialize};
+
+/// A file being followed.
+#[derive(Debug)]
+pub struct LogTail {
+    path: PathBuf,
+    position_file: Option<PathBuf>,
+    open: Option<Open>,
+    /// Where to begin: what was saved, on the first opening.
+    begin: Begin,
+    partial: Vec<u8>,
+    /// Within a line that is too long.
+    skips: bool,
+    saved: Option<Position>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    inode: u64,
+    offset: u64,
+    /// Another file stands under the name: this one is read once more, as its writer may still have it open.
+    replaced: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Begin {
+    Saved(Position),
+    End,
+    Start,
+}
+
+/// How far a file was read: kept over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    inode: u64,
+    offset: u64,
+}
+
+/// What a read gave to the reader of lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A whole line, without its end.
+    Line(&'a [u8]),
+    /// A line longer than [`MAX_LINE`], thrown away.
+    Long,
+}
+
+impl LogTail {
+    /// Follows `path` from its end, or from where `position_file` says that it was left.
+    ///
+    /// # Errors
+    /// When the position file is there and cannot be read.
+    pub fn new(path: &Path, position_file: Option<&Path>) -> io::Result<Self> {
+        let saved = match position_file.map(std::fs::read) {
+            None => None,
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => None,
+            Some(read) => Some(serde_json::from_slice(&read?)?),
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            position_file: position_file.map(Path::to_owned),
+            open: None,
+            begin: saved.map_or(Begin::End, Begin::Saved),
+            partial: Vec::new(),
+            skips: false,
+            saved,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Reads what was written since the last call, at most [`MAX_READ`] bytes. Gives whether more waits.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or read; the next call tries again.
+    pub fn read(&mut self, mut take: impl FnMut(Piece<'_>)) -> io::Result<bool> {
+        let mut room = MAX_READ;
+        while room > 0 {
+            if self.open.is_none() {
+                self.open = Some(self.reopen()?);
+            }
+            let Some(open) = &mut self.open else {
+                return Ok(false);
+            };
+            let most = self.buffer.len().min(room);
+            let count = open.file.read(&mut self.buffer[..most])?;
+            if count == 0 {
+                if !self.was_replaced()? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            open.offset += count as u64;
+            room -= count;
+            let buffer = std::mem::take(&mut self.buffer);
+            self.part(&buffer[..count], &mut take);
+            self.buffer = buffer;
+        }
+        Ok(true)
+    }
+
+    /// Writes down how far it read, where that moved: the start of the line that is not whole yet.
+    ///
+    /// # Errors
+    /// When the position file cannot be written.
+    pub fn save(&mut self) -> io::Result<()> {
+        let (Some(path), Some(open)) = (&self.position_file, &self.open) else {
+            return Ok(());
+        };
+        let position = Position { inode: open.inode, offset: open.offset - self.partial.len() as u64 };
+        if self.saved == Some(position) {
+            return Ok(());
+        }
+        // A name beside it first, so that a killed daemon leaves the old or the new one.
+        let beside = path.with_extension("new");
+        let mut file = File::create(&beside)?;
+        file.write_all(&serde_json::to_vec(&position)?)?;
+        std::fs::rename(beside, path)?;
+        self.saved = Some(position);
+        Ok(())
+    }
+
+    fn reopen(&mut self) -> io::Result<Open> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // What appears later is new from its first line on.
+                self.begin = if matches!(self.begin, Begin::End) { Begin::Start } else { self.begin };
+                return Err(error);
+            }
+            file => file?,
+        };
+        let about = file.metadata()?;
+        let offset = match self.begin {
+            Begin::Saved(was) if was.inode == about.ino() && was.offset <= about.len() => was.offset,
+            // It was rotated or cut while nobody looked: what is there now is new.
+            Begin::Saved(_) | Begin::Start => 0,
+            Begin::End => about.len(),
+        };
+        file.seek(SeekFrom::Start(offset))?;
+        self.begin = Begin::Start;
+        self.partial.clear();
+        self.skips = false;
+        Ok(Open { file, inode: about.ino(), offset, replaced: false })
+    }
+
+    /// At the end of the file: whether the name now stands for another one, or the file was cut.
+    fn was_replaced(&mut self) -> io::Result<bool> {
+        let Some(open) = &mut self.open else {
+            return Ok(true);
+        };
+        let about = match std::fs::metadata(&self.path) {
+            // Between rename and create there is none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            about => about?,
+        };
+        let was_cut = about.ino() == open.inode && about.len() < open.offset;
+        let again = std::mem::replace(&mut open.replaced, about.ino() != open.inode);
+        let replaced = was_cut || (again && open.replaced);
+        if replaced {
+            self.open = None;
+        }
+        Ok(replaced)
+    }
+
+    fn part(&mut self, bytes: &[u8], take: &mut impl FnMut(Piece<'_>)) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ends) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
+            if !self.skips {
+                if self.partial.len() + text.len() > MAX_LINE {
+                    self.skips = true;
+                    self.partial.clear();
+                    take(Piece::Long);
+                } else if ends && self.partial.is_empty() {
+                    take(Piece::Line(text));
+                } else {
+                    self.partial.extend_from_slice(text);
+                    if ends {
+                        take(Piece::Line(&self.partial));
+                        self.partial.clear();
+                    }
+                }
+            }
+            self.skips &= !ends;
+        }
+    }
+}
+
+/// Most bytes read at one wake: 32 MB a second at four wakes.
+pub const MAX_READ: usize = 8 << 20;
+const BUFFER: usize = 1 << 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Log {
+        folder: tempfile::TempDir,
+    }
+
+    impl Log {
+        fn new(text: &str) -> Self {
+            let log = Self { folder: tempfile::tempdir().expect("a folder") };
+            log.write(text);
+            log
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, text: &str) {
+            let mut options = File::options();
+            let mut file = options.append(true).create(true).open(self.path("log")).expect("a log");
+            file.write_all(text.as_bytes()).expect("room");
+        }
+
+        fn tail(&self) -> LogTail {
+            LogTail::new(&self.path("log"), Some(&self.path("position"))).expect("a tail")
+        }
+    }
+
+    fn lines(tail: &mut LogTail) -> Vec<String> {
+        let mut out = Vec::new();
+        tail.read(|piece| {
+            out.push(match piece {
+                Piece::Line(line) => String::from_utf8_lossy(line).into_owned(),
+                Piece::Long => "(long)".to_owned(),
+            });
+        })
+        .expect("readable");
+        out
+    }
+
+    #[test]
+    fn it_begins_at_the_end_and_joins_what_comes_in_pieces() {
+        let log = Log::new("old\n");
+        let mut tail = log.tail();
+        assert!(lines(&mut tail).is_empty());
+        log.write("a\nb");
+        assert_eq!(lines(&mut tail), ["a"]);
+        log.write("c\n\n");
+        assert_eq!(lines(&mut tail), ["bc", ""]);
+    }
+
+    #[test]
+    fn rotation_loses_nothing() {
+        let log = Log::new("");
+        let mut tail = log.tail();
+        assert!(lines(&mut tail).is_empty());
+        log.write("a\n");
+        std::fs::rename(log.path("log"), log.path("log.1")).expect("renamed");
+        assert_eq!(lines(&mut tail), ["a"]);
+        let mut old = File::options().append(true).open(log.path("log.1")).expect("the old one");
+        old.write_all(b"late\n").expect("room");
+        log.write("new\n");
+        assert_eq!(lines(&mut tail), ["late"], "its writer may still have it open");
+        old.write_all(b"last\n").expect("room");
+        assert_eq!(lines(&mut tail), ["last", "new"]);
+    }
+
+    #[test]
+    fn a_cut_file_is_read_from_its_start() {
+        let log = Log::new("");
+        let mut tail = log.tail();
+        lines(&mut tail);
+        log.write("one\ntwo\n");
+        assert_eq!(lines(&mut tail).len(), 2);
+        File::create(log.path("log")).expect("cut");
+        assert!(lines(&mut tail).is_empty());
+        log.write("three\n");
+        assert_eq!(lines(&mut tail), ["three"]);
+    }
+
+    #[test]
+    fn a_restart_goes_on_without_doubling_or_losing() {
+        let log = Log::new("old\n");
+        let mut tail = log.tail();
+        lines(&mut tail);
+        log.write("a\nhal");
+        assert_eq!(lines(&mut tail), ["a"]);
+        tail.save().expect("saved");
+        drop(tail);
+        log.write("f\nb\n");
+        let mut tail = log.tail();
+        assert_eq!(lines(&mut tail), ["half", "b"]);
+        tail.save().expect("saved");
+        std::fs::remove_file(log.path("log")).expect("gone");
+        log.write("other file\n");
+        // The same inode may be given again; then the position lies within it or not, and both are a restart of a rotated log.
+        drop(tail);
+        std::fs::write(log.path("position"), "{\"inode\":1,\"offset\":99}").expect("written");
+        assert_eq!(lines(&mut log.tail()), ["other file"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_thrown_away_and_counted_once() {
+        let log = Log::new("");
+        let mut tail = log.tail();
+        lines(&mut tail);
+        log.write(&"x".repeat(MAX_LINE * 3));
+        log.write("\nshort\n");
+        assert_eq!(lines(&mut tail), ["(long)", "short"]);
+        assert!(tail.partial.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_yet_is_read_from_its_start() {
+        let log = Log::new("");
+        std::fs::remove_file(log.path("log")).expect("gone");
+        let mut tail = log.tail();
+        assert!(tail.read(|_| {}).is_err());
+        log.write("first\n");
+        assert_eq!(lines(&mut tail), ["first"]);
+    }
+}
