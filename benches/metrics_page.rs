@@ -34,7 +34,8 @@ fn main() {
     let snapshot = Arc::new(ArcSwap::from_pointee(classes()));
     let sources = Arc::new(ArcSwap::from_pointee(SourceTable::new(&[], None)));
     let registry = Registry::new();
-    let page = PageCollector::new(&snapshot, &sources, &otlp, SESSIONS).expect("good rows");
+    let left_out = prometheus::Counter::new("left_out", "Classes without series.").expect("a good name");
+    let page = PageCollector::new(&snapshot, &sources, &otlp, SESSIONS, left_out).expect("good rows");
     registry.register(Box::new(page)).expect("new names");
 
     let classic = || {

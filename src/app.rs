@@ -96,6 +96,7 @@ impl App {
             &parts.shared.sources,
             &parts.otlp,
             config.metrics.max_sessions,
+            parts.shared.meters.shed.with_label_values(&["session_series"]),
         )?;
         parts.shared.registry.register(Box::new(page))?;
 

@@ -73,13 +73,25 @@ impl ConfigFile {
     /// # Errors
     /// [`ConfigError`].
     pub fn load(&self) -> Result<Config, ConfigError> {
-        let variables: Vec<(String, String)> = std::env::vars_os()
+        layers::load(self.config.as_deref(), &self.variables())
+    }
+
+    /// The same without the default file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load_only(&self) -> Result<Config, ConfigError> {
+        layers::load_only(self.config.as_deref(), &self.variables())
+    }
+
+    /// What the environment says of settings, the flags after it so that they win.
+    fn variables(&self) -> Vec<(String, String)> {
+        let told = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with("LIVEQOS_") || name.starts_with("OTEL_"))
-            .collect();
+            .filter(|(name, _)| name.starts_with("LIVEQOS_") || name.starts_with("OTEL_"));
         let flags = [("LIVEQOS_LISTEN", &self.listen), ("LIVEQOS_LOG_LEVEL", &self.log)];
         let flags = flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
-        layers::load(self.config.as_deref(), &variables.into_iter().chain(flags).collect::<Vec<_>>())
+        told.chain(flags).collect()
     }
 }
 

@@ -43,7 +43,7 @@ impl Place {
     pub fn resource(&self, config: &Config) -> Resource {
         Resource {
             service_version: env!("CARGO_PKG_VERSION").to_owned(),
-            instance_id: instance_id(),
+            instance_id: instance_id(&self.node),
             host_name: self.host.clone(),
             region: Some(self.region.clone()).filter(|region| !region.is_empty()),
             node: self.node.clone(),
@@ -65,9 +65,11 @@ impl Place {
     }
 }
 
-/// The same across restarts: a hash of the machine's id, which itself must not leave it (machine-id(5)).
-fn instance_id() -> String {
-    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+/// The same across restarts: a hash of the machine's id, which itself must not leave it (machine-id(5)), or of the node's name where
+/// the machine has none (containers), so that two nodes never share one.
+fn instance_id(node: &str) -> String {
+    let machine = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| !id.trim().is_empty());
+    let machine = machine.unwrap_or_else(|| node.to_owned());
     let digest = ring::digest::digest(&ring::digest::SHA256, format!("liveqos/instance/{}", machine.trim()).as_bytes());
     let hex = crate::otlp::ids::hex(&digest.as_ref()[..16]);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])

@@ -43,13 +43,16 @@ pub struct Options {
 
 /// Runs the demonstration.
 pub(super) fn run(options: &Options) -> ExitCode {
-    let mut config = match options.file.load() {
+    let mut config = match options.file.load_only() {
         Ok(config) => config,
         Err(error) => return bad_config(&error),
     };
     // The class is inside this process: nothing on the host is asked, and the screen belongs to the story.
     config.sources = vec![SourceSettings { kind: KIND.name.to_owned(), ..SourceSettings::default() }];
     config.discover = false;
+    config.logs.clear();
+    // Nobody is woken by a demonstration.
+    config.alerts.webhooks.clear();
     config.kernel.tcp_info = false;
     if options.file.log.is_none() && config.log.level == "info" {
         "error".clone_into(&mut config.log.level);

@@ -38,19 +38,24 @@ pub enum ConfigError {
     },
 }
 
-/// Reads the settings: `file`, or the default file where it exists, then the variables that `lookup` and `names` give.
+/// Reads the settings: `file`, or the default file where it exists, then the variables.
 ///
 /// # Errors
 /// [`ConfigError`]: the place, the key and what to do.
 pub fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Config, ConfigError> {
-    let mut table = match file {
-        Some(path) => read(path)?,
-        None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
-        None => Table::new(),
-    };
+    let usual = Path::new(DEFAULT_FILE);
+    load_only(file.or(usual.exists().then_some(usual)), variables)
+}
+
+/// The same without the default file: what a demonstration needs, which must not take the node's own settings for its.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_only(file: Option<&Path>, variables: &[(String, String)]) -> Result<Config, ConfigError> {
+    let mut table = file.map_or_else(|| Ok(Table::new()), read)?;
     let schema = super::reference::schema();
     overlay(&mut table, variables, &schema)?;
-    let place = file.map_or_else(|| DEFAULT_FILE.to_owned(), |path| path.display().to_string());
+    let place = file.map_or_else(|| "environment".to_owned(), |path| path.display().to_string());
     let mut config: Config = Value::Table(table)
         .try_into()
         .map_err(|error: toml::de::Error| ConfigError::Wrong { place, detail: error.to_string().trim().to_owned() })?;

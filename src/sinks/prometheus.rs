@@ -29,12 +29,13 @@ pub struct PageCollector {
     sources: Arc<ArcSwap<SourceTable>>,
     otlp: Weak<Otlp>,
     max_sessions: usize,
+    left_out: prometheus::Counter,
     descs: Vec<Desc>,
 }
 
 impl PageCollector {
     /// A collector of what `snapshot` and `sources` hold at each asking, and of what `otlp` sent while it lives; at most `max_sessions`
-    /// classes get series of their own.
+    /// classes get series of their own, the rest is counted in `left_out` at each asking.
     ///
     /// # Errors
     /// When a row of the catalogue has a name or label that Prometheus does not take.
@@ -43,6 +44,7 @@ impl PageCollector {
         sources: &Arc<ArcSwap<SourceTable>>,
         otlp: &Arc<Otlp>,
         max_sessions: usize,
+        left_out: prometheus::Counter,
     ) -> prometheus::Result<Self> {
         let descs = METRICS.iter().filter(|metric| !meters::OWN.contains(&metric.name)).map(|metric| {
             let labels = metric.labels.iter().map(|label| (*label).to_owned()).collect();
@@ -53,6 +55,7 @@ impl PageCollector {
             sources: Arc::clone(sources),
             otlp: Arc::downgrade(otlp),
             max_sessions,
+            left_out,
             descs: descs.collect::<prometheus::Result<_>>()?,
         })
     }
@@ -65,6 +68,7 @@ impl Collector for PageCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let snapshot = self.snapshot.load();
+        self.left_out.inc_by(snapshot.sessions.len().saturating_sub(self.max_sessions) as f64);
         let sources = self.sources.load().snapshot(clock::now());
         let exports = self.otlp.upgrade().map(|otlp| export_counts(&otlp)).unwrap_or_default();
         let families = METRICS.iter().map(|metric| {
