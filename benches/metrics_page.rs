@@ -11,8 +11,9 @@ use liveqos::intake::status::SourceTable;
 use liveqos::otlp::Otlp;
 use liveqos::otlp::resource::Resource;
 use liveqos::otlp::settings::OtlpSettings;
-use liveqos::sinks::openmetrics;
-use liveqos::sinks::prometheus::{PageCollector, exemplars};
+use liveqos::sinks::exposition::{Form, encode, finish};
+use liveqos::sinks::prometheus::{NodeCollector, exemplars};
+use liveqos::sinks::session_series::SessionSeries;
 use liveqos::snapshot::Snapshot;
 use liveqos_core::judge::{Objectives, Surroundings};
 use liveqos_core::latencies::Latencies;
@@ -21,7 +22,7 @@ use liveqos_core::pipe::Pipe;
 use liveqos_core::registry::Patience;
 use liveqos_core::session::{Protocol, StreamKey};
 use liveqos_core::time::Timestamp;
-use prometheus::{Encoder as _, Registry, TextEncoder};
+use prometheus::Registry;
 
 const SESSIONS: usize = 500;
 
@@ -35,18 +36,19 @@ fn main() {
     let sources = Arc::new(ArcSwap::from_pointee(SourceTable::new(&[], None)));
     let registry = Registry::new();
     let left_out = prometheus::Counter::new("left_out", "Classes without series.").expect("a good name");
-    let page = PageCollector::new(&snapshot, &sources, &otlp, SESSIONS, left_out).expect("good rows");
-    registry.register(Box::new(page)).expect("new names");
+    let node = NodeCollector::new(&snapshot, &sources, &otlp).expect("good rows");
+    registry.register(Box::new(node)).expect("new names");
+    let series = SessionSeries::new(&snapshot, [], SESSIONS, left_out);
 
-    let classic = || {
-        let mut text = Vec::with_capacity(1 << 20);
-        TextEncoder::new().encode(&registry.gather(), &mut text).expect("a Vec takes all");
+    let page = |form| {
+        let families = registry.gather();
+        let mut text = String::with_capacity(64 * 1024);
+        encode(form, &families, |name| exemplars(name, &snapshot.load(), &families), &mut text);
+        series.write(form, &mut text);
+        finish(form, &mut text);
         text.len()
     };
-    let open = || {
-        let families = registry.gather();
-        openmetrics::encode(&families, |name| exemplars(name, &snapshot.load(), &families)).len()
-    };
+    let (classic, open) = (|| page(Form::Classic), || page(Form::OpenMetrics));
     let by_hand = || by_hand(&snapshot.load()).len();
     let (classic, open, by_hand) = (median(passes, classic), median(passes, open), median(passes, by_hand));
     let ratio = |time: Duration| time.as_secs_f64() / by_hand.0.as_secs_f64();

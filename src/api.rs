@@ -27,6 +27,7 @@ use crate::intake::hooks::{HookAnswer, HookIntake};
 use crate::intake::status::SourceTable;
 use crate::meters::Meters;
 use crate::sinks::history::History;
+use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::{Snapshot, notice_json};
 
 /// Largest body of any request.
@@ -47,8 +48,10 @@ pub struct Shared {
     pub beacons: Arc<Beacons>,
     /// The way to the heart.
     pub orders: mpsc::Sender<Order>,
-    /// All metrics.
+    /// All metrics but those of single classes.
     pub registry: prometheus::Registry,
+    /// The metrics of single classes.
+    pub session_series: Arc<SessionSeries>,
     /// The daemon's own counters.
     pub meters: Meters,
     /// When the heart last beat.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! polls ─┐                      ┌─► otlp (spans, sample events)
-//! hooks ─┤► observations ─► heart ─► webhooks
+//! hooks ─┤► observations ─► heart ─► notify
 //! paths ─┤  (bounded)     (beat) ├─► history
 //! beacons┘                      └─► snapshot ─► page, API, /metrics ─► otlp (metrics)
 //! ```
@@ -20,6 +20,7 @@ use liveqos_core::judge::NodeLoad;
 use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
 use liveqos_probes::probe::Kind;
+use prometheus::proto::MetricFamily;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -40,13 +41,15 @@ use crate::intake::round::Now;
 use crate::intake::source::Source;
 use crate::intake::status::{SourceEntry, SourceTable};
 use crate::meters::Meters;
+use crate::notify::Notifiers;
+use crate::notify::silence::Silences;
 use crate::otlp::Otlp;
 use crate::otlp::record::Signal;
 use crate::place::Place;
 use crate::roster::Roster;
 use crate::sinks::history::History;
-use crate::sinks::prometheus::PageCollector;
-use crate::sinks::webhook::Webhooks;
+use crate::sinks::prometheus::NodeCollector;
+use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::Snapshot;
 use crate::token::Key;
 
@@ -60,6 +63,7 @@ pub struct App {
     polls: JoinSet<()>,
     tasks: JoinSet<()>,
     otlp: Arc<Otlp>,
+    silences: Arc<ArcSwap<Silences>>,
     heart: std::thread::JoinHandle<()>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
@@ -91,14 +95,8 @@ impl App {
         let listener = TcpListener::bind(&config.listen).await;
         let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
-        let page = PageCollector::new(
-            &parts.shared.snapshot,
-            &parts.shared.sources,
-            &parts.otlp,
-            config.metrics.max_sessions,
-            parts.shared.meters.shed.with_label_values(&["session_series"]),
-        )?;
-        parts.shared.registry.register(Box::new(page))?;
+        let node_metrics = NodeCollector::new(&parts.shared.snapshot, &parts.shared.sources, &parts.otlp)?;
+        parts.shared.registry.register(Box::new(node_metrics))?;
 
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -107,7 +105,7 @@ impl App {
         let mut tasks = parts.start_tasks(config, &node)?;
         let router = api::router(parts.shared.clone());
         tasks.spawn(http_server::serve(listener, router, parts.shared.meters.clone(), stopped));
-        let Parts { place, sources, fetcher, otlp, webhooks, shared, observations, waiting, ordered } = parts;
+        let Parts { place, sources, fetcher, otlp, notifiers, shared, observations, waiting, ordered } = parts;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         let meters = shared.meters.clone();
         if config.kernel.tcp_info {
@@ -115,7 +113,7 @@ impl App {
             start_paths(Paths { roster, ports, out, meters: meters.clone() }, Arc::clone(&stopping))?;
         }
         start_logs(config, &shared, &observations, &stopping)?;
-        let beacons = Arc::clone(&shared.beacons);
+        let (beacons, silences) = (Arc::clone(&shared.beacons), notifiers.silences());
         let around = Surround {
             snapshot: Arc::clone(&shared.snapshot),
             roster,
@@ -124,12 +122,25 @@ impl App {
             meters,
             last_beat: Arc::clone(&shared.last_beat),
             gather: Box::new(move |now| beacons.drain(now)),
-            deliver: deliver(Arc::clone(&otlp), webhooks, Arc::clone(&shared.history)),
+            deliver: deliver(Arc::clone(&otlp), notifiers, Arc::clone(&shared.history)),
             alive: Box::new(alive),
         };
         let pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
         let heart = beat::start(pipe, around, waiting, ordered)?;
-        Ok(Self { address, shared, observations, media_ports, fetcher, polls, tasks, otlp, heart, stop, stopping })
+        Ok(Self {
+            address,
+            shared,
+            observations,
+            media_ports,
+            fetcher,
+            polls,
+            tasks,
+            otlp,
+            silences,
+            heart,
+            stop,
+            stopping,
+        })
     }
 
     /// Where it listens.
@@ -156,18 +167,20 @@ impl App {
         self.shared.snapshot.load_full()
     }
 
-    /// Takes over new settings: sources, objectives, patience. What needs a restart is named in the answer.
+    /// Takes over new settings: sources, objectives, patience, silences. What needs a restart is named in the answer.
     ///
     /// # Errors
     /// What is wrong with them; the old ones stay.
     pub fn reload(&mut self, config: &Config, was: &Config) -> Result<Vec<&'static str>> {
         let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
+        let silences = Silences::new(&config.alerts.silences)?;
         let before = self.shared.sources.load();
         let table = SourceTable::new(&sources, Some(&before)).with_logs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Order::Set(config.promised(), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
+        self.silences.store(Arc::new(silences));
         self.media_ports.store(Arc::new(ports_of(&sources)));
         self.shared.hooks.store(Arc::new(hooks));
         self.shared.sources.store(Arc::new(table));
@@ -208,7 +221,7 @@ struct Parts {
     sources: Vec<Arc<Source>>,
     fetcher: Fetcher,
     otlp: Arc<Otlp>,
-    webhooks: Webhooks,
+    notifiers: Notifiers,
     shared: Shared,
     observations: Observations,
     waiting: mpsc::Receiver<Vec<Observation>>,
@@ -229,10 +242,14 @@ impl Parts {
             .iter()
             .fold(SourceTable::new(&sources, None), |table, log| table.with_log(log.shown_name(), &log.path));
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
-        let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
+        let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
         let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
+        let snapshot = Arc::default();
+        let left_out = meters.shed.with_label_values(&["session_series"]);
+        let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
         let shared = Shared {
-            snapshot: Arc::default(),
+            snapshot,
+            session_series: Arc::new(series),
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
             sources: Arc::new(ArcSwap::from_pointee(table)),
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
@@ -243,7 +260,7 @@ impl Parts {
             last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
             node: place.node.clone(),
         };
-        Ok(Self { place, sources, fetcher, otlp, webhooks, shared, observations, waiting, ordered })
+        Ok(Self { place, sources, fetcher, otlp, notifiers, shared, observations, waiting, ordered })
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.
@@ -253,18 +270,20 @@ impl Parts {
         tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
         if self.otlp.sends(Signal::Metrics) {
             let interval = config.otlp.metrics_interval()?;
-            tasks.spawn(push_metrics(Arc::clone(&self.otlp), self.shared.registry.clone(), interval));
+            let (registry, series) = (self.shared.registry.clone(), Arc::clone(&self.shared.session_series));
+            let gather = move || [registry.gather(), series.families()].concat();
+            tasks.spawn(push_metrics(Arc::clone(&self.otlp), gather, interval));
         }
         Ok(tasks)
     }
 }
 
-fn deliver(otlp: Arc<Otlp>, webhooks: Webhooks, history: Arc<History>) -> Box<dyn FnMut(&Beat) + Send> {
+fn deliver(otlp: Arc<Otlp>, notifiers: Notifiers, history: Arc<History>) -> Box<dyn FnMut(&Beat) + Send> {
     Box::new(move |beat| {
         for notice in &beat.notices {
             tracing::warn!(alert = notice.alert.as_str(), state = ?notice.state, "{}", notice.summary());
         }
-        webhooks.take(&beat.notices);
+        notifiers.take(&beat.notices);
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
@@ -282,14 +301,14 @@ fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
     std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping)).map(drop)
 }
 
-async fn push_metrics(otlp: Arc<Otlp>, registry: prometheus::Registry, interval: Duration) {
+async fn push_metrics(otlp: Arc<Otlp>, gather: impl Fn() -> Vec<MetricFamily>, interval: Duration) {
     let started = clock::now();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let reading = crate::otlp::metrics::Reading { since: started, at: clock::now() };
-        otlp.push_metrics(&registry.gather(), reading, |name| {
+        otlp.push_metrics(&gather(), reading, |name| {
             liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit))
         });
     }

@@ -1,7 +1,7 @@
-//! Where results go: the metrics page, recent history, webhooks. Each is a leaf; OTLP stands beside them in [`crate::otlp`].
+//! Where results go: the metrics page, recent history. Each is a leaf; [`crate::otlp`] and [`crate::notify`] stand beside them.
 
+pub mod exposition;
 pub mod history;
-pub mod openmetrics;
 pub mod prometheus;
 mod series;
-pub mod webhook;
+pub mod session_series;

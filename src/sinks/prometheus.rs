@@ -1,5 +1,5 @@
-//! The metrics page: the snapshot and the sources' state as metric families, by the catalogue. Decides which classes get series of
-//! their own (at most so many, the rest counted); refuses any name that the catalogue does not have.
+//! The node's metrics: the snapshot's sums and the sources' state as metric families, by the catalogue. Refuses any name that the
+//! catalogue does not have. The series of single classes are [`super::session_series`]'s.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -8,13 +8,12 @@ use arc_swap::ArcSwap;
 use liveqos_core::catalog::{Kind, METRICS, Metric, Read};
 use liveqos_core::fleet::{BREACHES, FleetKey, FleetTotals};
 use liveqos_core::notice::Alert;
-use liveqos_core::sample::{LegSample, Sample};
 use liveqos_core::session::{Leg, Scenario};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
-use super::openmetrics::{Exemplars, label_text};
-use super::series::{Series, counter, gauge, histogram, label, labelled, summary, with};
+use super::exposition::{Exemplars, label_text};
+use super::series::{Series, counter, gauge, histogram, labelled, with};
 use crate::clock;
 use crate::intake::status::{SourceState, SourceStatus, SourceTable};
 use crate::meters;
@@ -24,18 +23,15 @@ use crate::otlp::stats;
 use crate::snapshot::Snapshot;
 
 /// Gathers everything that is read at the time of asking rather than counted as it happens.
-pub struct PageCollector {
+pub struct NodeCollector {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sources: Arc<ArcSwap<SourceTable>>,
     otlp: Weak<Otlp>,
-    max_sessions: usize,
-    left_out: prometheus::Counter,
     descs: Vec<Desc>,
 }
 
-impl PageCollector {
-    /// A collector of what `snapshot` and `sources` hold at each asking, and of what `otlp` sent while it lives; at most `max_sessions`
-    /// classes get series of their own, the rest is counted in `left_out` at each asking.
+impl NodeCollector {
+    /// A collector of what `snapshot` and `sources` hold at each asking, and of what `otlp` sent while it lives.
     ///
     /// # Errors
     /// When a row of the catalogue has a name or label that Prometheus does not take.
@@ -43,10 +39,10 @@ impl PageCollector {
         snapshot: &Arc<ArcSwap<Snapshot>>,
         sources: &Arc<ArcSwap<SourceTable>>,
         otlp: &Arc<Otlp>,
-        max_sessions: usize,
-        left_out: prometheus::Counter,
     ) -> prometheus::Result<Self> {
-        let descs = METRICS.iter().filter(|metric| !meters::OWN.contains(&metric.name)).map(|metric| {
+        let is_of_class = |metric: &Metric| matches!(metric.read, Read::Leg(_) | Read::LegLatency(_));
+        let ours = METRICS.iter().filter(|metric| !is_of_class(metric) && !meters::OWN.contains(&metric.name));
+        let descs = ours.map(|metric| {
             let labels = metric.labels.iter().map(|label| (*label).to_owned()).collect();
             Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels, HashMap::new())
         });
@@ -54,27 +50,23 @@ impl PageCollector {
             snapshot: Arc::clone(snapshot),
             sources: Arc::clone(sources),
             otlp: Arc::downgrade(otlp),
-            max_sessions,
-            left_out,
             descs: descs.collect::<prometheus::Result<_>>()?,
         })
     }
 }
 
-impl Collector for PageCollector {
+impl Collector for NodeCollector {
     fn desc(&self) -> Vec<&Desc> {
         self.descs.iter().collect()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let snapshot = self.snapshot.load();
-        self.left_out.inc_by(snapshot.sessions.len().saturating_sub(self.max_sessions) as f64);
         let sources = self.sources.load().snapshot(clock::now());
         let exports = self.otlp.upgrade().map(|otlp| export_counts(&otlp)).unwrap_or_default();
         let families = METRICS.iter().map(|metric| {
             let series = match metric.read {
-                Read::Leg(read) => self.legs(&snapshot, |leg, labels| Some(gauge(labels(), read(leg)?))),
-                Read::LegLatency(read) => self.legs(&snapshot, |leg, labels| Some(summary(labels(), read(leg)?))),
+                Read::Leg(_) | Read::LegLatency(_) => Vec::new(),
                 Read::Fleet(read) => fleet(&snapshot, |totals, labels| Some(counter(labels, read(totals)?))),
                 Read::FleetBuckets(read) => fleet(&snapshot, |totals, labels| Some(histogram(labels, read(totals)?))),
                 Read::Shell => shell(metric, &snapshot, &sources, &exports),
@@ -82,19 +74,6 @@ impl Collector for PageCollector {
             family(metric, series)
         });
         families.filter(|family| !family.get_metric().is_empty()).collect()
-    }
-}
-
-impl PageCollector {
-    /// One series for each leg of which there is a value; labels are made for those only.
-    fn legs(
-        &self,
-        snapshot: &Snapshot,
-        series: impl Fn(&LegSample, &dyn Fn() -> Vec<LabelPair>) -> Option<Series>,
-    ) -> Vec<Series> {
-        let samples = snapshot.sessions.values().filter_map(|state| state.sample.as_ref());
-        let legs = samples.take(self.max_sessions).flat_map(|sample| sample.legs.iter().map(move |leg| (sample, leg)));
-        legs.filter_map(|(sample, leg)| series(leg, &|| session_labels(sample, leg.leg))).collect()
     }
 }
 
@@ -181,11 +160,6 @@ fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
     }
 }
 
-fn session_labels(sample: &Sample, leg: Leg) -> Vec<LabelPair> {
-    let course = sample.session.course_id.as_ref().map_or("", |id| id.as_str());
-    vec![label("session_id", sample.session.id.as_str()), label("course_id", course), label("leg", leg.as_str())]
-}
-
 /// What became of one signal's records.
 struct ExportCounts {
     signal: &'static str,
@@ -231,16 +205,20 @@ pub fn exemplars(name: &str, snapshot: &Snapshot, families: &[MetricFamily]) -> 
     Some(pointed.collect())
 }
 
-fn family(metric: &Metric, series: Vec<Series>) -> MetricFamily {
+pub(super) fn family(metric: &Metric, series: Vec<Series>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(metric.name.to_owned());
     family.set_help(metric.help.to_owned());
-    family.set_field_type(match metric.kind {
+    family.set_field_type(kind_of(metric));
+    family.set_metric(series);
+    family
+}
+
+pub(super) const fn kind_of(metric: &Metric) -> MetricType {
+    match metric.kind {
         Kind::Counter => MetricType::COUNTER,
         Kind::Gauge => MetricType::GAUGE,
         Kind::Histogram(_) => MetricType::HISTOGRAM,
         Kind::Summary => MetricType::SUMMARY,
-    });
-    family.set_metric(series);
-    family
+    }
 }
