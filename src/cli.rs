@@ -33,7 +33,7 @@ enum Command {
     /// A live class on loopback: real WebRTC media, a scripted fault, the page, the alert
     Demo(demo::Options),
     /// Validate the configuration, try each source and exporter once, one line each
-    Check(ConfigFile),
+    Check(check::Options),
     /// Find media servers on this host and print a configuration for them
     Discover,
     /// Recorded access logs through the same rules: what the daemon would have said
@@ -101,7 +101,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
         Command::Run(file) => run::run(&file),
         Command::Demo(options) => demo::run(&options),
-        Command::Check(file) => check::run(&file),
+        Command::Check(options) => check::run(&options),
         Command::Discover => check::discover(),
         Command::Replay(options) => replay::run(&options),
         Command::Top(options) => top::run(&options),

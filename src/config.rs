@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration_text;
 use crate::intake::log_settings::AccessLogSettings;
 use crate::intake::source::SourceSettings;
+use crate::notify::settings::AlertSettings;
 use crate::otlp::resource::Role;
 use crate::otlp::settings::OtlpSettings;
 
@@ -140,31 +141,6 @@ pub struct HistorySettings {
     pub max_samples: usize,
 }
 
-/// Who is told of alerts.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct AlertSettings {
-    /// Receivers, each told of every notice.
-    pub webhooks: Vec<WebhookSettings>,
-    /// Link to a trace in notices, with `{trace_id}` in it.
-    pub trace_url: String,
-    /// Link to the class's dashboard in notices, with `{session_id}` in it.
-    pub dashboard_url: String,
-    /// Link to the alert's runbook in notices, with `{alertname}` in it.
-    pub runbook_url: String,
-}
-
-/// A receiver of notices by HTTP POST.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct WebhookSettings {
-    /// Where to post.
-    pub url: String,
-    /// File with a bearer token.
-    #[serde(default)]
-    pub token_file: Option<PathBuf>,
-}
-
 /// What players themselves may report.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -220,7 +196,7 @@ impl Config {
             ("kernel", differs(|config| serde_json::to_value(&config.kernel))),
             ("metrics", differs(|config| serde_json::to_value(&config.metrics))),
             ("history", differs(|config| serde_json::to_value(&config.history))),
-            ("alerts", differs(|config| serde_json::to_value(&config.alerts))),
+            ("alerts", differs(|config| serde_json::to_value(config.alerts.without_silences()))),
             ("beacon", differs(|config| serde_json::to_value(&config.beacon))),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
             ("log", differs(|config| serde_json::to_value(&config.log))),

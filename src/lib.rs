@@ -18,6 +18,7 @@ pub mod intake;
 pub mod log;
 pub mod meters;
 pub mod nearest;
+pub mod notify;
 pub mod otlp;
 pub mod place;
 pub mod rfc3339;

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use crate::config::Config;
+use crate::notify::letter::Letterhead;
 use crate::otlp::resource::Resource;
-use crate::sinks::webhook::Letterhead;
 
 /// The node's identity.
 #[derive(Clone, Debug)]

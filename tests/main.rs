@@ -2,5 +2,6 @@
 
 mod cli;
 mod generated;
+mod notify;
 mod support;
 mod tidy;

@@ -15,12 +15,23 @@ use crate::discover;
 use crate::intake::fetch::Fetcher;
 use crate::intake::round::{Now, try_once};
 use crate::intake::source::Source;
+use crate::notify;
 use crate::otlp;
 use crate::place::Place;
 
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// Tell every receiver of alerts of a test alert and of its end
+    #[arg(long)]
+    notify: bool,
+}
+
 /// Validates the configuration and tries everything in it once.
-pub(super) fn run(file: &ConfigFile) -> ExitCode {
-    let config = match file.load() {
+pub(super) fn run(options: &Options) -> ExitCode {
+    let config = match options.file.load() {
         Ok(config) => config,
         Err(error) => return bad_config(&error),
     };
@@ -28,7 +39,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         Ok(sources) => sources,
         Err(error) => return bad_config(&error),
     };
-    match runtime().and_then(|runtime| runtime.block_on(try_all(&config, sources))) {
+    match runtime().and_then(|runtime| runtime.block_on(try_all(&config, sources, options.notify))) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
         Err(error) => fail(&format!("{error:#}")),
@@ -43,7 +54,7 @@ pub(super) fn discover() -> ExitCode {
     }
 }
 
-async fn try_all(config: &Config, sources: Vec<Arc<Source>>) -> Result<bool> {
+async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Result<bool> {
     let colour = stdout_takes_colour();
     let mut good = true;
     let mut line = |ok: bool, what: &str, detail: &str| {
@@ -74,13 +85,17 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>) -> Result<bool> {
             other => line(false, &what, &format!("{other:?}")),
         }
     }
-    for webhook in &config.alerts.webhooks {
-        line(true, "webhook", &format!("{} is set (not called: it would wake people)", host(&webhook.url)));
+    let letterhead = Place::of(config).letterhead(config);
+    for receiver in &config.alerts.webhooks {
+        let what = format!("receiver {}", receiver.shown());
+        if !notify {
+            line(true, &what, "is set (not told: it would wake people; --notify does)");
+            continue;
+        }
+        match notify::try_once(receiver, &letterhead, clock::now()).await {
+            Ok(()) => line(true, &what, "took a test alert and its end"),
+            Err(why) => line(false, &what, &why),
+        }
     }
     Ok(good)
-}
-
-fn host(url: &str) -> String {
-    let parsed = reqwest::Url::parse(url).ok();
-    parsed.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| "(no URL)".to_owned())
 }

@@ -9,7 +9,7 @@ use super::Config;
 use crate::intake::log_settings;
 use crate::intake::source::Source;
 use crate::nearest::nearest;
-use crate::sinks::webhook;
+use crate::notify;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/liveqos/liveqos.toml";
@@ -172,7 +172,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if let Err(error) = config.otlp.check() {
         return wrong(error.to_string());
     }
-    if let Err(error) = webhook::check(&config.alerts) {
+    if let Err(error) = notify::check(&config.alerts) {
         return wrong(error.to_string());
     }
     if let Err(error) = log_settings::check(&config.logs) {

@@ -1,0 +1,82 @@
+//! Maintenance: who is not told of what, and until when. Decides by labels and the notice's time; refuses a silence without an end.
+
+use liveqos_core::time::Timestamp;
+
+use super::letter::Letter;
+use super::settings::{NotifyError, SilenceSettings};
+
+/// All silences of a node.
+#[derive(Clone, Debug, Default)]
+pub struct Silences(Vec<Silence>);
+
+#[derive(Clone, Debug)]
+struct Silence {
+    labels: Vec<(String, String)>,
+    from: Timestamp,
+    until: Timestamp,
+}
+
+impl Silences {
+    /// As configured.
+    ///
+    /// # Errors
+    /// [`NotifyError::Instant`].
+    pub fn new(settings: &[SilenceSettings]) -> Result<Self, NotifyError> {
+        let silences = settings.iter().map(|one| {
+            let from = if one.from.is_empty() { Timestamp::from_secs(0) } else { instant("from", &one.from)? };
+            let labels = one.labels.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+            Ok(Silence { labels, from, until: instant("until", &one.until)? })
+        });
+        silences.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether nobody is to be told of `letter`.
+    #[must_use]
+    pub fn cover(&self, letter: &Letter) -> bool {
+        self.0.iter().any(|silence| {
+            let fits = |(name, value): &(String, String)| matches(value, letter.label(name));
+            (silence.from..silence.until).contains(&letter.at) && silence.labels.iter().all(fits)
+        })
+    }
+}
+
+fn matches(pattern: &str, value: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == value, |start| value.starts_with(start))
+}
+
+fn instant(key: &'static str, text: &str) -> Result<Timestamp, NotifyError> {
+    let wrong = |detail: String| NotifyError::Instant { key, text: text.to_owned(), detail };
+    let at: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| wrong(error.to_string()))?;
+    let millis = u64::try_from(at.as_millisecond()).map_err(|_| wrong("it lies before 1970".to_owned()))?;
+    Ok(Timestamp::from_millis(millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::letter::Letterhead;
+    use super::*;
+
+    #[test]
+    fn a_silence_covers_its_labels_and_time_only() {
+        let silence = |labels: &[(&str, &str)], from: &str, until: &str| SilenceSettings {
+            labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            from: from.to_owned(),
+            until: until.to_owned(),
+            comment: String::new(),
+        };
+        let head = Letterhead { node: "media-017".to_owned(), ..Letterhead::default() };
+        let letter = |seconds| Letter::test(&head, true, Timestamp::from_secs(seconds));
+        let covers =
+            |one: SilenceSettings, seconds| Silences::new(&[one]).expect("well written").cover(&letter(seconds));
+        let until = "1970-01-01T08:01:40+08:00";
+        assert!(covers(silence(&[], "", until), 99));
+        assert!(!covers(silence(&[], "", until), 100));
+        assert!(!covers(silence(&[], "1970-01-01T00:01:00Z", until), 59));
+        assert!(covers(silence(&[("node", "media-*"), ("alertname", "LiveqosTest")], "", until), 1));
+        assert!(!covers(silence(&[("node", "media-1*")], "", until), 1));
+        assert!(!covers(silence(&[("session_id", "c1")], "", until), 1));
+        let error = Silences::new(&[silence(&[], "", "tomorrow")]).expect_err("no instant").to_string();
+        assert!(error.contains("until = \"tomorrow\""), "{error}");
+        assert!(Silences::new(&[silence(&[], "", "")]).is_err(), "a silence ends");
+    }
+}

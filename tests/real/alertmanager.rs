@@ -1,0 +1,122 @@
+//! A real Alertmanager with the routing that is shipped, told by the program's own desk: receives, groups, resolves.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use liveqos::meters::Meters;
+use liveqos::notify::Notifiers;
+use liveqos::notify::letter::Letterhead;
+use liveqos::notify::settings::{AlertSettings, ReceiverKind, WebhookSettings};
+use liveqos_core::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
+use liveqos_core::session::{Scenario, Session, StreamKey};
+use liveqos_core::time::Timestamp;
+use serde_json::Value;
+
+use super::daemon::get;
+use super::program::{Program, command, free_port, run};
+use super::wait;
+use super::webhook::Webhook;
+
+const CLASSES: usize = 12;
+
+#[tokio::test]
+async fn alertmanager_receives_groups_and_resolves() {
+    let (folder, webhook) = (tempfile::tempdir().unwrap(), Webhook::start().await);
+    let manager = Alertmanager::start(folder.path(), &webhook.url).await;
+    let receiver =
+        WebhookSettings { kind: ReceiverKind::Alertmanager, url: manager.url.clone(), ..WebhookSettings::default() };
+    let alerts = AlertSettings { webhooks: vec![receiver], ..AlertSettings::default() };
+    let page_url = "http://127.0.0.1:9480/".to_owned();
+    let letterhead = Letterhead { node: "media-017".to_owned(), alerts, page_url, ..Letterhead::default() };
+    let meters = Meters::new(&prometheus::Registry::new()).unwrap();
+    let notifiers = Notifiers::start(letterhead, &meters).unwrap();
+
+    let onset = liveqos::clock::now() - Duration::from_secs(3);
+    notifiers.take(&notices(NoticeState::Firing, onset));
+    let told = wait::until("all classes", Duration::from_secs(10), async || {
+        let alerts = manager.alerts().await?;
+        (alerts.len() == CLASSES).then_some(alerts)
+    })
+    .await;
+    let starts: jiff::Timestamp = told[0]["startsAt"].as_str().unwrap().parse().unwrap();
+    assert_eq!(starts.as_millisecond() as u64, onset.millis(), "the true onset");
+    let firing =
+        wait::until("one message", Duration::from_secs(10), async || webhook.call("LiveStutterHigh", "firing")).await;
+    assert_eq!(firing["alerts"].as_array().unwrap().len(), CLASSES, "a fault of a node is one message");
+    assert_eq!(firing["groupLabels"]["cause"], "node");
+
+    notifiers.take(&notices(NoticeState::Resolved, onset));
+    let within = Duration::from_secs(40);
+    let ended = wait::until("the end", within, async || webhook.call("LiveStutterHigh", "resolved")).await;
+    assert_eq!(ended["alerts"].as_array().unwrap().len(), CLASSES);
+    assert_eq!(webhook.alerts(), ["LiveStutterHigh firing", "LiveStutterHigh resolved"]);
+}
+
+#[test]
+fn amtool_finds_no_fault_in_what_is_shipped() {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/alertmanager/alertmanager.yml");
+    let (code, said) = run(command("amtool").arg("check-config").arg(shipped));
+    assert_eq!(code, Some(0), "{said}");
+}
+
+struct Alertmanager {
+    _program: Program,
+    url: String,
+}
+
+impl Alertmanager {
+    async fn start(folder: &Path, webhook: &str) -> Self {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/alertmanager/alertmanager.yml");
+        let config = std::fs::read_to_string(shipped).unwrap().replace("http://127.0.0.1:5001/alerts", webhook);
+        assert!(config.contains(webhook));
+        let file = folder.join("alertmanager.yml");
+        std::fs::write(&file, config).unwrap();
+        let port = free_port();
+        let mut command = command("prometheus-alertmanager");
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.path={}", folder.join("data").display()));
+        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--cluster.listen-address=");
+        let program = Program::start("alertmanager", &mut command, folder, false);
+        let url = format!("http://127.0.0.1:{port}");
+        let ready = format!("{url}/-/ready");
+        wait::until("alertmanager", Duration::from_secs(30), async || get(&ready).await).await;
+        Self { _program: program, url }
+    }
+
+    async fn alerts(&self) -> Option<Vec<Value>> {
+        serde_json::from_str(&get(&format!("{}/api/v2/alerts", self.url)).await?).ok()
+    }
+}
+
+fn notices(state: NoticeState, started_at: Timestamp) -> Vec<Notice> {
+    let notice = |class: usize| {
+        let stream = StreamKey::new(None, "live", &format!("class{class}")).unwrap();
+        let session = Session {
+            id: stream.name().clone(),
+            stream,
+            course_id: None,
+            teacher_id: None,
+            scenario: Scenario::LiveTeaching,
+            student_count: None,
+            trace_parent: None,
+            stream_type: None,
+        };
+        Notice {
+            alert: Alert::LiveStutterHigh,
+            subject: Subject::Session(Arc::new(session)),
+            state,
+            started_at,
+            at: liveqos::clock::now(),
+            evidence: Evidence {
+                value: 0.041,
+                threshold: 0.01,
+                unit: "ratio",
+                size: 380.0,
+                size_unit: "viewer-seconds",
+            },
+            cause: Cause::Node,
+        }
+    };
+    (0..CLASSES).map(notice).collect()
+}
