@@ -19,7 +19,7 @@ impl Prometheus {
     /// Starts it on `deploy/prometheus`, scraping these addresses.
     pub(crate) async fn start(folder: &Path, targets: &[String]) -> Self {
         let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus");
-        for file in ["scrape.yml", "liveqos.rules.yml"] {
+        for file in ["scrape.yml", "liveqos.rules.yml", "liveqos.slo.rules.yml"] {
             std::fs::copy(shipped.join(file), folder.join(file)).unwrap();
         }
         std::fs::create_dir(folder.join("targets")).unwrap();

@@ -1,30 +1,31 @@
 //! Every alert that can reach a person is explained, and the daemon and the rules mean the same by one name.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use liveqos_core::judge::Objectives;
 use liveqos_core::notice::Alert;
 
-use super::metrics::RULES;
-use super::repository::text;
-use super::rules::{Rule, rules};
+use super::metrics::fleet_rules;
+use super::repository::{files, text};
+use super::rules::Rule;
 
 #[test]
 fn every_alert_is_explained_and_no_other() {
-    let page = text("docs/alerts.md");
-    let explained: BTreeSet<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).map(str::to_owned).collect();
+    let runbooks = files(&["md"]).into_iter().filter(|path| path.starts_with(RUNBOOKS));
+    let pages: BTreeMap<_, _> = runbooks.map(|path| (name_of(&path), text(&path))).collect();
     let raised: BTreeSet<_> =
         alerting().into_iter().map(|rule| rule.name).chain(Alert::ALL.map(|alert| alert.as_str().to_owned())).collect();
-    assert_eq!(explained, raised);
-    for section in page.split("\n## ").skip(1) {
+    assert_eq!(pages.keys().cloned().collect::<BTreeSet<_>>(), raised);
+    for (name, page) in pages {
+        assert!(page.starts_with(&format!("# {name}\n")), "{name} has its name above it");
         for part in ["Means", "Evidence", "Do"] {
-            assert!(
-                section.contains(&format!("**{part}.**")),
-                "{part} of {}",
-                section.lines().next().unwrap_or_default()
-            );
+            assert!(page.contains(&format!("**{part}.**")), "{part} of {name}");
         }
     }
+}
+
+fn name_of(path: &str) -> String {
+    path.rsplit('/').next().unwrap_or_default().trim_end_matches(".md").to_owned()
 }
 
 #[test]
@@ -57,7 +58,9 @@ fn an_alert_says_how_much_and_what_to_do() {
 }
 
 fn alerting() -> Vec<Rule> {
-    let alerting: Vec<_> = rules(&text(RULES)).into_iter().filter(|rule| rule.alerts).collect();
+    let alerting: Vec<_> = fleet_rules().into_iter().filter(|rule| rule.alerts).collect();
     assert!(alerting.len() > 5, "only {} alerts were read", alerting.len());
     alerting
 }
+
+const RUNBOOKS: &str = "docs/runbooks/";

@@ -6,7 +6,7 @@ use liveqos_core::catalog::{Kind, METRICS, metric};
 
 use super::promql::named;
 use super::repository::{files, root, text};
-use super::rules::rules;
+use super::rules::{Rule, rules};
 
 /// What is wrong with the names in an expression; `recorded` are the series that rules make.
 pub(crate) fn strange_names(expr: &str, recorded: &[String]) -> Vec<String> {
@@ -60,13 +60,18 @@ fn metric_words(text: &str) -> impl Iterator<Item = &str> {
     text.split(move |c| !part(c)).filter(|word| word.starts_with("liveqos_") && !word.contains(':'))
 }
 
+/// The rules of all files.
+pub(crate) fn fleet_rules() -> Vec<Rule> {
+    RULES.iter().flat_map(|file| rules(&text(file))).collect()
+}
+
 #[test]
 fn rules_name_only_what_is_exported() {
-    let rules = rules(&text(RULES));
+    let rules = fleet_rules();
     let recorded: Vec<_> = rules.iter().filter(|rule| !rule.alerts).map(|rule| rule.name.clone()).collect();
     let wrong: Vec<_> = rules.iter().flat_map(|rule| strange_names(&rule.expr, &recorded)).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    let written = text(RULES).matches("expr:").count();
+    let written: usize = RULES.iter().map(|file| text(file).matches("expr:").count()).sum();
     assert!(rules.len() > 10 && rules.len() == written, "{} rules read of {written}", rules.len());
 }
 
@@ -118,7 +123,7 @@ fn strange_names_are_found() {
 }
 
 /// The rule file.
-pub(crate) const RULES: &str = "deploy/prometheus/liveqos.rules.yml";
+pub(crate) const RULES: [&str; 2] = ["deploy/prometheus/liveqos.rules.yml", "deploy/prometheus/liveqos.slo.rules.yml"];
 /// Labels that every series has: the node's constant ones and the scrape's.
 const GIVEN_LABELS: [&str; 4] = ["region", "edge", "job", "instance"];
 /// Endings of a histogram's series and the labels that they have for themselves.
