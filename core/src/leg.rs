@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::latencies::Latencies;
-use crate::observation::{PathView, PlayerView, Provenance};
+use crate::observation::{PathView, PlayerView, Provenance, Rtt};
 use crate::sample::{LatencyReading, LegSample, Measured, Share};
 use crate::session::Leg;
 use crate::time::Timestamp;
@@ -52,6 +52,7 @@ struct Fold {
     totals: LegTotals,
     at_cut: LegTotals,
     window: Latencies,
+    rtt: Option<Rtt>,
     window_look: Option<u64>,
     looks: (u64, f64),
     latest: Latencies,
@@ -63,6 +64,7 @@ impl LiveLeg {
         let fold = &mut self.path;
         fold.hear(at, view.viewers);
         fold.totals.count(view.segments_sent.zip(view.segments_lost));
+        fold.rtt = view.rtt.or(fold.rtt);
         fold.look(at, view.latencies);
     }
 
@@ -153,6 +155,7 @@ impl LiveLeg {
             self.path.looks,
             Provenance::Estimated,
         ));
+        sample.rtt = measured(self.path.rtt.take(), Provenance::Server);
         sample.frames = self.frames.take();
         sample.bytes = self.bytes.take();
         let per_second =
@@ -204,6 +207,7 @@ impl Fold {
         self.totals.by_players |= more.by_players;
         self.totals.count((more.expected > 0).then_some((more.expected, more.lost)));
         self.window.add(&window);
+        self.rtt = self.rtt.or(other.rtt);
         self.heard = self.heard.max(heard);
         self.most_viewers = self.most_viewers.max(viewers);
     }
@@ -279,6 +283,7 @@ mod tests {
             latencies,
             segments_sent: Some(50),
             segments_lost: Some(1),
+            rtt: None,
             backlog_bytes: 0,
             publisher_rtt: None,
         }

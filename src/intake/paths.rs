@@ -131,6 +131,7 @@ impl Watch {
                 latencies: fold.map_or_else(Latencies::default, |fold| fold.latencies().clone()),
                 segments_sent: fold.and_then(|fold| fold.segments_sent),
                 segments_lost: fold.and_then(|fold| fold.segments_lost),
+                rtt: fold.and_then(PathFold::rtt),
                 backlog_bytes: fold.map_or(0, |fold| fold.backlog_bytes),
                 publisher_rtt,
             };
