@@ -115,10 +115,14 @@ impl App {
         let edge = Edge::new(random_key()?);
         if config.kernel.tcp_info {
             let (roster, ports, out) = (Arc::clone(&roster), Arc::clone(&media_ports), observations.clone());
-            start_paths(Paths { roster, ports, edge: edge.clone(), out, meters: meters.clone() }, Arc::clone(&stopping))?;
+            start_paths(
+                Paths { roster, ports, edge: edge.clone(), out, meters: meters.clone() },
+                Arc::clone(&stopping),
+            )?;
         }
-        let around = logs::Around { out: observations.clone(), edge, meters: meters.clone(), stopping: Arc::clone(&stopping) };
-        start_logs(config, &shared, &around)?;
+        let logs =
+            logs::Around { out: observations.clone(), edge, meters: meters.clone(), stopping: Arc::clone(&stopping) };
+        start_logs(config, &shared, &logs)?;
         let beacons = Arc::clone(&shared.beacons);
         let around = Surround {
             snapshot: Arc::clone(&shared.snapshot),

@@ -206,8 +206,7 @@ impl Track {
             self.progressed = at;
         }
         let claim = claim.filter(|claim| waits || at.since(claim.seen) <= CLAIM_SPEAKS);
-        let (news, allowance) =
-            claim.as_ref().map_or((None, None), |claim| (claim.news, claim.allowance));
+        let (news, allowance) = claim.as_ref().map_or((None, None), |claim| (claim.news, claim.allowance));
         let underway = self.underway(at, reading, news);
         let Some(claim) = claim else {
             self.was = None;
@@ -250,5 +249,263 @@ impl Track {
         }
         let busy_since = *self.busy_since.get_or_insert(at);
         at.since(self.tail.map_or(busy_since, |tail| tail.started.min(busy_since)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::claim::Word;
+    use crate::session::Name;
+    use crate::wire::connection_hash;
+
+    const KEY: [u64; 2] = [1, 2];
+    const SEGMENT: Duration = Duration::from_secs(2);
+
+    fn reading(identity: u64) -> TcpReading {
+        let peer = format!("10.0.0.9:{}", 4_000 + identity).parse().expect("an address");
+        TcpReading {
+            rtt: Some(Duration::from_millis(20)),
+            notsent_bytes: Some(0),
+            bytes_acked: Some(100_000),
+            bytes_received: Some(1_000),
+            data_segments_sent: Some(100),
+            retransmitted_segments: Some(0),
+            dsack_segments: Some(0),
+            ..TcpReading::bare("10.0.0.1:443".parse().expect("an address"), peer, identity)
+        }
+    }
+
+    fn held(bytes: u32, acked: u64, identity: u64) -> TcpReading {
+        TcpReading { wqueue_bytes: bytes, notsent_bytes: Some(bytes), bytes_acked: Some(acked), ..reading(identity) }
+    }
+
+    /// The daemon in small: lines and dumps by the second and millisecond.
+    struct Edge {
+        table: AnswerTable,
+        claims: Claims,
+        folds: Folds,
+    }
+
+    impl Edge {
+        /// Sockets that were there at the first dump, at 1,000 s.
+        fn new(dump: &[TcpReading]) -> Self {
+            let mut edge = Self { table: AnswerTable::default(), claims: Claims::new(KEY), folds: Folds::new() };
+            edge.table.step(Timestamp::from_secs(1_000), dump, &mut edge.claims, &mut edge.folds);
+            edge
+        }
+
+        /// A line logged at `millis`, of a segment that took `took` so far; by the viewer of the socket's number.
+        fn line(&mut self, millis: u64, class: &str, socket: &TcpReading, took: Option<u64>) {
+            self.word(millis, class, socket, took.map(|took| (took, Some(SEGMENT))), socket.identity);
+        }
+
+        fn word(
+            &mut self,
+            millis: u64,
+            class: &str,
+            socket: &TcpReading,
+            took: Option<(u64, Option<Duration>)>,
+            viewer: u64,
+        ) {
+            let seen = Timestamp::from_millis(millis);
+            let answer = took.map(|(took, allowance)| {
+                let underway = Duration::from_millis(took);
+                let late = allowance.map(|allowance| underway.saturating_sub(allowance));
+                Handed { started: seen - underway, ended: seen, allowance, late }
+            });
+            let class = Name::new(class).expect("a name");
+            let word = Word { class, protocol: None, viewer, seen, answer };
+            let hash = connection_hash(KEY, socket.peer, socket.local.port());
+            self.claims.take(&"log".into(), seen, std::iter::once((hash, word)));
+        }
+
+        fn look(&mut self, millis: u64, dump: &[TcpReading]) {
+            self.table.step(Timestamp::from_millis(millis), dump, &mut self.claims, &mut self.folds);
+        }
+
+        fn fold(&self, class: &str) -> Option<&crate::tcp_fold::PathFold> {
+            let mut folds = self.folds.iter();
+            folds
+                .find(|(index, _)| self.claims.class_of(**index).is_some_and(|it| it.name.as_str() == class))
+                .map(|it| it.1)
+        }
+
+        fn late(&self) -> Option<u64> {
+            self.fold("live/a")?.latencies().max_millis()
+        }
+    }
+
+    #[test]
+    fn a_viewer_that_has_all_it_asked_for_is_half_a_round_trip_away() {
+        let sockets = [reading(1), reading(2)];
+        let mut edge = Edge::new(&sockets);
+        edge.line(1_003_000, "live/a", &sockets[0], Some(40));
+        edge.look(1_003_250, &sockets);
+        let fold = edge.fold("live/a").expect("joined");
+        assert_eq!((fold.viewers, fold.joining, fold.latencies().max_millis()), (1, 0, Some(10)));
+        let listener = &edge.table.listeners()[&443];
+        assert_eq!((listener.known, listener.unknown, listener.rtts.len()), (1, 1, 2), "no line told of the second");
+        edge.look(1_015_250, &sockets);
+        assert!(edge.folds.is_empty(), "after 12 s without a line nobody watches there");
+    }
+
+    #[test]
+    fn what_the_kernel_still_holds_of_an_answer_is_on_its_way_until_it_is_acknowledged() {
+        let mut edge = Edge::new(&[reading(1)]);
+        edge.look(1_003_000, &[held(375_000, 100_000, 1)]);
+        // Asked for at 2.9 s, handed to the kernel at 3.1 s: the kernel holds nearly all of it.
+        edge.line(1_003_100, "live/a", &reading(1), Some(200));
+        edge.look(1_003_250, &[held(370_000, 105_000, 1)]);
+        assert_eq!(edge.late(), Some(10), "within its play time it is not late");
+        edge.look(1_006_000, &[held(100_000, 375_000, 1)]);
+        assert_eq!(edge.late(), Some(3_100 - 2_000 + 10));
+        edge.look(1_006_900, &[held(1, 474_999, 1)]);
+        assert_eq!(edge.late(), Some(4_000 - 2_000 + 10));
+        edge.look(1_007_000, &[reading(1)]);
+        assert_eq!(edge.late(), Some(10), "all of it is there");
+    }
+
+    #[test]
+    fn an_answer_that_is_not_logged_yet_is_late_by_what_dumps_saw() {
+        let mut edge = Edge::new(&[reading(1)]);
+        edge.line(1_001_000, "live/a", &reading(1), Some(10));
+        edge.look(1_002_500, &[reading(1)]);
+        edge.look(1_003_000, &[held(900_000, 100_000, 1)]);
+        edge.look(1_008_000, &[held(900_000, 200_000, 1)]);
+        assert_eq!(edge.late(), Some(5_000 - 2_000 + 10));
+        edge.look(1_020_000, &[held(900_000, 300_000, 1)]);
+        assert_eq!(edge.late(), Some(17_000 - 2_000 + 10), "its line is old, but it carries what was asked for");
+    }
+
+    #[test]
+    fn a_viewer_that_asks_again_has_what_it_asked_for() {
+        let mut edge = Edge::new(&[reading(1)]);
+        edge.look(1_003_000, &[held(300_000, 100_000, 1)]);
+        edge.line(1_004_000, "live/a", &reading(1), Some(3_900));
+        let again = TcpReading { bytes_received: Some(2_000), ..held(300_000, 500_000, 1) };
+        edge.look(1_004_500, &[again]);
+        assert_eq!(edge.late(), Some(3_900 - 2_000 + 10), "the finished answer itself was late by this");
+        edge.look(1_004_750, &[TcpReading { bytes_acked: Some(600_000), ..again }]);
+        assert_eq!(edge.late(), Some(10), "the next began when the last was there");
+    }
+
+    #[test]
+    fn join_burst_and_unknown_play_time_give_no_latency() {
+        let mut edge = Edge::new(&[]);
+        edge.look(1_000_250, &[reading(1)]);
+        edge.line(1_000_300, "live/a", &reading(1), Some(10));
+        edge.look(1_000_500, &[reading(1)]);
+        assert_eq!(edge.fold("live/a").map(|fold| (fold.viewers, fold.joining)), Some((1, 1)));
+        edge.word(1_002_400, "live/b", &reading(1), Some((10, None)), 1);
+        edge.look(1_002_500, &[reading(1)]);
+        let fold = edge.fold("live/b").expect("joined");
+        assert_eq!((fold.unmeasured, fold.latencies().len(), fold.rtt().is_some()), (0, 1, true), "it had one before");
+        let mut edge = Edge::new(&[reading(1)]);
+        edge.word(1_002_400, "live/b", &reading(1), Some((10, None)), 1);
+        edge.look(1_002_500, &[reading(1)]);
+        assert_eq!(edge.fold("live/b").map(|fold| (fold.unmeasured, fold.latencies().len())), Some((1, 0)));
+    }
+
+    #[test]
+    fn loss_belongs_to_the_class_that_was_carried_all_the_time() {
+        let at = |sent, lost| {
+            let mut now = reading(1);
+            (now.data_segments_sent, now.retransmitted_segments) = (Some(sent), Some(lost));
+            [now]
+        };
+        let mut edge = Edge::new(&at(100, 0));
+        let told = |edge: &Edge, class: &str| edge.fold(class).map(|fold| (fold.segments_sent, fold.segments_lost));
+        edge.line(1_003_000, "live/a", &reading(1), Some(1));
+        edge.look(1_003_250, &at(200, 1));
+        assert_eq!(told(&edge, "live/a"), Some((None, None)), "whose these were is not known");
+        edge.look(1_003_500, &at(300, 4));
+        assert_eq!(told(&edge, "live/a"), Some((Some(100), Some(3))));
+        edge.line(1_003_600, "live/b", &reading(1), Some(1));
+        edge.look(1_003_750, &at(400, 9));
+        assert_eq!((told(&edge, "live/a"), told(&edge, "live/b")), (None, Some((None, None))));
+        edge.look(1_004_000, &at(500, 10));
+        assert_eq!(told(&edge, "live/b"), Some((Some(100), Some(1))));
+        assert_eq!(edge.table.listeners()[&443].segments_lost, 1);
+    }
+
+    #[test]
+    fn a_port_used_again_is_another_connection() {
+        let mut edge = Edge::new(&[reading(1)]);
+        edge.line(1_003_000, "live/a", &reading(1), Some(1));
+        edge.look(1_003_250, &[reading(1)]);
+        let reused = TcpReading { identity: 77, ..reading(1) };
+        edge.look(1_003_500, &[reused]);
+        assert!(edge.folds.is_empty(), "the old line was not of this socket");
+        edge.line(1_003_600, "live/b", &reused, Some(1));
+        edge.look(1_003_750, &[reused]);
+        assert!(edge.fold("live/b").is_some());
+    }
+
+    #[test]
+    fn viewers_are_counted_not_sockets_and_the_dead_are_gone() {
+        let sockets = [reading(1), reading(2), reading(3)];
+        let mut edge = Edge::new(&sockets);
+        for (socket, viewer) in sockets.iter().zip([1, 1, 2]) {
+            edge.word(1_003_000, "live/a", socket, Some((5, Some(SEGMENT))), viewer);
+        }
+        edge.look(1_003_250, &sockets);
+        assert_eq!(edge.fold("live/a").map(|fold| (fold.viewers, fold.latencies().len())), Some((2, 3)));
+        edge.look(1_004_000, &[held(9, 100_000, 3)]);
+        edge.look(1_125_000, &[held(9, 100_000, 3)]);
+        assert_eq!(edge.fold("live/a").map(|fold| (fold.viewers, fold.gone)), Some((0, 1)));
+    }
+
+    #[test]
+    fn a_closed_socket_is_forgotten() {
+        let mut edge = Edge::new(&[reading(1)]);
+        for look in 1..=FORGET_AFTER_DUMPS {
+            edge.look(1_000_000 + look * 250, &[]);
+        }
+        assert!(edge.table.tracks.is_empty());
+        edge.table.keep_listeners(&[80]);
+        assert!(edge.table.listeners().is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_dump_and_line_is_taken_and_each_socket_counted_once(
+            looks in proptest::collection::vec(
+                (0_u64..30_000, proptest::collection::vec((0_u64..5, any::<[Option<u32>; 4]>(), any::<[Option<u64>; 3]>()), 0..8),
+                 proptest::collection::vec((0_u64..5, 0_u64..40_000, 0..3_u8, any::<Option<u16>>()), 0..4)),
+                1..12),
+        ) {
+            let mut edge = Edge::new(&[reading(0), reading(1)]);
+            for (at, dump, lines) in looks {
+                for (socket, millis, class, took) in lines {
+                    edge.line(1_000_000 + millis, &format!("c{class}"), &reading(socket), took.map(u64::from));
+                }
+                let dump: Vec<TcpReading> = dump.iter().map(|&(identity, small, large)| TcpReading {
+                    rtt: large[2].map(Duration::from_nanos),
+                    notsent_bytes: small[0],
+                    wqueue_bytes: small[0].unwrap_or(0),
+                    data_segments_sent: small[1],
+                    retransmitted_segments: small[2],
+                    dsack_segments: small[3],
+                    bytes_acked: large[0],
+                    bytes_received: large[1],
+                    ..reading(identity)
+                }).collect();
+                edge.look(1_000_000 + at, &dump);
+                let distinct: std::collections::BTreeSet<u64> = dump.iter().map(|reading| reading.identity).collect();
+                let listener = edge.table.listeners().get(&443).cloned().unwrap_or_default();
+                prop_assert_eq!(listener.known + listener.unknown, distinct.len() as u64);
+                let mut told = 0;
+                for fold in edge.folds.values() {
+                    prop_assert!(fold.segments_lost <= fold.segments_sent);
+                    let sockets = fold.latencies().len() + u64::from(fold.joining + fold.unmeasured);
+                    prop_assert!(u64::from(fold.viewers) <= sockets);
+                    told += sockets + u64::from(fold.gone);
+                }
+                prop_assert_eq!(told, listener.known);
+            }
+        }
     }
 }

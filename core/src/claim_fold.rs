@@ -108,8 +108,7 @@ impl ClaimFold {
             return;
         };
         let [first, second] = answer.viewer;
-        let viewer =
-            if second.is_empty() { sip_hash(self.key, &[first]) } else { sip_hash(self.key, &answer.viewer) };
+        let viewer = if second.is_empty() { sip_hash(self.key, &[first]) } else { sip_hash(self.key, &answer.viewer) };
         let handed = answer.took.map(|took| self.handed(answer, took.saturating_sub(wire.waited.unwrap_or_default())));
         let known = wire.peer.and_then(|peer| self.connection(answer.logged, peer, &wire));
         let Some(class) = class(&mut self.classes, answer) else {
@@ -117,7 +116,8 @@ impl ClaimFold {
             return;
         };
         class.viewers.push(viewer);
-        let (hash, joining, quic) = known.map_or((None, false, None), |(hash, joining, quic)| (Some(hash), joining, quic));
+        let (hash, joining, quic) =
+            known.map_or((None, false, None), |(hash, joining, quic)| (Some(hash), joining, quic));
         if let Some((sent, lost)) = quic {
             let (all, of_them) = class.packets.unwrap_or_default();
             class.packets = Some((all.saturating_add(sent), of_them.saturating_add(lost)));
@@ -273,3 +273,132 @@ pub const MAX_PORTS: usize = 32;
 pub const MAX_FIGURES: usize = 4_096;
 const EVERY: Duration = Duration::from_secs(1);
 const KEPT: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log_format::LogFormat;
+
+    const LINE: &str = r#"{"ip":"10.0.0.9","rp":4000,"sp":443,"rtt_us":20000}"#;
+
+    fn told(fold: &mut ClaimFold, text: &str, answer: &Answer<'_>) {
+        let format = LogFormat::json([]).expect("plain");
+        fold.answer(&format.split(text.as_bytes()).expect("a line"), answer);
+    }
+
+    fn answer(second: u64, took: u64) -> Answer<'static> {
+        Answer {
+            logged: Timestamp::from_secs(second),
+            class: "live/a",
+            viewer: [b"v1", b""],
+            protocol: Some(Protocol::Hls),
+            took: Some(Duration::from_millis(took)),
+            play_time: Some(Duration::from_secs(2)),
+        }
+    }
+
+    fn view(fold: &mut ClaimFold, second: u64) -> Option<PathView> {
+        let mut out = fold.drain(Timestamp::from_secs(second));
+        assert!(out.len() <= 1, "one class");
+        match out.pop()?.fact {
+            Fact::Path(view) => Some(*view),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fold() -> ClaimFold {
+        let mut fold = ClaimFold::new("log".into(), [1, 2], None);
+        fold.keep_words();
+        fold
+    }
+
+    #[test]
+    fn the_lines_alone_give_round_trip_and_lag() {
+        let mut fold = fold();
+        told(&mut fold, LINE, &answer(100, 9_000));
+        let joining = view(&mut fold, 100).expect("told");
+        assert_eq!((joining.viewers, joining.latencies.len()), (1, 0), "its join burst is no lag");
+        told(&mut fold, LINE, &answer(103, 500));
+        told(&mut fold, LINE, &answer(104, 3_500));
+        assert_eq!(view(&mut fold, 100), None, "once a second");
+        let view = view(&mut fold, 104).expect("told");
+        let rtt = Duration::from_millis(20);
+        assert_eq!(view.rtt, Some(Rtt { p50: rtt, p95: rtt }));
+        assert_eq!((view.latencies.quantile_millis(0.0), view.latencies.max_millis()), (Some(10), Some(1_510)));
+        assert_eq!((view.viewers, view.segments_sent, view.backlog_bytes), (1, None, 0));
+    }
+
+    #[test]
+    fn parts_are_late_by_all_they_take_and_the_wait_for_the_packager_is_out_of_it() {
+        let mut fold = fold();
+        let part = |second, took| Answer { play_time: Some(Duration::from_millis(333)), ..answer(second, took) };
+        told(&mut fold, LINE, &part(100, 0));
+        let line = r#"{"ip":"10.0.0.9","rp":4000,"sp":443,"rtt_us":20000,"uh":"0.300"}"#;
+        told(&mut fold, line, &part(103, 350));
+        assert_eq!(view(&mut fold, 103).and_then(|view| view.latencies.max_millis()), Some(60));
+        let unknown = Answer { play_time: None, ..answer(104, 900) };
+        told(&mut fold, LINE, &unknown);
+        assert_eq!(view(&mut fold, 104).map(|view| view.latencies.len()), Some(0), "of unknown play time");
+        fold.set_play_time(Some(Duration::from_secs(4)));
+        told(&mut fold, LINE, &Answer { logged: Timestamp::from_secs(105), ..unknown });
+        assert_eq!(view(&mut fold, 105).and_then(|view| view.latencies.max_millis()), Some(10));
+    }
+
+    #[test]
+    fn words_are_handed_on_once_and_the_newest_class_stands() {
+        let mut fold = fold();
+        told(&mut fold, LINE, &answer(100, 9_000));
+        told(&mut fold, LINE, &answer(101, 10));
+        let words: Vec<_> = fold.words().collect();
+        let [(hash, word)] = words.as_slice() else {
+            panic!("{words:?}");
+        };
+        assert_eq!(*hash, connection_hash([1, 2], "10.0.0.9:4000".parse().expect("it"), 443));
+        let handed = word.answer.expect("media");
+        assert_eq!((handed.ended, handed.late), (Timestamp::from_secs(101), Some(Duration::from_secs(7))));
+        assert_eq!((fold.words().count(), fold.ports()), (0, &[443][..]));
+        told(&mut fold, LINE, &answer(102, 10));
+        told(&mut fold, LINE, &Answer { class: "live/b", took: None, ..answer(103, 0) });
+        let words: Vec<_> = fold.words().collect();
+        assert_eq!((words.len(), words[0].1.class.as_str(), words[0].1.answer), (1, "live/b", None));
+        let mut silent = ClaimFold::new("log".into(), [1, 2], None);
+        told(&mut silent, LINE, &answer(100, 10));
+        assert_eq!(silent.words().count(), 0, "nobody asked for words");
+    }
+
+    #[test]
+    fn quic_counts_packets_and_is_no_socket_of_the_kernel() {
+        let mut fold = fold();
+        let line = |sent, lost| {
+            format!(
+                r#"{{"ip":"10.0.0.9","rp":4000,"sp":443,"quic":"packets-sent={sent},packets-lost={lost},rtt-smoothed=30"}}"#
+            )
+        };
+        told(&mut fold, &line(100, 9), &answer(100, 10));
+        assert_eq!(view(&mut fold, 100).map(|view| view.segments_sent), Some(None), "the first has nothing before it");
+        told(&mut fold, &line(300, 13), &answer(103, 10));
+        let view = view(&mut fold, 103).expect("told");
+        assert_eq!((view.segments_sent, view.segments_lost), (Some(200), Some(4)));
+        assert_eq!(
+            (view.rtt.map(|rtt| rtt.p50), view.latencies.max_millis()),
+            (Some(Duration::from_millis(30)), Some(15))
+        );
+        assert_eq!((fold.words().count(), fold.ports().len()), (0, 0));
+    }
+
+    #[test]
+    fn made_up_classes_ports_and_names_are_bounded() {
+        let mut fold = fold();
+        for number in 0..MAX_CLASSES + 3 {
+            told(&mut fold, LINE, &Answer { class: &format!("c{number}"), ..answer(100, 1) });
+        }
+        told(&mut fold, LINE, &Answer { class: "a\u{1}", ..answer(100, 1) });
+        for port in 1..=40 {
+            told(&mut fold, &format!(r#"{{"ip":"1.1.1.1","rp":9,"sp":{port}}}"#), &answer(100, 1));
+        }
+        assert_eq!(fold.counts(), ClaimCounts { connections: 0, classes: 44, ports: 41 - MAX_PORTS as u64 });
+        assert_eq!(fold.ports().len(), MAX_PORTS);
+        fold.drain(Timestamp::from_secs(200));
+        assert_eq!((fold.classes.len(), fold.connections.len()), (0, 0), "what is silent is forgotten");
+    }
+}

@@ -266,14 +266,17 @@ impl LogFold {
         let set = if served && !class.is_manifest { set } else { identity(&set) };
         self.fold.request(&request, &set);
         let sid = set.sid.map(|sid| [sid.raw(), b""]);
-        self.claims.answer(line, &Answer {
-            logged,
-            class: key,
-            viewer: sid.unwrap_or(request.viewer),
-            protocol: request.protocol,
-            took: bytes.map(|_| took.min(MAX_TOOK)).filter(|_| class.protocol != Some(Protocol::HttpFlv)),
-            play_time: set.d.map(|millis| Duration::from_millis(u64::from(millis))),
-        });
+        self.claims.answer(
+            line,
+            &Answer {
+                logged,
+                class: key,
+                viewer: sid.unwrap_or(request.viewer),
+                protocol: request.protocol,
+                took: bytes.map(|_| took.min(MAX_TOOK)).filter(|_| class.protocol != Some(Protocol::HttpFlv)),
+                play_time: set.d.map(|millis| Duration::from_millis(u64::from(millis))),
+            },
+        );
         Ok(())
     }
 

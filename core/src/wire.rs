@@ -158,7 +158,8 @@ mod tests {
 
     #[test]
     fn what_h2o_tells_of_a_quic_connection() {
-        let stats = "packets-received=51,packets-sent=900,packets-lost=7,late-acked=2,rtt-minimum=20,rtt-smoothed=31,cwnd=9";
+        let stats =
+            "packets-received=51,packets-sent=900,packets-lost=7,late-acked=2,rtt-minimum=20,rtt-smoothed=31,cwnd=9";
         let read = wire(&format!(r#"{{"ip":"10.0.0.9","rp":9,"quic":"{stats}"}}"#)).expect("told");
         assert_eq!((read.is_quic, read.rtt), (true, Some(Duration::from_millis(31))));
         let totals = QuicTotals { sent: 900, lost: 7, late_acked: 2 };

@@ -24,11 +24,7 @@ use crate::meters::Meters;
 ///
 /// # Errors
 /// When its settings or its position file are bad, or the thread cannot be started.
-pub fn start(
-    settings: &AccessLogSettings,
-    entry: Option<Arc<SourceEntry>>,
-    around: Around,
-) -> Result<()> {
+pub fn start(settings: &AccessLogSettings, entry: Option<Arc<SourceEntry>>, around: Around) -> Result<()> {
     let tail = LogTail::new(&settings.path, settings.position_file.as_deref());
     let tail = tail.with_context(|| format!("reading the position of log \"{}\"", settings.shown_name()))?;
     let mut fold = settings.fold(around.edge.key())?;
@@ -160,8 +156,7 @@ mod tests {
         let (out, mut seen) = mpsc::channel(8);
         let meters = Meters::new(&prometheus::Registry::new()).expect("instruments");
         let stopping = Arc::new(AtomicBool::new(false));
-        let around =
-            Around { out, edge: Edge::new([1, 2]), meters: meters.clone(), stopping: Arc::clone(&stopping) };
+        let around = Around { out, edge: Edge::new([1, 2]), meters: meters.clone(), stopping: Arc::clone(&stopping) };
         start(&settings, Some(entry), around).expect("started");
         while table.snapshot(clock::now())[0].rounds == 0 {
             std::thread::sleep(Duration::from_millis(5));

@@ -81,11 +81,7 @@ impl Paths {
         }
     }
 
-    fn look(
-        &mut self,
-        memory: &mut Memory,
-        roster: &Roster,
-    ) -> Result<(), DumpError> {
+    fn look(&mut self, memory: &mut Memory, roster: &Roster) -> Result<(), DumpError> {
         let Memory { dump, sockets, watches, edge } = memory;
         watches.retain(|source, _| roster.entries.iter().any(|entry| entry.source == *source));
         let ports = self.ports.load();
