@@ -45,8 +45,8 @@ impl AnswerTable {
     ///
     /// Delivery latency of a viewer = time underway beyond the answer's allowance, plus RTT/2. Underway is an answer since its media could
     /// be sent: measured by the log up to its hand-over to the kernel, from there until a dump finds it acknowledged. Of an answer that is
-    /// not logged yet it is the time for which dumps saw bytes wait. Both are floors by up to one dump. A viewer for whom nothing waits has
-    /// all it asked for: half its round trip.
+    /// not logged yet it is the time for which dumps saw bytes wait. Both are floors by up to one dump. While answers follow each other
+    /// without a rest, the last one's lag stands as the least. A viewer for whom nothing waits has all it asked for: half its round trip.
     pub fn step(&mut self, at: Timestamp, dump: &[TcpReading], claims: &mut Claims, folds: &mut Folds) {
         folds.clear();
         self.listeners.values_mut().for_each(Listener::clear);
@@ -172,6 +172,10 @@ struct Track {
     busy_since: Option<Timestamp>,
     /// A logged answer of which the kernel still holds the end.
     tail: Option<Tail>,
+    /// How late what is on its way was at the last dump.
+    late: Duration,
+    /// How late the answer before was, as long as the connection had no rest since.
+    carried: Duration,
 }
 
 /// The end of an answer.
@@ -196,6 +200,8 @@ impl Track {
             progressed: at,
             busy_since: None,
             tail: None,
+            late: Duration::ZERO,
+            carried: Duration::ZERO,
         }
     }
 
@@ -219,12 +225,23 @@ impl Track {
         let latency = if at.since(self.appeared) < JOIN_BURST {
             Latency::Joining
         } else {
-            let late = allowance.map(|allowance| underway.saturating_sub(allowance));
-            let late = late.max(news.and_then(|news| news.late));
+            let late = allowance.map(|allowance| self.late(underway.saturating_sub(allowance), waits, news));
             let latency = late.zip(reading.rtt).map(|(late, rtt)| late.saturating_add(rtt / 2));
             latency.map_or(Latency::Unmeasured, Latency::Of)
         };
         Some((claim.class, Seen::There { viewer: claim.viewer, latency }))
+    }
+
+    /// How late the viewer is. One that is late and asks for the next at once is not in time because that has only begun.
+    fn late(&mut self, late: Duration, waits: bool, news: Option<Handed>) -> Duration {
+        let was = std::mem::replace(&mut self.late, late);
+        let handed = news.and_then(|news| news.late).unwrap_or_default();
+        if !waits {
+            self.carried = Duration::ZERO;
+        } else if late < was || news.is_some() {
+            self.carried = was.max(handed);
+        }
+        late.max(handed).max(self.carried)
     }
 
     /// How long what waits for the viewer has been on its way; zero when nothing waits.
@@ -389,7 +406,11 @@ mod tests {
         edge.look(1_004_500, &[again]);
         assert_eq!(edge.late(), Some(3_900 - 2_000 + 10), "the finished answer itself was late by this");
         edge.look(1_004_750, &[TcpReading { bytes_acked: Some(600_000), ..again }]);
-        assert_eq!(edge.late(), Some(10), "the next began when the last was there");
+        assert_eq!(edge.late(), Some(1_910), "the next has only begun: that makes the viewer no less late");
+        edge.look(1_008_000, &[TcpReading { bytes_acked: Some(700_000), ..again }]);
+        assert_eq!(edge.late(), Some(4_000 - 2_000 + 10), "and is later now than the one before");
+        edge.look(1_009_000, &[TcpReading { bytes_received: Some(2_000), ..reading(1) }]);
+        assert_eq!(edge.late(), Some(10), "a rest: it has all it asked for");
     }
 
     #[test]

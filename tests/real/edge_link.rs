@@ -99,7 +99,7 @@ async fn segments(daemon: &Daemon, port: u16) -> [f64; 2] {
     })
 }
 
-const INSIDE: &str = "LIVEQOS_TEST_IN_NAMESPACE";
+const INSIDE: &str = "EDGE_LINK_IN_NAMESPACE";
 const TEST: &str = "edge_link::loss_and_round_trip_of_a_class_are_those_of_its_link";
 /// Enough that the counts can be held against each other.
 const LOSSES: f64 = 150.0;
