@@ -46,8 +46,11 @@ fn main() {
         let looked = spent();
         told = out.len();
         if pass > 0 {
-            (lines, plain, joined) =
-                (lines + (written - begun), plain + (dumped - written), joined + (looked - dumped));
+            (lines, plain, joined) = (
+                lines + written.saturating_sub(begun),
+                plain + dumped.saturating_sub(written),
+                joined + looked.saturating_sub(dumped),
+            );
         }
     }
     assert_eq!(told, CLASSES.min(held.len()), "every class is told of");

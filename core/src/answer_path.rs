@@ -299,6 +299,9 @@ mod tests {
         TcpReading { wqueue_bytes: bytes, notsent_bytes: Some(bytes), bytes_acked: Some(acked), ..reading(identity) }
     }
 
+    /// How long an answer took in ms, and its allowance.
+    type Took = Option<(u64, Option<Duration>)>;
+
     /// The daemon in small: lines and dumps by the second and millisecond.
     struct Edge {
         table: AnswerTable,
@@ -316,17 +319,10 @@ mod tests {
 
         /// A line logged at `millis`, of a segment that took `took` so far; by the viewer of the socket's number.
         fn line(&mut self, millis: u64, class: &str, socket: &TcpReading, took: Option<u64>) {
-            self.word(millis, class, socket, took.map(|took| (took, Some(SEGMENT))), socket.identity);
+            self.word(millis, class, socket, (took.map(|took| (took, Some(SEGMENT))), socket.identity));
         }
 
-        fn word(
-            &mut self,
-            millis: u64,
-            class: &str,
-            socket: &TcpReading,
-            took: Option<(u64, Option<Duration>)>,
-            viewer: u64,
-        ) {
+        fn word(&mut self, millis: u64, class: &str, socket: &TcpReading, (took, viewer): (Took, u64)) {
             let seen = Timestamp::from_millis(millis);
             let answer = took.map(|(took, allowance)| {
                 let underway = Duration::from_millis(took);
@@ -420,12 +416,12 @@ mod tests {
         edge.line(1_000_300, "live/a", &reading(1), Some(10));
         edge.look(1_000_500, &[reading(1)]);
         assert_eq!(edge.fold("live/a").map(|fold| (fold.viewers, fold.joining)), Some((1, 1)));
-        edge.word(1_002_400, "live/b", &reading(1), Some((10, None)), 1);
+        edge.word(1_002_400, "live/b", &reading(1), (Some((10, None)), 1));
         edge.look(1_002_500, &[reading(1)]);
         let fold = edge.fold("live/b").expect("joined");
         assert_eq!((fold.unmeasured, fold.latencies().len(), fold.rtt().is_some()), (0, 1, true), "it had one before");
         let mut edge = Edge::new(&[reading(1)]);
-        edge.word(1_002_400, "live/b", &reading(1), Some((10, None)), 1);
+        edge.word(1_002_400, "live/b", &reading(1), (Some((10, None)), 1));
         edge.look(1_002_500, &[reading(1)]);
         assert_eq!(edge.fold("live/b").map(|fold| (fold.unmeasured, fold.latencies().len())), Some((1, 0)));
     }
@@ -470,7 +466,7 @@ mod tests {
         let sockets = [reading(1), reading(2), reading(3)];
         let mut edge = Edge::new(&sockets);
         for (socket, viewer) in sockets.iter().zip([1, 1, 2]) {
-            edge.word(1_003_000, "live/a", socket, Some((5, Some(SEGMENT))), viewer);
+            edge.word(1_003_000, "live/a", socket, (Some((5, Some(SEGMENT))), viewer));
         }
         edge.look(1_003_250, &sockets);
         assert_eq!(edge.fold("live/a").map(|fold| (fold.viewers, fold.latencies().len())), Some((2, 3)));

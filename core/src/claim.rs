@@ -52,7 +52,7 @@ pub const fn allowance(play_time: Duration) -> Duration {
 #[derive(Debug)]
 pub struct Claims {
     key: [u64; 2],
-    claims: HashMap<u64, Claim, Hashed>,
+    connections: HashMap<u64, Claim, Hashed>,
     classes: BTreeMap<SessionIndex, Class>,
     indexes: HashMap<(SourceName, Name), SessionIndex>,
     next: u32,
@@ -95,7 +95,7 @@ impl Claims {
     pub fn new(key: [u64; 2]) -> Self {
         Self {
             key,
-            claims: HashMap::default(),
+            connections: HashMap::default(),
             classes: BTreeMap::new(),
             indexes: HashMap::new(),
             next: 0,
@@ -109,7 +109,7 @@ impl Claims {
     pub fn take(&mut self, source: &SourceName, now: Timestamp, words: impl Iterator<Item = (u64, Word)>) {
         for (connection, word) in words {
             if now.since(word.seen) <= CLAIM_KEPT {
-                self.word(source, connection, word);
+                self.word(source, connection, &word);
             }
         }
         if self.swept.is_none_or(|swept| now.since(swept) >= SWEEP) {
@@ -118,15 +118,15 @@ impl Claims {
         }
     }
 
-    fn word(&mut self, source: &SourceName, connection: u64, word: Word) {
-        let room = self.claims.len() < MAX_CLAIMS;
-        if !room && !self.claims.contains_key(&connection) {
+    fn word(&mut self, source: &SourceName, connection: u64, word: &Word) {
+        let room = self.connections.len() < MAX_CLAIMS;
+        if !room && !self.connections.contains_key(&connection) {
             self.refused += 1;
             return;
         }
-        let class = self.class(source, &word);
+        let class = self.class(source, word);
         let allowance = word.answer.and_then(|answer| answer.allowance);
-        let claim = self.claims.entry(connection).or_insert_with(|| Claim {
+        let claim = self.connections.entry(connection).or_insert_with(|| Claim {
             class,
             viewer: word.viewer,
             seen: word.seen,
@@ -164,7 +164,7 @@ impl Claims {
         for class in classes.values_mut() {
             class.used = false;
         }
-        self.claims.retain(|_, claim| {
+        self.connections.retain(|_, claim| {
             let stays = now.since(claim.seen.max(claim.held)) <= CLAIM_KEPT;
             if let Some(class) = classes.get_mut(&claim.class).filter(|_| stays) {
                 class.used = true;
@@ -185,8 +185,8 @@ impl Claims {
     ) -> Option<&mut Claim> {
         // Logs that tell the listener's port and logs that do not may stand side by side.
         let told = connection_hash(self.key, peer, port);
-        let hash = if self.claims.contains_key(&told) { told } else { connection_hash(self.key, peer, 0) };
-        let claim = self.claims.get_mut(&hash)?;
+        let hash = if self.connections.contains_key(&told) { told } else { connection_hash(self.key, peer, 0) };
+        let claim = self.connections.get_mut(&hash)?;
         if since.is_some_and(|since| claim.seen < since) {
             return None;
         }
@@ -213,13 +213,13 @@ impl Claims {
     /// Connections remembered now.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.claims.len()
+        self.connections.len()
     }
 
     /// Whether no connection is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.claims.is_empty()
+        self.connections.is_empty()
     }
 
     /// Words refused at [`MAX_CLAIMS`]; a total.

@@ -2,6 +2,7 @@
 //! and QUIC loss that the lines themselves carry. Decides nothing of viewers' players; refuses connections beyond its bounds and counts them.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::claim::{Handed, Word, allowance};
@@ -64,6 +65,15 @@ struct Connection {
     quic: Option<QuicTotals>,
 }
 
+/// A line's connection.
+#[derive(Clone, Copy)]
+struct Known {
+    hash: u64,
+    is_joining: bool,
+    /// Packets (sent, lost) that QUIC told since the line before.
+    packets: Option<(u64, u64)>,
+}
+
 /// What the lines of a class told since the last drain.
 #[derive(Clone, Debug, Default)]
 struct Class {
@@ -116,20 +126,19 @@ impl ClaimFold {
             return;
         };
         class.viewers.push(viewer);
-        let (hash, joining, quic) =
-            known.map_or((None, false, None), |(hash, joining, quic)| (Some(hash), joining, quic));
-        if let Some((sent, lost)) = quic {
+        if let Some((sent, lost)) = known.and_then(|known| known.packets) {
             let (all, of_them) = class.packets.unwrap_or_default();
             class.packets = Some((all.saturating_add(sent), of_them.saturating_add(lost)));
         }
         if class.rtts.len() < MAX_FIGURES {
             class.rtts.extend(wire.rtt);
         }
-        if let (Some(late), Some(rtt), false) = (handed.and_then(|handed| handed.late), wire.rtt, joining) {
+        let is_joining = known.is_some_and(|known| known.is_joining);
+        if let (Some(late), Some(rtt), false) = (handed.and_then(|handed| handed.late), wire.rtt, is_joining) {
             class.latencies.record(late.saturating_add(rtt / 2));
         }
-        if let (Some(hash), false) = (hash, wire.is_quic) {
-            self.word(hash, answer, viewer, handed);
+        if let Some(known) = known.filter(|_| !wire.is_quic) {
+            self.word(known.hash, answer, viewer, handed);
         }
     }
 
@@ -143,13 +152,8 @@ impl ClaimFold {
         }
     }
 
-    /// The connection's hash, whether it is in its join burst, and the packets (sent, lost) that QUIC told since its last line.
-    fn connection(
-        &mut self,
-        at: Timestamp,
-        peer: std::net::SocketAddr,
-        wire: &Wire,
-    ) -> Option<(u64, bool, Option<(u64, u64)>)> {
+    /// What is known of a line's connection; `None` where there is no room for it.
+    fn connection(&mut self, at: Timestamp, peer: SocketAddr, wire: &Wire) -> Option<Known> {
         let port = wire.server_port.unwrap_or(0);
         if port > 0 && !wire.is_quic && !self.ports.contains(&port) {
             if self.ports.len() < MAX_PORTS {
@@ -167,8 +171,8 @@ impl ClaimFold {
         let connection = self.connections.entry(hash).or_insert(fresh);
         connection.seen = connection.seen.max(at);
         let was = std::mem::replace(&mut connection.quic, wire.quic);
-        let quic = wire.quic.zip(was).and_then(|(now, was)| now.since(was));
-        Some((hash, at.since(connection.first) < JOIN_BURST, quic))
+        let packets = wire.quic.zip(was).and_then(|(now, was)| now.since(was));
+        Some(Known { hash, is_joining: at.since(connection.first) < JOIN_BURST, packets })
     }
 
     fn word(&mut self, hash: u64, answer: &Answer<'_>, viewer: u64, handed: Option<Handed>) {
