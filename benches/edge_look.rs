@@ -21,44 +21,56 @@ fn main() {
     let held: Vec<(TcpStream, TcpStream)> = (0..count).map_while(connect).collect();
 
     let edge = Edge::new([1, 2]);
-    let rule = ClassRule::Path(None);
-    let mut fold = LogFold::new(LogFormat::json([]).expect("plain"), rule, "log".into(), edge.key());
-    fold.claims().keep_words();
+    let mut folds = [false, true].map(|_| {
+        let format = LogFormat::json([]).expect("plain");
+        LogFold::new(format, ClassRule::Path(None), "log".into(), edge.key())
+    });
+    folds[1].claims().keep_words();
     let (mut dump, mut sockets) = (Dump::open().expect("a netlink socket"), Vec::new());
     let (mut watch, meters) = (EdgeWatch::default(), Meters::new(&prometheus::Registry::new()).expect("instruments"));
-    let (mut plain, mut joined, mut lines, mut told) = (Duration::ZERO, Duration::ZERO, Duration::ZERO, 0);
+    let [mut plain, mut joined, mut bare, mut told] = [Duration::ZERO; 4];
+    let mut classes = 0;
+    // The first pass shows every socket for the first time, so that later lines can be of it; it is not measured.
     for pass in 0..=passes {
-        // The first pass shows every socket for the first time, so that later lines can be of it; it is not measured.
-        let begun = spent();
-        for (index, (client, _)) in held.iter().enumerate() {
-            let peer = client.local_addr().expect("connected").port();
-            let (now, class) = (clock::now().seconds(), index % CLASSES);
-            let line = format!(
-                r#"{{"t":{now:.3},"rt":0.010,"st":200,"b":9,"u":"/live/c{class}/1.ts","q":"d%3D2000%2Csid%3D%22{index}%22","ip":"127.0.0.1","rp":"{peer}","sp":"{port}","rtt_us":"900"}}"#
-            );
-            fold.line(line.as_bytes()).expect("a good line");
-        }
-        edge.take(&"log".into(), clock::now(), &[], fold.claims());
-        let written = spent();
+        let [without, with] = lines(&held, port);
+        let mut times = Vec::with_capacity(6);
+        times.push(spent());
+        without.iter().for_each(|line| drop(folds[0].line(line.as_bytes()).expect("a good line")));
+        times.push(spent());
+        with.iter().for_each(|line| drop(folds[1].line(line.as_bytes()).expect("a good line")));
+        edge.take(&"log".into(), clock::now(), &[], folds[1].claims());
+        times.push(spent());
         dump.read(&[port], &mut sockets).expect("a dump");
-        let dumped = spent();
-        let out = watch.look(clock::now(), &sockets, &edge, (&[port], &meters));
-        let looked = spent();
-        told = out.len();
+        times.push(spent());
+        classes = watch.look(clock::now(), &sockets, &edge, (&[port], &meters)).len();
+        times.push(spent());
+        folds.each_mut().map(|fold| fold.drain(clock::now()).len());
         if pass > 0 {
-            (lines, plain, joined) = (
-                lines + written.saturating_sub(begun),
-                plain + dumped.saturating_sub(written),
-                joined + looked.saturating_sub(dumped),
-            );
+            for (sum, pair) in [&mut bare, &mut told, &mut plain, &mut joined].into_iter().zip(times.windows(2)) {
+                *sum += pair[1].saturating_sub(pair[0]) / passes;
+            }
         }
     }
-    assert_eq!(told, CLASSES.min(held.len()), "every class is told of");
-    let (plain, joined, lines) = (plain / passes, joined / passes, lines / passes);
-    println!("{} connections of {told} classes, mean of {passes} looks, CPU of one thread", held.len());
-    println!("plain dump        {plain:>10.3?}");
-    println!("join and fold     {joined:>10.3?}  {:.2} x the dump", joined.as_secs_f64() / plain.as_secs_f64());
-    println!("their log lines   {lines:>10.3?}  written and folded, one a connection");
+    assert_eq!(classes, CLASSES.min(held.len()), "every class is told of");
+    let ratio = |time: Duration, beside: Duration| time.as_secs_f64() / beside.as_secs_f64();
+    println!("{} connections of {classes} classes, mean of {passes} looks, CPU of one thread", held.len());
+    println!("plain dump                     {plain:>10.3?}");
+    println!("join and fold                  {joined:>10.3?}  {:.2} x the dump", ratio(joined, plain));
+    println!("as many log lines              {bare:>10.3?}");
+    println!("the same with their connection {told:>10.3?}  {:.2} x without", ratio(told, bare));
+}
+
+/// A line of each connection, without and with what it says of its connection.
+fn lines(held: &[(TcpStream, TcpStream)], port: u16) -> [Vec<String>; 2] {
+    let now = clock::now().seconds();
+    let line = |(index, (client, _)): (usize, &(TcpStream, TcpStream)), told: bool| {
+        let (class, peer) = (index % CLASSES, client.local_addr().expect("connected").port());
+        let wire = if told { format!(r#","rp":"{peer}","sp":"{port}","rtt_us":"900","uh":"""#) } else { String::new() };
+        format!(
+            r#"{{"t":{now:.3},"rt":0.010,"st":200,"b":9,"u":"/live/c{class}/1.ts","q":"bl%3D3000%2Cd%3D2000%2Cot%3Dav%2Csid%3D%22{index}%22","ip":"127.0.0.1","ua":"Mozilla/5.0"{wire}}}"#
+        )
+    };
+    [false, true].map(|told| held.iter().enumerate().map(|viewer| line(viewer, told)).collect())
 }
 
 /// CPU time of this thread, by the scheduler's own count in nanoseconds.

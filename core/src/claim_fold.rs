@@ -86,13 +86,13 @@ struct Class {
 }
 
 impl ClaimFold {
-    /// An empty fold. `key` is that of all logs of the node; `play_time` that of one segment where players do not tell it.
+    /// An empty fold; `key` is that of all logs of the node.
     #[must_use]
-    pub fn new(source: SourceName, key: [u64; 2], play_time: Option<Duration>) -> Self {
+    pub fn new(source: SourceName, key: [u64; 2]) -> Self {
         Self {
             key,
             source,
-            play_time,
+            play_time: None,
             connections: HashMap::default(),
             classes: HashMap::new(),
             words: None,
@@ -102,7 +102,7 @@ impl ClaimFold {
         }
     }
 
-    /// With another play time of one segment.
+    /// Sets the play time of one segment, for answers whose player does not tell it.
     pub const fn set_play_time(&mut self, play_time: Option<Duration>) {
         self.play_time = play_time;
     }
@@ -311,7 +311,7 @@ mod tests {
     }
 
     fn fold() -> ClaimFold {
-        let mut fold = ClaimFold::new("log".into(), [1, 2], None);
+        let mut fold = ClaimFold::new("log".into(), [1, 2]);
         fold.keep_words();
         fold
     }
@@ -365,7 +365,7 @@ mod tests {
         told(&mut fold, LINE, &Answer { class: "live/b", took: None, ..answer(103, 0) });
         let words: Vec<_> = fold.words().collect();
         assert_eq!((words.len(), words[0].1.class.as_str(), words[0].1.answer), (1, "live/b", None));
-        let mut silent = ClaimFold::new("log".into(), [1, 2], None);
+        let mut silent = ClaimFold::new("log".into(), [1, 2]);
         told(&mut silent, LINE, &answer(100, 10));
         assert_eq!(silent.words().count(), 0, "nobody asked for words");
     }

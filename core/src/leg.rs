@@ -308,6 +308,22 @@ mod tests {
     }
 
     #[test]
+    fn players_tell_of_stutter_and_the_kernel_of_latency_and_loss() {
+        let mut leg = LiveLeg::default();
+        let at = Timestamp::from_secs(10);
+        let told = PlayerView { packets_expected: None, packets_lost: None, ..players(5_000, 500) };
+        leg.players(at, told);
+        let rtt = Rtt { p50: Duration::from_millis(20), p95: Duration::from_millis(80) };
+        leg.path(at, PathView { viewers: 4, rtt: Some(rtt), ..path(300) });
+        let cut = leg.cut(LEG);
+        let sources = (cut.stutter.map(|it| it.source), cut.latency.map(|it| it.source), cut.loss.map(|it| it.source));
+        assert_eq!(sources, (Some(Provenance::Player), Some(Provenance::Estimated), Some(Provenance::Server)));
+        assert_eq!(cut.rtt.map(|rtt| (rtt.value, rtt.source)), Some((rtt, Provenance::Server)));
+        assert_eq!(cut.heard_viewers, 10, "the same viewers are not counted twice");
+        assert_eq!(leg.cut(LEG).rtt, None, "a window without a look tells none");
+    }
+
+    #[test]
     fn players_stand_before_the_kernel() {
         let mut leg = LiveLeg::default();
         let at = Timestamp::from_secs(10);

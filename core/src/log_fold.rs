@@ -92,7 +92,7 @@ impl LogFold {
         Self {
             format,
             rule,
-            claims: ClaimFold::new(SourceName::clone(&source), key, None),
+            claims: ClaimFold::new(SourceName::clone(&source), key),
             fold: ViewerFold::new(source, key),
             dirty: DirtyCounts::default(),
             lines: 0,

@@ -165,3 +165,80 @@ fn view(protocol: Protocol, fold: &PathFold) -> PathView {
 }
 
 const STRANGE_AFTER: Duration = Duration::from_mins(1);
+
+#[cfg(test)]
+mod tests {
+    use liveqos_core::log_fold::{ClassRule, LogFold};
+    use liveqos_core::log_format::LogFormat;
+
+    use super::*;
+
+    const LINE: &str = r#"{"t":1003.0,"rt":0.5,"st":200,"b":9,"u":"/hls/c1/7.ts","q":"d%3D2000%2Csid%3D%22a%22","ip":"10.0.0.9","rp":"4000","sp":"443","rtt_us":"9000"}"#;
+
+    fn fold(edge: &Edge) -> LogFold {
+        let (format, rule) = (LogFormat::json([]).expect("plain"), ClassRule::Path(Some("live".to_owned())));
+        let mut fold = LogFold::new(format, rule, "log".into(), edge.key());
+        fold.claims().keep_words();
+        fold
+    }
+
+    fn socket(peer: &str) -> TcpReading {
+        let mut socket =
+            TcpReading::bare("10.0.0.1:443".parse().expect("an address"), peer.parse().expect("an address"), 1);
+        (socket.rtt, socket.notsent_bytes) = (Some(Duration::from_millis(8)), Some(0));
+        socket
+    }
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_secs(second)
+    }
+
+    #[test]
+    fn a_line_makes_its_socket_speak_for_its_class() {
+        let (edge, mut watch) = (Edge::new([1, 2]), EdgeWatch::default());
+        let (registry, mut fold) = (prometheus::Registry::new(), fold(&edge));
+        let meters = Meters::new(&registry).expect("instruments");
+        let sockets = [socket("10.0.0.9:4000")];
+        assert_eq!(edge.ports(&[]), [0_u16; 0]);
+        assert!(watch.look(at(1_000), &sockets, &edge, (&[443], &meters)).is_empty());
+        fold.line(LINE.as_bytes()).expect("a good line");
+        assert_eq!(edge.take(&"log".into(), at(1_003), &[], fold.claims()), 0);
+        assert_eq!((edge.ports(&[]), edge.ports(&[443])), (vec![443], vec![]), "a media server's port is its own");
+        let told = watch.look(at(1_003), &sockets, &edge, (&[443], &meters));
+        assert_eq!((told.len(), told[0].stream.as_str()), (1, "live/c1"));
+        assert!(matches!(&told[0].fact, Fact::Path(view) if view.protocol == Protocol::Hls && view.viewers == 1
+            && view.latencies.max_millis() == Some(4)));
+        assert!(edge.is_joined(&"log".into(), "live/c1", at(1_004)));
+        let series = |name: &str| {
+            let families = registry.gather();
+            families.iter().find(|family| family.name() == name).map_or(0, |family| family.get_metric().len())
+        };
+        assert_eq!((series("liveqos_listener_connections"), series("liveqos_listener_rtt_seconds")), (2, 1));
+        watch.look(at(1_004), &[], &edge, (&[], &meters));
+        assert_eq!((series("liveqos_listener_connections"), series("liveqos_listener_rtt_seconds")), (0, 0));
+    }
+
+    #[test]
+    fn configured_ports_stand_before_those_of_the_lines() {
+        let edge = Edge::new([1, 2]);
+        let mut fold = fold(&edge);
+        fold.line(LINE.as_bytes()).expect("a good line");
+        edge.take(&"log".into(), at(1_003), &[80, 8080], fold.claims());
+        assert_eq!(edge.ports(&[]), [80, 8080]);
+    }
+
+    #[test]
+    fn a_log_from_behind_a_proxy_is_told_of_once() {
+        let (edge, mut watch) = (Edge::new([1, 2]), EdgeWatch::default());
+        let meters = Meters::new(&prometheus::Registry::new()).expect("instruments");
+        let mut fold = fold(&edge);
+        fold.line(LINE.as_bytes()).expect("a good line");
+        edge.take(&"log".into(), at(1_003), &[], fold.claims());
+        for second in [1_003, 1_030, 1_062] {
+            watch.look(at(second), &[socket("10.9.9.9:4000")], &edge, (&[443], &meters));
+            assert!(matches!(watch.strange, Strange::Since(_)), "at {second}");
+        }
+        watch.look(at(1_063), &[], &edge, (&[443], &meters));
+        assert!(matches!(watch.strange, Strange::Said));
+    }
+}
