@@ -1,7 +1,7 @@
 //! Which class a TCP connection serves, by the word of the access log's lines. Decides how long a line speaks for its connection and what
 //! becomes of one whose viewer moves on to another class; refuses a line that may be of an earlier connection at the same address and port.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -203,11 +203,12 @@ impl Claims {
         self.classes.get(&index)
     }
 
-    /// Whether connections of this class of `source` were lately found in a dump, so that the kernel speaks for it.
+    /// The classes of `source` of which connections were lately found in a dump, so that the kernel speaks for them.
     #[must_use]
-    pub fn is_joined(&self, source: &SourceName, name: &str, now: Timestamp) -> bool {
-        let fresh = |class: &Class| class.joined.is_some_and(|joined| now.since(joined) <= CLAIM_SPEAKS);
-        self.classes.values().any(|class| class.source == *source && class.name.as_str() == name && fresh(class))
+    pub fn joined(&self, source: &SourceName, now: Timestamp) -> BTreeSet<Name> {
+        let fresh = |class: &&Class| class.joined.is_some_and(|joined| now.since(joined) <= CLAIM_SPEAKS);
+        let classes = self.classes.values().filter(|class| class.source == *source);
+        classes.filter(fresh).map(|class| class.name.clone()).collect()
     }
 
     /// Connections remembered now.
@@ -289,9 +290,9 @@ mod tests {
         assert_eq!(name_of(&mut claims, 443, None).as_deref(), Some("live/b"));
         claims.take(&"log".into(), Timestamp::from_secs(101), std::iter::empty());
         assert_eq!((claims.classes.len(), claims.indexes.len(), claims.len()), (1, 1, 1));
-        assert!(claims.is_joined(&"log".into(), "live/b", Timestamp::from_secs(112)));
-        assert!(!claims.is_joined(&"log".into(), "live/b", Timestamp::from_secs(113)), "no dump had it for long");
-        assert!(!claims.is_joined(&"other".into(), "live/b", Timestamp::from_secs(101)));
+        let joined = |source: &str, second| claims.joined(&source.into(), Timestamp::from_secs(second)).len();
+        assert_eq!(joined("log", 112), 1);
+        assert_eq!((joined("log", 113), joined("other", 101)), (0, 0), "no dump had it for long; another log's");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What an access log's lines tell of connections: the words by which the kernel's sockets are joined to classes, and the round trip, lag
 //! and QUIC loss that the lines themselves carry. Decides nothing of viewers' players; refuses connections beyond its bounds and counts them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub struct ClaimFold {
     connections: HashMap<u64, Connection, Hashed>,
     classes: HashMap<Name, Class>,
     words: Option<HashMap<u64, Word, Hashed>>,
+    joined: BTreeSet<Name>,
+    beside: Vec<(Name, PathView)>,
     drained: Option<Timestamp>,
     ports: Vec<u16>,
     counts: ClaimCounts,
@@ -79,6 +81,13 @@ struct Known {
 struct Class {
     protocol: Option<Protocol>,
     seen: Timestamp,
+    /// Over TCP, and over QUIC.
+    figures: [Figures; 2],
+}
+
+/// What the lines of one transport told.
+#[derive(Clone, Debug, Default)]
+struct Figures {
     viewers: Vec<u64>,
     rtts: Vec<Duration>,
     latencies: Latencies,
@@ -96,6 +105,8 @@ impl ClaimFold {
             connections: HashMap::default(),
             classes: HashMap::new(),
             words: None,
+            joined: BTreeSet::new(),
+            beside: Vec::new(),
             drained: None,
             ports: Vec::new(),
             counts: ClaimCounts::default(),
@@ -125,17 +136,18 @@ impl ClaimFold {
             self.counts.classes += 1;
             return;
         };
-        class.viewers.push(viewer);
+        let figures = &mut class.figures[usize::from(wire.is_quic)];
+        figures.viewers.push(viewer);
         if let Some((sent, lost)) = known.and_then(|known| known.packets) {
-            let (all, of_them) = class.packets.unwrap_or_default();
-            class.packets = Some((all.saturating_add(sent), of_them.saturating_add(lost)));
+            let (all, of_them) = figures.packets.unwrap_or_default();
+            figures.packets = Some((all.saturating_add(sent), of_them.saturating_add(lost)));
         }
-        if class.rtts.len() < MAX_FIGURES {
-            class.rtts.extend(wire.rtt);
+        if figures.rtts.len() < MAX_FIGURES {
+            figures.rtts.extend(wire.rtt);
         }
         let is_joining = known.is_some_and(|known| known.is_joining);
         if let (Some(late), Some(rtt), false) = (handed.and_then(|handed| handed.late), wire.rtt, is_joining) {
-            class.latencies.record(late.saturating_add(rtt / 2));
+            figures.latencies.record(late.saturating_add(rtt / 2));
         }
         if let Some(known) = known.filter(|_| !wire.is_quic) {
             self.word(known.hash, answer, viewer, handed);
@@ -195,6 +207,17 @@ impl ClaimFold {
         self.words.iter_mut().flat_map(HashMap::drain)
     }
 
+    /// Sets the classes whose sockets were lately found: the kernel speaks for their TCP connections, and the lines' word on these is left
+    /// out. What the lines tell of their QUIC connections goes to [`ClaimFold::beside`].
+    pub fn set_joined(&mut self, joined: BTreeSet<Name>) {
+        self.joined = joined;
+    }
+
+    /// What lines told of QUIC connections of joined classes, once.
+    pub fn beside(&mut self) -> Vec<(Name, PathView)> {
+        std::mem::take(&mut self.beside)
+    }
+
     /// The listeners' ports that lines named.
     #[must_use]
     pub fn ports(&self) -> &[u16] {
@@ -219,19 +242,33 @@ impl ClaimFold {
     pub fn finish(&mut self, now: Timestamp) -> Vec<Observation> {
         self.drained = Some(now);
         self.connections.retain(|_, connection| now.since(connection.seen) <= KEPT);
-        let out = self.classes.iter_mut().filter_map(|(name, class)| {
-            let view = class.take()?;
-            let (source, stream) = (self.source.clone(), StreamKey::of_session(name.clone()));
-            Some(Observation { source, stream, at: now, fact: Fact::Path(Box::new(view)) })
-        });
-        let out = out.collect();
+        let mut out = Vec::new();
+        for (name, class) in &mut self.classes {
+            let protocol = class.protocol.unwrap_or(Protocol::Mixed);
+            let [tcp, quic] = class.figures.each_mut().map(|figures| figures.take(protocol));
+            if self.joined.contains(name) {
+                self.beside.extend(quic.map(|quic| (name.clone(), quic)));
+                continue;
+            }
+            let both = match (tcp, quic) {
+                (Some(mut tcp), Some(quic)) => {
+                    tcp.add(&quic);
+                    Some(tcp)
+                }
+                (tcp, quic) => tcp.or(quic),
+            };
+            out.extend(both.map(|view| {
+                let (source, stream) = (self.source.clone(), StreamKey::of_session(name.clone()));
+                Observation { source, stream, at: now, fact: Fact::Path(Box::new(view)) }
+            }));
+        }
         self.classes.retain(|_, class| now.since(class.seen) <= KEPT);
         out
     }
 }
 
-impl Class {
-    fn take(&mut self) -> Option<PathView> {
+impl Figures {
+    fn take(&mut self, protocol: Protocol) -> Option<PathView> {
         self.viewers.sort_unstable();
         self.viewers.dedup();
         let viewers = self.viewers.len() as u32;
@@ -240,7 +277,7 @@ impl Class {
         self.rtts.clear();
         let packets = self.packets.take();
         (viewers > 0 && (rtt.is_some() || packets.is_some())).then(|| PathView {
-            protocol: self.protocol.unwrap_or(Protocol::Mixed),
+            protocol,
             viewers,
             latencies: std::mem::take(&mut self.latencies),
             segments_sent: packets.map(|(sent, _)| sent),
@@ -388,6 +425,27 @@ mod tests {
             (Some(Duration::from_millis(30)), Some(15))
         );
         assert_eq!((fold.words().count(), fold.ports().len()), (0, 0));
+    }
+
+    #[test]
+    fn of_a_joined_class_only_quic_is_told_and_apart() {
+        let mut fold = fold();
+        let quic = r#"{"ip":"10.0.0.8","rp":4000,"quic":"rtt-smoothed=30"}"#;
+        let both = |fold: &mut ClaimFold, second| {
+            told(fold, LINE, &answer(second, 10));
+            told(fold, quic, &Answer { viewer: [b"v2", b""], ..answer(second, 10) });
+        };
+        both(&mut fold, 100);
+        assert_eq!(view(&mut fold, 100).map(|view| view.viewers), Some(2));
+        assert!(fold.beside().is_empty());
+        fold.set_joined(BTreeSet::from([Name::new("live/a").expect("a name")]));
+        both(&mut fold, 101);
+        assert_eq!(view(&mut fold, 101), None);
+        let beside = fold.beside();
+        assert_eq!(
+            (beside.len(), beside[0].1.viewers, beside[0].1.rtt.map(|rtt| rtt.p50.as_millis())),
+            (1, 1, Some(30))
+        );
     }
 
     #[test]

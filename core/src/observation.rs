@@ -168,6 +168,29 @@ pub struct PathView {
     pub publisher_rtt: Option<Duration>,
 }
 
+impl PathView {
+    /// Adds the word on further connections of the same stream and time. Percentiles do not add: the round trip stays that of more viewers.
+    pub fn add(&mut self, other: &Self) {
+        self.rtt = if self.rtt.is_none() || (other.rtt.is_some() && other.viewers > self.viewers) {
+            other.rtt
+        } else {
+            self.rtt
+        };
+        self.viewers = self.viewers.saturating_add(other.viewers);
+        self.latencies.add(&other.latencies);
+        for (total, more) in
+            [(&mut self.segments_sent, other.segments_sent), (&mut self.segments_lost, other.segments_lost)]
+        {
+            *total = match (*total, more) {
+                (Some(total), Some(more)) => Some(total.saturating_add(more)),
+                (total, more) => total.or(more),
+            };
+        }
+        self.backlog_bytes = self.backlog_bytes.saturating_add(other.backlog_bytes);
+        self.publisher_rtt = self.publisher_rtt.or(other.publisher_rtt);
+    }
+}
+
 /// What players of one stream told since the source's last fold. All sums are over viewers and only of this time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlayerView {

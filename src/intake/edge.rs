@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use liveqos_core::answer_path::{AnswerTable, Listener};
-use liveqos_core::claim::Claims;
+use liveqos_core::claim::{Claims, Class};
 use liveqos_core::claim_fold::ClaimFold;
 use liveqos_core::observation::{Fact, Observation, PathView, Rtt, SourceName};
-use liveqos_core::session::{Protocol, StreamKey};
+use liveqos_core::session::{Name, Protocol, StreamKey};
 use liveqos_core::tcp::TcpReading;
 use liveqos_core::tcp_fold::PathFold;
 use liveqos_core::tcp_path::Folds;
@@ -24,13 +24,17 @@ pub struct Edge {
     key: [u64; 2],
     claims: Arc<Mutex<Claims>>,
     ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
+    beside: Arc<Mutex<Beside>>,
 }
+
+/// The lines' word on QUIC connections of classes for whose TCP connections the kernel speaks.
+type Beside = BTreeMap<(SourceName, Name), (Timestamp, PathView)>;
 
 impl Edge {
     /// No connection yet; `key` is that of all logs.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
-        Self { key, claims: Arc::new(Mutex::new(Claims::new(key))), ports: Arc::default() }
+        Self { key, claims: Arc::new(Mutex::new(Claims::new(key))), ports: Arc::default(), beside: Arc::default() }
     }
 
     /// The key of all hashes of connections and viewers.
@@ -51,13 +55,25 @@ impl Edge {
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = claims.refused();
         claims.take(source, now, fold.words());
-        claims.refused() - refused
+        fold.set_joined(claims.joined(source, now));
+        let refused = claims.refused() - refused;
+        drop(claims);
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        beside.retain(|_, (told, _)| now.since(*told) <= BESIDE_SPEAKS);
+        beside.extend(fold.beside().into_iter().map(|(name, view)| ((SourceName::clone(source), name), (now, view))));
+        refused
     }
 
-    /// Whether the kernel speaks for this class of a log, so that the log's own figures of its connections would count twice.
-    #[must_use]
-    pub fn is_joined(&self, source: &SourceName, class: &str, now: Timestamp) -> bool {
-        self.claims.lock().unwrap_or_else(PoisonError::into_inner).is_joined(source, class, now)
+    /// Adds to `view` what lines told of further connections of its class; its packets count once.
+    fn add_beside(&self, class: &Class, at: Timestamp, view: &mut PathView) {
+        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((told, other)) = beside.get_mut(&(SourceName::clone(&class.source), class.name.clone())) else {
+            return;
+        };
+        if at.since(*told) <= BESIDE_SPEAKS {
+            view.add(other);
+            (other.segments_sent, other.segments_lost) = (None, None);
+        }
     }
 
     /// The ports of the logs' listeners without those of `taken`.
@@ -107,7 +123,8 @@ impl EdgeWatch {
         self.warn_of_strangers(at, &claims);
         let out = self.folds.iter().filter_map(|(index, fold)| {
             let class = claims.class_of(*index)?;
-            let view = view(class.protocol.unwrap_or(Protocol::Mixed), fold);
+            let mut view = view(class.protocol.unwrap_or(Protocol::Mixed), fold);
+            edge.add_beside(class, at, &mut view);
             let (source, stream) = (class.source.clone(), StreamKey::of_session(class.name.clone()));
             Some(Observation { source, stream, at, fact: Fact::Path(Box::new(view)) })
         });
@@ -164,6 +181,8 @@ fn view(protocol: Protocol, fold: &PathFold) -> PathView {
     }
 }
 
+/// A log tells of its QUIC connections once a second.
+const BESIDE_SPEAKS: Duration = Duration::from_secs(2);
 const STRANGE_AFTER: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
@@ -174,6 +193,8 @@ mod tests {
     use super::*;
 
     const LINE: &str = r#"{"t":1003.0,"rt":0.5,"st":200,"b":9,"u":"/hls/c1/7.ts","q":"d%3D2000%2Csid%3D%22a%22","ip":"10.0.0.9","rp":"4000","sp":"443","rtt_us":"9000"}"#;
+
+    const QUIC: &str = r#""quic":"packets-sent=9,packets-lost=1,rtt-smoothed=30""#;
 
     fn fold(edge: &Edge) -> LogFold {
         let (format, rule) = (LogFormat::json([]).expect("plain"), ClassRule::Path(Some("live".to_owned())));
@@ -208,7 +229,20 @@ mod tests {
         assert_eq!((told.len(), told[0].stream.as_str()), (1, "live/c1"));
         assert!(matches!(&told[0].fact, Fact::Path(view) if view.protocol == Protocol::Hls && view.viewers == 1
             && view.latencies.max_millis() == Some(4)));
-        assert!(edge.is_joined(&"log".into(), "live/c1", at(1_004)));
+        // A second viewer of the class comes over QUIC: the log alone speaks for it, the kernel for the first.
+        let quic = LINE.replace("10.0.0.9", "10.0.0.8").replace("%22a", "%22b").replace("\"rtt_us\":\"9000\"", QUIC);
+        edge.take(&"log".into(), at(1_003), &[], fold.claims());
+        fold.line(LINE.as_bytes()).expect("a good line");
+        fold.line(quic.as_bytes()).expect("a good line");
+        assert!(fold.drain(at(1_004)).iter().all(|told| !matches!(told.fact, Fact::Path(_))));
+        edge.take(&"log".into(), at(1_004), &[], fold.claims());
+        let told = watch.look(at(1_004), &sockets, &edge, (&[443], &meters));
+        assert!(matches!(&told[0].fact, Fact::Path(view) if view.viewers == 2 && told.len() == 1), "{told:?}");
+        let told = watch.look(at(1_007), &sockets, &edge, (&[443], &meters));
+        assert!(
+            matches!(&told[0].fact, Fact::Path(view) if view.viewers == 1),
+            "it speaks for the present only: {told:?}"
+        );
         let series = |name: &str| {
             let families = registry.gather();
             families.iter().find(|family| family.name() == name).map_or(0, |family| family.get_metric().len())

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context as _, Result};
 use liveqos_core::claim_fold::ClaimCounts;
 use liveqos_core::log_fold::LogFold;
-use liveqos_core::observation::{Fact, SourceName};
+use liveqos_core::observation::SourceName;
 use liveqos_core::time::BEAT;
 use tokio::time::Instant;
 
@@ -80,10 +80,7 @@ impl Follower {
         });
         let now = clock::now();
         let refused = self.around.edge.take(&self.source, now, &self.ports, self.fold.claims());
-        let mut observations = self.fold.drain(now);
-        observations.retain(|told| {
-            !matches!(told.fact, Fact::Path(_)) || !self.around.edge.is_joined(&self.source, told.stream.as_str(), now)
-        });
+        let observations = self.fold.drain(now);
         self.count(&was);
         self.count_claims(claims_was, refused);
         self.entry.round(&RoundReport {
@@ -139,6 +136,8 @@ type Counts = (u64, u64, liveqos_core::log_fold::DirtyCounts, liveqos_core::view
 mod tests {
     use std::io::Write as _;
     use std::time::Duration;
+
+    use liveqos_core::observation::Fact;
 
     use tokio::sync::mpsc;
 
