@@ -54,7 +54,7 @@ pub struct Claims {
     key: [u64; 2],
     connections: HashMap<u64, Claim, Hashed>,
     classes: BTreeMap<SessionIndex, Class>,
-    indexes: HashMap<(SourceName, Name), SessionIndex>,
+    indexes: BTreeMap<SourceName, HashMap<Name, SessionIndex>>,
     next: u32,
     swept: Option<Timestamp>,
     refused: u64,
@@ -97,7 +97,7 @@ impl Claims {
             key,
             connections: HashMap::default(),
             classes: BTreeMap::new(),
-            indexes: HashMap::new(),
+            indexes: BTreeMap::new(),
             next: 0,
             swept: None,
             refused: 0,
@@ -144,12 +144,13 @@ impl Claims {
     }
 
     fn class(&mut self, source: &SourceName, word: &Word) -> SessionIndex {
-        let key = (SourceName::clone(source), word.class.clone());
-        let index = *self.indexes.entry(key).or_insert_with(|| {
+        let known = self.indexes.get(source).and_then(|indexes| indexes.get(&word.class));
+        let index = known.copied().unwrap_or_else(|| {
             let index = SessionIndex(self.next);
             // Never given twice while the process lives: 4 billion classes are more than it sees.
             self.next = self.next.wrapping_add(1);
             let (source, name) = (SourceName::clone(source), word.class.clone());
+            self.indexes.entry(SourceName::clone(&source)).or_default().insert(name.clone(), index);
             self.classes.insert(index, Class { source, name, protocol: None, joined: None, used: true });
             index
         });
@@ -172,7 +173,9 @@ impl Claims {
             stays
         });
         classes.retain(|_, class| class.used);
-        self.indexes.retain(|_, index| classes.contains_key(index));
+        for indexes in self.indexes.values_mut() {
+            indexes.retain(|_, index| classes.contains_key(index));
+        }
     }
 
     /// The claim on the connection from `peer` to `port`, where a line since `since` told of it.
@@ -262,6 +265,10 @@ mod tests {
         claims
     }
 
+    fn named(claims: &Claims) -> usize {
+        claims.indexes.values().map(HashMap::len).sum()
+    }
+
     fn name_of(claims: &mut Claims, port: u16, since: Option<u64>) -> Option<String> {
         let since = since.map(Timestamp::from_secs);
         let class = claims.find(peer(), port, Timestamp::from_secs(100), since)?.class;
@@ -289,7 +296,7 @@ mod tests {
         let mut claims = claims([(443, word("live/a", 99)), (443, word("live/b", 100))], 100);
         assert_eq!(name_of(&mut claims, 443, None).as_deref(), Some("live/b"));
         claims.take(&"log".into(), Timestamp::from_secs(101), std::iter::empty());
-        assert_eq!((claims.classes.len(), claims.indexes.len(), claims.len()), (1, 1, 1));
+        assert_eq!((claims.classes.len(), named(&claims), claims.len()), (1, 1, 1));
         let joined = |source: &str, second| claims.joined(&source.into(), Timestamp::from_secs(second)).len();
         assert_eq!(joined("log", 112), 1);
         assert_eq!((joined("log", 113), joined("other", 101)), (0, 0), "no dump had it for long; another log's");
@@ -303,7 +310,7 @@ mod tests {
         claims.take(&"log".into(), Timestamp::from_secs(210), std::iter::empty());
         assert_eq!(claims.len(), 1, "its socket was there at 150");
         claims.take(&"log".into(), Timestamp::from_secs(211), std::iter::empty());
-        assert!(claims.is_empty() && claims.classes.is_empty() && claims.indexes.is_empty());
+        assert!(claims.is_empty() && claims.classes.is_empty() && named(&claims) == 0);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct ClaimFold {
     source: SourceName,
     play_time: Option<Duration>,
     connections: HashMap<u64, Connection, Hashed>,
-    classes: HashMap<Name, Class>,
+    classes: Classes,
     words: Option<HashMap<u64, Word, Hashed>>,
     joined: BTreeSet<Name>,
     beside: Vec<(Name, PathView)>,
@@ -103,7 +103,7 @@ impl ClaimFold {
             source,
             play_time: None,
             connections: HashMap::default(),
-            classes: HashMap::new(),
+            classes: Classes::default(),
             words: None,
             joined: BTreeSet::new(),
             beside: Vec::new(),
@@ -132,10 +132,13 @@ impl ClaimFold {
         let viewer = if second.is_empty() { sip_hash(self.key, &[first]) } else { sip_hash(self.key, &answer.viewer) };
         let handed = answer.took.map(|took| self.handed(answer, took.saturating_sub(wire.waited.unwrap_or_default())));
         let known = wire.peer.and_then(|peer| self.connection(answer.logged, peer, &wire));
-        let Some(class) = class(&mut self.classes, answer) else {
+        let index = self.classes.index(answer.class);
+        let Some((name, class)) = index.and_then(|index| self.classes.classes[index].as_mut()) else {
             self.counts.classes += 1;
             return;
         };
+        class.protocol = answer.protocol.or(class.protocol);
+        class.seen = class.seen.max(answer.logged);
         let figures = &mut class.figures[usize::from(wire.is_quic)];
         figures.viewers.push(viewer);
         if let Some((sent, lost)) = known.and_then(|known| known.packets) {
@@ -150,7 +153,9 @@ impl ClaimFold {
             figures.latencies.record(late.saturating_add(rtt / 2));
         }
         if let Some(known) = known.filter(|_| !wire.is_quic) {
-            self.word(known.hash, answer, viewer, handed);
+            if let Some(words) = &mut self.words {
+                note(words, known.hash, answer, (name, viewer, handed));
+            }
         }
     }
 
@@ -185,21 +190,6 @@ impl ClaimFold {
         let was = std::mem::replace(&mut connection.quic, wire.quic);
         let packets = wire.quic.zip(was).and_then(|(now, was)| now.since(was));
         Some(Known { hash, is_joining: at.since(connection.first) < JOIN_BURST, packets })
-    }
-
-    fn word(&mut self, hash: u64, answer: &Answer<'_>, viewer: u64, handed: Option<Handed>) {
-        let Some(words) = &mut self.words else {
-            return;
-        };
-        if let Some(word) = words.get_mut(&hash).filter(|word| word.class.as_str() == answer.class) {
-            let late = word.answer.and_then(|was| was.late);
-            word.answer = handed.map(|handed| Handed { late: handed.late.max(late), ..handed }).or(word.answer);
-            (word.viewer, word.seen) = (viewer, word.seen.max(answer.logged));
-            word.protocol = answer.protocol.or(word.protocol);
-        } else if let Some((class, _)) = self.classes.get_key_value(answer.class) {
-            let (class, protocol, seen) = (class.clone(), answer.protocol, answer.logged);
-            words.insert(hash, Word { class, protocol, viewer, seen, answer: handed });
-        }
     }
 
     /// The words of all connections since the last call.
@@ -243,7 +233,7 @@ impl ClaimFold {
         self.drained = Some(now);
         self.connections.retain(|_, connection| now.since(connection.seen) <= KEPT);
         let mut out = Vec::new();
-        for (name, class) in &mut self.classes {
+        for (name, class) in self.classes.classes.iter_mut().flatten() {
             let protocol = class.protocol.unwrap_or(Protocol::Mixed);
             let [tcp, quic] = class.figures.each_mut().map(|figures| figures.take(protocol));
             if self.joined.contains(name) {
@@ -262,7 +252,7 @@ impl ClaimFold {
                 Observation { source, stream, at: now, fact: Fact::Path(Box::new(view)) }
             }));
         }
-        self.classes.retain(|_, class| now.since(class.seen) <= KEPT);
+        self.classes.sweep(now);
         out
     }
 }
@@ -289,19 +279,58 @@ impl Figures {
     }
 }
 
-/// The class of a line; made where there is room.
-fn class<'a>(classes: &'a mut HashMap<Name, Class>, answer: &Answer<'_>) -> Option<&'a mut Class> {
-    if !classes.contains_key(answer.class) {
-        let name = Name::new(answer.class).ok().filter(|name| name.as_str() == answer.class)?;
-        if classes.len() >= MAX_CLASSES {
+/// Notes what a line said of its connection.
+fn note(
+    words: &mut HashMap<u64, Word, Hashed>,
+    hash: u64,
+    answer: &Answer<'_>,
+    (name, viewer, handed): (&Name, u64, Option<Handed>),
+) {
+    if let Some(word) = words.get_mut(&hash).filter(|word| word.class == *name) {
+        let late = word.answer.and_then(|was| was.late);
+        word.answer = handed.map(|handed| Handed { late: handed.late.max(late), ..handed }).or(word.answer);
+        (word.viewer, word.seen) = (viewer, word.seen.max(answer.logged));
+        word.protocol = answer.protocol.or(word.protocol);
+    } else {
+        let (class, protocol, seen) = (name.clone(), answer.protocol, answer.logged);
+        words.insert(hash, Word { class, protocol, viewer, seen, answer: handed });
+    }
+}
+
+/// The classes of one log.
+#[derive(Clone, Debug, Default)]
+struct Classes {
+    indexes: HashMap<Name, u32>,
+    classes: Vec<Option<(Name, Class)>>,
+}
+
+impl Classes {
+    /// The place of a line's class; made where there is room.
+    fn index(&mut self, name: &str) -> Option<usize> {
+        if let Some(index) = self.indexes.get(name) {
+            return Some(*index as usize);
+        }
+        let name = Name::new(name).ok().filter(|trimmed| trimmed.as_str() == name)?;
+        if self.indexes.len() >= MAX_CLASSES {
             return None;
         }
-        classes.insert(name, Class::default());
+        let free = self.classes.iter().position(Option::is_none).unwrap_or(self.classes.len());
+        if free == self.classes.len() {
+            self.classes.push(None);
+        }
+        self.classes[free] = Some((name.clone(), Class::default()));
+        self.indexes.insert(name, free as u32);
+        Some(free)
     }
-    let class = classes.get_mut(answer.class)?;
-    class.protocol = answer.protocol.or(class.protocol);
-    class.seen = class.seen.max(answer.logged);
-    Some(class)
+
+    /// Forgets those that were silent for long.
+    fn sweep(&mut self, now: Timestamp) {
+        for place in &mut self.classes {
+            if let Some((name, _)) = place.take_if(|(_, class)| now.since(class.seen) > KEPT) {
+                self.indexes.remove(&name);
+            }
+        }
+    }
 }
 
 /// Most connections remembered of one log; more are counted in [`ClaimCounts::connections`].
@@ -461,6 +490,6 @@ mod tests {
         assert_eq!(fold.counts(), ClaimCounts { connections: 0, classes: 44, ports: 41 - MAX_PORTS as u64 });
         assert_eq!(fold.ports().len(), MAX_PORTS);
         fold.drain(Timestamp::from_secs(200));
-        assert_eq!((fold.classes.len(), fold.connections.len()), (0, 0), "what is silent is forgotten");
+        assert_eq!((fold.classes.indexes.len(), fold.connections.len()), (0, 0), "what is silent is forgotten");
     }
 }
