@@ -36,16 +36,18 @@ fn main() {
         let [without, with] = lines(&held, port);
         let mut times = Vec::with_capacity(6);
         times.push(spent());
-        without.iter().for_each(|line| drop(folds[0].line(line.as_bytes()).expect("a good line")));
+        read(&mut folds[0], &without);
         times.push(spent());
-        with.iter().for_each(|line| drop(folds[1].line(line.as_bytes()).expect("a good line")));
+        read(&mut folds[1], &with);
         edge.take(&"log".into(), clock::now(), &[], folds[1].claims());
         times.push(spent());
         dump.read(&[port], &mut sockets).expect("a dump");
         times.push(spent());
         classes = watch.look(clock::now(), &sockets, &edge, (&[port], &meters)).len();
         times.push(spent());
-        folds.iter_mut().for_each(|fold| drop(fold.drain(clock::now())));
+        for fold in &mut folds {
+            drop(fold.drain(clock::now()));
+        }
         if pass > 0 {
             for (sum, pair) in [&mut bare, &mut told, &mut plain, &mut joined].into_iter().zip(times.windows(2)) {
                 *sum += pair[1].saturating_sub(pair[0]) / passes;
@@ -59,6 +61,12 @@ fn main() {
     println!("join and fold                  {joined:>10.3?}  {:.2} x the dump", ratio(joined, plain));
     println!("as many log lines              {bare:>10.3?}");
     println!("the same with their connection {told:>10.3?}  {:.2} x without", ratio(told, bare));
+}
+
+fn read(fold: &mut LogFold, lines: &[String]) {
+    for line in lines {
+        fold.line(line.as_bytes()).expect("a good line");
+    }
 }
 
 /// A line of each connection, without and with what it says of its connection.

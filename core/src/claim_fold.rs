@@ -152,10 +152,8 @@ impl ClaimFold {
         if let (Some(late), Some(rtt), false) = (handed.and_then(|handed| handed.late), wire.rtt, is_joining) {
             figures.latencies.record(late.saturating_add(rtt / 2));
         }
-        if let Some(known) = known.filter(|_| !wire.is_quic) {
-            if let Some(words) = &mut self.words {
-                note(words, known.hash, answer, (name, viewer, handed));
-            }
+        if let (Some(known), Some(words), false) = (known, &mut self.words, wire.is_quic) {
+            note(words, known.hash, answer, (name, viewer, handed));
         }
     }
 
