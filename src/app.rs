@@ -31,9 +31,11 @@ use crate::beat::{self, Order, Surround};
 use crate::clock;
 use crate::config::Config;
 use crate::http_server;
+use crate::intake::edge::Edge;
 use crate::intake::fetch::Fetcher;
 use crate::intake::hooks::HookIntake;
 use crate::intake::load::Load;
+use crate::intake::log_settings::random_key;
 use crate::intake::logs;
 use crate::intake::paths::Paths;
 use crate::intake::poll::{self, Observations};
@@ -108,11 +110,17 @@ impl App {
         let Parts { place, sources, fetcher, otlp, notifiers, shared, observations, waiting, ordered } = parts;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         let meters = shared.meters.clone();
+        let edge = Edge::new(random_key()?);
         if config.kernel.tcp_info {
             let (roster, ports, out) = (Arc::clone(&roster), Arc::clone(&media_ports), observations.clone());
-            start_paths(Paths { roster, ports, out, meters: meters.clone() }, Arc::clone(&stopping))?;
+            start_paths(
+                Paths { roster, ports, edge: edge.clone(), out, meters: meters.clone() },
+                Arc::clone(&stopping),
+            )?;
         }
-        start_logs(config, &shared, &observations, &stopping)?;
+        let logs =
+            logs::Around { out: observations.clone(), edge, meters: meters.clone(), stopping: Arc::clone(&stopping) };
+        start_logs(config, &shared, &logs)?;
         let (beacons, silences) = (Arc::clone(&shared.beacons), notifiers.silences());
         let around = Surround {
             snapshot: Arc::clone(&shared.snapshot),
@@ -289,10 +297,10 @@ fn deliver(otlp: Arc<Otlp>, notifiers: Notifiers, history: Arc<History>) -> Box<
     })
 }
 
-fn start_logs(config: &Config, shared: &Shared, out: &Observations, stopping: &Arc<AtomicBool>) -> Result<()> {
+fn start_logs(config: &Config, shared: &Shared, around: &logs::Around) -> Result<()> {
     for log in &config.logs {
         let entry = shared.sources.load().entry(log.shown_name());
-        logs::start(log, entry, out.clone(), shared.meters.clone(), Arc::clone(stopping))?;
+        logs::start(log, entry, around.clone())?;
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! What the daemon counts of itself. Decides nothing; every bound that bites and every outcome has its counter here, registered under
 //! the catalogue's name and help.
 
+use std::time::Duration;
+
+use liveqos_core::answer_path::Listener;
 use liveqos_core::catalog::{self, Kind, Metric};
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry};
 
@@ -17,6 +20,11 @@ pub struct Meters {
     pub node_memory: GaugeVec,
     /// Network of the machine.
     pub node_nic: GaugeVec,
+    /// Connections, backlog and round trip of the access logs' listeners.
+    listener_connections: GaugeVec,
+    listener_backlog: GaugeVec,
+    listener_rtt: GaugeVec,
+    listener_segments: CounterVec,
     /// Processor time of the daemon.
     pub overhead_cpu: GaugeVec,
     /// Memory of the daemon.
@@ -32,12 +40,18 @@ impl Meters {
         let skew = HistogramVec::new(histogram_opts(row("liveqos_tick_skew_seconds")), &[])?;
         let shed = row("liveqos_shed_total");
         let shed = CounterVec::new(Opts::new(shed.name, shed.help), shed.labels)?;
+        let segments = row("liveqos_listener_segments_total");
+        let listener_segments = CounterVec::new(Opts::new(segments.name, segments.help), segments.labels)?;
         let meters = Self {
             tick_skew: skew.with_label_values::<&str>(&[]),
             shed,
             node_cpu: gauge("liveqos_node_cpu_ratio")?,
             node_memory: gauge("liveqos_node_memory_ratio")?,
             node_nic: gauge("liveqos_node_nic_ratio")?,
+            listener_connections: gauge("liveqos_listener_connections")?,
+            listener_backlog: gauge("liveqos_listener_backlog_bytes")?,
+            listener_rtt: gauge("liveqos_listener_rtt_seconds")?,
+            listener_segments,
             overhead_cpu: gauge("liveqos_overhead_cpu_ratio")?,
             overhead_memory: gauge("liveqos_overhead_memory_bytes")?,
         };
@@ -47,7 +61,40 @@ impl Meters {
         for gauge in node.into_iter().chain([&meters.overhead_cpu, &meters.overhead_memory]) {
             registry.register(Box::new(gauge.clone()))?;
         }
+        for gauge in [&meters.listener_connections, &meters.listener_backlog, &meters.listener_rtt] {
+            registry.register(Box::new(gauge.clone()))?;
+        }
+        registry.register(Box::new(meters.listener_segments.clone()))?;
         Ok(meters)
+    }
+
+    /// Sets what the newest dump showed of a listener.
+    pub fn tell_listener(&self, port: u16, listener: &Listener, rtt: Option<Duration>) {
+        let port = port.to_string();
+        let connections = |kind| self.listener_connections.with_label_values(&[port.as_str(), kind]);
+        connections("known").set(listener.known as f64);
+        connections("unknown").set(listener.unknown as f64);
+        self.listener_backlog.with_label_values(&[&port]).set(listener.backlog_bytes as f64);
+        let segments = |kind| self.listener_segments.with_label_values(&[port.as_str(), kind]);
+        segments("sent").inc_by(listener.segments_sent as f64);
+        segments("lost").inc_by(listener.segments_lost as f64);
+        match rtt {
+            Some(rtt) => self.listener_rtt.with_label_values(&[&port]).set(rtt.as_secs_f64()),
+            // It may never have been there.
+            None => self.listener_rtt.remove_label_values(&[&port]).unwrap_or_default(),
+        }
+    }
+
+    /// Takes away the gauges of a listener that is not looked at any more; its counters stay.
+    pub fn forget_listener(&self, port: u16) {
+        let port = port.to_string();
+        let gone = [
+            self.listener_connections.remove_label_values(&[port.as_str(), "known"]),
+            self.listener_connections.remove_label_values(&[port.as_str(), "unknown"]),
+            self.listener_backlog.remove_label_values(&[&port]),
+            self.listener_rtt.remove_label_values(&[&port]),
+        ];
+        gone.into_iter().for_each(Result::unwrap_or_default);
     }
 
     /// Counts `count` pieces of work refused or dropped at the bound named `reason`.
@@ -67,7 +114,11 @@ impl Meters {
 }
 
 /// The metrics that are instruments of their own here; all others are read when the page is asked for.
-pub const OWN: [&str; 7] = [
+pub const OWN: [&str; 11] = [
+    "liveqos_listener_connections",
+    "liveqos_listener_backlog_bytes",
+    "liveqos_listener_rtt_seconds",
+    "liveqos_listener_segments_total",
     "liveqos_tick_skew_seconds",
     "liveqos_shed_total",
     "liveqos_node_cpu_ratio",
@@ -84,7 +135,7 @@ fn row(name: &str) -> &'static Metric {
 
 fn gauge(name: &str) -> prometheus::Result<GaugeVec> {
     let row = row(name);
-    GaugeVec::new(Opts::new(row.name, row.help), &[])
+    GaugeVec::new(Opts::new(row.name, row.help), row.labels)
 }
 
 fn histogram_opts(row: &Metric) -> HistogramOpts {

@@ -193,6 +193,11 @@ fn leg_json(leg: &LegSample) -> Value {
         });
         sources.insert("latency_seconds", latency.source);
     }
+    if let Some(rtt) = leg.rtt {
+        let seconds = |rtt: std::time::Duration| number(rtt.as_secs_f64());
+        out["rtt_seconds"] = json!({ "p50": seconds(rtt.value.p50), "p95": seconds(rtt.value.p95) });
+        sources.insert("rtt_seconds", rtt.source);
+    }
     put(&mut out, "coverage_ratio", leg.coverage().map(number));
     put(&mut out, "stall_starts", leg.stall_starts);
     put(&mut out, "sources", Some(sources).filter(|sources| !sources.is_empty()));

@@ -332,6 +332,7 @@ fn kernel(chance: u64, viewers: u32, latencies: Latencies) -> Fact {
         latencies,
         segments_sent: Some(u64::from(viewers) * 45),
         segments_lost: Some(u64::from(chance.is_multiple_of(3))),
+        rtt: None,
         backlog_bytes: 0,
         publisher_rtt: Some(Duration::from_millis(12)),
     }))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::latencies::Latencies;
-use crate::observation::{PathView, PlayerView, Provenance};
+use crate::observation::{PathView, PlayerView, Provenance, Rtt};
 use crate::sample::{LatencyReading, LegSample, Measured, Share};
 use crate::session::Leg;
 use crate::time::Timestamp;
@@ -52,6 +52,7 @@ struct Fold {
     totals: LegTotals,
     at_cut: LegTotals,
     window: Latencies,
+    rtt: Option<Rtt>,
     window_look: Option<u64>,
     looks: (u64, f64),
     latest: Latencies,
@@ -63,6 +64,7 @@ impl LiveLeg {
         let fold = &mut self.path;
         fold.hear(at, view.viewers);
         fold.totals.count(view.segments_sent.zip(view.segments_lost));
+        fold.rtt = view.rtt.or(fold.rtt);
         fold.look(at, view.latencies);
     }
 
@@ -153,6 +155,7 @@ impl LiveLeg {
             self.path.looks,
             Provenance::Estimated,
         ));
+        sample.rtt = measured(self.path.rtt.take(), Provenance::Server);
         sample.frames = self.frames.take();
         sample.bytes = self.bytes.take();
         let per_second =
@@ -204,6 +207,7 @@ impl Fold {
         self.totals.by_players |= more.by_players;
         self.totals.count((more.expected > 0).then_some((more.expected, more.lost)));
         self.window.add(&window);
+        self.rtt = self.rtt.or(other.rtt);
         self.heard = self.heard.max(heard);
         self.most_viewers = self.most_viewers.max(viewers);
     }
@@ -279,6 +283,7 @@ mod tests {
             latencies,
             segments_sent: Some(50),
             segments_lost: Some(1),
+            rtt: None,
             backlog_bytes: 0,
             publisher_rtt: None,
         }
@@ -300,6 +305,22 @@ mod tests {
         }
         assert!((stalled - leg.totals().stalled_seconds).abs() < 1e-9);
         assert_eq!(leg.cut(LEG).stutter, None, "an empty window says nothing");
+    }
+
+    #[test]
+    fn players_tell_of_stutter_and_the_kernel_of_latency_and_loss() {
+        let mut leg = LiveLeg::default();
+        let at = Timestamp::from_secs(10);
+        let told = PlayerView { packets_expected: None, packets_lost: None, ..players(5_000, 500) };
+        leg.players(at, told);
+        let rtt = Rtt { p50: Duration::from_millis(20), p95: Duration::from_millis(80) };
+        leg.path(at, PathView { viewers: 4, rtt: Some(rtt), ..path(300) });
+        let cut = leg.cut(LEG);
+        let sources = (cut.stutter.map(|it| it.source), cut.latency.map(|it| it.source), cut.loss.map(|it| it.source));
+        assert_eq!(sources, (Some(Provenance::Player), Some(Provenance::Estimated), Some(Provenance::Server)));
+        assert_eq!(cut.rtt.map(|rtt| (rtt.value, rtt.source)), Some((rtt, Provenance::Server)));
+        assert_eq!(cut.heard_viewers, 10, "the same viewers are not counted twice");
+        assert_eq!(leg.cut(LEG).rtt, None, "a window without a look tells none");
     }
 
     #[test]

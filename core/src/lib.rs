@@ -5,9 +5,12 @@
 //! the [`span_plan::SpanPlan`] makes the class's trace of samples and notices, [`fleet::Fleet`] the node's running sums, and
 //! [`catalog`] says under which names they are exported.
 
+pub mod answer_path;
 pub mod attributes;
 mod buffer_stall;
 pub mod catalog;
+pub mod claim;
+pub mod claim_fold;
 pub mod class_path;
 pub mod cmcd;
 mod cmcd_text;
@@ -41,9 +44,11 @@ pub mod span_plan;
 pub mod tcp;
 pub mod tcp_fold;
 pub mod tcp_join;
+mod tcp_loss;
 pub mod tcp_path;
 pub mod time;
 pub mod trace_parent;
 pub mod trailing;
 mod viewer;
 pub mod viewer_fold;
+pub mod wire;

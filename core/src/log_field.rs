@@ -38,11 +38,23 @@ pub enum Field {
     Address,
     /// Method, path with query and protocol in one.
     RequestLine,
+    /// The viewer's port.
+    Port,
+    /// The port of the listener.
+    ServerPort,
+    /// Smoothed round trip of the connection as the kernel had it when the line was written, microseconds.
+    Rtt,
+    /// Until the upstream's answer began, in seconds, one value an upstream asked.
+    Waited,
+    /// HTTP version, or what nginx's `$http3` tells.
+    Version,
+    /// Totals of a QUIC connection as h2o's `http3.quic-stats` writes them.
+    Quic,
 }
 
 impl Field {
     /// How many there are.
-    pub const COUNT: usize = Self::RequestLine as usize + 1;
+    pub const COUNT: usize = Self::Quic as usize + 1;
 
     /// The field of this name: an nginx variable without `$`, or a key of `log_format liveqos`.
     #[must_use]
@@ -71,6 +83,12 @@ impl Field {
             b"time_local" => Self::Local,
             b"args" | b"query" | b"query_string" => Self::Query,
             b"request" => Self::RequestLine,
+            b"rp" | b"remote_port" => Self::Port,
+            b"sp" | b"server_port" => Self::ServerPort,
+            b"rtt_us" | b"tcpinfo_rtt" => Self::Rtt,
+            b"uh" | b"upstream_header_time" => Self::Waited,
+            b"h3" | b"http3" | b"server_protocol" => Self::Version,
+            b"quic" | b"quic_stats" => Self::Quic,
             _ => return None,
         })
     }

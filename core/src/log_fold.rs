@@ -1,12 +1,16 @@
 //! An access log folded line by line into what each class's viewers saw. Decides which lines are media requests and which are event
 //! posts, and when each was; counts what cannot be read by its reason and never stops for it.
 
+use std::time::Duration;
+
+use crate::claim_fold::{Answer, ClaimFold};
 use crate::class_path::ClassPath;
 use crate::cmcd::{Cmcd, percent_decode, records};
 use crate::log_field::Field;
 use crate::log_format::{Line, LogFormat, unescape};
 use crate::log_time::{common, iso, seconds};
 use crate::observation::{Observation, SourceName};
+use crate::session::Protocol;
 use crate::time::Timestamp;
 use crate::viewer_fold::{FoldCounts, Request, ViewerFold};
 
@@ -27,6 +31,7 @@ pub struct LogFold {
     format: LogFormat,
     rule: ClassRule,
     fold: ViewerFold,
+    claims: ClaimFold,
     dirty: DirtyCounts,
     lines: u64,
     other: u64,
@@ -87,12 +92,25 @@ impl LogFold {
         Self {
             format,
             rule,
+            claims: ClaimFold::new(SourceName::clone(&source), key),
             fold: ViewerFold::new(source, key),
             dirty: DirtyCounts::default(),
             lines: 0,
             other: 0,
             scratch: Scratch::default(),
         }
+    }
+
+    /// With the play time of one segment, for answers whose player does not tell it.
+    #[must_use]
+    pub fn with_play_time(mut self, play_time: Option<Duration>) -> Self {
+        self.claims.set_play_time(play_time);
+        self
+    }
+
+    /// What its lines tell of connections.
+    pub const fn claims(&mut self) -> &mut ClaimFold {
+        &mut self.claims
     }
 
     /// When a line was logged; what several logs are joined by.
@@ -160,12 +178,16 @@ impl LogFold {
 
     /// As [`ViewerFold::drain`].
     pub fn drain(&mut self, now: Timestamp) -> Vec<Observation> {
-        self.fold.drain(now)
+        let mut out = self.fold.drain(now);
+        out.append(&mut self.claims.drain(now));
+        out
     }
 
     /// As [`ViewerFold::finish`].
     pub fn finish(&mut self, now: Timestamp) -> Vec<Observation> {
-        self.fold.finish(now)
+        let mut out = self.fold.finish(now);
+        out.append(&mut self.claims.finish(now));
+        out
     }
 
     /// Lines seen, of them neither media nor event reports, and the rest in detail.
@@ -234,8 +256,8 @@ impl LogFold {
             class: key,
             viewer: [line.raw(Field::Address), line.raw(Field::Agent)],
             protocol: class.protocol.or(match set.sf {
-                Some(b'd') => Some(crate::session::Protocol::Dash),
-                Some(b'h') => Some(crate::session::Protocol::Hls),
+                Some(b'd') => Some(Protocol::Dash),
+                Some(b'h') => Some(Protocol::Hls),
                 _ => None,
             }),
             media_bytes: bytes,
@@ -243,6 +265,18 @@ impl LogFold {
         // A failed answer brings no media: its `bl` and `d` come again with the retry.
         let set = if served && !class.is_manifest { set } else { identity(&set) };
         self.fold.request(&request, &set);
+        let sid = set.sid.map(|sid| [sid.raw(), b""]);
+        self.claims.answer(
+            line,
+            &Answer {
+                logged,
+                class: key,
+                viewer: sid.unwrap_or(request.viewer),
+                protocol: request.protocol,
+                took: bytes.map(|_| took.min(MAX_TOOK)).filter(|_| class.protocol != Some(Protocol::HttpFlv)),
+                play_time: set.d.map(|millis| Duration::from_millis(u64::from(millis))),
+            },
+        );
         Ok(())
     }
 
@@ -328,4 +362,4 @@ fn number(text: &[u8]) -> Option<u64> {
 /// Longest line, bytes: nginx caps a request's head at 8 KiB, event bodies come on top.
 pub const MAX_LINE: usize = 65_536;
 /// Longest request that is believed.
-const MAX_TOOK: std::time::Duration = std::time::Duration::from_hours(1);
+const MAX_TOOK: Duration = Duration::from_hours(1);

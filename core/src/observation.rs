@@ -124,23 +124,71 @@ pub struct Client {
     pub protocol: Protocol,
 }
 
-/// The kernel's word on the viewers' connections of one stream over one beat (TCP_INFO; see `tcp_path`).
+/// Round trips between the node and its viewers as its transport smooths them (RFC 6298, RFC 9002), over viewers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rtt {
+    /// Of the viewer in the middle.
+    pub p50: Duration,
+    /// That 95 % of viewers do not exceed.
+    pub p95: Duration,
+}
+
+impl Rtt {
+    /// Of these round trips, by nearest rank; puts them in another order. `None` when there are none.
+    #[must_use]
+    pub fn of(rtts: &mut [Duration]) -> Option<Self> {
+        let last = rtts.len().checked_sub(1)?;
+        let mut ranked = |share: f64| {
+            let rank = (share * rtts.len() as f64).ceil() as usize;
+            *rtts.select_nth_unstable(rank.saturating_sub(1).min(last)).1
+        };
+        Some(Self { p50: ranked(0.5), p95: ranked(0.95) })
+    }
+}
+
+/// The word of the node's transport on the viewers' connections of one stream since its last word: the kernel's (TCP_INFO; see
+/// `tcp_path`, `answer_path`), or the access log's where the kernel does not see them (see `claim_fold`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct PathView {
     /// By which protocol these viewers are served.
     pub protocol: Protocol,
     /// Connections joined to the stream.
     pub viewers: u32,
-    /// Delivery latency of each in milliseconds: unsent backlog over media rate, plus half the round trip.
+    /// Delivery latency of each in milliseconds: what waits for the viewer, in time, plus half the round trip.
     pub latencies: Latencies,
-    /// Data segments sent in this beat; `None` where no connection told.
+    /// Data segments (QUIC: packets) sent in this time; `None` where no connection told.
     pub segments_sent: Option<u64>,
-    /// Of them retransmitted and not proven needless.
+    /// Of them sent again (QUIC: declared lost) and not proven needless.
     pub segments_lost: Option<u64>,
+    /// Round trips to the viewers.
+    pub rtt: Option<Rtt>,
     /// Bytes waiting in the node's kernel.
     pub backlog_bytes: u64,
     /// The publisher's round trip, where its connection was found.
     pub publisher_rtt: Option<Duration>,
+}
+
+impl PathView {
+    /// Adds the word on further connections of the same stream and time. Percentiles do not add: the round trip stays that of more viewers.
+    pub fn add(&mut self, other: &Self) {
+        self.rtt = if self.rtt.is_none() || (other.rtt.is_some() && other.viewers > self.viewers) {
+            other.rtt
+        } else {
+            self.rtt
+        };
+        self.viewers = self.viewers.saturating_add(other.viewers);
+        self.latencies.add(&other.latencies);
+        for (total, more) in
+            [(&mut self.segments_sent, other.segments_sent), (&mut self.segments_lost, other.segments_lost)]
+        {
+            *total = match (*total, more) {
+                (Some(total), Some(more)) => Some(total.saturating_add(more)),
+                (total, more) => total.or(more),
+            };
+        }
+        self.backlog_bytes = self.backlog_bytes.saturating_add(other.backlog_bytes);
+        self.publisher_rtt = self.publisher_rtt.or(other.publisher_rtt);
+    }
 }
 
 /// What players of one stream told since the source's last fold. All sums are over viewers and only of this time.

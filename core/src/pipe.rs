@@ -152,6 +152,7 @@ mod tests {
             latencies,
             segments_sent: None,
             segments_lost: None,
+            rtt: None,
             backlog_bytes: 0,
             publisher_rtt: Some(Duration::from_millis(8)),
         }))

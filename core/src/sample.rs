@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::latencies::Latencies;
-use crate::observation::Provenance;
+use crate::observation::{Provenance, Rtt};
 use crate::session::{Leg, Session};
 use crate::time::Window;
 
@@ -82,6 +82,8 @@ pub struct LegSample {
     pub latency: Option<Measured<LatencyReading>>,
     /// Packets (or TCP segments) lost over expected, before repair.
     pub loss: Option<Measured<Share>>,
+    /// Round trips between node and viewers, as last seen in the window.
+    pub rtt: Option<Measured<Rtt>>,
     /// Viewers at the window's end.
     pub viewers: Option<Measured<u32>>,
     /// Stalled seconds over exposure seconds, summed over viewers.
@@ -108,6 +110,7 @@ impl LegSample {
             fps: None,
             latency: None,
             loss: None,
+            rtt: None,
             viewers: None,
             stutter: None,
             stall_starts: None,

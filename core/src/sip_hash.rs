@@ -56,6 +56,29 @@ const fn round(v: &mut [u64; 4]) {
     v[2] = v[2].rotate_left(32);
 }
 
+/// The hasher of tables whose keys are keyed hashes already: it passes them on.
+pub type Hashed = std::hash::BuildHasherDefault<PassOn>;
+
+/// See [`Hashed`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PassOn(u64);
+
+impl std::hash::Hasher for PassOn {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
 /// Between two parts: no byte of UTF-8 text.
 const SEPARATOR: u8 = 0xff;
 

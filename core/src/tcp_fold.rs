@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::latencies::Latencies;
+use crate::observation::Rtt;
 
 /// The viewers' sockets of one session in one dump or, after [`PathFold::merge`], in a stretch of dumps.
 /// Counters and latencies add up over dumps; the levels (`viewers` to `backlog_bytes`) are those of the last dump.
@@ -26,9 +27,21 @@ pub struct PathFold {
     /// Bytes written for the viewers and not sent even once.
     pub backlog_bytes: u64,
     latencies: Latencies,
+    rtts: Vec<Duration>,
 }
 
 impl PathFold {
+    /// Round trips of the last dump's viewers; `None` when the kernel told none.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Rtt> {
+        Rtt::of(&mut self.rtts.clone())
+    }
+
+    /// Notes one socket's round trip, where there is one.
+    pub(crate) fn note_rtt(&mut self, rtt: Option<Duration>) {
+        self.rtts.extend(rtt);
+    }
+
     /// Delivery latencies, one for each viewer and dump; empty when none was measured.
     #[must_use]
     pub const fn latencies(&self) -> &Latencies {
@@ -47,6 +60,7 @@ impl PathFold {
         self.gone = later.gone;
         self.backlog_bytes = later.backlog_bytes;
         self.latencies.add(&later.latencies);
+        self.rtts.clone_from(&later.rtts);
     }
 
     /// Empties the fold and keeps its memory.
@@ -55,6 +69,7 @@ impl PathFold {
         (self.viewers, self.joining, self.unmeasured) = (0, 0, 0);
         (self.zero_window, self.gone, self.backlog_bytes) = (0, 0, 0);
         self.latencies.clear();
+        self.rtts.clear();
     }
 
     /// Whether no socket of the session was there.

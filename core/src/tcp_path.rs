@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::tcp::{SegmentTotals, TcpReading};
+use crate::tcp::TcpReading;
 use crate::tcp_fold::PathFold;
 use crate::tcp_join::{Assignment, Candidate, Role, SessionIndex};
+use crate::tcp_loss::TcpLoss;
 use crate::time::Timestamp;
 
 /// What is remembered of each socket between dumps. At most [`MAX_TRACKED`] sockets.
@@ -133,10 +134,8 @@ struct Track {
     bytes_acked: Option<u64>,
     /// The first dump since which bytes wait and none was acknowledged.
     waiting_since: Option<Timestamp>,
-    segments: Option<SegmentTotals>,
+    loss: TcpLoss,
     rtt: Option<Duration>,
-    /// Needless retransmissions reported after their loss was counted: taken off what is lost next.
-    forgiven: u32,
 }
 
 impl Track {
@@ -148,9 +147,8 @@ impl Track {
             assigned: None,
             bytes_acked: None,
             waiting_since: None,
-            segments: None,
+            loss: TcpLoss::default(),
             rtt: None,
-            forgiven: 0,
         }
     }
 
@@ -166,13 +164,7 @@ impl Track {
             self.waiting_since = Some(at);
         }
 
-        let (earlier, later) = (self.segments, reading.segment_totals());
-        self.segments = later;
-        let delta = later?.since(earlier?)?;
-        let cleared = delta.dsacked.saturating_add(self.forgiven);
-        self.forgiven = cleared.saturating_sub(delta.retransmitted);
-        let lost = delta.retransmitted.saturating_sub(cleared);
-        Some((delta.sent, lost.min(delta.sent)))
+        self.loss.advance(reading)
     }
 
     fn fold(&self, at: Timestamp, reading: &TcpReading, egress: Option<f64>, fold: &mut PathFold) {
@@ -182,6 +174,7 @@ impl Track {
             return;
         }
         fold.viewers += 1;
+        fold.note_rtt(reading.rtt);
         fold.backlog_bytes = fold.backlog_bytes.saturating_add(u64::from(reading.notsent_bytes.unwrap_or_default()));
         fold.zero_window += u32::from(reading.send_window_bytes == Some(0));
         if at.since(self.appeared) < JOIN_BURST {

@@ -2,13 +2,12 @@
 //! viewer, to which class it belongs and when it is gone; refuses classes and viewers beyond its bounds and counts them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
 use crate::cmcd::Cmcd;
 use crate::observation::{Fact, Observation, PlayerView, SourceName};
 use crate::session::{Name, Protocol, StreamKey};
-use crate::sip_hash::sip_hash;
+use crate::sip_hash::{Hashed, sip_hash};
 use crate::time::Timestamp;
 use crate::viewer::{Told, Viewer};
 
@@ -20,7 +19,7 @@ pub struct ViewerFold {
     sessions: BTreeMap<Name, u32>,
     folds: Vec<SessionFold>,
     free: Vec<u32>,
-    viewers: HashMap<u64, Viewer, BuildHasherDefault<Hashed>>,
+    viewers: HashMap<u64, Viewer, Hashed>,
     swept: Option<Timestamp>,
     counts: FoldCounts,
 }
@@ -264,26 +263,6 @@ impl SessionFold {
                 self.first_frames.push(Duration::from_millis(u64::from(millis)));
             }
         }
-    }
-}
-
-/// Passes on what is a keyed hash already.
-#[derive(Clone, Copy, Debug, Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
     }
 }
 

@@ -2,21 +2,25 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use liveqos_core::claim::Claims;
 use liveqos_core::log_fold::{ClassRule, LogFold};
 use liveqos_core::log_format::LogFormat;
 use liveqos_core::time::Timestamp;
 
 const TEXT: &str =
-    r#"$remote_addr [$time_local] "$request" $status $body_bytes_sent "$http_cmcd_session" "$request_body""#;
+    r#"$remote_addr [$time_local] "$request" $status $body_bytes_sent "$http_cmcd_session" "$request_body" $remote_port $server_port $tcpinfo_rtt "$upstream_header_time" $server_protocol "$quic_stats""#;
 
 fuzz_target!(|data: &[u8]| {
     for format in [LogFormat::json([]), LogFormat::text(TEXT)] {
         let mut fold = LogFold::new(format.expect("good"), ClassRule::ContentId, "fuzz".into(), [1, 2]);
+        fold.claims().keep_words();
+        let mut claims = Claims::new([1, 2]);
         let mut seen = 0;
         for line in data.split(|byte| *byte == b'\n') {
             seen += u64::from(!line.trim_ascii().is_empty());
             if let Ok(Some(now)) = fold.line(line) {
                 fold.drain(now);
+                claims.take(&"fuzz".into(), now, fold.claims().words());
             }
         }
         fold.finish(Timestamp::from_secs(2_000_000_000));

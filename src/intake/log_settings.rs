@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use liveqos_core::log_fold::{ClassRule, LogFold};
 use liveqos_core::log_format::{FormatError, LogFormat};
@@ -10,6 +11,8 @@ use liveqos_core::observation::SourceName;
 use liveqos_core::session::Name;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+use crate::duration_text;
 
 /// A `[[logs]]` table: the access log of an edge whose players send CMCD.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -27,6 +30,12 @@ pub struct AccessLogSettings {
     pub fields: BTreeMap<String, String>,
     /// Where a class's identity is: `path`, `content-id` (CMCD `cid`), or `argument:NAME` of the query.
     pub class: String,
+    /// Ports of the edge's listeners, whose connections are looked for in the kernel; without any those that the lines name (`$server_port`).
+    pub ports: Vec<u16>,
+    /// Play time of one segment, for lines whose player does not tell it (CMCD `d`); zero: latency is told only where players tell it.
+    #[serde(with = "duration_text")]
+    #[schemars(schema_with = "duration_text::schema")]
+    pub segment: Duration,
     /// The application's name instead of the one in the path, so that `/hls/c1/7.ts` is the media server's `live/c1`.
     pub app: String,
 }
@@ -74,7 +83,8 @@ impl AccessLogSettings {
             (other, _) => return Err(LogError::Class(name.to_owned(), other.to_owned())),
         };
         let checked = Name::new(name).map_err(|_| LogError::Name(name.to_owned()))?;
-        Ok(LogFold::new(format, rule, SourceName::from(checked.as_str()), key))
+        let play_time = Some(self.segment).filter(|segment| !segment.is_zero());
+        Ok(LogFold::new(format, rule, SourceName::from(checked.as_str()), key).with_play_time(play_time))
     }
 }
 

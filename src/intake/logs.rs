@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
+use liveqos_core::claim_fold::ClaimCounts;
 use liveqos_core::log_fold::LogFold;
+use liveqos_core::observation::SourceName;
 use liveqos_core::time::BEAT;
 use tokio::time::Instant;
 
-use super::log_settings::{AccessLogSettings, random_key};
+use super::edge::Edge;
+use super::log_settings::AccessLogSettings;
 use super::log_tail::{LogTail, Piece};
 use super::poll::{Observations, hand_on};
 use super::round::streams;
@@ -21,36 +24,46 @@ use crate::meters::Meters;
 ///
 /// # Errors
 /// When its settings or its position file are bad, or the thread cannot be started.
-pub fn start(
-    settings: &AccessLogSettings,
-    entry: Option<Arc<SourceEntry>>,
-    out: Observations,
-    meters: Meters,
-    stopping: Arc<AtomicBool>,
-) -> Result<()> {
+pub fn start(settings: &AccessLogSettings, entry: Option<Arc<SourceEntry>>, around: Around) -> Result<()> {
     let tail = LogTail::new(&settings.path, settings.position_file.as_deref());
     let tail = tail.with_context(|| format!("reading the position of log \"{}\"", settings.shown_name()))?;
-    let fold = settings.fold(random_key()?)?;
+    let mut fold = settings.fold(around.edge.key())?;
+    fold.claims().keep_words();
     let Some(entry) = entry else {
         return Ok(());
     };
-    let follower = Follower { tail, fold, entry, out, meters };
-    std::thread::Builder::new().name("access-log".to_owned()).spawn(move || follower.run(&stopping))?;
+    let (source, ports) = (SourceName::from(settings.shown_name()), settings.ports.clone());
+    let follower = Follower { tail, fold, entry, source, ports, around };
+    std::thread::Builder::new().name("access-log".to_owned()).spawn(move || follower.run())?;
     Ok(())
+}
+
+/// What the threads of all logs share.
+#[derive(Clone)]
+pub struct Around {
+    /// Where observations go.
+    pub out: Observations,
+    /// Where the words on connections go.
+    pub edge: Edge,
+    /// The daemon's own counters.
+    pub meters: Meters,
+    /// Set when they are to end.
+    pub stopping: Arc<AtomicBool>,
 }
 
 struct Follower {
     tail: LogTail,
     fold: LogFold,
     entry: Arc<SourceEntry>,
-    out: Observations,
-    meters: Meters,
+    source: SourceName,
+    ports: Vec<u16>,
+    around: Around,
 }
 
 impl Follower {
-    fn run(mut self, stopping: &AtomicBool) {
+    fn run(mut self) {
         self.entry.started(clock::now());
-        while !stopping.load(Ordering::Relaxed) && self.wake() {
+        while !self.around.stopping.load(Ordering::Relaxed) && self.wake() {
             std::thread::sleep(BEAT);
         }
     }
@@ -58,15 +71,18 @@ impl Follower {
     /// One look at the log; false when nobody reads any more.
     fn wake(&mut self) -> bool {
         let started = Instant::now();
-        let was = self.fold.counts();
+        let (was, claims_was) = (self.fold.counts(), self.fold.claims().counts());
         let fold = &mut self.fold;
         let read = self.tail.read(|piece| match piece {
             // What is wrong with a line is counted by the fold.
             Piece::Line(line) => fold.line(line).map_or((), |_| ()),
             Piece::Long => fold.too_long(),
         });
-        let observations = self.fold.drain(clock::now());
+        let now = clock::now();
+        let refused = self.around.edge.take(&self.source, now, &self.ports, self.fold.claims());
+        let observations = self.fold.drain(now);
         self.count(&was);
+        self.count_claims(claims_was, refused);
         self.entry.round(&RoundReport {
             at: clock::now(),
             duration: started.elapsed(),
@@ -75,7 +91,7 @@ impl Follower {
             streams: streams(&observations),
             failures: read.err().map(|error| ("log", error.to_string())).into_iter().collect(),
         });
-        let is_read = hand_on(observations, &self.entry, &self.out);
+        let is_read = hand_on(observations, &self.entry, &self.around.out);
         self.save();
         is_read
     }
@@ -95,8 +111,16 @@ impl Follower {
             ("log_event_repeated", fold.repeated, fold_was.repeated),
             ("log_event_homeless", fold.homeless, fold_was.homeless),
         ] {
-            self.meters.shed(reason, now - was);
+            self.around.meters.shed(reason, now - was);
         }
+    }
+
+    fn count_claims(&mut self, was: ClaimCounts, refused: u64) {
+        let now = self.fold.claims().counts();
+        let meters = &self.around.meters;
+        meters.shed("log_connections", now.connections - was.connections + refused);
+        meters.shed("log_connection_classes", now.classes - was.classes);
+        meters.shed("log_ports", now.ports - was.ports);
     }
 
     fn save(&mut self) {
@@ -114,6 +138,7 @@ mod tests {
     use std::time::Duration;
 
     use liveqos_core::observation::Fact;
+
     use tokio::sync::mpsc;
 
     use super::*;
@@ -130,7 +155,8 @@ mod tests {
         let (out, mut seen) = mpsc::channel(8);
         let meters = Meters::new(&prometheus::Registry::new()).expect("instruments");
         let stopping = Arc::new(AtomicBool::new(false));
-        start(&settings, Some(entry), out, meters.clone(), Arc::clone(&stopping)).expect("started");
+        let around = Around { out, edge: Edge::new([1, 2]), meters: meters.clone(), stopping: Arc::clone(&stopping) };
+        start(&settings, Some(entry), around).expect("started");
         while table.snapshot(clock::now())[0].rounds == 0 {
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -11,11 +11,13 @@ use liveqos_core::latencies::Latencies;
 use liveqos_core::observation::{Fact, Observation, PathView, SourceName};
 use liveqos_core::session::StreamKey;
 use liveqos_core::tcp::TcpReading;
+use liveqos_core::tcp_fold::PathFold;
 use liveqos_core::tcp_join::{Candidate, Client, Join, Role, SessionIndex};
 use liveqos_core::tcp_path::{Folds, PathTable};
 use liveqos_core::time::{BEAT, Timestamp};
 
-use super::kernel::sock_diag::Dump;
+use super::edge::{Edge, EdgeWatch};
+use super::kernel::sock_diag::{Dump, DumpError};
 use super::poll::Observations;
 use crate::clock;
 use crate::meters::Meters;
@@ -27,10 +29,21 @@ pub struct Paths {
     pub roster: Arc<ArcSwap<Roster>>,
     /// The ports on which each source serves viewers over TCP.
     pub ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
+    /// What access logs tell of connections.
+    pub edge: Edge,
     /// Where observations go.
     pub out: Observations,
     /// The daemon's own counters.
     pub meters: Meters,
+}
+
+/// All that is remembered from look to look.
+#[derive(Default)]
+struct Memory {
+    dump: Option<Dump>,
+    sockets: Vec<TcpReading>,
+    watches: BTreeMap<SourceName, Watch>,
+    edge: EdgeWatch,
 }
 
 /// One source's sockets.
@@ -46,39 +59,38 @@ struct Watch {
 impl Paths {
     /// Looks once a beat until `stop` turns true.
     pub fn run(mut self, stop: &AtomicBool) {
-        let mut dump = None;
-        let mut watches: BTreeMap<SourceName, Watch> = BTreeMap::new();
-        let mut sockets = Vec::new();
+        let mut memory = Memory::default();
         let mut epoch = clock::Epoch::default();
         while !stop.load(Ordering::Relaxed) {
             let now = clock::now();
             let wait = (now.floor(BEAT) + BEAT).since(now);
             std::thread::sleep(wait + AFTER_BEAT);
             let roster = self.roster.load_full();
-            if roster.entries.is_empty() || epoch.is_new() {
-                watches.clear();
+            if epoch.is_new() {
+                memory = Memory::default();
                 continue;
             }
             let started = Instant::now();
-            if let Err(error) = self.look(&mut dump, &roster, &mut watches, &mut sockets) {
+            if let Err(error) = self.look(&mut memory, &roster) {
                 tracing::warn!("{error}; the viewers' paths are not seen, trying again in {} s", RETRY.as_secs());
                 self.meters.shed("sock_diag", 1);
-                dump = None;
+                memory.dump = None;
                 std::thread::sleep(RETRY);
             }
             std::thread::sleep(started.elapsed() * DUTY);
         }
     }
 
-    fn look(
-        &mut self,
-        dump: &mut Option<Dump>,
-        roster: &Roster,
-        watches: &mut BTreeMap<SourceName, Watch>,
-        sockets: &mut Vec<TcpReading>,
-    ) -> Result<(), super::kernel::sock_diag::DumpError> {
+    fn look(&mut self, memory: &mut Memory, roster: &Roster) -> Result<(), DumpError> {
+        let Memory { dump, sockets, watches, edge } = memory;
+        watches.retain(|source, _| roster.entries.iter().any(|entry| entry.source == *source));
         let ports = self.ports.load();
         let mut asked: Vec<u16> = ports.values().flatten().copied().collect();
+        let edge_ports = self.edge.ports(&asked);
+        if roster.entries.is_empty() {
+            asked.clear();
+        }
+        asked.extend(&edge_ports);
         asked.sort_unstable();
         asked.dedup();
         if asked.is_empty() {
@@ -100,13 +112,21 @@ impl Paths {
                 let out = watch.look(at, &own, &entries);
                 self.meters.shed("tracked_sockets", watch.table.untracked_total() - watch.untracked);
                 watch.untracked = watch.table.untracked_total();
-                if !out.is_empty() && self.out.try_send(out).is_err() {
-                    self.meters.shed("observations", 1);
-                }
+                self.send(out);
             }
         }
-        watches.retain(|source, _| roster.entries.iter().any(|entry| entry.source == *source));
+        if !edge_ports.is_empty() {
+            sockets.retain(|socket| edge_ports.contains(&socket.local.port()));
+            let out = edge.look(at, sockets, &self.edge, (&edge_ports, &self.meters));
+            self.send(out);
+        }
         Ok(())
+    }
+
+    fn send(&self, out: Vec<Observation>) {
+        if !out.is_empty() && self.out.try_send(out).is_err() {
+            self.meters.shed("observations", 1);
+        }
     }
 }
 
@@ -131,6 +151,7 @@ impl Watch {
                 latencies: fold.map_or_else(Latencies::default, |fold| fold.latencies().clone()),
                 segments_sent: fold.and_then(|fold| fold.segments_sent),
                 segments_lost: fold.and_then(|fold| fold.segments_lost),
+                rtt: fold.and_then(PathFold::rtt),
                 backlog_bytes: fold.map_or(0, |fold| fold.backlog_bytes),
                 publisher_rtt,
             };

@@ -8,6 +8,8 @@ mod daemon;
 #[path = "../support/dashboard.rs"]
 mod dashboard;
 mod dead_daemon;
+mod edge;
+mod edge_link;
 mod ffmpeg;
 mod hanging_sources;
 mod metrics_clean;

@@ -41,6 +41,7 @@ fn fact() -> impl Strategy<Value = Fact> {
             latencies: latencies(&[sent % 90_000, lost]),
             segments_sent: Some(sent),
             segments_lost: Some(lost),
+            rtt: None,
             backlog_bytes: sent,
             publisher_rtt: Some(Duration::from_nanos(lost)),
         }))

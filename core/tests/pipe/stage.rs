@@ -162,6 +162,7 @@ impl Class {
                 latencies: Latencies::default(),
                 segments_sent: Some(sent),
                 segments_lost: Some(lost),
+                rtt: None,
                 backlog_bytes: 0,
                 publisher_rtt: None,
             };

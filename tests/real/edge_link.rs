@@ -1,0 +1,106 @@
+//! The same edge behind a link that loses packets and queues them, in a network namespace of its own: the whole test starts itself again in
+//! there. Where the machine allows no namespace or has no `nft`, it says so and tests nothing.
+
+use std::io::Write as _;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::daemon::{Daemon, value};
+use super::edge::{Edge, leg, logged_rtt, watch};
+use super::program::{command, run};
+use super::wait;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_and_round_trip_of_a_class_are_those_of_its_link() {
+    if std::env::var_os(INSIDE).is_some() {
+        return inside().await;
+    }
+    let _alone = wait::alone().await;
+    let (allowed, said) = run(command("unshare").args(["--net", "sh", "-c", "nft --version && tc -V"]));
+    if allowed != Some(0) {
+        return println!("SKIPPED: no network namespace with nft and tc here: {said}");
+    }
+    let own = std::env::current_exe().unwrap();
+    let mut again = command("unshare");
+    again.arg("--net").arg(own).args(["--exact", TEST, "--nocapture"]).env(INSIDE, "1");
+    let (code, said) = run(&mut again);
+    println!("{said}");
+    assert_eq!(code, Some(0));
+    assert!(said.contains("1 passed"), "it ran in there");
+}
+
+async fn inside() {
+    for line in [
+        "ip link set lo up mtu 1500",
+        // Each packet is a segment, so that packets dropped and segments lost are the same count.
+        "ip link set lo gso_max_segs 1",
+        "tc qdisc replace dev lo root tbf rate 40mbit burst 32k latency 2s",
+    ] {
+        let (code, said) = run(command("sh").args(["-c", line]));
+        assert_eq!(code, Some(0), "{line}: {said}");
+    }
+    let edge = Edge::start().await;
+    let daemon = edge.daemon().await;
+    lose(edge.port);
+    let mut viewers = JoinSet::new();
+    for sid in 0..8 {
+        viewers.spawn(watch(edge.port, sid, None, Arc::default()));
+    }
+    wait::until("the class", PATIENCE, async || leg(&daemon).await?["rtt_seconds"]["p50"].as_f64()).await;
+    let (dropped_before, [_, lost_before]) = (dropped(), segments(&daemon, edge.port).await);
+    let dropped_now = wait::until("losses", PATIENCE, async || {
+        assert!(viewers.try_join_next().is_none(), "a viewer ended");
+        Some(dropped()).filter(|now| now - dropped_before >= LOSSES)
+    })
+    .await;
+    let figures = leg(&daemon).await.unwrap();
+    // A loss is known when it is repaired and the next look came.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let [sent, lost] = segments(&daemon, edge.port).await;
+    let (dropped, lost) = (dropped_now - dropped_before, lost - lost_before);
+    let ratio = figures["packet_loss_ratio"].as_f64().unwrap();
+    let (joined, logged) = (figures["rtt_seconds"]["p50"].as_f64().unwrap(), logged_rtt(edge.folder.path()));
+    println!(
+        "{figures}\nthe link dropped {dropped}, the kernel's witness counts {lost} lost of {sent}; class {ratio:.4}"
+    );
+    println!("round trip: joined sockets {joined:.4} s, lines of the log {logged:.4} s");
+    assert!((lost - dropped).abs() <= dropped * 0.25, "{lost} lost beside {dropped} dropped");
+    assert!((0.01..0.06).contains(&ratio), "{ratio} beside 0.03");
+    assert!(joined / logged < 5.0 && logged / joined < 5.0, "{joined} beside {logged}");
+    viewers.abort_all();
+}
+
+/// Drops three of a hundred segments on their way to the viewers.
+fn lose(port: u16) {
+    let rules = format!(
+        "table inet link {{\ncounter dropped {{}}\nchain way {{\ntype filter hook input priority 0\n\
+         tcp sport {port} meta length > 200 numgen random mod 100 < 3 counter name dropped drop\n}}\n}}\n"
+    );
+    let mut nft = command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    assert!(nft.wait().unwrap().success());
+}
+
+/// Packets that the link dropped so far.
+fn dropped() -> f64 {
+    let (_, said) = run(command("nft").args(["list", "counter", "inet", "link", "dropped"]));
+    said.split_once("packets ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).unwrap()
+}
+
+/// Segments sent and lost on the listener, by the daemon.
+async fn segments(daemon: &Daemon, port: u16) -> [f64; 2] {
+    let (page, port) = (daemon.metrics().await, format!("port=\"{port}\""));
+    ["sent", "lost"].map(|outcome| {
+        let labels = [port.as_str(), &format!("outcome=\"{outcome}\"")];
+        value(&page, "liveqos_listener_segments_total", &labels).unwrap()
+    })
+}
+
+const INSIDE: &str = "EDGE_LINK_IN_NAMESPACE";
+const TEST: &str = "edge_link::loss_and_round_trip_of_a_class_are_those_of_its_link";
+/// Enough that the counts can be held against each other.
+const LOSSES: f64 = 150.0;
+const PATIENCE: Duration = Duration::from_secs(60);
