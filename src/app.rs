@@ -97,15 +97,7 @@ impl App {
         let listener = TcpListener::bind(&config.listen).await;
         let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
-        let page = PageCollector::new(
-            &parts.shared.snapshot,
-            &parts.shared.sources,
-            &parts.otlp,
-            config.metrics.max_sessions,
-            parts.shared.meters.shed.with_label_values(&["session_series"]),
-        )?;
-        parts.shared.registry.register(Box::new(page))?;
-
+        parts.register_page(config.metrics.max_sessions)?;
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
         let (roster, node) = (Arc::<ArcSwap<Roster>>::default(), Arc::<ArcSwap<NodeLoad>>::default());
@@ -284,6 +276,14 @@ impl Parts {
             node: place.node.clone(),
         };
         Ok(Self { place, sources, logs, tray, fetcher, otlp, webhooks, shared, observations, waiting, ordered })
+    }
+
+    /// The part of `/metrics` that is read when it is asked for.
+    fn register_page(&self, max_sessions: usize) -> Result<()> {
+        let shared = &self.shared;
+        let shed = shared.meters.shed.with_label_values(&["session_series"]);
+        let page = PageCollector::new(&shared.snapshot, &shared.sources, &self.otlp, max_sessions, shed)?;
+        Ok(shared.registry.register(Box::new(page))?)
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.

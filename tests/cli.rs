@@ -134,7 +134,11 @@ impl Daemon {
             let line = said.next().and_then(Result::ok).expect("it says where players report");
             fields(&line)["ingest"].as_str().expect("an address").to_owned()
         });
-        std::thread::spawn(move || said.for_each(drop));
+        // A part of it that fell over shows in the test's output.
+        let fell = |line: &String| line.contains("panicked") || line.contains("ERROR");
+        std::thread::spawn(move || {
+            said.map_while(Result::ok).filter(fell).for_each(|line| eprintln!("daemon: {line}"))
+        });
         Self { child, address, ingest, _config: config }
     }
 

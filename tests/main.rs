@@ -2,6 +2,7 @@
 
 mod cli;
 mod generated;
+mod hostile;
 mod players;
 mod support;
 mod tidy;

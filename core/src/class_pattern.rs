@@ -69,7 +69,7 @@ impl ClassPattern {
         let mut parts = path.strip_prefix('/')?.split('/');
         let mut name = None;
         for segment in &self.segments {
-            name = segment.read(parts.next()?)?.or(name);
+            name = Some(segment.read(parts.next()?)?).filter(|name| !name.is_empty()).or(name);
         }
         if parts.next().is_some() != self.open {
             return None;
@@ -108,19 +108,21 @@ impl Segment {
         if wilds.len() > MAX_WILDS || touching { Err(PatternError::Wild) } else { Ok(Self { texts, wilds }) }
     }
 
-    /// Whether `part` fits, and the class's name where it is in it. Of two wildcards the first takes what it can.
-    fn read<'a>(&self, part: &'a str) -> Option<Option<&'a str>> {
+    /// The class's name in a `part` that fits, empty where the segment has none. Of two wildcards the first takes what it can.
+    fn read<'a>(&self, part: &'a str) -> Option<&'a str> {
         let (first, last) = (self.texts.first()?, self.texts.last()?);
         if self.wilds.is_empty() {
-            return (part == first).then_some(None);
+            return (part == first).then_some("");
         }
         let inner = part.strip_prefix(first.as_str())?.strip_suffix(last.as_str())?;
         let taken = match self.wilds.len() {
             1 => [inner, ""],
             _ => inner.rsplit_once(self.texts[1].as_str()).map(|(one, two)| [one, two])?,
         };
-        let class = self.wilds.iter().position(|wild| *wild == Wild::Class).map(|index| taken[index]);
-        (class != Some("")).then_some(class)
+        match self.wilds.iter().position(|wild| *wild == Wild::Class) {
+            None => Some(""),
+            Some(index) => Some(taken[index]).filter(|class| !class.is_empty()),
+        }
     }
 }
 

@@ -96,6 +96,23 @@ pub struct OpenedLine<'a> {
     line: Line<'a>,
 }
 
+impl OpenedLine<'_> {
+    /// What the line does not tell and figures would need, with the nginx variable that does.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let has = |field| !self.line.raw(field).is_empty();
+        [
+            (has(Field::Path) || has(Field::RequestLine) || has(Field::Body), "path ($uri)"),
+            (has(Field::Status) || has(Field::Body), "status ($status)"),
+            (has(Field::Bytes) || has(Field::Body), "bytes ($body_bytes_sent)"),
+            (has(Field::Address) || has(Field::Body), "viewer's address ($remote_addr), for players without CMCD"),
+        ]
+        .into_iter()
+        .filter_map(|(has, what)| (!has).then_some(what))
+        .collect()
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Scratch {
     plain: Vec<u8>,

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use bytes::BytesMut;
+use http_body_util::BodyExt as _;
 
 use super::error::ApiError;
 use super::{MAX_BODY, Shared};
@@ -31,17 +33,28 @@ pub(crate) async fn whole(State(shared): State<Shared>, request: Request, next: 
 }
 
 async fn read(body: Body) -> Result<Bytes, Wrong> {
-    match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_BODY)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) if is_too_long(&error) => Err(TOO_LARGE),
-        Ok(Err(_)) => Err(BROKEN),
-        Err(_) => Err(SLOW),
-    }
+    tokio::time::timeout(BODY_TIMEOUT, collect(body)).await.unwrap_or(Err(SLOW))
 }
 
-fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(|source| source.to_string().contains("length limit exceeded"))
+/// The body, as far as it may be kept. A longer one is read on for a while and thrown away: its sender only listens when it has spoken.
+async fn collect(mut body: Body) -> Result<Bytes, Wrong> {
+    let (mut whole, mut length) = (BytesMut::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| BROKEN)?.into_data() else {
+            continue;
+        };
+        length += data.len();
+        if length <= MAX_BODY {
+            whole.extend_from_slice(&data);
+        } else if length > MAX_THROWN_AWAY {
+            break;
+        }
+    }
+    if length > MAX_BODY { Err(TOO_LARGE) } else { Ok(whole.freeze()) }
 }
+
+/// Most bytes of a body that are read, kept or not.
+const MAX_THROWN_AWAY: usize = 1 << 20;
 
 type Wrong = (StatusCode, &'static str, &'static str);
 

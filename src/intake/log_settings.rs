@@ -25,7 +25,7 @@ pub struct AccessLogSettings {
     pub listen: String,
     /// Addresses or networks that may send to `udp://`; without any this machine.
     pub from: Vec<String>,
-    /// Receive buffer of `listen`, as far as net.core.rmem_max allows; 0 is 8 MiB.
+    /// Receive buffer of `listen`, as far as `net.core.rmem_max` allows; 0 is 8 MiB.
     pub receive_buffer_bytes: usize,
     /// File that keeps how far it was read, so that a restart goes on there; without one each start begins at the log's end.
     pub position_file: Option<PathBuf>,

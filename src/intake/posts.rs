@@ -211,7 +211,8 @@ mod tests {
     #[test]
     fn one_post_brings_few_viewers() {
         let ((inlet, mut tray), mut fold) = (post_box(), fold());
-        let body: String = (0..50).map(|viewer| format!("e=t,sid=\"v{viewer}\",sn=0,sta=p,ts=1000\n")).collect();
+        let record = |viewer| format!("e=t,sid=\"v{viewer}\",sn=0,sta=p,ts=1000");
+        let body = (0..50).map(record).collect::<Vec<_>>().join("\n");
         let claim = Claimed::Only(vec![name("live/c1")]);
         inlet.put(Post { at: Timestamp::from_secs(1), claim, body: body.into() }).expect("room");
         tray.empty_into(&mut fold, Timestamp::from_secs(1));
