@@ -137,7 +137,7 @@ impl Daemon {
         // A part of it that fell over shows in the test's output.
         let fell = |line: &String| line.contains("panicked") || line.contains("ERROR");
         std::thread::spawn(move || {
-            said.map_while(Result::ok).filter(fell).for_each(|line| eprintln!("daemon: {line}"))
+            said.map_while(Result::ok).filter(fell).for_each(|line| eprintln!("daemon: {line}"));
         });
         Self { child, address, ingest, _config: config }
     }

@@ -46,13 +46,13 @@ fn a_page_of_another_origin_may_report_and_a_flood_is_told_when_to_come_again() 
 fn event_reports_are_answered_as_the_standard_asks() {
     let key = file(KEY);
     let daemon = Daemon::start_with(&format!("[beacon]\nkey_file = {:?}\n", key.path()));
-    let token = |id: &str, seconds: i64| {
-        let now = clock::now().millis() as i64 / 1_000;
-        let expiry = liveqos_core::time::Timestamp::from_secs((now + seconds) as u64);
+    let now = clock::now().millis() / 1_000;
+    let token = |id: &str, expiry: u64| {
+        let expiry = liveqos_core::time::Timestamp::from_secs(expiry);
         Key::new(KEY.as_bytes()).expect("long enough").sign(id, expiry)
     };
     let target = |id: &str, token: &str| format!("/v1/cmcd?session_id={id}&token={token}");
-    let (good, old) = (token("s1", 60), token("s1", -60));
+    let (good, old) = (token("s1", now + 60), token("s1", now - 60));
     let report = plays("v1", 0);
     for (path, lines, body, status, mark) in [
         (target("s1", &good), CMCD, report.as_str(), 204, ""),
