@@ -1,10 +1,14 @@
 //! An access log folded line by line into what each class's viewers saw. Decides which lines are media requests and which are event
 //! posts, and when each was; counts what cannot be read by its reason and never stops for it.
 
+mod posts;
+
+pub use self::posts::{Claim, MAX_NEW_VIEWERS, PostCounts};
 use std::time::Duration;
 
 use crate::claim_fold::{Answer, ClaimFold};
 use crate::class_path::ClassPath;
+use crate::class_pattern::ClassPattern;
 use crate::cmcd::{Cmcd, percent_decode, records};
 use crate::log_field::Field;
 use crate::log_format::{Line, LogFormat, unescape};
@@ -23,6 +27,8 @@ pub enum ClassRule {
     ContentId,
     /// In the query argument of this name; a request without one by its path.
     Argument(String),
+    /// Where this pattern says it in the path; a path that does not fit is of no class.
+    Pattern(ClassPattern),
 }
 
 /// The fold of one log.
@@ -35,6 +41,7 @@ pub struct LogFold {
     dirty: DirtyCounts,
     lines: u64,
     other: u64,
+    posts: PostCounts,
     scratch: Scratch,
 }
 
@@ -78,6 +85,23 @@ pub struct OpenedLine<'a> {
     line: Line<'a>,
 }
 
+impl OpenedLine<'_> {
+    /// What the line does not tell and figures would need, with the nginx variable that does.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let has = |field| !self.line.raw(field).is_empty();
+        [
+            (has(Field::Path) || has(Field::RequestLine) || has(Field::Body), "path ($uri)"),
+            (has(Field::Status) || has(Field::Body), "status ($status)"),
+            (has(Field::Bytes) || has(Field::Body), "bytes ($body_bytes_sent)"),
+            (has(Field::Address) || has(Field::Body), "viewer's address ($remote_addr), for players without CMCD"),
+        ]
+        .into_iter()
+        .filter_map(|(has, what)| (!has).then_some(what))
+        .collect()
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Scratch {
     plain: Vec<u8>,
@@ -97,6 +121,7 @@ impl LogFold {
             dirty: DirtyCounts::default(),
             lines: 0,
             other: 0,
+            posts: PostCounts::default(),
             scratch: Scratch::default(),
         }
     }
@@ -208,7 +233,11 @@ impl LogFold {
             return self.events(logged, body);
         }
         let (path, query) = target(line).ok_or(Dirty::Form)?;
-        let Some(class) = ClassPath::of(path) else {
+        let class = match &self.rule {
+            ClassRule::Pattern(pattern) => pattern.read(path),
+            _ => ClassPath::of(path),
+        };
+        let Some(class) = class else {
             self.other += 1;
             return Ok(());
         };
@@ -255,11 +284,7 @@ impl LogFold {
             at: logged - took.min(MAX_TOOK),
             class: key,
             viewer: [line.raw(Field::Address), line.raw(Field::Agent)],
-            protocol: class.protocol.or(match set.sf {
-                Some(b'd') => Some(Protocol::Dash),
-                Some(b'h') => Some(Protocol::Hls),
-                _ => None,
-            }),
+            protocol: class.protocol.or(set.protocol()),
             media_bytes: bytes,
         };
         // A failed answer brings no media: its `bl` and `d` come again with the retry.
@@ -291,11 +316,7 @@ impl LogFold {
                 continue;
             };
             self.dirty.values += u64::from(set.malformed);
-            let cid = match (&self.rule, set.cid) {
-                (ClassRule::ContentId, Some(cid)) => std::str::from_utf8(cid.raw()).ok(),
-                _ => None,
-            };
-            self.fold.event(logged, cid, &set);
+            self.fold.event(logged, content_id(&self.rule, &set), &set);
         }
         if refused { Err(Dirty::Version) } else { Ok(()) }
     }
@@ -304,8 +325,8 @@ impl LogFold {
 /// The class's key, by rule.
 fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u8], key: &mut String) {
     let told = match rule {
-        ClassRule::Path(_) => None,
-        ClassRule::ContentId => set.cid.and_then(|cid| std::str::from_utf8(cid.raw()).ok()),
+        ClassRule::Path(_) | ClassRule::Pattern(_) => None,
+        ClassRule::ContentId => content_id(rule, set),
         ClassRule::Argument(name) => std::str::from_utf8(argument(query, name)).ok().filter(|id| !id.is_empty()),
     };
     if let Some(told) = told {
@@ -313,7 +334,7 @@ fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u
         return;
     }
     let app = match rule {
-        ClassRule::Path(Some(app)) => app,
+        ClassRule::Path(Some(app)) | ClassRule::Pattern(ClassPattern { app, .. }) => app,
         _ => path.app,
     };
     key.push_str(app);
@@ -321,6 +342,14 @@ fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u
         key.push('/');
     }
     key.push_str(path.name);
+}
+
+/// CMCD's content id, where the rule names classes by it.
+fn content_id<'a>(rule: &ClassRule, set: &Cmcd<'a>) -> Option<&'a str> {
+    match rule {
+        ClassRule::ContentId => std::str::from_utf8(set.cid?.raw()).ok(),
+        _ => None,
+    }
 }
 
 /// Who it is, without what it says of an object.
