@@ -8,7 +8,7 @@ use crate::log_format::{Line, LogFormat, unescape};
 use crate::log_time::{common, iso, seconds};
 use crate::observation::{Observation, SourceName};
 use crate::time::Timestamp;
-use crate::viewer_fold::{FoldCounts, Request, ViewerFold};
+use crate::viewer_fold::{FoldCounts, Request, ViewerFold, ViewerKey};
 
 /// Where a class's identity lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ struct Scratch {
 impl LogFold {
     /// A fold of lines of `format`; `key` as in [`ViewerFold::new`].
     #[must_use]
-    pub fn new(format: LogFormat, rule: ClassRule, source: SourceName, key: [u64; 2]) -> Self {
+    pub fn new(format: LogFormat, rule: ClassRule, source: SourceName, key: impl Into<ViewerKey>) -> Self {
         Self {
             format,
             rule,
@@ -228,7 +228,6 @@ impl LogFold {
         name_class(&self.rule, class, &set, query, key);
         let took = seconds(line.raw(Field::Duration)).unwrap_or_default();
         let served = line.raw(Field::Status).first().is_none_or(|digit| *digit == b'2');
-        let bytes = number(line.raw(Field::Bytes)).filter(|_| served && !class.is_manifest);
         let request = Request {
             at: logged - took.min(MAX_TOOK),
             class: key,
@@ -238,7 +237,9 @@ impl LogFold {
                 Some(b'h') => Some(crate::session::Protocol::Hls),
                 _ => None,
             }),
-            media_bytes: bytes,
+            is_media: !class.is_manifest,
+            is_served: served,
+            bytes: number(line.raw(Field::Bytes)),
         };
         // A failed answer brings no media: its `bl` and `d` come again with the retry.
         let set = if served && !class.is_manifest { set } else { identity(&set) };
@@ -291,7 +292,7 @@ fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u
 
 /// Who it is, without what it says of an object.
 fn identity<'a>(set: &Cmcd<'a>) -> Cmcd<'a> {
-    Cmcd { sid: set.sid, cid: set.cid, msd: set.msd, ..Cmcd::default() }
+    Cmcd { sid: set.sid, cid: set.cid, msd: set.msd, bs: set.bs, ..Cmcd::default() }
 }
 
 /// Path and query of what was asked for.
