@@ -1,7 +1,7 @@
 //! What a player says of itself in one request or event: CMCD v1 (CTA-5004) and v2 (CTA-5004-B), typed, over borrowed bytes. Decides
 //! what each key means; leaves out malformed values one by one and counts them, refuses a whole set of a version it does not know.
 
-use crate::cmcd_text::{Item, Items, Value, pairs};
+use crate::cmcd_text::{Code, Cursor, NotPlain, Read, code};
 
 pub use crate::cmcd_text::{Text, percent_decode};
 
@@ -152,6 +152,21 @@ impl<'a> Cmcd<'a> {
         Self::of_headers([payload])
     }
 
+    /// Reads the `CMCD` query value as it stands, percent-encoded: the same as [`Cmcd::parse`] after [`percent_decode`], which is done
+    /// into `scratch` only where `sid` or `cid` has escapes within.
+    ///
+    /// # Errors
+    /// [`CmcdError::Version`].
+    pub fn of_query(payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Self, CmcdError> {
+        let mut set = Self::default();
+        if set.read(Cursor::<true>::of(payload)).is_ok() {
+            return set.of_known_version();
+        }
+        scratch.clear();
+        percent_decode(payload, scratch);
+        Self::parse(scratch)
+    }
+
     /// Reads the headers `CMCD-Request`, `-Object`, `-Status` and `-Session`, in any order; absent ones empty.
     ///
     /// # Errors
@@ -159,14 +174,16 @@ impl<'a> Cmcd<'a> {
     pub fn of_headers<const N: usize>(headers: [&'a [u8]; N]) -> Result<Self, CmcdError> {
         let mut set = Self::default();
         for header in headers {
-            for pair in pairs(header) {
-                let taken = pair.is_some_and(|(key, value)| set.take(key, value).is_some());
-                set.malformed = set.malformed.saturating_add(u16::from(!taken));
-            }
+            // Plain text is always plain.
+            set.read(Cursor::<false>::of(header)).unwrap_or_default();
         }
-        match set.v {
+        set.of_known_version()
+    }
+
+    fn of_known_version(self) -> Result<Self, CmcdError> {
+        match self.v {
             Some(version) if version > NEWEST_VERSION => Err(CmcdError::Version(version)),
-            _ => Ok(set),
+            _ => Ok(self),
         }
     }
 
@@ -176,49 +193,124 @@ impl<'a> Cmcd<'a> {
         *self == Self { malformed: self.malformed, ..Self::default() }
     }
 
-    /// Takes over one value; `None` when it is malformed. Unknown keys are well.
-    fn take(&mut self, key: &[u8], value: Value<'a>) -> Option<()> {
-        match key {
-            b"v" => self.v = Some(value.number()?),
-            b"sid" => self.sid = Some(value.text(MAX_SID)?),
-            b"cid" => self.cid = Some(value.text(MAX_CID)?),
-            b"bl" => self.bl = list(value, false)?,
-            b"br" => self.br = list(value, false)?,
-            b"bs" => self.bs = value.boolean()?,
-            b"bsa" => self.bsa = list(value, false)?,
-            b"bsd" => self.bsd = list(value, true)?,
-            b"bsda" => self.bsda = list(value, false)?,
-            b"d" => self.d = Some(value.number()?),
-            b"dl" => self.dl = Some(value.number()?),
-            b"mtp" => self.mtp = list(value, false)?,
-            b"ot" => self.ot = Some(object_type(value.token()?)?),
-            b"pr" => self.pr_thousandths = Some(value.thousandths()?),
-            b"rtp" => self.rtp = Some(value.number()?),
-            b"sf" => self.sf = value.token()?.first().copied(),
-            b"st" => self.live = Some(value.token()?.first() == Some(&b'l')),
-            b"su" => self.su = value.boolean()?,
-            b"tb" => self.tb = list(value, false)?,
-            _ => return self.take_v2(key, value),
+    /// Takes over all pairs of a dictionary; a malformed one is counted.
+    fn read<const ENCODED: bool>(&mut self, mut at: Cursor<'a, ENCODED>) -> Result<(), NotPlain> {
+        loop {
+            at = at.without_blanks();
+            if at.is_at_end() {
+                return Ok(());
+            }
+            let Some((key, after)) = at.key() else {
+                at = self.leave(at);
+                continue;
+            };
+            at = if let Some(value) = after.after(b'=') {
+                match self.take(key, value)?.and_then(Cursor::ended) {
+                    Some(next) => next,
+                    None => match value.behind_value().and_then(Cursor::ended) {
+                        Some(next) => {
+                            self.malformed = self.malformed.saturating_add(1);
+                            next
+                        }
+                        None => self.leave(after),
+                    },
+                }
+            } else if let Some(next) = after.ended() {
+                self.set_flag(key);
+                next
+            } else {
+                self.leave(after)
+            };
         }
-        Some(())
     }
 
-    fn take_v2(&mut self, key: &[u8], value: Value<'a>) -> Option<()> {
+    fn leave<const ENCODED: bool>(&mut self, at: Cursor<'a, ENCODED>) -> Cursor<'a, ENCODED> {
+        self.malformed = self.malformed.saturating_add(1);
+        at.behind_comma()
+    }
+
+    /// Takes over one value and gives the place behind it; `None` when it is malformed. Unknown keys are well.
+    #[inline]
+    fn take<const ENCODED: bool>(
+        &mut self,
+        key: Code,
+        value: Cursor<'a, ENCODED>,
+    ) -> Result<Option<Cursor<'a, ENCODED>>, NotPlain> {
+        Ok(match key {
+            SID => keep(&mut self.sid, value.text(MAX_SID)?),
+            CID => keep(&mut self.cid, value.text(MAX_CID)?),
+            BL => keep_list(&mut self.bl, value, false),
+            BR => keep_list(&mut self.br, value, false),
+            D => keep(&mut self.d, value.number()),
+            DL => keep(&mut self.dl, value.number()),
+            MTP => keep_list(&mut self.mtp, value, false),
+            OT => self.take_token(value, |set, code, _| Some(set.ot = Some(object_type(code)?))),
+            RTP => keep(&mut self.rtp, value.number()),
+            SF => self.take_token(value, |set, _, first| Some(set.sf = Some(first))),
+            ST => self.take_token(value, |set, _, first| Some(set.live = Some(first == b'l'))),
+            TB => keep_list(&mut self.tb, value, false),
+            BS => self.take_flag(value, |set, flag| set.bs = flag),
+            SU => self.take_flag(value, |set, flag| set.su = flag),
+            PR => keep(&mut self.pr_thousandths, value.thousandths()),
+            V => keep(&mut self.v, value.number()),
+            _ => self.take_v2(key, value),
+        })
+    }
+
+    #[inline]
+    fn take_v2<const ENCODED: bool>(&mut self, key: Code, value: Cursor<'a, ENCODED>) -> Option<Cursor<'a, ENCODED>> {
         match key {
-            b"sta" => self.sta = Some(state(value.token()?)?),
-            b"ts" => self.ts = Some(value.long()?),
-            b"e" => self.e = Some(event(value.token()?)),
-            b"sn" => self.sn = Some(value.number()?),
-            b"ltc" => self.ltc = Some(value.number()?),
-            b"msd" => self.msd = Some(value.number()?),
-            b"pt" => self.pt = Some(value.long()?),
-            b"bg" => self.bg = Some(value.boolean()?),
-            b"dfa" => self.dfa = Some(value.number()?),
-            b"ec" => self.ec = true,
-            b"nr" => self.nr = value.boolean()?,
+            BSA => keep_list(&mut self.bsa, value, false),
+            BSD => keep_list(&mut self.bsd, value, true),
+            BSDA => keep_list(&mut self.bsda, value, false),
+            STA => self.take_token(value, |set, code, _| Some(set.sta = Some(state(code)?))),
+            TS => keep(&mut self.ts, value.long()),
+            E => self.take_token(value, |set, code, _| Some(set.e = Some(event(code)))),
+            SN => keep(&mut self.sn, value.number()),
+            LTC => keep(&mut self.ltc, value.number()),
+            MSD => keep(&mut self.msd, value.number()),
+            PT => keep(&mut self.pt, value.long()),
+            BG => self.take_flag(value, |set, flag| set.bg = Some(flag)),
+            DFA => keep(&mut self.dfa, value.number()),
+            EC => {
+                self.ec = true;
+                value.behind_value()
+            }
+            NR => self.take_flag(value, |set, flag| set.nr = flag),
+            _ => value.behind_value(),
+        }
+    }
+
+    fn take_token<const ENCODED: bool>(
+        &mut self,
+        value: Cursor<'a, ENCODED>,
+        put: impl Fn(&mut Self, Code, u8) -> Option<()>,
+    ) -> Option<Cursor<'a, ENCODED>> {
+        let ((code, first), after) = value.token()?;
+        put(self, code, first).map(|()| after)
+    }
+
+    fn take_flag<const ENCODED: bool>(
+        &mut self,
+        value: Cursor<'a, ENCODED>,
+        put: impl Fn(&mut Self, bool),
+    ) -> Option<Cursor<'a, ENCODED>> {
+        let (flag, after) = value.boolean()?;
+        put(self, flag);
+        Some(after)
+    }
+
+    /// A key without a value is a flag that is set; where the key stands for another kind of value it is malformed.
+    fn set_flag(&mut self, key: Code) {
+        match key {
+            BS => self.bs = true,
+            SU => self.su = true,
+            BG => self.bg = Some(true),
+            EC => self.ec = true,
+            NR => self.nr = true,
+            _ if VALUED.contains(&key) => self.malformed = self.malformed.saturating_add(1),
             _ => {}
         }
-        Some(())
     }
 }
 
@@ -239,61 +331,127 @@ pub fn records(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|record| !record.is_empty())
 }
 
-fn list(value: Value<'_>, sums: bool) -> Option<List> {
-    let mut out = List::default();
-    let Value::List(items) = value else {
-        out.plain = Some(value.number()?);
-        return Some(out);
+#[inline]
+fn keep<'a, T, const ENCODED: bool>(slot: &mut Option<T>, read: Read<'a, T, ENCODED>) -> Option<Cursor<'a, ENCODED>> {
+    let (value, after) = read?;
+    *slot = Some(value);
+    Some(after)
+}
+
+#[inline]
+fn keep_list<'a, const ENCODED: bool>(
+    slot: &mut List,
+    value: Cursor<'a, ENCODED>,
+    sums: bool,
+) -> Option<Cursor<'a, ENCODED>> {
+    let (list, after) = match value.after(b'(') {
+        Some(inside) => list(inside, sums)?,
+        None => value.number().map(|(plain, after)| (List { plain: Some(plain), ..List::default() }, after))?,
     };
-    for item in Items::of(items) {
-        let Item { value, kind } = item?;
+    *slot = list;
+    Some(after)
+}
+
+fn list<const ENCODED: bool>(mut at: Cursor<'_, ENCODED>, sums: bool) -> Read<'_, List, ENCODED> {
+    let mut out = List::default();
+    loop {
+        at = at.without_blanks();
+        if let Some(after) = at.after(b')') {
+            return Some((out, after));
+        }
+        let ((value, kind), after) = at.item()?;
+        at = after;
         let slot = match kind {
-            b"v" => &mut out.video,
-            b"a" => &mut out.audio,
-            b"" | b"av" => &mut out.plain,
-            _ => continue,
+            None | Some(AV) => &mut out.plain,
+            Some(VIDEO) => &mut out.video,
+            Some(AUDIO) => &mut out.audio,
+            Some(_) => continue,
         };
-        let more = value.number()?;
+        let more = value?;
         *slot = Some(if sums { slot.unwrap_or(0).saturating_add(more) } else { more });
     }
-    Some(out)
 }
 
-fn object_type(token: &[u8]) -> Option<ObjectType> {
+fn object_type(token: Code) -> Option<ObjectType> {
+    const MANIFEST: Code = code(b"m");
+    const INIT: Code = code(b"i");
+    const OTHERS: [Code; 4] = [code(b"c"), code(b"tt"), code(b"k"), code(b"o")];
     Some(match token {
-        b"m" => ObjectType::Manifest,
-        b"a" => ObjectType::Audio,
-        b"v" => ObjectType::Video,
-        b"av" => ObjectType::Muxed,
-        b"i" => ObjectType::Init,
-        b"c" | b"tt" | b"k" | b"o" => ObjectType::Other,
+        MANIFEST => ObjectType::Manifest,
+        AUDIO => ObjectType::Audio,
+        VIDEO => ObjectType::Video,
+        AV => ObjectType::Muxed,
+        INIT => ObjectType::Init,
+        other if OTHERS.contains(&other) => ObjectType::Other,
         _ => return None,
     })
 }
 
-fn state(token: &[u8]) -> Option<State> {
-    Some(match token {
-        b"s" => State::Starting,
-        b"p" => State::Playing,
-        b"k" => State::Seeking,
-        b"r" => State::Rebuffering,
-        b"a" => State::Paused,
-        b"e" | b"f" | b"q" => State::Over,
-        b"d" | b"w" => State::Preloading,
+fn state(token: Code) -> Option<State> {
+    Some(match u8::try_from(token).ok()? {
+        b's' => State::Starting,
+        b'p' => State::Playing,
+        b'k' => State::Seeking,
+        b'r' => State::Rebuffering,
+        b'a' => State::Paused,
+        b'e' | b'f' | b'q' => State::Over,
+        b'd' | b'w' => State::Preloading,
         _ => return None,
     })
 }
 
-fn event(token: &[u8]) -> Event {
+fn event(token: Code) -> Event {
+    const PLAY_STATE: Code = code(b"ps");
+    const INTERVAL: Code = code(b"t");
+    const RESPONSE: Code = code(b"rr");
+    const BACKGROUND: Code = code(b"b");
     match token {
-        b"ps" => Event::PlayState,
-        b"t" => Event::Interval,
-        b"rr" => Event::Response,
-        b"b" => Event::Background,
+        PLAY_STATE => Event::PlayState,
+        INTERVAL => Event::Interval,
+        RESPONSE => Event::Response,
+        BACKGROUND => Event::Background,
         _ => Event::Other,
     }
 }
 
+const AUDIO: Code = code(b"a");
+const VIDEO: Code = code(b"v");
+const AV: Code = code(b"av");
+
+const SID: Code = code(b"sid");
+const CID: Code = code(b"cid");
+const BL: Code = code(b"bl");
+const BR: Code = code(b"br");
+const BS: Code = code(b"bs");
+const BSA: Code = code(b"bsa");
+const BSD: Code = code(b"bsd");
+const BSDA: Code = code(b"bsda");
+const D: Code = code(b"d");
+const DL: Code = code(b"dl");
+const MTP: Code = code(b"mtp");
+const OT: Code = code(b"ot");
+const PR: Code = code(b"pr");
+const RTP: Code = code(b"rtp");
+const SF: Code = code(b"sf");
+const ST: Code = code(b"st");
+const SU: Code = code(b"su");
+const TB: Code = code(b"tb");
+const V: Code = code(b"v");
+const STA: Code = code(b"sta");
+const TS: Code = code(b"ts");
+const E: Code = code(b"e");
+const SN: Code = code(b"sn");
+const LTC: Code = code(b"ltc");
+const MSD: Code = code(b"msd");
+const PT: Code = code(b"pt");
+const BG: Code = code(b"bg");
+const DFA: Code = code(b"dfa");
+const EC: Code = code(b"ec");
+const NR: Code = code(b"nr");
+/// Keys that are nothing without a value.
+const VALUED: [Code; 25] = [
+    SID, CID, BL, BR, BSA, BSD, BSDA, D, DL, MTP, OT, PR, RTP, SF, ST, TB, V, STA, TS, E, SN, LTC, MSD, PT, DFA,
+];
 /// The newest version understood (CTA-5004-B).
 pub const NEWEST_VERSION: u32 = 2;
 /// Longest session identifier, bytes (table of CTA-5004-B).

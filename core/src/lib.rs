@@ -25,6 +25,7 @@ pub mod live;
 pub mod log_field;
 pub mod log_fold;
 pub mod log_format;
+mod log_layout;
 mod log_time;
 pub mod node;
 pub mod notice;

@@ -1,11 +1,14 @@
 //! An access log folded line by line into what each class's viewers saw. Decides which lines are media requests and which are event
 //! posts, and when each was; counts what cannot be read by its reason and never stops for it.
 
+use memchr::memchr;
+
 use crate::class_path::ClassPath;
-use crate::cmcd::{Cmcd, percent_decode, records};
+use crate::cmcd::{Cmcd, records};
 use crate::log_field::Field;
 use crate::log_format::{Line, LogFormat, unescape};
-use crate::log_time::{common, iso, seconds};
+use crate::log_layout::Layouts;
+use crate::log_time::{common, digits, iso, seconds};
 use crate::observation::{Observation, SourceName};
 use crate::time::Timestamp;
 use crate::viewer_fold::{FoldCounts, Request, ViewerFold, ViewerKey};
@@ -25,6 +28,7 @@ pub enum ClassRule {
 #[derive(Clone, Debug)]
 pub struct LogFold {
     format: LogFormat,
+    layouts: Layouts,
     rule: ClassRule,
     fold: ViewerFold,
     dirty: DirtyCounts,
@@ -86,6 +90,7 @@ impl LogFold {
     pub fn new(format: LogFormat, rule: ClassRule, source: SourceName, key: impl Into<ViewerKey>) -> Self {
         Self {
             format,
+            layouts: Layouts::default(),
             rule,
             fold: ViewerFold::new(source, key),
             dirty: DirtyCounts::default(),
@@ -125,7 +130,7 @@ impl LogFold {
         let opened = if line.len() > MAX_LINE {
             Err(Dirty::Long)
         } else {
-            let split = self.format.split(line).ok_or(Dirty::Form);
+            let split = self.format.split_known(line, &mut self.layouts).ok_or(Dirty::Form);
             split.and_then(|line| Ok(OpenedLine { logged: instant(&line).ok_or(Dirty::Time)?, line }))
         };
         self.counted(opened).map(Some)
@@ -202,7 +207,6 @@ impl LogFold {
     ) -> Result<(), Dirty> {
         let Scratch { plain, decoded, class: key } = &mut self.scratch;
         plain.clear();
-        decoded.clear();
         let headers = [Field::Session, Field::Request, Field::Object, Field::Told].map(|field| line.raw(field));
         let set = if headers.iter().any(|header| !header.is_empty()) {
             let ends = headers.map(|header| {
@@ -213,9 +217,14 @@ impl LogFold {
             Cmcd::of_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]])
         } else {
             let told = line.raw(Field::Cmcd);
-            unescape(if told.is_empty() { argument(query, "CMCD") } else { told }, plain);
-            percent_decode(plain, decoded);
-            Cmcd::parse(decoded)
+            let told = if told.is_empty() { argument(query, "CMCD") } else { told };
+            let told = if memchr(b'\\', told).is_some() {
+                unescape(told, plain);
+                plain
+            } else {
+                told
+            };
+            Cmcd::of_query(told, decoded)
         };
         let set = set.map_err(|_| Dirty::Version)?;
         self.dirty.values += u64::from(set.malformed);
@@ -239,7 +248,7 @@ impl LogFold {
             }),
             is_media: !class.is_manifest,
             is_served: served,
-            bytes: number(line.raw(Field::Bytes)),
+            bytes: digits(line.raw(Field::Bytes)),
         };
         // A failed answer brings no media: its `bl` and `d` come again with the retry.
         let set = if served && !class.is_manifest { set } else { identity(&set) };
@@ -305,25 +314,32 @@ fn target<'a>(line: &Line<'a>) -> Option<(&'a str, &'a [u8])> {
     };
     let path = std::str::from_utf8(path).ok()?;
     let query = line.raw(Field::Query);
-    let own = path.split_once('?').map_or(&b""[..], |(_, query)| query.as_bytes());
-    Some((path, if query.is_empty() { own } else { query }))
+    if !query.is_empty() {
+        return Some((path, query));
+    }
+    Some((path, memchr(b'?', path.as_bytes()).map_or(b"", |at| &path.as_bytes()[at + 1..])))
 }
 
 /// The value of a query argument as it stands.
 fn argument<'a>(query: &'a [u8], name: &str) -> &'a [u8] {
-    let value = |pair: &'a [u8]| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
-    query.split(|byte| *byte == b'&').find_map(value).unwrap_or_default()
+    let mut rest = query;
+    loop {
+        let (pair, others) = rest.split_at(memchr(b'&', rest).unwrap_or(rest.len()));
+        if let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|value| value.strip_prefix(b"=")) {
+            return value;
+        }
+        let Some((_, others)) = others.split_first() else {
+            return b"";
+        };
+        rest = others;
+    }
 }
 
 fn instant(line: &Line<'_>) -> Option<Timestamp> {
     let since = seconds(line.raw(Field::Seconds))
         .or_else(|| iso(line.raw(Field::Iso)))
         .or_else(|| common(line.raw(Field::Local)))?;
-    Some(Timestamp::from_secs(0) + since)
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+    Some(Timestamp::from_nanos(since.as_secs().saturating_mul(1_000_000_000) + u64::from(since.subsec_nanos())))
 }
 
 /// Longest line, bytes: nginx caps a request's head at 8 KiB, event bodies come on top.

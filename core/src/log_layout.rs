@@ -1,0 +1,134 @@
+//! How the JSON lines of a log are laid out, learnt from the lines: a log has few layouts, its writer has them compiled in. Decides nothing
+//! that [`LogFormat::split`](crate::log_format::LogFormat::split) would not: a line that differs in one byte outside of its values is not taken.
+
+use memchr::memchr2;
+
+use crate::log_field::Field;
+use crate::log_format::Line;
+
+/// The last few layouts that were seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layouts {
+    known: [Layout; KNOWN],
+    newest: usize,
+    oldest: usize,
+    /// What is being learnt.
+    next: Layout,
+}
+
+/// What stands between the values of a line.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Layout {
+    literals: Vec<u8>,
+    values: Vec<Value>,
+    /// Where the literal behind the last value begins.
+    end: usize,
+}
+
+/// A value and the literal before it.
+#[derive(Clone, Copy, Debug)]
+struct Value {
+    literal_end: usize,
+    is_quoted: bool,
+    field: Option<Field>,
+}
+
+impl Layouts {
+    /// The fields of a line whose layout is known.
+    #[inline]
+    pub(crate) fn split<'a>(&mut self, line: &'a [u8]) -> Option<Line<'a>> {
+        for step in 0..KNOWN {
+            let place = (self.newest + step) % KNOWN;
+            if let Some(split) = self.known[place].split(line) {
+                self.newest = place;
+                return Some(split);
+            }
+        }
+        None
+    }
+
+    /// Learns a line by `split`; the oldest layout gives way. Room is kept, so that learning again takes none.
+    pub(crate) fn learn<'a>(&mut self, split: impl FnOnce(&mut Layout) -> Option<Line<'a>>) -> Option<Line<'a>> {
+        self.next.forget();
+        let line = split(&mut self.next)?;
+        if !self.next.values.is_empty() {
+            std::mem::swap(&mut self.known[self.oldest], &mut self.next);
+            self.newest = self.oldest;
+            self.oldest = (self.oldest + 1) % KNOWN;
+        }
+        Some(line)
+    }
+}
+
+impl Layout {
+    /// Notes a value: what stands before it since the last one, and what it is.
+    pub(crate) fn push(&mut self, before: &[u8], is_quoted: bool, field: Option<Field>) {
+        if self.values.len() > MAX_VALUES || self.literals.len() > MAX_LITERALS {
+            return;
+        }
+        self.literals.extend_from_slice(before);
+        self.values.push(Value { literal_end: self.literals.len(), is_quoted, field });
+        self.end = self.literals.len();
+    }
+
+    /// Notes what stands behind the last value; too long a layout is not kept.
+    pub(crate) fn end(&mut self, behind: &[u8]) {
+        self.literals.extend_from_slice(behind);
+        if self.values.len() > MAX_VALUES || self.literals.len() > MAX_LITERALS {
+            self.forget();
+        }
+    }
+
+    pub(crate) fn forget(&mut self) {
+        self.literals.clear();
+        self.values.clear();
+    }
+
+    fn split<'a>(&self, line: &'a [u8]) -> Option<Line<'a>> {
+        if self.values.is_empty() {
+            return None;
+        }
+        let mut out = Line::default();
+        let (mut rest, mut from) = (line, 0);
+        for value in &self.values {
+            rest = rest.strip_prefix(&self.literals[from..value.literal_end])?;
+            from = value.literal_end;
+            let end = if value.is_quoted { quoted_end(rest)? } else { bare_end(rest)? };
+            let (text, behind) = rest.split_at(end);
+            out.put(value.field, text.trim_ascii());
+            rest = behind;
+        }
+        (rest == &self.literals[self.end..]).then_some(out)
+    }
+}
+
+/// Where the string ends that this is the inside of.
+#[inline]
+fn quoted_end(text: &[u8]) -> Option<usize> {
+    if text.first() == Some(&b'"') {
+        return Some(0);
+    }
+    let mut at = 0;
+    loop {
+        at += memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+/// Where a value without quotes ends; `None` where it may be something else.
+#[inline]
+fn bare_end(text: &[u8]) -> Option<usize> {
+    let first = text.first()?;
+    if matches!(first, b'"' | b'{') || first.is_ascii_whitespace() {
+        return None;
+    }
+    text.iter().position(|byte| matches!(byte, b',' | b'}'))
+}
+
+/// Requests, event posts, and two more.
+const KNOWN: usize = 4;
+const MAX_VALUES: usize = 64;
+const MAX_LITERALS: usize = 2_048;
