@@ -1,6 +1,8 @@
 //! What a player says of itself in one request or event: CMCD v1 (CTA-5004) and v2 (CTA-5004-B), typed, over borrowed bytes. Decides
 //! what each key means; leaves out malformed values one by one and counts them, refuses a whole set of a version it does not know.
 
+use memchr::memchr;
+
 use crate::cmcd_text::{Code, Cursor, NotPlain, Read, code};
 
 pub use crate::cmcd_text::{Text, percent_decode};
@@ -159,12 +161,20 @@ impl<'a> Cmcd<'a> {
     /// [`CmcdError::Version`].
     pub fn of_query(payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Self, CmcdError> {
         let mut set = Self::default();
-        if set.read(Cursor::<true>::of(payload)).is_ok() {
-            return set.of_known_version();
+        set.take_query(payload, scratch)?;
+        Ok(set)
+    }
+
+    /// As [`Cmcd::of_query`], into an empty set.
+    pub(crate) fn take_query(&mut self, payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<(), CmcdError> {
+        let is_plain = memchr(b'\\', payload).is_none();
+        if !is_plain || self.read(Cursor::<true>::of(payload)).is_err() {
+            scratch.clear();
+            percent_decode(payload, scratch);
+            *self = Self::default();
+            self.read(Cursor::<false>::of(scratch)).unwrap_or_default();
         }
-        scratch.clear();
-        percent_decode(payload, scratch);
-        Self::parse(scratch)
+        self.check_version()
     }
 
     /// Reads the headers `CMCD-Request`, `-Object`, `-Status` and `-Session`, in any order; absent ones empty.
@@ -173,18 +183,29 @@ impl<'a> Cmcd<'a> {
     /// [`CmcdError::Version`].
     pub fn of_headers<const N: usize>(headers: [&'a [u8]; N]) -> Result<Self, CmcdError> {
         let mut set = Self::default();
-        for header in headers {
-            // Plain text is always plain.
-            set.read(Cursor::<false>::of(header)).unwrap_or_default();
-        }
-        set.of_known_version()
+        set.take_headers(headers)?;
+        Ok(set)
     }
 
-    fn of_known_version(self) -> Result<Self, CmcdError> {
+    /// As [`Cmcd::of_headers`], into an empty set.
+    pub(crate) fn take_headers<const N: usize>(&mut self, headers: [&'a [u8]; N]) -> Result<(), CmcdError> {
+        for header in headers {
+            // Plain text is always plain.
+            self.read(Cursor::<false>::of(header)).unwrap_or_default();
+        }
+        self.check_version()
+    }
+
+    const fn check_version(&self) -> Result<(), CmcdError> {
         match self.v {
             Some(version) if version > NEWEST_VERSION => Err(CmcdError::Version(version)),
-            _ => Ok(self),
+            _ => Ok(()),
         }
+    }
+
+    /// Keeps who it is and that it starved, not what it says of an object.
+    pub(crate) fn keep_identity(&mut self) {
+        *self = Self { sid: self.sid, cid: self.cid, msd: self.msd, bs: self.bs, ..Self::default() };
     }
 
     /// Whether nothing that liveqos uses was sent.

@@ -1,7 +1,7 @@
 //! The grammar under CMCD: the part of RFC 8941 dictionaries that it uses, read in place, percent-encoded or plain by one code. Decides
 //! where a value ends and whether it has its form; refuses nothing as a whole: after a bad value it goes on behind the next comma.
 
-use memchr::{memchr, memchr2, memchr3};
+use memchr::{memchr2, memchr3};
 
 /// A place in a text; `ENCODED`: its bytes are percent-encoded, as in a query.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +16,7 @@ pub(crate) type Read<'a, T, const ENCODED: bool> = Option<(T, Cursor<'a, ENCODED
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text<'a>(&'a [u8]);
 
-/// A short key or token as a number: its bytes, the last one lowest; [`u64::MAX`] of one that is longer than eight.
+/// A short key or token as a number: its bytes, the first one lowest; [`u64::MAX`] of one that is longer than eight.
 pub(crate) type Code = u64;
 
 impl<'a> Text<'a> {
@@ -75,6 +75,12 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     /// Behind `wanted`, where that stands here.
     #[inline]
     pub(crate) fn after(self, wanted: u8) -> Option<Self> {
+        if ENCODED && let [b'%', high, low, after @ ..] = self.rest {
+            // What encoders write; the other forms go the long way.
+            if [*high, *low] == [DIGITS[(wanted >> 4) as usize], DIGITS[(wanted & 15) as usize]] {
+                return Some(Self { rest: after });
+            }
+        }
         self.next().filter(|(byte, _)| *byte == wanted).map(|(_, after)| after)
     }
 
@@ -90,7 +96,9 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     fn code(mut self, within: impl Fn(u8) -> bool) -> Read<'a, Code, ENCODED> {
         let (mut code, mut length) = (0, 0_usize);
         while let Some((byte, after)) = self.next().filter(|(byte, _)| within(*byte)) {
-            code = code << 8 | u64::from(byte);
+            if length < 8 {
+                code |= u64::from(byte) << (8 * length);
+            }
             length += 1;
             self = after;
         }
@@ -100,6 +108,16 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     /// The key here.
     #[inline]
     pub(crate) fn key(self) -> Read<'a, Code, ENCODED> {
+        // The standard's keys are of few small letters: eight bytes at once.
+        if let Some(eight) = self.rest.first_chunk::<8>() {
+            let word = u64::from_le_bytes(*eight);
+            let ends = if ENCODED { equal(word, b'%') } else { equal(word, b'=') | equal(word, b',') };
+            let length = ends.trailing_zeros() as usize / 8;
+            let key = word & !(u64::MAX << (length * 8 % 64));
+            if (1..8).contains(&length) && small_letters(word) | u64::MAX << (length * 8) == u64::MAX {
+                return Some((key, Self { rest: &self.rest[length..] }));
+            }
+        }
         self.code(is_key)
     }
 
@@ -144,6 +162,18 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     /// The whole part, thousandths, and what follows.
     #[inline]
     fn decimal(self) -> Option<(u64, u32, Self)> {
+        if let Some(eight) = self.rest.first_chunk::<8>() {
+            let digits = u64::from_le_bytes(*eight) ^ u64::from_ne_bytes([b'0'; 8]);
+            let length = over_nine(digits).trailing_zeros() as usize / 8;
+            let rest = self.rest.get(length..).filter(|_| (1..8).contains(&length));
+            if let Some(rest) = rest.filter(|rest| ends_number::<ENCODED>(rest)) {
+                return Some((eight_digits(digits << (64 - 8 * length)), 0, Self { rest }));
+            }
+        }
+        self.decimal_by_digit()
+    }
+
+    fn decimal_by_digit(self) -> Option<(u64, u32, Self)> {
         let (mut whole, mut length, mut at) = (0_u64, 0, self);
         while let Some((digit, after)) = at.digit() {
             (whole, length, at) = (whole * 10 + u64::from(digit), length + 1, after);
@@ -185,7 +215,8 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         Some(((code, first), after))
     }
 
-    /// A string of 1 to `most` bytes. It is given as it stands, so `Err` where it is not the same decoded.
+    /// A string of 1 to `most` bytes. It is given as it stands, so `Err` where it is not the same decoded. An encoded text must have no
+    /// bare backslash.
     #[inline]
     pub(crate) fn text(self, most: usize) -> Result<Read<'a, Text<'a>, ENCODED>, NotPlain> {
         let Some(inside) = self.after(b'"') else {
@@ -193,11 +224,10 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         };
         let text = inside.rest;
         let (length, behind) = if ENCODED {
-            let Some(length) = memchr3(b'%', b'"', b'\\', text) else {
+            let Some(length) = memchr3(b'%', b'"', b'+', text) else {
                 return Ok(None);
             };
-            let closes = text[length] == b'"' || text[length..].starts_with(b"%22");
-            if !closes || memchr(b'+', &text[..length]).is_some() {
+            if text[length] != b'"' && !text[length..].starts_with(b"%22") {
                 return Err(NotPlain);
             }
             (length, if text[length] == b'"' { 1 } else { 3 })
@@ -260,6 +290,50 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     }
 }
 
+/// The high bit of each byte that is `byte`, up to the first one at least.
+#[inline]
+const fn equal(word: u64, byte: u8) -> u64 {
+    let other = word ^ u64::from_ne_bytes([byte; 8]);
+    other.wrapping_sub(ONES) & !other & HIGHS
+}
+
+/// All bits of each byte that is one of `a` to `z`.
+#[inline]
+const fn small_letters(word: u64) -> u64 {
+    let low = word & !HIGHS;
+    let from_a = low + u64::from_ne_bytes([0x80 - b'a'; 8]);
+    let beyond_z = low + u64::from_ne_bytes([0x7f - b'z'; 8]);
+    ((from_a & !beyond_z & !word & HIGHS) >> 7) * 0xff
+}
+
+/// The high bit of each byte above nine.
+#[inline]
+const fn over_nine(digits: u64) -> u64 {
+    ((digits & !HIGHS) + u64::from_ne_bytes([0x80 - 10; 8]) | digits) & HIGHS
+}
+
+/// The number of eight digits, the first one in the lowest byte: pairs, then fours, then all.
+#[inline]
+const fn eight_digits(digits: u64) -> u64 {
+    let pairs = (digits.wrapping_mul(10) + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    (fours.wrapping_mul(10_000) + (fours >> 32)) & 0xffff_ffff
+}
+
+/// Whether no digit and no point can come here, seen without decoding.
+#[inline]
+fn ends_number<const ENCODED: bool>(rest: &[u8]) -> bool {
+    match rest {
+        [b'%', kind, ..] if ENCODED => *kind == b'2' && !rest.starts_with(b"%2E") && !rest.starts_with(b"%2e") || rest.starts_with(b"%3B"),
+        [b'.' | b'%', ..] => false,
+        _ => true,
+    }
+}
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+
 /// A string has escapes in it, so it must be decoded to be looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotPlain;
@@ -268,7 +342,7 @@ pub(crate) struct NotPlain;
 pub(crate) const fn code(name: &[u8]) -> Code {
     let (mut code, mut at) = (0, 0);
     while at < name.len() {
-        code = code << 8 | name[at] as u64;
+        code |= (name[at] as u64) << (8 * at);
         at += 1;
     }
     code

@@ -208,25 +208,22 @@ impl LogFold {
         let Scratch { plain, decoded, class: key } = &mut self.scratch;
         plain.clear();
         let headers = [Field::Session, Field::Request, Field::Object, Field::Told].map(|field| line.raw(field));
-        let set = if headers.iter().any(|header| !header.is_empty()) {
-            let ends = headers.map(|header| {
+        let mut set = Cmcd::default();
+        if headers.iter().all(|header| header.is_empty()) {
+            let told = line.raw(Field::Cmcd);
+            let mut told = if told.is_empty() { argument(query, "CMCD") } else { told };
+            if memchr(b'\\', told).is_some() {
+                unescape(told, plain);
+                told = plain;
+            }
+            set.take_query(told, decoded).map_err(|_| Dirty::Version)?;
+        } else {
+            let [a, b, c, d] = headers.map(|header| {
                 unescape(header, plain);
                 plain.len()
             });
-            let [a, b, c, d] = ends;
-            Cmcd::of_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]])
-        } else {
-            let told = line.raw(Field::Cmcd);
-            let told = if told.is_empty() { argument(query, "CMCD") } else { told };
-            let told = if memchr(b'\\', told).is_some() {
-                unescape(told, plain);
-                plain
-            } else {
-                told
-            };
-            Cmcd::of_query(told, decoded)
-        };
-        let set = set.map_err(|_| Dirty::Version)?;
+            set.take_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]]).map_err(|_| Dirty::Version)?;
+        }
         self.dirty.values += u64::from(set.malformed);
         if class.is_manifest && set.sid.is_none() {
             // A player's first look, before it has a session; the same viewer comes back with its media.
@@ -251,7 +248,9 @@ impl LogFold {
             bytes: digits(line.raw(Field::Bytes)),
         };
         // A failed answer brings no media: its `bl` and `d` come again with the retry.
-        let set = if served && !class.is_manifest { set } else { identity(&set) };
+        if !served || class.is_manifest {
+            set.keep_identity();
+        }
         self.fold.request(&request, &set);
         Ok(())
     }
@@ -297,11 +296,6 @@ fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u
         key.push('/');
     }
     key.push_str(path.name);
-}
-
-/// Who it is, without what it says of an object.
-fn identity<'a>(set: &Cmcd<'a>) -> Cmcd<'a> {
-    Cmcd { sid: set.sid, cid: set.cid, msd: set.msd, bs: set.bs, ..Cmcd::default() }
 }
 
 /// Path and query of what was asked for.

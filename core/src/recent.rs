@@ -59,8 +59,8 @@ mod tests {
         recent.add(1_020_000, 1_000, 0);
         assert_eq!(recent.at(1_020_000), (true, false), "exactly 5 % is not more");
         recent.add(1_021_000, 0, 1);
-        assert_eq!(recent.at(1_039_000), (true, true));
-        assert_eq!(recent.at(1_040_000), (true, false), "the first step is out");
+        assert_eq!(recent.at(1_059_999), (true, true));
+        assert_eq!(recent.at(1_060_000), (true, false), "the first step is out");
         assert_eq!(recent.at(1_100_000), (false, false));
         recent.add(u64::MAX, u64::MAX, u64::MAX);
         recent.add(0, u64::MAX, 0);
