@@ -551,6 +551,15 @@ mod tests {
         }
 
         #[test]
+        fn encoded_and_decoded_say_the_same(text in "((bl|bs|cid|sid|d|v|sta|nor|x-y|pr|bsd)(=|%3D|%3d)?(\\(|%28)?[0-9a-z%+\",;.) \\\\?]{0,12}(,|%2C|%2c)){0,6}", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            for query in [text.as_bytes(), &bytes] {
+                let (mut scratch, mut decoded) = (Vec::new(), Vec::new());
+                percent_decode(query, &mut decoded);
+                prop_assert_eq!(Cmcd::of_query(query, &mut scratch), Cmcd::parse(&decoded), "{:?}", String::from_utf8_lossy(query));
+            }
+        }
+
+        #[test]
         fn what_was_written_is_read(bl in 0_u32..100_000, d in 0_u32..20_000, sn: u32, ts in 0_u64..2_000_000_000_000, bs: bool, sid in "[ -~]{1,30}") {
             let mut text = format!("bl=({bl};v {};a),{}d={d},sid=\"", bl / 2, if bs { "bs," } else { "" });
             for c in sid.chars() {
@@ -566,6 +575,8 @@ mod tests {
             }
             let mut scratch = Vec::new();
             percent_decode(encoded.as_bytes(), &mut scratch);
+            let mut again = Vec::new();
+            prop_assert_eq!(Cmcd::of_query(encoded.as_bytes(), &mut again), Cmcd::parse(&scratch));
             let set = Cmcd::parse(&scratch).expect("v2");
             prop_assert_eq!((set.bl.video, set.bl.audio, set.d), (Some(bl), Some(bl / 2), Some(d)));
             prop_assert_eq!((set.sn, set.ts, set.bs, set.malformed), (Some(sn), Some(ts), bs, 0));

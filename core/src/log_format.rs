@@ -315,6 +315,16 @@ mod tests {
 
     proptest! {
         #[test]
+        fn what_was_learnt_changes_nothing(lines in proptest::collection::vec("(\\{\"t\":1|\\{\"t\": \"1\")?(,? ?\"(u|q|s|x)\":(\"[a-z\\\\\",}]{0,4}\"|[0-9]{0,2}|\\{\"y\":1\\})){0,4}\\}?", 1..8)) {
+            let format = LogFormat::json([]).expect("good");
+            let mut layouts = Layouts::default();
+            for line in lines.iter().chain(&lines) {
+                let (known, split) = (format.split_known(line.as_bytes(), &mut layouts), format.split(line.as_bytes()));
+                prop_assert_eq!(known.map(|line| line.fields), split.map(|line| line.fields), "{}", line);
+            }
+        }
+
+        #[test]
         fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..200), text in "[{}\":,\\\\a-z0-9 ]{0,60}") {
             for format in [LogFormat::text(COMBINED).expect("good"), LogFormat::json([]).expect("good")] {
                 for line in [&line[..], text.as_bytes()] {

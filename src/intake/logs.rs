@@ -9,7 +9,7 @@ use liveqos_core::log_fold::LogFold;
 use liveqos_core::time::BEAT;
 use tokio::time::Instant;
 
-use super::log_settings::{AccessLogSettings, random_key};
+use super::log_settings::AccessLogSettings;
 use super::log_tail::{LogTail, Piece};
 use super::poll::{Observations, hand_on};
 use super::round::streams;
@@ -30,7 +30,7 @@ pub fn start(
 ) -> Result<()> {
     let tail = LogTail::new(&settings.path, settings.position_file.as_deref());
     let tail = tail.with_context(|| format!("reading the position of log \"{}\"", settings.shown_name()))?;
-    let fold = settings.fold(random_key()?)?;
+    let fold = settings.fold(settings.viewer_key()?)?;
     let Some(entry) = entry else {
         return Ok(());
     };
@@ -92,6 +92,8 @@ impl Follower {
             ("log_cmcd_value", dirty.values, dirty_was.values),
             ("log_sessions", fold.refused_sessions, fold_was.refused_sessions),
             ("log_viewers", fold.refused_viewers, fold_was.refused_viewers),
+            ("log_session_displaced", fold.displaced_sessions, fold_was.displaced_sessions),
+            ("log_viewer_displaced", fold.displaced_viewers, fold_was.displaced_viewers),
             ("log_event_repeated", fold.repeated, fold_was.repeated),
             ("log_event_homeless", fold.homeless, fold_was.homeless),
         ] {
