@@ -51,7 +51,8 @@ fn parted(text: &str, byte: u8) -> Option<(&str, &str)> {
 
 /// A segment's name without its number.
 fn without_number(stem: &str) -> &str {
-    let until = |text: &str, within: fn(u8) -> bool| text.bytes().rposition(|byte| !within(byte)).map_or(0, |at| at + 1);
+    let until =
+        |text: &str, within: fn(u8) -> bool| text.bytes().rposition(|byte| !within(byte)).map_or(0, |at| at + 1);
     let digits = until(stem, |byte| byte.is_ascii_digit());
     if digits == stem.len() {
         return stem;

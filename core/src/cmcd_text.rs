@@ -3,6 +3,8 @@
 
 use memchr::{memchr2, memchr3};
 
+use crate::eight::{eight_digits, equal, less_zeros, over_nine, small_letters};
+
 /// A place in a text; `ENCODED`: its bytes are percent-encoded, as in a query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor<'a, const ENCODED: bool> {
@@ -163,7 +165,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     #[inline]
     fn decimal(self) -> Option<(u64, u32, Self)> {
         if let Some(eight) = self.rest.first_chunk::<8>() {
-            let digits = u64::from_le_bytes(*eight) ^ u64::from_ne_bytes([b'0'; 8]);
+            let digits = less_zeros(*eight);
             let length = over_nine(digits).trailing_zeros() as usize / 8;
             let rest = self.rest.get(length..).filter(|_| (1..8).contains(&length));
             if let Some(rest) = rest.filter(|rest| ends_number::<ENCODED>(rest)) {
@@ -290,48 +292,18 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     }
 }
 
-/// The high bit of each byte that is `byte`, up to the first one at least.
-#[inline]
-const fn equal(word: u64, byte: u8) -> u64 {
-    let other = word ^ u64::from_ne_bytes([byte; 8]);
-    other.wrapping_sub(ONES) & !other & HIGHS
-}
-
-/// All bits of each byte that is one of `a` to `z`.
-#[inline]
-const fn small_letters(word: u64) -> u64 {
-    let low = word & !HIGHS;
-    let from_a = low + u64::from_ne_bytes([0x80 - b'a'; 8]);
-    let beyond_z = low + u64::from_ne_bytes([0x7f - b'z'; 8]);
-    ((from_a & !beyond_z & !word & HIGHS) >> 7) * 0xff
-}
-
-/// The high bit of each byte above nine.
-#[inline]
-const fn over_nine(digits: u64) -> u64 {
-    ((digits & !HIGHS) + u64::from_ne_bytes([0x80 - 10; 8]) | digits) & HIGHS
-}
-
-/// The number of eight digits, the first one in the lowest byte: pairs, then fours, then all.
-#[inline]
-const fn eight_digits(digits: u64) -> u64 {
-    let pairs = (digits.wrapping_mul(10) + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    (fours.wrapping_mul(10_000) + (fours >> 32)) & 0xffff_ffff
-}
-
 /// Whether no digit and no point can come here, seen without decoding.
 #[inline]
 fn ends_number<const ENCODED: bool>(rest: &[u8]) -> bool {
     match rest {
-        [b'%', kind, ..] if ENCODED => *kind == b'2' && !rest.starts_with(b"%2E") && !rest.starts_with(b"%2e") || rest.starts_with(b"%3B"),
+        [b'%', kind, ..] if ENCODED => {
+            *kind == b'2' && !rest.starts_with(b"%2E") && !rest.starts_with(b"%2e") || rest.starts_with(b"%3B")
+        }
         [b'.' | b'%', ..] => false,
         _ => true,
     }
 }
 
-const ONES: u64 = u64::from_ne_bytes([1; 8]);
-const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
 /// A string has escapes in it, so it must be decoded to be looked at.

@@ -3,6 +3,7 @@
 
 use memchr::memchr2;
 
+use crate::eight::equal;
 use crate::log_field::Field;
 use crate::log_format::Line;
 
@@ -28,6 +29,9 @@ pub(crate) struct Layout {
 /// A value and the literal before it.
 #[derive(Clone, Copy, Debug)]
 struct Value {
+    /// The first eight bytes of the literal, and which of their bits it has.
+    word: u64,
+    mask: u64,
     literal_end: usize,
     is_quoted: bool,
     field: Option<Field>,
@@ -67,7 +71,12 @@ impl Layout {
             return;
         }
         self.literals.extend_from_slice(before);
-        self.values.push(Value { literal_end: self.literals.len(), is_quoted, field });
+        let mut eight = [0; 8];
+        let length = before.len().min(8);
+        eight[..length].copy_from_slice(&before[..length]);
+        let mask = if length == 8 { u64::MAX } else { (1 << (8 * length)) - 1 };
+        let literal_end = self.literals.len();
+        self.values.push(Value { word: u64::from_le_bytes(eight), mask, literal_end, is_quoted, field });
         self.end = self.literals.len();
     }
 
@@ -91,7 +100,15 @@ impl Layout {
         let mut out = Line::default();
         let (mut rest, mut from) = (line, 0);
         for value in &self.values {
-            rest = rest.strip_prefix(&self.literals[from..value.literal_end])?;
+            let length = value.literal_end - from;
+            let begins = match rest.first_chunk::<8>() {
+                Some(eight) if length <= 8 => u64::from_le_bytes(*eight) & value.mask == value.word,
+                _ => rest.starts_with(&self.literals[from..value.literal_end]),
+            };
+            if !begins {
+                return None;
+            }
+            rest = &rest[length..];
             from = value.literal_end;
             let end = if value.is_quoted { quoted_end(rest)? } else { bare_end(rest)? };
             let (text, behind) = rest.split_at(end);
@@ -125,7 +142,16 @@ fn bare_end(text: &[u8]) -> Option<usize> {
     if matches!(first, b'"' | b'{') || first.is_ascii_whitespace() {
         return None;
     }
-    text.iter().position(|byte| matches!(byte, b',' | b'}'))
+    let mut at = 0;
+    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*eight);
+        let ends = equal(word, b',') | equal(word, b'}');
+        if ends != 0 {
+            return Some(at + ends.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    text[at..].iter().position(|byte| matches!(byte, b',' | b'}')).map(|end| at + end)
 }
 
 /// Requests, event posts, and two more.

@@ -3,10 +3,15 @@
 
 use std::time::Duration;
 
+use crate::eight::{eight_digits, less_zeros, over_nine};
+
 /// Unix seconds with up to nine digits of fraction: `1795404980.817`.
 #[must_use]
 pub(crate) fn seconds(text: &[u8]) -> Option<Duration> {
     let (mut whole, mut at) = (0_u64, 0);
+    if let Some(eight) = text.first_chunk::<8>().filter(|eight| over_nine(less_zeros(**eight)) == 0) {
+        (whole, at) = (eight_digits(less_zeros(*eight)), 8);
+    }
     while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
         whole = whole * 10 + u64::from(digit);
         at += 1;

@@ -73,7 +73,9 @@ impl ViewerSketch {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::Exact(hashes) => std::iter::once(1).chain(hashes.iter().flat_map(|hash| hash.to_le_bytes())).collect(),
+            Self::Exact(hashes) => {
+                std::iter::once(1).chain(hashes.iter().flat_map(|hash| hash.to_le_bytes())).collect()
+            }
             Self::Registers(registers) => {
                 let (fours, _) = registers.as_chunks::<4>();
                 let packed = fours.iter().flat_map(|[a, b, c, d]| [a | b << 6, b >> 2 | c << 4, c >> 4 | d << 2]);
@@ -205,7 +207,12 @@ mod tests {
             let square = errors.iter().map(|error| error * error).sum::<f64>() / errors.len() as f64;
             let mean = errors.iter().sum::<f64>() / errors.len() as f64;
             let worst = errors.iter().map(|error| error.abs()).fold(0.0, f64::max);
-            println!("{many} viewers: bias {:+.2} %, deviation {:.2} %, worst {:.2} %", mean * 100.0, square.sqrt() * 100.0, worst * 100.0);
+            println!(
+                "{many} viewers: bias {:+.2} %, deviation {:.2} %, worst {:.2} %",
+                mean * 100.0,
+                square.sqrt() * 100.0,
+                worst * 100.0
+            );
         }
     }
 

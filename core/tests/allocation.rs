@@ -41,8 +41,7 @@ unsafe impl GlobalAlloc for Counted {
 #[global_allocator]
 static ALLOCATOR: Counted = Counted;
 
-const TEXT: &str =
-    r#"$remote_addr [$msec] "$request" $status $body_bytes_sent "$http_user_agent" "$http_cmcd_session" "$request_body""#;
+const TEXT: &str = r#"$remote_addr [$msec] "$request" $status $body_bytes_sent "$http_user_agent" "$http_cmcd_session" "$request_body""#;
 
 /// One second of ten viewers in two classes: v1 and v2 by query, headers, event posts, and lines that are wrong in every way.
 fn json(second: u64) -> Vec<String> {
@@ -68,7 +67,10 @@ fn json(second: u64) -> Vec<String> {
     lines.push(line("\"u\":\"/favicon.ico\"".to_owned()));
     lines.push(line("\"u\":\"/hls/c0/1.ts\",\"q\":\"bl%3Dx%2Csid%3D%22open\"".to_owned()));
     lines.push(line("\"u\":\"/hls/c0/1.ts\",\"q\":\"sid%3D%22v0%22%2Cv%3D7\"".to_owned()));
-    lines.extend(["{\"t\":1", "no line", "{\"t\":-,\"u\":\"/hls/c0/1.ts\"}", "", "{\"t\":1.5,\"x\":{\"y\":1}}"].map(str::to_owned));
+    lines.extend(
+        ["{\"t\":1", "no line", "{\"t\":-,\"u\":\"/hls/c0/1.ts\"}", "", "{\"t\":1.5,\"x\":{\"y\":1}}"]
+            .map(str::to_owned),
+    );
     lines
 }
 

@@ -137,7 +137,9 @@ fn viewers_seen_by_two_nodes_count_once() {
     }
     let mut own = ViewerFold::new("log".into(), [7, 8]);
     ask(&mut own, BEGIN, "live/a", "sid=\"a\"");
-    let Fact::Players(view) = own.drain(Timestamp::from_millis(BEGIN + 1_000)).remove(0).fact else { panic!("players") };
+    let Fact::Players(view) = own.drain(Timestamp::from_millis(BEGIN + 1_000)).remove(0).fact else {
+        panic!("players")
+    };
     assert_eq!(view.present, None, "under a key of its own nothing joins");
 }
 
@@ -147,9 +149,15 @@ fn who_starves_and_who_stutters_is_told() {
     let mut told = (0, 0, None);
     for second in 0..20_u64 {
         for (name, step) in [("calm", 0), ("poor", 1)] {
-            let (bl, at) = if step == 0 { ("bl=4000", BEGIN + second * 1_000) } else { ("bl=0,bs", BEGIN + second * 1_500) };
+            let (bl, at) =
+                if step == 0 { ("bl=4000", BEGIN + second * 1_000) } else { ("bl=0,bs", BEGIN + second * 1_500) };
             ask(&mut fold, at, "live/a", &format!("{bl},d=1000,sid=\"{name}\""));
-            ask(&mut fold, at, "live/a", &format!("bs,ot=a,sid=\"{name}\"").replace(if step == 0 { "bs," } else { "none" }, ""));
+            ask(
+                &mut fold,
+                at,
+                "live/a",
+                &format!("bs,ot=a,sid=\"{name}\"").replace(if step == 0 { "bs," } else { "none" }, ""),
+            );
         }
         for observation in fold.drain(Timestamp::from_millis(BEGIN + second * 1_000 + 1_000)) {
             let Fact::Players(view) = observation.fact else { panic!("players") };

@@ -161,7 +161,8 @@ impl Writer {
             percent(&self.payload, &mut self.encoded);
             write!(out, "{}\",\"s\":\"\",\"r\":\"\",\"o\":\"\",\"a\":\"\"", self.encoded).expect("a Vec takes all");
         }
-        write!(out, ",\"ip\":\"10.{}.{}.7\",\"ua\":\"{AGENT}\"}}", viewer / 250, viewer % 250).expect("a Vec takes all");
+        write!(out, ",\"ip\":\"10.{}.{}.7\",\"ua\":\"{AGENT}\"}}", viewer / 250, viewer % 250)
+            .expect("a Vec takes all");
     }
 
     fn text(&mut self, facts: &Facts) {
@@ -198,7 +199,8 @@ pub(crate) const CLASSES: u64 = 200;
 pub(crate) const VIEWERS: u64 = 10_000;
 /// Prime to [`VIEWERS`], so that neighbouring lines are of other viewers and classes.
 const STRIDE: u64 = 7_919;
-const AGENT: &str = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
+const AGENT: &str =
+    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/156.0.0.0 Safari/537.36";
 
 /// Of 1,000 lines, which is wrong in what way.
 const CUT: u64 = 100;

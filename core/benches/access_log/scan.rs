@@ -200,5 +200,5 @@ fn hash(text: &[u8]) -> u64 {
     hash
 }
 
-const SLOTS: usize = 1 << 16;
+const SLOTS: usize = 1 << 15;
 const CLASS_SLOTS: usize = 1 << 9;
