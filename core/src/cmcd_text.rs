@@ -42,10 +42,10 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     /// Before the first byte of `text`; blanks at its end do not count.
     pub(crate) fn of(text: &'a [u8]) -> Self {
         let mut rest = text.trim_ascii_end();
-        while ENCODED {
+        loop {
             let (length, byte) = match rest {
-                [.., b'%', high, low] => (3, decoded(*high, *low).unwrap_or(b'%')),
-                [.., b'+'] => (1, b' '),
+                [.., b'%', high, low] if ENCODED => (3, decoded(*high, *low).unwrap_or(b'%')),
+                [.., b'+'] if ENCODED => (1, b' '),
                 _ => break,
             };
             if !byte.is_ascii_whitespace() {

@@ -19,7 +19,7 @@ pub(crate) const fn small_letters(word: u64) -> u64 {
 /// The high bit of each byte above nine.
 #[inline]
 pub(crate) const fn over_nine(digits: u64) -> u64 {
-    ((digits & !HIGHS) + u64::from_ne_bytes([0x80 - 10; 8]) | digits) & HIGHS
+    (((digits & !HIGHS) + u64::from_ne_bytes([0x80 - 10; 8])) | digits) & HIGHS
 }
 
 /// The number of eight digits, the first one in the lowest byte: pairs, then fours, then all.

@@ -26,10 +26,14 @@ pub fn sip_hash(key: [u64; 2], parts: &[&[u8]]) -> u64 {
     for word in words {
         compress(&mut v, u64::from_le_bytes(*word));
     }
-    rest.iter().for_each(|byte| feed(*byte, &mut v));
+    for byte in rest {
+        feed(*byte, &mut v);
+    }
     for part in others {
         feed(SEPARATOR, &mut v);
-        part.iter().for_each(|byte| feed(*byte, &mut v));
+        for byte in *part {
+            feed(*byte, &mut v);
+        }
     }
     length += words.len() as u64 * 8;
     compress(&mut v, word | (length << 56));

@@ -27,6 +27,11 @@ pub(crate) fn spent() -> Duration {
     Duration::new(at.seconds.unsigned_abs(), at.nanos as u32)
 }
 
+/// What was spent since `begun`.
+pub(crate) fn since(begun: Duration) -> Duration {
+    spent().saturating_sub(begun)
+}
+
 /// Resident memory of this process.
 pub(crate) fn resident_kilobytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a Linux system");

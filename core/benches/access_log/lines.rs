@@ -61,7 +61,7 @@ impl Writer {
         let is_segment = pass % 2 == 1;
         let dirt = number % 1_000;
         let ran_dry = (viewer * 31 + pass).is_multiple_of(97);
-        self.cmcd(viewer, pass, is_segment, ran_dry, dirt);
+        self.cmcd(viewer, pass, ran_dry, dirt);
         let served = dirt != FAILED;
         let mut path = format!("/hls/class{class}/{}", pass / 2);
         path.push_str(if is_segment { ".ts" } else { ".m3u8" });
@@ -94,20 +94,20 @@ impl Writer {
         match dirt {
             CUT => self.line.truncate(self.line.len() / 2),
             NOISE => b"no line of an access log {"[..].clone_into(&mut self.line),
-            LONG if number / 1_000 % 100 == 0 => self.line.resize(70_000, b'x'),
+            LONG if (number / 1_000).is_multiple_of(100) => self.line.resize(70_000, b'x'),
             _ => {}
         }
         self.line.push(b'\n');
     }
 
     /// As hls.js says it: in v1 and, every second viewer, in v2.
-    fn cmcd(&mut self, viewer: u64, pass: u64, is_segment: bool, ran_dry: bool, dirt: u64) {
+    fn cmcd(&mut self, viewer: u64, pass: u64, ran_dry: bool, dirt: u64) {
         use std::fmt::Write as _;
         self.payload.clear();
         if dirt == SILENT {
             return;
         }
-        let is_v2 = viewer % 2 == 1;
+        let (is_v2, is_segment) = (viewer % 2 == 1, pass % 2 == 1);
         let class = viewer % CLASSES;
         let bl = if ran_dry { 100 } else { 4_300 };
         let out = &mut self.payload;

@@ -69,7 +69,7 @@ fn compare(path: &Path, lines: u64) {
         let begun = cpu::spent();
         let mut count = 0_u64;
         each_line(path, |line| count += u64::from(!line.is_empty()));
-        read_took.push(cpu::spent() - begun);
+        read_took.push(cpu::since(begun));
         let each = |took: &[Duration]| took.last().map_or(0.0, |took| took.as_nanos() as f64 / lines as f64);
         println!(
             "fold {:4.0} ns a line, scan {:4.0}, ratio {:.2}; reading alone {:3.0} ns; grown by {} kB while folding",
@@ -131,7 +131,7 @@ fn fold(path: &Path, form: Form) -> (Answer, Duration, u64) {
     let end = next.unwrap_or_default().floor(GRID) + GRID;
     count(&mut answer, fold.drain(end), end);
     answer.retain(|_, row| row.requests > 0);
-    (answer, cpu::spent() - begun, cpu::resident_kilobytes().saturating_sub(before))
+    (answer, cpu::since(begun), cpu::resident_kilobytes().saturating_sub(before))
 }
 
 /// Adds what was told at `now` to its window.
@@ -152,7 +152,7 @@ fn scanned(path: &Path) -> (Answer, Duration) {
     let mut scan = Scan::new();
     each_line(path, |line| scan.line(line).unwrap_or_default());
     let answer = scan.end();
-    (answer, cpu::spent() - begun)
+    (answer, cpu::since(begun))
 }
 
 /// Reads a file in pieces of one size, line by line without their ends.

@@ -51,16 +51,10 @@ impl Scan {
         if rest.last() != Some(&b'}') || line.len() > 65_536 {
             return None;
         }
-        let (seconds, rest) = number(rest)?;
-        let (millis, rest) = number(rest.strip_prefix(b".")?)?;
-        let at = seconds * 1_000 + millis;
+        let Head { at, seen, status, bytes, rest } = head(rest)?;
         if at >= self.window {
             self.close(at / 5_000 * 5_000 + 5_000);
         }
-        let (whole, rest) = number(rest.strip_prefix(b",\"rt\":")?)?;
-        let (part, rest) = number(rest.strip_prefix(b".")?)?;
-        let (status, rest) = number(rest.strip_prefix(b",\"st\":")?)?;
-        let (bytes, rest) = number(rest.strip_prefix(b",\"b\":")?)?;
         let rest = rest.strip_prefix(b",\"u\":\"/hls/")?;
         let slash = memchr(b'/', rest)?;
         let (class, rest) = (&rest[..slash], &rest[slash + 1..]);
@@ -76,7 +70,6 @@ impl Scan {
         if query.len() > 9 && query[query.len() - 8..].starts_with(b"%2Cv%3D") && query[query.len() - 1] > b'2' {
             return None;
         }
-        let seen = at - whole * 1_000 - part;
         let named = self.sid.find(query).and_then(|at| {
             let rest = &query[at + 12..];
             let end = memchr(b'%', rest)?;
@@ -91,15 +84,8 @@ impl Scan {
         let viewer = match named {
             Some(sid) => self.viewer(sid, class),
             None if is_media => {
-                let rest = rest.strip_prefix(b"\",\"s\":\"\",\"r\":\"\",\"o\":\"\",\"a\":\"\",\"ip\":\"")?;
-                let quote = memchr(b'"', rest)?;
-                let agent = rest[quote..].strip_prefix(b"\",\"ua\":\"")?;
-                // Who has no name goes by address and agent; a print of the agent is enough.
-                let mut name = [0; 40];
-                let length = quote.min(16);
-                name[..length].copy_from_slice(&rest[..length]);
-                name[16..24].copy_from_slice(&hash(agent).to_ne_bytes());
-                self.viewer(&name[..24], class)
+                let name = unnamed(rest)?;
+                self.viewer(&name, class)
             }
             None => return Some(()),
         };
@@ -171,6 +157,39 @@ impl Scan {
             slot = (slot + 1) % SLOTS;
         }
     }
+}
+
+/// The values before the path.
+struct Head<'a> {
+    at: u64,
+    seen: u64,
+    status: u64,
+    bytes: u64,
+    rest: &'a [u8],
+}
+
+#[inline]
+fn head(line: &[u8]) -> Option<Head<'_>> {
+    let (seconds, rest) = number(line)?;
+    let (millis, rest) = number(rest.strip_prefix(b".")?)?;
+    let (whole, rest) = number(rest.strip_prefix(b",\"rt\":")?)?;
+    let (part, rest) = number(rest.strip_prefix(b".")?)?;
+    let (status, rest) = number(rest.strip_prefix(b",\"st\":")?)?;
+    let (bytes, rest) = number(rest.strip_prefix(b",\"b\":")?)?;
+    let at = seconds * 1_000 + millis;
+    Some(Head { at, seen: at - whole * 1_000 - part, status, bytes, rest })
+}
+
+/// Who has no name goes by address and agent; a print of the agent is enough.
+fn unnamed(rest: &[u8]) -> Option<[u8; 24]> {
+    let rest = rest.strip_prefix(b"\",\"s\":\"\",\"r\":\"\",\"o\":\"\",\"a\":\"\",\"ip\":\"")?;
+    let quote = memchr(b'"', rest)?;
+    let agent = rest[quote..].strip_prefix(b"\",\"ua\":\"")?;
+    let mut name = [0; 24];
+    let length = quote.min(16);
+    name[..length].copy_from_slice(&rest[..length]);
+    name[16..].copy_from_slice(&hash(agent).to_ne_bytes());
+    Some(name)
 }
 
 fn number(text: &[u8]) -> Option<(u64, &[u8])> {
