@@ -3,20 +3,23 @@
 
 mod posts;
 
-pub use self::posts::{Claim, MAX_NEW_VIEWERS, PostCounts};
 use std::time::Duration;
 
+use memchr::memchr;
+
+pub use self::posts::{Claim, MAX_NEW_VIEWERS, PostCounts};
 use crate::claim_fold::{Answer, ClaimFold};
 use crate::class_path::ClassPath;
 use crate::class_pattern::ClassPattern;
-use crate::cmcd::{Cmcd, percent_decode, records};
+use crate::cmcd::{Cmcd, records};
 use crate::log_field::Field;
 use crate::log_format::{Line, LogFormat, unescape};
-use crate::log_time::{common, iso, seconds};
+use crate::log_layout::Layouts;
+use crate::log_time::{common, digits, iso, seconds};
 use crate::observation::{Observation, SourceName};
 use crate::session::Protocol;
 use crate::time::Timestamp;
-use crate::viewer_fold::{FoldCounts, Request, ViewerFold};
+use crate::viewer_fold::{FoldCounts, Request, ViewerFold, ViewerKey};
 
 /// Where a class's identity lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +38,7 @@ pub enum ClassRule {
 #[derive(Clone, Debug)]
 pub struct LogFold {
     format: LogFormat,
+    layouts: Layouts,
     rule: ClassRule,
     fold: ViewerFold,
     claims: ClaimFold,
@@ -112,11 +116,13 @@ struct Scratch {
 impl LogFold {
     /// A fold of lines of `format`; `key` as in [`ViewerFold::new`].
     #[must_use]
-    pub fn new(format: LogFormat, rule: ClassRule, source: SourceName, key: [u64; 2]) -> Self {
+    pub fn new(format: LogFormat, rule: ClassRule, source: SourceName, key: impl Into<ViewerKey>) -> Self {
+        let key = key.into();
         Self {
             format,
+            layouts: Layouts::default(),
             rule,
-            claims: ClaimFold::new(SourceName::clone(&source), key),
+            claims: ClaimFold::new(SourceName::clone(&source), key.words()),
             fold: ViewerFold::new(source, key),
             dirty: DirtyCounts::default(),
             lines: 0,
@@ -168,7 +174,7 @@ impl LogFold {
         let opened = if line.len() > MAX_LINE {
             Err(Dirty::Long)
         } else {
-            let split = self.format.split(line).ok_or(Dirty::Form);
+            let split = self.format.split_known(line, &mut self.layouts).ok_or(Dirty::Form);
             split.and_then(|line| Ok(OpenedLine { logged: instant(&line).ok_or(Dirty::Time)?, line }))
         };
         self.counted(opened).map(Some)
@@ -253,22 +259,23 @@ impl LogFold {
     ) -> Result<(), Dirty> {
         let Scratch { plain, decoded, class: key } = &mut self.scratch;
         plain.clear();
-        decoded.clear();
         let headers = [Field::Session, Field::Request, Field::Object, Field::Told].map(|field| line.raw(field));
-        let set = if headers.iter().any(|header| !header.is_empty()) {
-            let ends = headers.map(|header| {
+        let mut set = Cmcd::default();
+        if headers.iter().all(|header| header.is_empty()) {
+            let told = line.raw(Field::Cmcd);
+            let mut told = if told.is_empty() { argument(query, "CMCD") } else { told };
+            if memchr(b'\\', told).is_some() {
+                unescape(told, plain);
+                told = plain;
+            }
+            set.take_query(told, decoded).map_err(|_| Dirty::Version)?;
+        } else {
+            let [a, b, c, d] = headers.map(|header| {
                 unescape(header, plain);
                 plain.len()
             });
-            let [a, b, c, d] = ends;
-            Cmcd::of_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]])
-        } else {
-            let told = line.raw(Field::Cmcd);
-            unescape(if told.is_empty() { argument(query, "CMCD") } else { told }, plain);
-            percent_decode(plain, decoded);
-            Cmcd::parse(decoded)
-        };
-        let set = set.map_err(|_| Dirty::Version)?;
+            set.take_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]]).map_err(|_| Dirty::Version)?;
+        }
         self.dirty.values += u64::from(set.malformed);
         if class.is_manifest && set.sid.is_none() {
             // A player's first look, before it has a session; the same viewer comes back with its media.
@@ -279,16 +286,19 @@ impl LogFold {
         name_class(&self.rule, class, &set, query, key);
         let took = seconds(line.raw(Field::Duration)).unwrap_or_default();
         let served = line.raw(Field::Status).first().is_none_or(|digit| *digit == b'2');
-        let bytes = number(line.raw(Field::Bytes)).filter(|_| served && !class.is_manifest);
         let request = Request {
             at: logged - took.min(MAX_TOOK),
             class: key,
             viewer: [line.raw(Field::Address), line.raw(Field::Agent)],
             protocol: class.protocol.or(set.protocol()),
-            media_bytes: bytes,
+            is_media: !class.is_manifest,
+            is_served: served,
+            bytes: digits(line.raw(Field::Bytes)),
         };
         // A failed answer brings no media: its `bl` and `d` come again with the retry.
-        let set = if served && !class.is_manifest { set } else { identity(&set) };
+        if !served || class.is_manifest {
+            set.keep_identity();
+        }
         self.fold.request(&request, &set);
         let sid = set.sid.map(|sid| [sid.raw(), b""]);
         self.claims.answer(
@@ -298,7 +308,11 @@ impl LogFold {
                 class: key,
                 viewer: sid.unwrap_or(request.viewer),
                 protocol: request.protocol,
-                took: bytes.map(|_| took.min(MAX_TOOK)).filter(|_| class.protocol != Some(Protocol::HttpFlv)),
+                took: request
+                    .bytes
+                    .filter(|_| served && request.is_media)
+                    .map(|_| took.min(MAX_TOOK))
+                    .filter(|_| class.protocol != Some(Protocol::HttpFlv)),
                 play_time: set.d.map(|millis| Duration::from_millis(u64::from(millis))),
             },
         );
@@ -352,11 +366,6 @@ fn content_id<'a>(rule: &ClassRule, set: &Cmcd<'a>) -> Option<&'a str> {
     }
 }
 
-/// Who it is, without what it says of an object.
-fn identity<'a>(set: &Cmcd<'a>) -> Cmcd<'a> {
-    Cmcd { sid: set.sid, cid: set.cid, msd: set.msd, ..Cmcd::default() }
-}
-
 /// Path and query of what was asked for.
 fn target<'a>(line: &Line<'a>) -> Option<(&'a str, &'a [u8])> {
     let path = line.raw(Field::Path);
@@ -367,25 +376,32 @@ fn target<'a>(line: &Line<'a>) -> Option<(&'a str, &'a [u8])> {
     };
     let path = std::str::from_utf8(path).ok()?;
     let query = line.raw(Field::Query);
-    let own = path.split_once('?').map_or(&b""[..], |(_, query)| query.as_bytes());
-    Some((path, if query.is_empty() { own } else { query }))
+    if !query.is_empty() {
+        return Some((path, query));
+    }
+    Some((path, memchr(b'?', path.as_bytes()).map_or(b"", |at| &path.as_bytes()[at + 1..])))
 }
 
 /// The value of a query argument as it stands.
 fn argument<'a>(query: &'a [u8], name: &str) -> &'a [u8] {
-    let value = |pair: &'a [u8]| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
-    query.split(|byte| *byte == b'&').find_map(value).unwrap_or_default()
+    let mut rest = query;
+    loop {
+        let (pair, others) = rest.split_at(memchr(b'&', rest).unwrap_or(rest.len()));
+        if let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|value| value.strip_prefix(b"=")) {
+            return value;
+        }
+        let Some((_, others)) = others.split_first() else {
+            return b"";
+        };
+        rest = others;
+    }
 }
 
 fn instant(line: &Line<'_>) -> Option<Timestamp> {
     let since = seconds(line.raw(Field::Seconds))
         .or_else(|| iso(line.raw(Field::Iso)))
         .or_else(|| common(line.raw(Field::Local)))?;
-    Some(Timestamp::from_secs(0) + since)
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+    Some(Timestamp::from_nanos(since.as_secs().saturating_mul(1_000_000_000) + u64::from(since.subsec_nanos())))
 }
 
 /// Longest line, bytes: nginx caps a request's head at 8 KiB, event bodies come on top.

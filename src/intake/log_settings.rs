@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use liveqos_core::class_pattern::{ClassPattern, PatternError};
 use liveqos_core::log_fold::{ClassRule, LogFold};
 use liveqos_core::log_format::{FormatError, LogFormat};
 use liveqos_core::observation::SourceName;
 use liveqos_core::session::Name;
+use liveqos_core::viewer_fold::ViewerKey;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -46,6 +48,9 @@ pub struct AccessLogSettings {
     #[serde(with = "duration_text")]
     #[schemars(schema_with = "duration_text::schema")]
     pub segment: Duration,
+    /// File with a secret of at least 16 bytes that all nodes of the fleet share: viewers are hashed under it, so that their counts join
+    /// over nodes (`viewers_sketch` in the API). Without one the key is new with each start, and no sketch is made.
+    pub viewer_key_file: Option<PathBuf>,
     /// The application's name instead of the one in the path, so that `/hls/c1/7.ts` is the media server's `live/c1`.
     pub app: String,
 }
@@ -90,7 +95,7 @@ impl AccessLogSettings {
     ///
     /// # Errors
     /// [`LogError`].
-    pub fn fold(&self, key: [u64; 2]) -> Result<LogFold, LogError> {
+    pub fn fold(&self, key: impl Into<ViewerKey>) -> Result<LogFold, LogError> {
         let name = self.shown_name();
         let wrong = |error| LogError::Format(name.to_owned(), error);
         let format = if self.format.is_empty() {
@@ -185,6 +190,32 @@ pub fn check(logs: &[AccessLogSettings]) -> Result<(), LogError> {
     Ok(())
 }
 
+impl AccessLogSettings {
+    /// The key of viewers' hashes: the fleet's where a file has one, else a new one.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is too short, or the system has no randomness.
+    pub fn viewer_key(&self) -> anyhow::Result<ViewerKey> {
+        let Some(path) = &self.viewer_key_file else {
+            return random_key().map(ViewerKey::Own);
+        };
+        let secret = std::fs::read(path).with_context(|| format!("reading viewer_key_file {}", path.display()))?;
+        let secret = secret.trim_ascii();
+        anyhow::ensure!(
+            secret.len() >= LEAST_SECRET,
+            "viewer_key_file {} has {} bytes; write at least {LEAST_SECRET}, the same on all nodes",
+            path.display(),
+            secret.len()
+        );
+        let digest = ring::digest::digest(&ring::digest::SHA256, secret);
+        let (words, _) = digest.as_ref().as_chunks::<8>();
+        Ok(ViewerKey::Fleet([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]))
+    }
+}
+
+/// Fewest bytes of the fleet's secret.
+const LEAST_SECRET: usize = 16;
+
 /// A key for the hashes of viewers, new in each process.
 ///
 /// # Errors
@@ -207,6 +238,22 @@ mod tests {
 
     fn log(text: &str) -> AccessLogSettings {
         toml::from_str(text).expect("toml")
+    }
+
+    #[test]
+    fn the_fleets_key_is_the_same_on_all_nodes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("viewer.key");
+        let log = AccessLogSettings { viewer_key_file: Some(path.clone()), ..AccessLogSettings::default() };
+        assert!(format!("{:#}", log.viewer_key().expect_err("no file")).contains("reading viewer_key_file"));
+        std::fs::write(&path, "short").expect("written");
+        assert!(log.viewer_key().expect_err("short").to_string().contains("at least 16"));
+        std::fs::write(&path, "a secret of sixteen\n").expect("written");
+        let key = log.viewer_key().expect("a key");
+        std::fs::write(&path, "a secret of sixteen").expect("written");
+        assert_eq!(log.viewer_key().expect("a key"), key);
+        assert!(matches!(key, ViewerKey::Fleet(_)));
+        assert!(matches!(AccessLogSettings::default().viewer_key().expect("a key"), ViewerKey::Own(_)));
     }
 
     #[test]

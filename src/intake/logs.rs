@@ -86,8 +86,8 @@ pub fn start(
         }
         LogSource::Posts => Input::Posts,
     };
-    let mut fold = settings.fold(around.edge.key())?;
-    fold.claims().keep_words();
+    let mut fold = settings.fold(settings.viewer_key()?)?;
+    fold.claims().keep_words(around.edge.key());
     let Some(entry) = entry else {
         return Ok(());
     };
@@ -222,7 +222,7 @@ impl Follower {
 type Reason = (&'static str, fn(&Told) -> u64);
 
 /// Why something was left out, as `liveqos_shed_total` says it.
-const SHED: [Reason; 19] = [
+const SHED: [Reason; 21] = [
     ("log_line_form", |told| told.dirty.form),
     ("log_line_time", |told| told.dirty.time),
     ("log_line_long", |told| told.dirty.long + told.syslog.long),
@@ -230,6 +230,8 @@ const SHED: [Reason; 19] = [
     ("log_cmcd_value", |told| told.dirty.values),
     ("log_sessions", |told| told.fold.refused_sessions),
     ("log_viewers", |told| told.fold.refused_viewers),
+    ("log_session_displaced", |told| told.fold.displaced_sessions),
+    ("log_viewer_displaced", |told| told.fold.displaced_viewers),
     ("log_event_repeated", |told| told.fold.repeated),
     ("log_event_homeless", |told| told.homeless),
     ("log_position", |told| told.positions_lost),

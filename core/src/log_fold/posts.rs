@@ -34,7 +34,7 @@ impl LogFold {
                 self.dirty.version += 1;
                 continue;
             };
-            let known = set.sid.and_then(|sid| self.fold.class_of(sid.raw()));
+            let known = set.sid.and_then(|sid| self.fold.class_of_viewer(sid.raw()));
             let is_new = set.sid.is_some() && known.is_none();
             let class = match (claim, known) {
                 (Claim::Only(names), Some(class)) if names.iter().all(|name| name.as_str() != class) => {
