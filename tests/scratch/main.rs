@@ -1,0 +1,30 @@
+//! scratch
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use axum::{Router, routing::{get, post}, response::Html};
+use liveqos::demo::*;
+use liveqos_core::time::Timestamp;
+fn clock() -> Timestamp {
+    static E: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    Timestamp::from_secs(1_700_000_000) + E.get_or_init(Instant::now).elapsed()
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn serve() {
+    let class = Arc::new(Class::start(ClassOptions { viewers: 1, seed: 1, clock }).await.unwrap());
+    let guests = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let g2 = guests.clone();
+    let app = Router::new()
+        .route("/", get(|| async { Html(std::fs::read_to_string("tests/scratch/page.html").unwrap()) }))
+        .route("/log", post(|b: String| async move { eprintln!("{b}"); }))
+        .route("/whep", post(move |b: String| { let class = class.clone(); let guests = guests.clone(); async move {
+            let guest = class.invite(&b).await.unwrap();
+            let a = guest.answer().to_owned();
+            guests.lock().unwrap().push(guest);
+            a
+        }}));
+    let l = tokio::net::TcpListener::bind("127.0.0.1:18480").await.unwrap();
+    let s = tokio::spawn(async move { axum::serve(l, app).await.unwrap() });
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for g in g2.lock().unwrap().iter() { eprintln!("{:?}", g.link()); }
+    s.abort();
+}
