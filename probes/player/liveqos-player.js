@@ -1,0 +1,320 @@
+// Tells a liveqos node what this viewer gets to see: docs/player.md says how, what, and what leaves the page.
+// Classic script and module alike: it sets `LiveQoS` on the global object and nothing else.
+(function (scope) {
+  "use strict";
+
+  // Milliseconds, unless said.
+  const TICK = 250;
+  const STATS_EVERY = 500;
+  const SOONEST = 1000; // between two reports
+  const LONGEST_WAIT = 60000;
+  const ANSWER = 10000; // then a post has failed
+  const UNSENT = 55; // seconds of viewing kept at most; a node takes 60 in one report
+  const ASLEEP = 5000; // a tick so late: the machine slept
+  const STUCK = 500; // a position may stand still for so long
+  const GAPS = 30; // W3C webrtc-stats, freezeCount: gaps in the mean,
+  const MARGIN = 150; // and how much longer a freeze is
+  const FINAL = [401, 403, 404, 410]; // after these answers nothing more is sent
+
+  const clock = () => performance.now();
+  const isHidden = () => document.hidden && !document.pictureInPictureElement;
+  const quality = (video) => (video.getVideoPlaybackQuality ? video.getVideoPlaybackQuality() : {});
+
+  /** Sums since the last report. A report is sealed once and sent until taken, so that none is lost or counts twice. */
+  function reporter(options, protocol, ended) {
+    const interval = options.interval || 5000;
+    const viewer = options.viewer || Math.random().toString(36).slice(2) + Date.now().toString(36);
+    let sums = { exposure: 0, freezeCount: 0, totalFreezesDuration: 0 };
+    let sequence = 0;
+    let sealed = null;
+    let isPosting = false;
+    let token = "";
+    let wait = interval;
+    let sentAt = clock();
+    let dueAt = sentAt + interval;
+
+    function seal() {
+      const told = Object.assign({ sessionId: options.sessionId, viewer, protocol: options.protocol || protocol, sequence }, sums);
+      // A freeze may be told late or corrected; the rest goes with the next report.
+      told.freezeCount = Math.max(0, told.freezeCount);
+      told.totalFreezesDuration = Math.max(0, Math.min(told.totalFreezesDuration, told.exposure));
+      sums = {
+        exposure: 0,
+        freezeCount: sums.freezeCount - told.freezeCount,
+        totalFreezesDuration: sums.totalFreezesDuration - told.totalFreezesDuration,
+      };
+      if (!told.exposure && !told.packetsReceived) return null;
+      sequence += 1;
+      return JSON.stringify(told);
+    }
+
+    // sendBeacon() sets no header, plain text needs no preflight.
+    const address = () => options.url + "?token=" + encodeURIComponent(token);
+
+    async function post() {
+      sealed = sealed || seal();
+      sentAt = clock();
+      dueAt = sentAt + wait;
+      if (!sealed) return;
+      isPosting = true;
+      let status = 0;
+      let retryAfter = 0;
+      try {
+        token = await (typeof options.token === "function" ? options.token() : options.token);
+        const signal = AbortSignal.timeout && AbortSignal.timeout(ANSWER);
+        const answer = await fetch(address(), { method: "POST", body: sealed, keepalive: true, credentials: "omit", signal });
+        status = answer.status;
+        retryAfter = answer.headers.get("Retry-After") * 1000 || 0;
+      } catch (_) {
+        // Status 0.
+      }
+      isPosting = false;
+      if (FINAL.includes(status)) {
+        ended.abort();
+      } else if (!status || status === 429 || status >= 500) {
+        wait = Math.max(retryAfter, Math.min(wait * 2, LONGEST_WAIT));
+        dueAt = clock() + wait;
+      } else {
+        sealed = null;
+        wait = interval;
+      }
+    }
+
+    return {
+      add: (name, amount) => amount && (sums[name] = (sums[name] || 0) + amount),
+      tell: (name, value) => (sums[name] = value),
+      tick(now) {
+        if (isPosting) return;
+        if (sums.exposure > UNSENT) sealed = seal();
+        if (now >= dueAt) post();
+      },
+      stall(seconds) {
+        this.add("freezeCount", 1);
+        this.add("totalFreezesDuration", seconds);
+        if (wait === interval) dueAt = Math.min(dueAt, sentAt + SOONEST);
+      },
+      flush() {
+        for (const body of [sealed, seal()]) if (body) navigator.sendBeacon(address(), body);
+        sealed = null;
+      },
+    };
+  }
+
+  /** A media element (HTML media events): it stalls when it waits for data, or stands still, while it should play. */
+  function watchElement(element, report, signal) {
+    let position = element.currentTime;
+    let state = !element.paused && position ? "playing" : "starting";
+    let since = clock();
+    let movedAt = since;
+    let askedAt = element.paused && !element.autoplay ? 0 : since;
+    let shown;
+
+    /** Accounts for the time up to now. */
+    function pass(now, isCounted = true) {
+      if (isCounted && /playing|stalled/.test(state)) {
+        report.add("exposure", (now - since) / 1000);
+        if (state === "stalled") report.add("totalFreezesDuration", (now - since) / 1000);
+      } else {
+        movedAt = now;
+      }
+      since = now;
+    }
+    const on = (name, from, next) =>
+      element.addEventListener(name, () => {
+        if (!from.test(state)) return;
+        pass(clock(), !isHidden());
+        if (next === "stalled" && !isHidden()) report.stall(0);
+        state = next;
+        movedAt = since;
+      }, { signal });
+
+    element.addEventListener("playing", () => {
+      if (state === "starting" && askedAt) report.tell("firstFrame", (clock() - askedAt) / 1000);
+    }, { signal });
+    element.addEventListener("play", () => (askedAt = askedAt || clock()), { signal });
+    on("playing", /./, "playing");
+    on("waiting", /playing/, "stalled");
+    on("seeking", /playing|stalled/, "seeking");
+    on("pause", /playing|stalled|seeking/, "paused");
+    on("ended", /./, "over");
+    on("error", /./, "over");
+
+    return {
+      pass,
+      tick(now) {
+        const { totalVideoFrames, droppedVideoFrames } = quality(element);
+        const newShown = totalVideoFrames - droppedVideoFrames;
+        if (newShown > shown) report.add("framesDecoded", newShown - shown);
+        shown = newShown;
+        const moved = element.currentTime - position;
+        position += moved;
+        if (moved) {
+          movedAt = now;
+          if (state === "stalled" && moved > 0.1) state = "playing";
+        } else if (state === "playing" && now - movedAt > STUCK) {
+          report.stall((now - movedAt) / 1000);
+          state = "stalled";
+        }
+      },
+    };
+  }
+
+  /** A WebRTC viewer (W3C webrtc-stats inbound-rtp): the picture freezes when the next frame is late, and as long as it is. */
+  function watchConnection(connection, report, signal, video) {
+    const askedAt = clock();
+    const known = new Map();
+    let hasStarted = false;
+    let since = askedAt;
+    let gaps = [];
+    let lastAt = 0; // when the newest frame was shown
+    let patience = STUCK; // a longer open gap is a freeze
+    let counted = 0; // seconds of the open gap that count already
+    let statsAt = 0;
+    let presented = 0;
+    let decoded = 0;
+
+    function begin(at) {
+      hasStarted = true;
+      if (at < askedAt) return;
+      since = at;
+      report.tell("firstFrame", (at - askedAt) / 1000);
+    }
+
+    function pass(now, isCounted = true) {
+      const isSent = connection.getReceivers().some(({ track }) => track.kind === "video" && !track.muted && track.readyState === "live");
+      if (isCounted && isSent && hasStarted && !(video && video.paused)) {
+        report.add("exposure", Math.max(0, now - since) / 1000);
+      } else {
+        lastAt = counted = 0;
+      }
+      since = now;
+    }
+
+    function freeze(seconds) {
+      if (!counted) report.stall(0);
+      report.add("totalFreezesDuration", seconds - counted);
+      counted = seconds;
+    }
+
+    /** The gap is over and `frozen` seconds by the last word: what was counted while it lasted is taken off. */
+    function settle(frozen, count) {
+      report.add("totalFreezesDuration", frozen - counted);
+      report.add("freezeCount", count - (counted ? 1 : 0));
+    }
+
+    /** The rule: the mean takes the judged gap in. */
+    function isFreeze(gap) {
+      const judged = gaps.slice(1 - GAPS).concat(gap);
+      const mean = judged.reduce((sum, one) => sum + one) / judged.length;
+      return judged.length >= 5 && gap >= Math.max(3 * mean, mean + MARGIN);
+    }
+
+    function frame(now, metadata) {
+      if (signal.aborted) return;
+      video.requestVideoFrameCallback(frame);
+      // A busy page hears of several frames at once.
+      const count = presented && Math.max(1, metadata.presentedFrames - presented);
+      presented = metadata.presentedFrames;
+      if (!hasStarted) begin(now);
+      if (lastAt) {
+        const gap = (now - lastAt) / count;
+        const isFrozen = isFreeze(gap);
+        settle(isFrozen ? (gap * count) / 1000 : 0, isFrozen ? count : 0);
+        gaps = gaps.concat(Array(Math.min(count, GAPS)).fill(gap)).slice(-GAPS);
+      }
+      decoded = quality(video).totalVideoFrames;
+      lastAt = now;
+      counted = 0;
+    }
+    const seesFrames = video && video.requestVideoFrameCallback;
+    if (seesFrames) video.requestVideoFrameCallback(frame);
+
+    /** Without an element the browser's own sums settle each gap; while one is open they stand still. */
+    function readFrames(now, was) {
+      const at = clock();
+      const grown = (name) => now[name] - (was[name] || 0);
+      const frames = grown("framesDecoded");
+      if (!hasStarted && frames > 0) begin(at - 1000 * (now.totalInterFrameDelay || 0));
+      if (frames > 0) {
+        const mean = (1000 * grown("totalInterFrameDelay")) / frames;
+        patience = Math.max(3 * mean, mean + MARGIN) || STUCK;
+        // The browser calls a gap of over 5 s a pause, without knowing whose.
+        const isPause = counted && grown("pauseCount") > 0;
+        const frozen = grown("totalFreezesDuration") + (isPause ? grown("totalPausesDuration") : 0);
+        if (lastAt && frozen > 0) settle(frozen, grown("freezeCount") + isPause);
+        lastAt = at;
+        counted = 0;
+      } else if (lastAt && at - lastAt > patience) {
+        freeze((at - lastAt) / 1000);
+      }
+    }
+
+    function read(stats) {
+      const isFirst = !known.size;
+      let main = null;
+      stats.forEach((now) => {
+        // What is there already when the watch begins is no news; what comes later is.
+        const was = known.get(now.id) || (isFirst ? now : {});
+        known.set(now.id, now);
+        if (now.type === "inbound-rtp") {
+          for (const name of ["packetsReceived", "packetsLost", "bytesReceived", "framesDecoded"]) report.add(name, now[name] - (was[name] || 0));
+          if (now.kind === "video" && !(main && main[0].framesDecoded > now.framesDecoded)) main = [now, was];
+        } else if (now.nominated && now.responsesReceived > (was.responsesReceived || 0)) {
+          report.tell("roundTripTime", now.currentRoundTripTime);
+        }
+      });
+      if (main && !seesFrames) readFrames(main[0], main[1]);
+    }
+
+    return {
+      pass,
+      tick(now) {
+        // In a busy page it is the callback that is late, not the frame.
+        const isOpen = seesFrames && lastAt && decoded === quality(video).totalVideoFrames;
+        if (isOpen && isFreeze(now - lastAt)) freeze((now - lastAt) / 1000);
+        if (now - statsAt < STATS_EVERY) return;
+        statsAt = now;
+        connection.getStats().then(read);
+      },
+    };
+  }
+
+  /** Watches until `stop()`, or the connection closes, or the node wants no more. */
+  function watch(target, options) {
+    const ended = new AbortController();
+    const { signal } = ended;
+    const isConnection = !!target.getStats;
+    const report = reporter(options, isConnection ? "webrtc" : undefined, ended);
+    const viewer = (isConnection ? watchConnection : watchElement)(target, report, signal, options.video);
+    let last = clock();
+    let wasHidden = false;
+
+    function look() {
+      const now = clock();
+      viewer.pass(now, !wasHidden && now - last < ASLEEP);
+      wasHidden = isHidden();
+      last = now;
+      return now;
+    }
+    function flush() {
+      look();
+      report.flush();
+    }
+    const timer = setInterval(() => {
+      if (target.connectionState === "closed") return stop();
+      const now = look();
+      if (!wasHidden) viewer.tick(now);
+      report.tick(now);
+    }, TICK);
+    signal.addEventListener("abort", () => clearInterval(timer));
+    document.addEventListener("visibilitychange", look, { signal });
+    scope.addEventListener("pagehide", flush, { signal });
+    function stop() {
+      if (!signal.aborted) flush();
+      ended.abort();
+    }
+    return { stop };
+  }
+
+  scope.LiveQoS = { watch };
+})(globalThis);
