@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod metrics;
+pub mod player_script;
 pub mod sessions;
 
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sources", get(sources))
         .route("/v1/hooks/{server}", any(hook))
+        .route("/liveqos-player.js", get(player_script::script))
         .route("/v1/beacon", post(crate::beacon::take))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use liveqos::beacon::{Beacons, MAX_SPAN};
+use liveqos::beacon::{Beacons, MAX_SPAN, Taken};
 use liveqos::token::Key;
 use liveqos_core::observation::Fact;
 use liveqos_core::time::Timestamp;
@@ -18,6 +18,9 @@ static TOKEN: LazyLock<String> = LazyLock::new(|| KEY.sign("s1", AT + Duration::
 fuzz_target!(|body: &[u8]| {
     let beacons = Beacons::new(Some(KEY.clone()));
     let taken = beacons.report(body, Some(&TOKEN), AT).is_ok();
+    if taken {
+        assert_eq!(beacons.report(body, Some(&TOKEN), AT).ok(), Some(Taken::Repeated));
+    }
     let told = beacons.drain(AT);
     assert_eq!(told.len(), usize::from(taken));
     for observation in told {

@@ -1,9 +1,14 @@
 //! scratch
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use axum::{Router, routing::{get, post}, response::Html, http::header};
+use axum::{
+    Router,
+    http::header,
+    response::Html,
+    routing::{get, post},
+};
 use liveqos::demo::*;
 use liveqos_core::time::Timestamp;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 fn clock() -> Timestamp {
     static E: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
     Timestamp::from_secs(1_700_000_000) + E.get_or_init(Instant::now).elapsed()
@@ -27,7 +32,12 @@ async fn serve() {
     let l = tokio::net::TcpListener::bind("127.0.0.1:18480").await.unwrap();
     let s = tokio::spawn(async move { axum::serve(l, app).await.unwrap() });
     let sleep = |s| tokio::time::sleep(Duration::from_secs(s));
-    let set = |i: Impairment| { eprintln!("IMPAIR {i:?}"); for g in g2.lock().unwrap().iter() { g.impair(i); } };
+    let set = |i: Impairment| {
+        eprintln!("IMPAIR {i:?}");
+        for g in g2.lock().unwrap().iter() {
+            g.impair(i);
+        }
+    };
     sleep(13).await;
     set(Impairment { rate_bits_per_second: Some(250_000), queue_bytes: 16_000, ..Default::default() });
     sleep(8).await;
@@ -37,6 +47,8 @@ async fn serve() {
     sleep(7).await;
     set(Impairment::default());
     sleep(14).await;
-    for g in g2.lock().unwrap().iter() { eprintln!("{:?}", g.link()); }
+    for g in g2.lock().unwrap().iter() {
+        eprintln!("{:?}", g.link());
+    }
     s.abort();
 }
