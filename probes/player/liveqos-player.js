@@ -1,30 +1,29 @@
-// Tells a liveqos node what this viewer gets to see: docs/player.md says how, what, and what leaves the page.
-// Classic script and module alike: it sets `LiveQoS` on the global object and nothing else.
+// Tells a liveqos node what this viewer gets to see: docs/player.md. Classic script and module alike; it sets `LiveQoS` alone.
 (function (scope) {
   "use strict";
 
-  // Milliseconds, unless said.
+  // In milliseconds:
   const TICK = 250;
   const STATS_EVERY = 500;
   const SOONEST = 1000; // between two reports
   const LONGEST_WAIT = 60000;
-  const ANSWER = 10000; // then a post has failed
-  const UNSENT = 55; // seconds of viewing kept at most; a node takes 60 in one report
+  const ANSWER_WITHIN = 10000;
   const ASLEEP = 5000; // a tick so late: the machine slept
   const STUCK = 500; // a position may stand still for so long
-  const GAPS = 30; // W3C webrtc-stats, freezeCount: gaps in the mean,
-  const MARGIN = 150; // and how much longer a freeze is
-  const FINAL = [401, 403, 404, 410]; // after these answers nothing more is sent
+  const MARGIN = 150; // W3C freezeCount, as are
+  const GAPS = 30;
+  const UNSENT = 55; // seconds; a node takes 60
+  const FINAL = [401, 403, 404, 410]; // nothing is sent after these answers
 
   const clock = () => performance.now();
   const isHidden = () => document.hidden && !document.pictureInPictureElement;
   const quality = (video) => (video.getVideoPlaybackQuality ? video.getVideoPlaybackQuality() : {});
 
-  /** Sums since the last report. A report is sealed once and sent until taken, so that none is lost or counts twice. */
+  /** Sums since the last report. A report is sealed once and sent until taken. */
   function reporter(options, protocol, ended) {
     const interval = options.interval || 5000;
     const viewer = options.viewer || Math.random().toString(36).slice(2) + Date.now().toString(36);
-    let sums = { exposure: 0, freezeCount: 0, totalFreezesDuration: 0 };
+    let sums = { exposure: 0 };
     let sequence = 0;
     let sealed = null;
     let isPosting = false;
@@ -34,15 +33,15 @@
     let dueAt = sentAt + interval;
 
     function seal() {
-      const told = Object.assign({ sessionId: options.sessionId, viewer, protocol: options.protocol || protocol, sequence }, sums);
-      // A freeze may be told late or corrected; the rest goes with the next report.
-      told.freezeCount = Math.max(0, told.freezeCount);
-      told.totalFreezesDuration = Math.max(0, Math.min(told.totalFreezesDuration, told.exposure));
-      sums = {
-        exposure: 0,
-        freezeCount: sums.freezeCount - told.freezeCount,
-        totalFreezesDuration: sums.totalFreezesDuration - told.totalFreezesDuration,
-      };
+      const told = Object.assign({ sessionId: options.sessionId, viewer, sequence, protocol: options.protocol || protocol }, sums);
+      // A freeze may be told late, a number corrected: the rest goes with the next report.
+      sums = { exposure: 0 };
+      for (const name of ["freezeCount", "totalFreezesDuration", "packetsLost"]) {
+        const sum = told[name] || 0;
+        told[name] = Math.max(0, name === "totalFreezesDuration" ? Math.min(sum, told.exposure) : sum);
+        sums[name] = sum - told[name];
+      }
+      if (!told.packetsReceived && !told.packetsLost) delete told.packetsLost;
       if (!told.exposure && !told.packetsReceived) return null;
       sequence += 1;
       return JSON.stringify(told);
@@ -50,6 +49,11 @@
 
     // sendBeacon() sets no header, plain text needs no preflight.
     const address = () => options.url + "?token=" + encodeURIComponent(token);
+
+    async function renew() {
+      token = await (typeof options.token === "function" ? options.token() : options.token);
+    }
+    renew().catch(() => {});
 
     async function post() {
       sealed = sealed || seal();
@@ -60,14 +64,12 @@
       let status = 0;
       let retryAfter = 0;
       try {
-        token = await (typeof options.token === "function" ? options.token() : options.token);
-        const signal = AbortSignal.timeout && AbortSignal.timeout(ANSWER);
+        await renew();
+        const signal = AbortSignal.timeout && AbortSignal.timeout(ANSWER_WITHIN);
         const answer = await fetch(address(), { method: "POST", body: sealed, keepalive: true, credentials: "omit", signal });
         status = answer.status;
         retryAfter = answer.headers.get("Retry-After") * 1000 || 0;
-      } catch (_) {
-        // Status 0.
-      }
+      } catch (_) {} // status 0
       isPosting = false;
       if (FINAL.includes(status)) {
         ended.abort();
@@ -100,7 +102,7 @@
     };
   }
 
-  /** A media element (HTML media events): it stalls when it waits for data, or stands still, while it should play. */
+  /** A media element: it stalls when it waits for data, or stands still, while it should play. */
   function watchElement(element, report, signal) {
     let position = element.currentTime;
     let state = !element.paused && position ? "playing" : "starting";
@@ -109,7 +111,6 @@
     let askedAt = element.paused && !element.autoplay ? 0 : since;
     let shown;
 
-    /** Accounts for the time up to now. */
     function pass(now, isCounted = true) {
       if (isCounted && /playing|stalled/.test(state)) {
         report.add("exposure", (now - since) / 1000);
@@ -124,28 +125,25 @@
         if (!from.test(state)) return;
         pass(clock(), !isHidden());
         if (next === "stalled" && !isHidden()) report.stall(0);
+        if (state === "starting" && next === "playing" && askedAt) report.tell("firstFrame", (since - askedAt) / 1000);
         state = next;
         movedAt = since;
       }, { signal });
 
-    element.addEventListener("playing", () => {
-      if (state === "starting" && askedAt) report.tell("firstFrame", (clock() - askedAt) / 1000);
-    }, { signal });
     element.addEventListener("play", () => (askedAt = askedAt || clock()), { signal });
     on("playing", /./, "playing");
     on("waiting", /playing/, "stalled");
     on("seeking", /playing|stalled/, "seeking");
     on("pause", /playing|stalled|seeking/, "paused");
-    on("ended", /./, "over");
-    on("error", /./, "over");
+    for (const name of ["ended", "error"]) on(name, /./, "over");
 
     return {
       pass,
       tick(now) {
         const { totalVideoFrames, droppedVideoFrames } = quality(element);
-        const newShown = totalVideoFrames - droppedVideoFrames;
-        if (newShown > shown) report.add("framesDecoded", newShown - shown);
-        shown = newShown;
+        const frames = totalVideoFrames - droppedVideoFrames;
+        if (frames > shown) report.add("framesDecoded", frames - shown);
+        shown = frames;
         const moved = element.currentTime - position;
         position += moved;
         if (moved) {
@@ -159,16 +157,16 @@
     };
   }
 
-  /** A WebRTC viewer (W3C webrtc-stats inbound-rtp): the picture freezes when the next frame is late, and as long as it is. */
+  /** A WebRTC viewer: the picture freezes when the next frame is late, and as long as it is. */
   function watchConnection(connection, report, signal, video) {
     const askedAt = clock();
     const known = new Map();
     let hasStarted = false;
     let since = askedAt;
     let gaps = [];
-    let lastAt = 0; // when the newest frame was shown
-    let patience = STUCK; // a longer open gap is a freeze
-    let counted = 0; // seconds of the open gap that count already
+    let lastAt = 0; // newest frame
+    let patience = STUCK; // a longer gap is a freeze
+    let counted = 0; // seconds of the open gap
     let statsAt = 0;
     let presented = 0;
     let decoded = 0;
@@ -183,7 +181,7 @@
     function pass(now, isCounted = true) {
       const isSent = connection.getReceivers().some(({ track }) => track.kind === "video" && !track.muted && track.readyState === "live");
       if (isCounted && isSent && hasStarted && !(video && video.paused)) {
-        report.add("exposure", Math.max(0, now - since) / 1000);
+        report.add("exposure", (now - since) / 1000);
       } else {
         lastAt = counted = 0;
       }
@@ -196,13 +194,12 @@
       counted = seconds;
     }
 
-    /** The gap is over and `frozen` seconds by the last word: what was counted while it lasted is taken off. */
+    /** The gap was `frozen` seconds in the end: what was counted while it lasted is taken off. */
     function settle(frozen, count) {
       report.add("totalFreezesDuration", frozen - counted);
       report.add("freezeCount", count - (counted ? 1 : 0));
     }
 
-    /** The rule: the mean takes the judged gap in. */
     function isFreeze(gap) {
       const judged = gaps.slice(1 - GAPS).concat(gap);
       const mean = judged.reduce((sum, one) => sum + one) / judged.length;
@@ -212,14 +209,14 @@
     function frame(now, metadata) {
       if (signal.aborted) return;
       video.requestVideoFrameCallback(frame);
-      // A busy page hears of several frames at once.
+      // A busy page hears of many at once.
       const count = presented && Math.max(1, metadata.presentedFrames - presented);
       presented = metadata.presentedFrames;
       if (!hasStarted) begin(now);
       if (lastAt) {
         const gap = (now - lastAt) / count;
         const isFrozen = isFreeze(gap);
-        settle(isFrozen ? (gap * count) / 1000 : 0, isFrozen ? count : 0);
+        settle(isFrozen && (now - lastAt) / 1000, isFrozen && count);
         gaps = gaps.concat(Array(Math.min(count, GAPS)).fill(gap)).slice(-GAPS);
       }
       decoded = quality(video).totalVideoFrames;
@@ -229,7 +226,7 @@
     const seesFrames = video && video.requestVideoFrameCallback;
     if (seesFrames) video.requestVideoFrameCallback(frame);
 
-    /** Without an element the browser's own sums settle each gap; while one is open they stand still. */
+    /** The browser's own sums settle each gap; while one is open they stand still. */
     function readFrames(now, was) {
       const at = clock();
       const grown = (name) => now[name] - (was[name] || 0);
@@ -238,7 +235,7 @@
       if (frames > 0) {
         const mean = (1000 * grown("totalInterFrameDelay")) / frames;
         patience = Math.max(3 * mean, mean + MARGIN) || STUCK;
-        // The browser calls a gap of over 5 s a pause, without knowing whose.
+        // The browser may call a gap of over 5 s a pause.
         const isPause = counted && grown("pauseCount") > 0;
         const frozen = grown("totalFreezesDuration") + (isPause ? grown("totalPausesDuration") : 0);
         if (lastAt && frozen > 0) settle(frozen, grown("freezeCount") + isPause);
@@ -253,7 +250,7 @@
       const isFirst = !known.size;
       let main = null;
       stats.forEach((now) => {
-        // What is there already when the watch begins is no news; what comes later is.
+        // What is there when the watch begins is no news.
         const was = known.get(now.id) || (isFirst ? now : {});
         known.set(now.id, now);
         if (now.type === "inbound-rtp") {
@@ -269,23 +266,23 @@
     return {
       pass,
       tick(now) {
-        // In a busy page it is the callback that is late, not the frame.
+        // In a busy page the callback is late, not the frame.
         const isOpen = seesFrames && lastAt && decoded === quality(video).totalVideoFrames;
         if (isOpen && isFreeze(now - lastAt)) freeze((now - lastAt) / 1000);
         if (now - statsAt < STATS_EVERY) return;
         statsAt = now;
-        connection.getStats().then(read);
+        connection.getStats().then(read, () => {});
       },
     };
   }
 
-  /** Watches until `stop()`, or the connection closes, or the node wants no more. */
+  /** Watches until stop(), the connection closes or the node wants no more. */
   function watch(target, options) {
+    if (!options || !options.url || !options.sessionId) throw new TypeError("watch() needs url and sessionId");
     const ended = new AbortController();
     const { signal } = ended;
-    const isConnection = !!target.getStats;
-    const report = reporter(options, isConnection ? "webrtc" : undefined, ended);
-    const viewer = (isConnection ? watchConnection : watchElement)(target, report, signal, options.video);
+    const report = reporter(options, target.getStats && "webrtc", ended);
+    const viewer = (target.getStats ? watchConnection : watchElement)(target, report, signal, options.video);
     let last = clock();
     let wasHidden = false;
 
@@ -306,7 +303,7 @@
       if (!wasHidden) viewer.tick(now);
       report.tick(now);
     }, TICK);
-    signal.addEventListener("abort", () => clearInterval(timer));
+    signal.onabort = () => clearInterval(timer);
     document.addEventListener("visibilitychange", look, { signal });
     scope.addEventListener("pagehide", flush, { signal });
     function stop() {
