@@ -1,4 +1,4 @@
-//! Chromium without a window, one process group a page. Decides its arguments; nothing drives it: pages act by themselves and on what
+//! Chromium without a window, in a process group of its own. Decides its arguments; nothing drives it: pages act by themselves and on what
 //! the answers to their records ask for.
 
 use std::path::Path;
@@ -29,7 +29,7 @@ pub(crate) fn version() -> String {
 }
 
 const CHROMIUM: &str = "chromium";
-const ARGUMENTS: [&str; 14] = [
+const ARGUMENTS: [&str; 15] = [
     "--headless=new",
     "--no-sandbox",
     "--autoplay-policy=no-user-gesture-required",
@@ -43,5 +43,6 @@ const ARGUMENTS: [&str; 14] = [
     "--disable-sync",
     "--no-first-run",
     "--no-proxy-server",
-    "--window-size=400,300",
+    "--window-size=1400,800",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ];

@@ -27,6 +27,18 @@ async fn clean(_: &PageServer, _: &[Watcher]) {
     sleep(Duration::from_secs(20)).await;
 }
 
+async fn way(_: &PageServer, watchers: &[Watcher]) {
+    sleep(Duration::from_secs(15)).await;
+    set(watchers, Link::Narrow(BYTES_PER_SECOND * 7 / 10));
+    sleep(Duration::from_secs(20)).await;
+    set(watchers, Link::Free);
+    sleep(Duration::from_secs(20)).await;
+    set(watchers, Link::Silent);
+    sleep(Duration::from_secs(8)).await;
+    set(watchers, Link::Free);
+    sleep(Duration::from_secs(25)).await;
+}
+
 async fn squeeze(_: &PageServer, watchers: &[Watcher]) {
     sleep(Duration::from_secs(10)).await;
     set(watchers, Link::Narrow(BYTES_PER_SECOND * 7 / 10));
@@ -61,7 +73,8 @@ async fn pause(pages: &PageServer, watchers: &[Watcher]) {
 
 async fn hide(pages: &PageServer, watchers: &[Watcher]) {
     sleep(Duration::from_secs(10)).await;
-    ask(pages, watchers, "hide");
+    // All frames are of one page.
+    ask(pages, &watchers[..1], "hide");
     sleep(Duration::from_secs(25)).await;
 }
 
@@ -94,7 +107,7 @@ async fn run(scenario: &str, play: impl AsyncFnOnce(&PageServer, &[Watcher])) ->
     let only = std::env::var("LIVEQOS_PLAYERS").unwrap_or_default();
     let setups: Vec<Setup> =
         SETUPS.into_iter().filter(|setup| only.is_empty() || only.split(',').any(|name| name == setup.name)).collect();
-    let watchers = stage.watch(&setups).await;
+    let (_browser, watchers) = stage.watch(&setups).await;
     play(&stage.pages, &watchers).await;
     ask(&stage.pages, &watchers, "stop");
     // The last words reach the log, and the daemon cuts what it heard.
@@ -144,4 +157,4 @@ macro_rules! scenarios {
     )*};
 }
 
-scenarios! { clean squeeze outage refused pause hide seek }
+scenarios! { way clean squeeze outage refused pause hide seek }

@@ -48,7 +48,6 @@ pub(crate) struct Watcher {
     /// Its class, as liveqos names it.
     pub(crate) class: String,
     relay: Relay,
-    _browser: Browser,
 }
 
 impl Stage {
@@ -66,12 +65,18 @@ impl Stage {
         Self { nginx, pages, daemon, config, folder: folder.to_owned(), _publisher: publisher }
     }
 
-    /// Opens a page for each and waits until all of them play.
-    pub(crate) async fn watch(&self, setups: &[Setup]) -> Vec<Watcher> {
+    /// Opens a page with a frame for each and waits until all of them play. All play while the browser lives.
+    pub(crate) async fn watch(&self, setups: &[Setup]) -> (Browser, Vec<Watcher>) {
         let mut watchers = Vec::new();
+        let mut frames = Vec::new();
         for setup in setups {
-            watchers.push(self.open(*setup).await);
+            let watcher = Watcher::new(*setup, self.nginx.port).await;
+            frames.push(("frame", watcher.frame()));
+            watchers.push(watcher);
         }
+        let wall = format!("http://127.0.0.1:{}/wall.html", self.pages.port);
+        let wall = reqwest::Url::parse_with_params(&wall, frames).unwrap();
+        let browser = Browser::open(&self.folder, "chromium", wall.as_str());
         for watcher in &watchers {
             let name = watcher.setup.name;
             wait::until(&format!("the first picture of {name}"), START, async || {
@@ -81,29 +86,29 @@ impl Stage {
             })
             .await;
         }
-        watchers
-    }
-
-    async fn open(&self, setup: Setup) -> Watcher {
-        let relay = Relay::start(self.nginx.port).await;
-        let edge = format!("http://127.0.0.1:{}", relay.port);
-        let Setup { name, player, version, events, mode } = setup;
-        let (kind, file) = if player == "hls" { ("hls", "index.m3u8") } else { ("dash", "index.mpd") };
-        let mut url = format!(
-            "http://127.0.0.1:{}/player.html?name={name}&player={player}&v={version}&mode={mode}&cid={name}&sid={name}-0000-4000-8000-000000000000\
-             &src={edge}/{kind}/{name}/{file}",
-            self.pages.port
-        );
-        if events {
-            url += "&events=";
-            url += &format!("{edge}/cmcd");
-        }
-        let browser = Browser::open(&self.folder, name, &url);
-        Watcher { setup, class: format!("{kind}/{name}"), relay, _browser: browser }
+        (browser, watchers)
     }
 }
 
 impl Watcher {
+    async fn new(setup: Setup, edge: u16) -> Self {
+        let kind = if setup.player == "hls" { "hls" } else { "dash" };
+        Self { setup, class: format!("{kind}/{}", setup.name), relay: Relay::start(edge).await }
+    }
+
+    /// Address of its page.
+    fn frame(&self) -> String {
+        let Setup { name, player, version, events, mode } = self.setup;
+        let edge = format!("http://127.0.0.1:{}", self.relay.port);
+        let file = if player == "hls" { "index.m3u8" } else { "index.mpd" };
+        let events = if events { format!("{edge}/cmcd") } else { String::new() };
+        format!(
+            "player.html?name={name}&player={player}&v={version}&mode={mode}&cid={name}&sid={name}-0000-4000-8000-000000000000\
+             &src={edge}/{}/{file}&events={events}",
+            self.class
+        )
+    }
+
     /// Sets what its link is like from now on.
     pub(crate) fn link(&self, link: Link) {
         self.relay.set(link);

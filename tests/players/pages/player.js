@@ -6,6 +6,8 @@ const video = document.getElementById("video");
 const version = Number(settings.v ?? 1);
 const EVENTS = ["ps", "t", "e", "rr", "bc", "b"];
 const INTERVAL_SECONDS = 10;
+/** dash.js sends nothing to a target that names no keys. */
+const KEYS = "ab,bg,bl,br,bs,bsa,bsd,bsda,cid,d,dfa,dl,e,ec,lab,lb,ltc,msd,mtp,nr,ot,pb,pr,pt,rc,rtp,sf,sid,sn,st,sta,su,tab,tb,tbl,tpb,ts,ttfb,ttlb,url,v".split(",");
 
 const load = (src) => new Promise((done, failed) => {
   const script = document.createElement("script");
@@ -27,9 +29,10 @@ const players = {
   async dash() {
     await load("/npm/dashjs/dist/modern/umd/dash.all.min.js");
     const player = dashjs.MediaPlayer().create();
-    const eventTargets = settings.events && [{ enabled: true, url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS }];
+    const eventTargets = settings.events && [{ enabled: true, url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS, enabledKeys: KEYS }];
     const cmcd = { enabled: true, sid: settings.sid, cid: settings.cid, version, mode: settings.mode ?? "query" };
-    player.updateSettings({ streaming: { cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd } });
+    // Its clock would be set by a server elsewhere.
+    player.updateSettings({ streaming: { cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd, utcSynchronization: { enabled: false } } });
     player.on(dashjs.MediaPlayer.events.ERROR, ({ error }) => note("player-error", { text: error?.message }));
     player.initialize(video, settings.src, true);
     return { version: player.getVersion(), stop: () => player.destroy(), edge: () => video.currentTime + 4 };
