@@ -14,7 +14,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use liveqos_core::time::{BEAT, Timestamp};
 use serde_json::json;
@@ -24,6 +24,7 @@ use self::error::ApiError;
 use crate::beacon::Beacons;
 use crate::beat::Order;
 use crate::clock;
+use crate::ingest::{self, Gate};
 use crate::intake::hooks::{HookAnswer, HookIntake};
 use crate::intake::status::SourceTable;
 use crate::meters::Meters;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub sources: Arc<ArcSwap<SourceTable>>,
     /// Hooks of media servers.
     pub hooks: Arc<ArcSwap<HookIntake>>,
+    /// Who of the players may ask how often.
+    pub gate: Arc<Gate>,
     /// Reports of players.
     pub beacons: Arc<Beacons>,
     /// The way to the heart.
@@ -71,12 +74,9 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sources", get(sources))
         .route("/v1/hooks/{server}", any(hook))
-        .route("/liveqos-player.js", get(player_script::script))
-        .route("/v1/beacon", post(crate::beacon::take))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
-        .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
-        })
+        .fallback(error::nothing_here)
+        .method_not_allowed_fallback(error::wrong_method)
+        .merge(ingest::routes(&shared))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
 }

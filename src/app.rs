@@ -30,6 +30,7 @@ use crate::beat::{self, Order, Surround};
 use crate::clock;
 use crate::config::Config;
 use crate::http_server;
+use crate::ingest::Gate;
 use crate::intake::fetch::Fetcher;
 use crate::intake::hooks::HookIntake;
 use crate::intake::load::Load;
@@ -236,6 +237,7 @@ impl Parts {
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
             sources: Arc::new(ArcSwap::from_pointee(table)),
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
+            gate: Arc::new(Gate::new(&config.ingest)?),
             beacons: Arc::new(Beacons::new(key)),
             orders,
             registry,

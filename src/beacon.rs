@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
@@ -24,6 +25,7 @@ use self::viewer::{Refused, Viewer};
 use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::clock;
+use crate::ingest::later;
 use crate::token::{Key, TokenError};
 
 pub use self::report::{MAX_REPORT, MAX_SPAN};
@@ -261,22 +263,19 @@ pub(crate) async fn take(
         ReportError::Full(_) => (StatusCode::TOO_MANY_REQUESTS, "full"),
     };
     shared.meters.shed(&format!("beacon_{code}"), 1);
-    let answer = ApiError::new(status, code, error.to_string());
     if status == StatusCode::TOO_MANY_REQUESTS {
-        return ([(header::RETRY_AFTER, COME_AGAIN)], answer).into_response();
+        return later(code, &error.to_string(), COME_AGAIN);
     }
-    answer.into_response()
+    ApiError::new(status, code, error.to_string()).into_response()
 }
 
-/// Seconds after which a player that found no room may try again.
-const COME_AGAIN: &str = "30";
+/// When a player that found no room may try again.
+const COME_AGAIN: Duration = Duration::from_secs(30);
 /// Room for so many viewers is not given back.
 const FEW: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const AT: Timestamp = Timestamp::from_secs(1_000_000);

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::ingest::Peer;
 use crate::meters::Meters;
 
 /// Most connections at once.
@@ -29,7 +33,7 @@ pub async fn serve(listener: TcpListener, router: Router, meters: Meters, mut st
             accepted = listener.accept() => accepted,
             () = told(&mut stop) => break,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of descriptors or a peer that left: neither gets better by asking at once.
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
@@ -38,7 +42,11 @@ pub async fn serve(listener: TcpListener, router: Router, meters: Meters, mut st
             meters.shed("http_connections", 1);
             continue;
         };
-        let service = TowerToHyperService::new(router.clone());
+        let routes = TowerToHyperService::new(router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            routes.call(request)
+        });
         let mut stop = stop.clone();
         tokio::spawn(async move {
             let mut http = hyper::server::conn::http1::Builder::new();

@@ -2,5 +2,6 @@
 
 mod cli;
 mod generated;
+mod players;
 mod support;
 mod tidy;

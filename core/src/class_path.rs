@@ -24,20 +24,25 @@ impl<'a> ClassPath<'a> {
         let path = path.split('?').next()?;
         let (folder, file) = path.rsplit_once('/')?;
         let (stem, ending) = file.rsplit_once('.')?;
-        let (protocol, is_manifest) = match ending {
-            "m3u8" => (Some(Protocol::Hls), true),
-            "mpd" => (Some(Protocol::Dash), true),
-            "ts" | "aac" => (Some(Protocol::Hls), false),
-            "flv" => (Some(Protocol::HttpFlv), false),
-            "m4s" | "mp4" | "m4v" | "m4a" | "cmfv" | "cmfa" => (None, false),
-            _ => return None,
-        };
+        let (protocol, is_manifest) = kind_of(ending)?;
         let stem = if is_manifest || ending == "flv" { stem } else { without_number(stem) };
         let own = !stem.is_empty() && !PARTS.iter().any(|part| stem.starts_with(part));
         let (folder, name) = if own { (folder, stem) } else { folder.rsplit_once('/')? };
         let app = folder.rsplit('/').next().unwrap_or_default();
         (!name.is_empty()).then_some(Self { app, name, protocol, is_manifest })
     }
+}
+
+/// Protocol and whether it is a manifest, by a file's ending; `None` when it is not media.
+pub(crate) fn kind_of(ending: &str) -> Option<(Option<Protocol>, bool)> {
+    Some(match ending {
+        "m3u8" => (Some(Protocol::Hls), true),
+        "mpd" => (Some(Protocol::Dash), true),
+        "ts" | "aac" => (Some(Protocol::Hls), false),
+        "flv" => (Some(Protocol::HttpFlv), false),
+        "m4s" | "mp4" | "m4v" | "m4a" | "cmfv" | "cmfa" => (None, false),
+        _ => return None,
+    })
 }
 
 /// A segment's name without its number.

@@ -2,6 +2,7 @@
 //! what each key means; leaves out malformed values one by one and counts them, refuses a whole set of a version it does not know.
 
 use crate::cmcd_text::{Item, Items, Value, pairs};
+use crate::session::Protocol;
 
 pub use crate::cmcd_text::{Text, percent_decode};
 
@@ -174,6 +175,16 @@ impl<'a> Cmcd<'a> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self { malformed: self.malformed, ..Self::default() }
+    }
+
+    /// The protocol that its streaming format names, where it is HLS or DASH.
+    #[must_use]
+    pub const fn protocol(&self) -> Option<Protocol> {
+        match self.sf {
+            Some(b'h') => Some(Protocol::Hls),
+            Some(b'd') => Some(Protocol::Dash),
+            _ => None,
+        }
     }
 
     /// Takes over one value; `None` when it is malformed. Unknown keys are well.

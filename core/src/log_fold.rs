@@ -2,11 +2,13 @@
 //! posts, and when each was; counts what cannot be read by its reason and never stops for it.
 
 use crate::class_path::ClassPath;
+use crate::class_pattern::ClassPattern;
 use crate::cmcd::{Cmcd, percent_decode, records};
 use crate::log_field::Field;
 use crate::log_format::{Line, LogFormat, unescape};
 use crate::log_time::{common, iso, seconds};
 use crate::observation::{Observation, SourceName};
+use crate::session::Name;
 use crate::time::Timestamp;
 use crate::viewer_fold::{FoldCounts, Request, ViewerFold};
 
@@ -19,6 +21,8 @@ pub enum ClassRule {
     ContentId,
     /// In the query argument of this name; a request without one by its path.
     Argument(String),
+    /// Where this pattern says it in the path; a path that does not fit is of no class.
+    Pattern(ClassPattern),
 }
 
 /// The fold of one log.
@@ -30,7 +34,26 @@ pub struct LogFold {
     dirty: DirtyCounts,
     lines: u64,
     other: u64,
+    posts: PostCounts,
     scratch: Scratch,
+}
+
+/// What a post of event reports may be counted for.
+#[derive(Clone, Copy, Debug)]
+pub enum Claim<'a> {
+    /// Any class: each report for that of its viewer's requests; where there were none for this one, else by the rule.
+    Any(Option<&'a str>),
+    /// The class of these names alone; a viewer that is in another one is not touched.
+    Only(&'a [Name]),
+}
+
+/// Reports of posts left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PostCounts {
+    /// Of viewers in another class than the one claimed.
+    pub foreign: u64,
+    /// Of more new viewers than [`MAX_NEW_VIEWERS`] in one post.
+    pub crowded: u64,
 }
 
 /// Why a line was left out.
@@ -91,6 +114,7 @@ impl LogFold {
             dirty: DirtyCounts::default(),
             lines: 0,
             other: 0,
+            posts: PostCounts::default(),
             scratch: Scratch::default(),
         }
     }
@@ -140,6 +164,43 @@ impl LogFold {
         self.counted(taken)
     }
 
+    /// Folds the records of a body that a player posted and that arrived at `at`. `later` gets the records whose class is not known yet:
+    /// the line with the viewer's first request may still be on its way.
+    pub fn post(&mut self, at: Timestamp, claim: Claim<'_>, body: &[u8], mut later: impl FnMut(&[u8])) {
+        let mut new_viewers = 0;
+        for record in records(body) {
+            let Ok(set) = Cmcd::parse(record) else {
+                self.dirty.version += 1;
+                continue;
+            };
+            let known = set.sid.and_then(|sid| self.fold.class_of(sid.raw()));
+            let is_new = set.sid.is_some() && known.is_none();
+            let class = match (claim, known) {
+                (Claim::Only(names), Some(class)) if names.iter().all(|name| name.as_str() != class) => {
+                    self.posts.foreign += 1;
+                    continue;
+                }
+                (Claim::Only(names), _) => names.first().map(Name::as_str),
+                (Claim::Any(told), _) => told.or_else(|| content_id(&self.rule, &set)),
+            };
+            new_viewers += usize::from(is_new && class.is_some());
+            if is_new && class.is_none() {
+                later(record);
+            } else if is_new && new_viewers > MAX_NEW_VIEWERS {
+                self.posts.crowded += 1;
+            } else {
+                self.dirty.values += u64::from(set.malformed);
+                self.fold.event(at, class, &set);
+            }
+        }
+    }
+
+    /// What was left out of posts.
+    #[must_use]
+    pub const fn post_counts(&self) -> PostCounts {
+        self.posts
+    }
+
     fn counted<T>(&mut self, outcome: Result<T, Dirty>) -> Result<T, Dirty> {
         if let Err(reason) = &outcome {
             *match reason {
@@ -186,7 +247,11 @@ impl LogFold {
             return self.events(logged, body);
         }
         let (path, query) = target(line).ok_or(Dirty::Form)?;
-        let Some(class) = ClassPath::of(path) else {
+        let class = match &self.rule {
+            ClassRule::Pattern(pattern) => pattern.read(path),
+            _ => ClassPath::of(path),
+        };
+        let Some(class) = class else {
             self.other += 1;
             return Ok(());
         };
@@ -233,11 +298,7 @@ impl LogFold {
             at: logged - took.min(MAX_TOOK),
             class: key,
             viewer: [line.raw(Field::Address), line.raw(Field::Agent)],
-            protocol: class.protocol.or(match set.sf {
-                Some(b'd') => Some(crate::session::Protocol::Dash),
-                Some(b'h') => Some(crate::session::Protocol::Hls),
-                _ => None,
-            }),
+            protocol: class.protocol.or(set.protocol()),
             media_bytes: bytes,
         };
         // A failed answer brings no media: its `bl` and `d` come again with the retry.
@@ -257,11 +318,7 @@ impl LogFold {
                 continue;
             };
             self.dirty.values += u64::from(set.malformed);
-            let cid = match (&self.rule, set.cid) {
-                (ClassRule::ContentId, Some(cid)) => std::str::from_utf8(cid.raw()).ok(),
-                _ => None,
-            };
-            self.fold.event(logged, cid, &set);
+            self.fold.event(logged, content_id(&self.rule, &set), &set);
         }
         if refused { Err(Dirty::Version) } else { Ok(()) }
     }
@@ -270,8 +327,8 @@ impl LogFold {
 /// The class's key, by rule.
 fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u8], key: &mut String) {
     let told = match rule {
-        ClassRule::Path(_) => None,
-        ClassRule::ContentId => set.cid.and_then(|cid| std::str::from_utf8(cid.raw()).ok()),
+        ClassRule::Path(_) | ClassRule::Pattern(_) => None,
+        ClassRule::ContentId => content_id(rule, set),
         ClassRule::Argument(name) => std::str::from_utf8(argument(query, name)).ok().filter(|id| !id.is_empty()),
     };
     if let Some(told) = told {
@@ -279,7 +336,7 @@ fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u
         return;
     }
     let app = match rule {
-        ClassRule::Path(Some(app)) => app,
+        ClassRule::Path(Some(app)) | ClassRule::Pattern(ClassPattern { app, .. }) => app,
         _ => path.app,
     };
     key.push_str(app);
@@ -287,6 +344,14 @@ fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u
         key.push('/');
     }
     key.push_str(path.name);
+}
+
+/// CMCD's content id, where the rule names classes by it.
+fn content_id<'a>(rule: &ClassRule, set: &Cmcd<'a>) -> Option<&'a str> {
+    match rule {
+        ClassRule::ContentId => std::str::from_utf8(set.cid?.raw()).ok(),
+        _ => None,
+    }
 }
 
 /// Who it is, without what it says of an object.
@@ -327,5 +392,7 @@ fn number(text: &[u8]) -> Option<u64> {
 
 /// Longest line, bytes: nginx caps a request's head at 8 KiB, event bodies come on top.
 pub const MAX_LINE: usize = 65_536;
+/// Most viewers that one post may bring: a page has one player, rarely more.
+pub const MAX_NEW_VIEWERS: usize = 4;
 /// Longest request that is believed.
 const MAX_TOOK: std::time::Duration = std::time::Duration::from_hours(1);

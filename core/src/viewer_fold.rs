@@ -145,9 +145,17 @@ impl ViewerFold {
             let fold = &mut self.folds[viewer.session as usize];
             viewer.event(at, set, &mut fold.told);
             fold.start(viewer, set);
+            fold.protocol = fold.protocol.or(set.protocol());
             fold.heard = true;
             self.counts.events += 1;
         }
+    }
+
+    /// The class that the viewer of this `sid` is counted in, where it is known.
+    #[must_use]
+    pub fn class_of(&self, sid: &[u8]) -> Option<&str> {
+        let viewer = self.viewers.get(&sip_hash(self.key, &[sid]))?;
+        self.folds[viewer.session as usize].name.as_ref().map(Name::as_str)
     }
 
     /// What was told since the last drain: at most one observation a class. Viewers are looked through once a second.
