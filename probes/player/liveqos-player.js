@@ -2,14 +2,13 @@
 (function (scope) {
   "use strict";
 
-  // In milliseconds:
   const TICK = 250;
   const STATS_EVERY = 500;
   const SOONEST = 1000; // between two reports
   const LONGEST_WAIT = 60000;
   const ANSWER_WITHIN = 10000;
-  const ASLEEP = 5000; // a tick so late: the machine slept
-  const STUCK = 500; // a position may stand still for so long
+  const ASLEEP = 5000; // a tick so late
+  const STUCK = 500;
   const MARGIN = 150; // W3C freezeCount, as are
   const GAPS = 30;
   const UNSENT = 55; // seconds; a node takes 60
@@ -108,7 +107,7 @@
     let state = !element.paused && position ? "playing" : "starting";
     let since = clock();
     let movedAt = since;
-    let askedAt = element.paused && !element.autoplay ? 0 : since;
+    let askedAt = (!element.paused || element.autoplay) && since;
     let shown;
 
     function pass(now, isCounted = true) {
@@ -126,6 +125,7 @@
         pass(clock(), !isHidden());
         if (next === "stalled" && !isHidden()) report.stall(0);
         if (state === "starting" && next === "playing" && askedAt) report.tell("firstFrame", (since - askedAt) / 1000);
+        if (next === "starting") askedAt = element.autoplay && since;
         state = next;
         movedAt = since;
       }, { signal });
@@ -135,7 +135,9 @@
     on("waiting", /playing/, "stalled");
     on("seeking", /playing|stalled/, "seeking");
     on("pause", /playing|stalled|seeking/, "paused");
-    for (const name of ["ended", "error"]) on(name, /./, "over");
+    on("ended", /./, "over");
+    on("error", /./, "over");
+    on("emptied", /./, "starting");
 
     return {
       pass,
@@ -166,7 +168,7 @@
     let gaps = [];
     let lastAt = 0; // newest frame
     let patience = STUCK; // a longer gap is a freeze
-    let counted = 0; // seconds of the open gap
+    let counted = 0; // seconds of it
     let statsAt = 0;
     let presented = 0;
     let decoded = 0;
@@ -267,8 +269,8 @@
       pass,
       tick(now) {
         // In a busy page the callback is late, not the frame.
-        const isOpen = seesFrames && lastAt && decoded === quality(video).totalVideoFrames;
-        if (isOpen && isFreeze(now - lastAt)) freeze((now - lastAt) / 1000);
+        const isLate = seesFrames && lastAt && isFreeze(now - lastAt);
+        if (isLate && decoded === quality(video).totalVideoFrames) freeze((now - lastAt) / 1000);
         if (now - statsAt < STATS_EVERY) return;
         statsAt = now;
         connection.getStats().then(read, () => {});

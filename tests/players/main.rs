@@ -17,8 +17,10 @@ mod page_server;
 mod program;
 mod relay;
 mod scenarios;
+mod snippet;
 mod stage;
 mod told;
 mod truth;
 #[path = "../real/wait.rs"]
 mod wait;
+mod webrtc;
