@@ -127,6 +127,7 @@
         if (state === "starting" && next === "playing" && askedAt) report.tell("firstFrame", (since - askedAt) / 1000);
         if (next === "starting") askedAt = element.autoplay && since;
         state = next;
+        position = element.currentTime;
         movedAt = since;
       }, { signal });
 
