@@ -12,6 +12,7 @@ mod daemon;
 mod nginx;
 mod packages;
 mod page_server;
+mod posts;
 #[path = "../real/program.rs"]
 #[expect(dead_code, reason = "the tests with real servers do more with programs")]
 mod program;

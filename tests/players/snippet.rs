@@ -24,7 +24,7 @@ const PLAYERS: [(&str, &str, &str); 4] = [
     ("hls", "hls/hls/index.m3u8", "hls"),
     ("dash", "dash/dash/index.mpd", "dash"),
     ("shaka", "dash/shaka/index.mpd", "dash"),
-    ("plain", "hls/plain/clip.mp4", "http-flv"),
+    ("plain", "hls/plain/clip.mp4", ""),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -115,9 +115,29 @@ fn set(links: &[(Relay, Link)], link: Option<Link>) {
 /// A recorded class of two and a half minutes at the live class's rate.
 fn clip(file: &Path) {
     let mut ffmpeg = command("ffmpeg");
-    ffmpeg.args(["-hide_banner", "-nostats", "-loglevel", "error", "-f", "lavfi", "-i", "testsrc2=size=320x180:rate=25"]);
+    ffmpeg.args([
+        "-hide_banner",
+        "-nostats",
+        "-loglevel",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=320x180:rate=25",
+    ]);
     ffmpeg.args(["-t", "150", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-b:v", "664k"]);
-    ffmpeg.args(["-minrate", "664k", "-maxrate", "664k", "-bufsize", "664k", "-x264-params", "nal-hrd=cbr", "-g", "50"]);
+    ffmpeg.args([
+        "-minrate",
+        "664k",
+        "-maxrate",
+        "664k",
+        "-bufsize",
+        "664k",
+        "-x264-params",
+        "nal-hrd=cbr",
+        "-g",
+        "50",
+    ]);
     let (code, said) = run(ffmpeg.args(["-movflags", "+faststart"]).arg(file));
     assert_eq!(code, Some(0), "{said}");
 }

@@ -61,7 +61,7 @@ async fn tells_what_a_webrtc_viewer_sees() {
         (good, 8),
         (Impairment { rate_bits_per_second: Some(250_000), queue_bytes: 16_000, ..good }, 15),
         (good, 10),
-        (Impairment { loss_ratio: 1.0, ..good }, 8),
+        (Impairment { loss_ratio: 1.0, ..good }, OUTAGE),
         (good, 20),
     ] {
         door.guests.lock().unwrap().iter().for_each(|guest| guest.impair(impairment));
@@ -96,7 +96,12 @@ async fn tells_what_a_webrtc_viewer_sees() {
     for (session, truth_percent) in [("rtc-element", percent), ("rtc-connection", browser_percent)] {
         let told = Told::by_daemon(&daemon, session).await;
         let error = told.percent() - truth_percent;
-        eprintln!("{session}: {:.3} of {:.3} s = {:.3} %, error {error:+.3} points", told.stalled, told.exposure, told.percent());
+        eprintln!(
+            "{session}: {:.3} of {:.3} s = {:.3} %, error {error:+.3} points",
+            told.stalled,
+            told.exposure,
+            told.percent()
+        );
         assert!(error.abs() <= 0.1, "{session}: {error} points");
     }
     // Each of the two watches tells every packet.
@@ -137,3 +142,5 @@ async fn admit(State(door): State<Door>, offer: String) -> Response {
 }
 
 const START: Duration = Duration::from_mins(1);
+/// Seconds in which fewer than 450 packets are missed: a browser takes a longer gap of numbers for a new stream and counts none of it.
+const OUTAGE: u64 = 6;
