@@ -1,6 +1,7 @@
 //! The HTTP interface: page, metrics, API and hooks. Decides routes and answers; everything is read from a snapshot or handed to the
 //! heart by a bounded queue, so that no reader delays a beat.
 
+pub mod body;
 pub mod error;
 pub mod metrics;
 pub mod player_script;
@@ -11,8 +12,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
@@ -24,6 +26,8 @@ use self::error::ApiError;
 use crate::beacon::Beacons;
 use crate::beat::Order;
 use crate::clock;
+use crate::cmcd::CmcdIntake;
+use crate::ended::Ended;
 use crate::ingest::{self, Gate};
 use crate::intake::hooks::{HookAnswer, HookIntake};
 use crate::intake::status::SourceTable;
@@ -47,6 +51,10 @@ pub struct Shared {
     pub hooks: Arc<ArcSwap<HookIntake>>,
     /// Who of the players may ask how often.
     pub gate: Arc<Gate>,
+    /// Event reports of players.
+    pub cmcd: Arc<CmcdIntake>,
+    /// Classes that the platform ended.
+    pub ended: Arc<Ended>,
     /// Reports of players.
     pub beacons: Arc<Beacons>,
     /// The way to the heart.
@@ -73,11 +81,12 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/sessions/{id}/samples", get(sessions::samples))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sources", get(sources))
-        .route("/v1/hooks/{server}", any(hook))
         .fallback(error::nothing_here)
         .method_not_allowed_fallback(error::wrong_method)
+        .layer(from_fn_with_state(shared.clone(), body::whole))
+        // Its body is answered with success whatever becomes of it.
+        .route("/v1/hooks/{server}", any(hook))
         .merge(ingest::routes(&shared))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(shared)
 }
 

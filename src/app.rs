@@ -28,15 +28,18 @@ use crate::api::{self, Shared};
 use crate::beacon::Beacons;
 use crate::beat::{self, Order, Surround};
 use crate::clock;
+use crate::cmcd::CmcdIntake;
 use crate::config::Config;
-use crate::http_server;
-use crate::ingest::Gate;
+use crate::http_server::{self, MAX_CONNECTIONS, Site};
+use crate::ingest::{Entrance, Gate};
 use crate::intake::fetch::Fetcher;
 use crate::intake::hooks::HookIntake;
 use crate::intake::load::Load;
-use crate::intake::logs;
+use crate::intake::log_settings::AccessLogSettings;
+use crate::intake::logs::{self, Around};
 use crate::intake::paths::Paths;
 use crate::intake::poll::{self, Observations};
+use crate::intake::posts::{PostTray, post_box};
 use crate::intake::round::Now;
 use crate::intake::source::Source;
 use crate::intake::status::{SourceEntry, SourceTable};
@@ -49,11 +52,13 @@ use crate::sinks::history::History;
 use crate::sinks::prometheus::PageCollector;
 use crate::sinks::webhook::Webhooks;
 use crate::snapshot::Snapshot;
+use crate::tls;
 use crate::token::Key;
 
 /// A running daemon.
 pub struct App {
     address: SocketAddr,
+    entrance: Option<Entrance>,
     shared: Shared,
     observations: Observations,
     media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
@@ -107,15 +112,21 @@ impl App {
         let media_ports = Arc::new(ArcSwap::from_pointee(ports_of(&parts.sources)));
         let mut tasks = parts.start_tasks(config, &node)?;
         let router = api::router(parts.shared.clone());
-        tasks.spawn(http_server::serve(listener, router, parts.shared.meters.clone(), stopped));
-        let Parts { place, sources, fetcher, otlp, webhooks, shared, observations, waiting, ordered } = parts;
+        let meters = parts.shared.meters.clone();
+        let site =
+            Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters };
+        tasks.spawn(http_server::serve(listener, site, stopped.clone()));
+        let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
+        let Parts { place, sources, logs, tray, fetcher, otlp, webhooks, shared, observations, waiting, ordered } =
+            parts;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         let meters = shared.meters.clone();
         if config.kernel.tcp_info {
             let (roster, ports, out) = (Arc::clone(&roster), Arc::clone(&media_ports), observations.clone());
             start_paths(Paths { roster, ports, out, meters: meters.clone() }, Arc::clone(&stopping))?;
         }
-        start_logs(config, &shared, &observations, &stopping)?;
+        let around = Around { out: observations.clone(), meters: meters.clone(), stopping: Arc::clone(&stopping) };
+        logs::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)?;
         let beacons = Arc::clone(&shared.beacons);
         let around = Surround {
             snapshot: Arc::clone(&shared.snapshot),
@@ -130,13 +141,32 @@ impl App {
         };
         let pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
         let heart = beat::start(pipe, around, waiting, ordered)?;
-        Ok(Self { address, shared, observations, media_ports, fetcher, polls, tasks, otlp, heart, stop, stopping })
+        Ok(Self {
+            address,
+            entrance,
+            shared,
+            observations,
+            media_ports,
+            fetcher,
+            polls,
+            tasks,
+            otlp,
+            heart,
+            stop,
+            stopping,
+        })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where players alone are listened to, where that is an address of its own.
+    #[must_use]
+    pub fn ingest_address(&self) -> Option<SocketAddr> {
+        self.entrance.as_ref().map(Entrance::address)
     }
 
     /// The way in for a source inside this process.
@@ -163,11 +193,15 @@ impl App {
     /// What is wrong with them; the old ones stay.
     pub fn reload(&mut self, config: &Config, was: &Config) -> Result<Vec<&'static str>> {
         let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
+        let certificate = tls::server(&config.ingest.tls).context("ingest.tls")?;
         let before = self.shared.sources.load();
         let table = SourceTable::new(&sources, Some(&before)).with_logs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Order::Set(config.promised(), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
+        if let (Some(entrance), Some(certificate)) = (&self.entrance, certificate) {
+            entrance.renew(certificate);
+        }
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
         self.media_ports.store(Arc::new(ports_of(&sources)));
         self.shared.hooks.store(Arc::new(hooks));
@@ -207,6 +241,8 @@ impl App {
 struct Parts {
     place: Place,
     sources: Vec<Arc<Source>>,
+    logs: Vec<AccessLogSettings>,
+    tray: PostTray,
     fetcher: Fetcher,
     otlp: Arc<Otlp>,
     webhooks: Webhooks,
@@ -225,10 +261,10 @@ impl Parts {
         let fetcher = Fetcher::new()?;
         let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);
         let (orders, ordered) = mpsc::channel(beat::MAX_ORDERS);
-        let table = config
-            .logs
-            .iter()
-            .fold(SourceTable::new(&sources, None), |table, log| table.with_log(log.shown_name(), &log.path));
+        let (posts, tray) = post_box();
+        let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
+        let logs = logs::followed(&config.logs, cmcd.is_open());
+        let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
         let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
@@ -238,6 +274,8 @@ impl Parts {
             sources: Arc::new(ArcSwap::from_pointee(table)),
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
             gate: Arc::new(Gate::new(&config.ingest)?),
+            cmcd: Arc::new(cmcd),
+            ended: Arc::default(),
             beacons: Arc::new(Beacons::new(key)),
             orders,
             registry,
@@ -245,7 +283,7 @@ impl Parts {
             last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
             node: place.node.clone(),
         };
-        Ok(Self { place, sources, fetcher, otlp, webhooks, shared, observations, waiting, ordered })
+        Ok(Self { place, sources, logs, tray, fetcher, otlp, webhooks, shared, observations, waiting, ordered })
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.
@@ -270,14 +308,6 @@ fn deliver(otlp: Arc<Otlp>, webhooks: Webhooks, history: Arc<History>) -> Box<dy
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
-}
-
-fn start_logs(config: &Config, shared: &Shared, out: &Observations, stopping: &Arc<AtomicBool>) -> Result<()> {
-    for log in &config.logs {
-        let entry = shared.sources.load().entry(log.shown_name());
-        logs::start(log, entry, out.clone(), shared.meters.clone(), Arc::clone(stopping))?;
-    }
-    Ok(())
 }
 
 fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use liveqos_core::latencies::Latencies;
 use liveqos_core::observation::{Fact, Observation, PlayerView, SourceName};
@@ -25,6 +25,7 @@ use self::viewer::{Refused, Viewer};
 use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::clock;
+use crate::cmcd::{argument, bearer};
 use crate::ingest::later;
 use crate::token::{Key, TokenError};
 
@@ -241,10 +242,10 @@ pub(crate) async fn take(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    // sendBeacon() can set no header. A token is of digits, so nothing in it is escaped.
-    let asked = query.as_deref().and_then(|query| query.split('&').find_map(|part| part.strip_prefix("token=")));
-    let error = match shared.beacons.report(&body, bearer.or(asked), clock::now()) {
+    // sendBeacon() can set no header.
+    let asked = || argument(query.as_deref().unwrap_or_default(), "token");
+    let token = bearer(&headers).map(str::to_owned).or_else(asked);
+    let error = match shared.beacons.report(&body, token.as_deref(), clock::now()) {
         Ok(taken) => {
             match taken {
                 Taken::Folded(bad_values) => shared.meters.shed("beacon_bad_value", u64::from(bad_values)),
@@ -256,6 +257,7 @@ pub(crate) async fn take(
     };
     let (status, code) = match &error {
         ReportError::Closed => (StatusCode::NOT_FOUND, "closed"),
+        ReportError::Token(TokenError::Expired) => (StatusCode::GONE, "expired"),
         ReportError::Token(_) => (StatusCode::UNAUTHORIZED, "bad_token"),
         ReportError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         ReportError::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_report"),

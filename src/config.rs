@@ -228,7 +228,7 @@ impl Config {
             ("history", differs(|config| serde_json::to_value(&config.history))),
             ("alerts", differs(|config| serde_json::to_value(&config.alerts))),
             ("beacon", differs(|config| serde_json::to_value(&config.beacon))),
-            ("ingest", self.ingest != was.ingest),
+            ("ingest", self.ingest.without_files() != was.ingest.without_files()),
             ("cmcd", self.cmcd != was.cmcd),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
             ("log", differs(|config| serde_json::to_value(&config.log))),

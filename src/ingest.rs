@@ -2,22 +2,30 @@
 //! read the answers; refuses the rest with 429 before anything is read.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::api::Shared;
-use crate::api::error::{ApiError, wrong_method};
-use crate::api::player_script;
+use crate::api::error::{ApiError, nothing_here, wrong_method};
+use crate::api::{Shared, body, player_script};
 use crate::config::ingest::{IngestError, IngestSettings, Networks};
+use crate::http_server::{self, Site};
 use crate::limit::Limiter;
+use crate::tls;
 
 /// The other end of the connection that brought a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,14 +86,70 @@ impl Gate {
     }
 }
 
+/// All of an address that faces players alone.
+pub fn router(shared: Shared) -> Router {
+    Router::new().fallback(nothing_here).merge(routes(&shared)).with_state(shared)
+}
+
 /// The routes, with their gate before them.
 pub fn routes(shared: &Shared) -> Router<Shared> {
     Router::new()
+        .route("/v1/cmcd", post(crate::cmcd::take).get(crate::cmcd::take))
         .route("/v1/beacon", post(crate::beacon::take))
         .method_not_allowed_fallback(wrong_method)
+        .route_layer(from_fn_with_state(shared.clone(), body::whole))
         .route_layer(from_fn_with_state(shared.clone(), pass))
         .route("/liveqos-player.js", get(player_script::script))
         .layer(shared.gate.cors())
+}
+
+/// The address that faces players alone, and its certificate.
+pub struct Entrance {
+    address: SocketAddr,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+}
+
+impl Entrance {
+    /// Opens it, where one is configured.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the certificate cannot be read.
+    pub async fn open(
+        settings: &IngestSettings,
+        shared: &Shared,
+        tasks: &mut JoinSet<()>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<Option<Self>> {
+        if settings.listen.is_empty() {
+            return Ok(None);
+        }
+        let tls = tls::server(&settings.tls).context("ingest.tls")?.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
+        let listener = TcpListener::bind(&settings.listen).await;
+        let listener = listener.with_context(|| format!("listening on {} (ingest.listen)", settings.listen))?;
+        let address = listener.local_addr()?;
+        let site = Site {
+            router: router(shared.clone()),
+            tls: tls.clone(),
+            max_connections: settings.max_connections,
+            shed_reason: "ingest_connections",
+            meters: shared.meters.clone(),
+        };
+        tasks.spawn(http_server::serve(listener, site, stopped));
+        Ok(Some(Self { address, tls }))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes a renewed certificate for connections that come from now on.
+    pub fn renew(&self, certificate: ServerConfig) {
+        if let Some(tls) = &self.tls {
+            tls.store(Arc::new(certificate));
+        }
+    }
 }
 
 /// Lets a request in, with its [`SourceAddress`], or answers 429.

@@ -102,6 +102,8 @@ pub(crate) struct Daemon {
     pub(crate) child: Child,
     /// Where it listens.
     pub(crate) address: String,
+    /// Where players alone are listened to.
+    pub(crate) ingest: Option<String>,
     _config: tempfile::NamedTempFile,
 }
 
@@ -112,6 +114,7 @@ impl Daemon {
 
     /// Starts it with this configuration.
     pub(crate) fn start_with(config: &str) -> Self {
+        let config_has_ingest = config.contains("[ingest]\nlisten");
         let config = file(config);
         let path = config.path().to_str().expect("a plain path");
         let arguments = ["run", "--listen", "127.0.0.1:0", "--config", path];
@@ -122,10 +125,17 @@ impl Daemon {
         let line = said
             .find_map(|line| line.ok().filter(|line| line.contains("\"address\"")))
             .expect("it says where it listens");
-        let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
-        let address = line["fields"]["address"].as_str().expect("an address").to_owned();
+        let fields = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
+            line["fields"].clone()
+        };
+        let address = fields(&line)["address"].as_str().expect("an address").to_owned();
+        let ingest = config_has_ingest.then(|| {
+            let line = said.next().and_then(Result::ok).expect("it says where players report");
+            fields(&line)["ingest"].as_str().expect("an address").to_owned()
+        });
         std::thread::spawn(move || said.for_each(drop));
-        Self { child, address, _config: config }
+        Self { child, address, ingest, _config: config }
     }
 
     /// Status line and body of one answer.

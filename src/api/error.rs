@@ -20,6 +20,12 @@ impl ApiError {
         Self { status, code, message: message.into(), field: None }
     }
 
+    /// Its code for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The same, naming the field that is wrong.
     #[must_use]
     pub fn on(self, field: &'static str) -> Self {

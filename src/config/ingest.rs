@@ -140,6 +140,13 @@ impl IngestSettings {
         self.proxies().map(drop)
     }
 
+    /// Without what a reload reads again.
+    #[must_use]
+    pub fn without_files(&self) -> Self {
+        let speaks_tls = self.tls.cert.is_some().then(PathBuf::new);
+        Self { tls: TlsSettings { cert: speaks_tls.clone(), key: speaks_tls }, ..self.clone() }
+    }
+
     /// The proxies that are believed.
     ///
     /// # Errors
