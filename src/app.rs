@@ -30,6 +30,7 @@ use crate::beat::{self, Order, Surround};
 use crate::clock;
 use crate::cmcd::CmcdIntake;
 use crate::config::Config;
+use crate::ended::Ended;
 use crate::http_server::{self, MAX_CONNECTIONS, Site};
 use crate::ingest::{Entrance, Gate};
 use crate::intake::fetch::Fetcher;
@@ -268,6 +269,7 @@ impl Parts {
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
         let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
+        let ended: Arc<Ended> = Arc::default();
         let shared = Shared {
             snapshot: Arc::default(),
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
@@ -275,8 +277,8 @@ impl Parts {
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
             gate: Arc::new(Gate::new(&config.ingest)?),
             cmcd: Arc::new(cmcd),
-            ended: Arc::default(),
-            beacons: Arc::new(Beacons::new(key)),
+            ended: Arc::clone(&ended),
+            beacons: Arc::new(Beacons::new(key, ended)),
             orders,
             registry,
             meters,

@@ -26,6 +26,7 @@ use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::clock;
 use crate::cmcd::{argument, bearer};
+use crate::ended::Ended;
 use crate::ingest::later;
 use crate::token::{Key, TokenError};
 
@@ -41,8 +42,10 @@ pub const MAX_SESSIONS: usize = 4_000;
 #[derive(Debug)]
 pub struct Beacons {
     key: Option<Key>,
+    ended: Arc<Ended>,
     source: SourceName,
     hasher: RandomState,
+    room: usize,
     table: Mutex<Table>,
     epoch: Mutex<clock::Epoch>,
 }
@@ -80,6 +83,9 @@ pub enum ReportError {
     /// The token does not fit.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The platform ended the class.
+    #[error("the class is over; stop reporting")]
+    Ended,
     /// The body is too long.
     #[error("a report has at most {MAX_REPORT} bytes")]
     TooLarge,
@@ -95,13 +101,15 @@ pub enum ReportError {
 }
 
 impl Beacons {
-    /// A fold of reports signed with `key`; without one nobody may report.
+    /// A fold of reports signed with `key`; without one nobody may report, and nobody of a class that `ended`.
     #[must_use]
-    pub fn new(key: Option<Key>) -> Self {
+    pub fn new(key: Option<Key>, ended: Arc<Ended>) -> Self {
         Self {
             key,
+            ended,
             source: SourceName::from("beacon"),
             hasher: RandomState::new(),
+            room: MAX_VIEWERS,
             table: Mutex::default(),
             epoch: Mutex::default(),
         }
@@ -119,11 +127,14 @@ impl Beacons {
         let report = Report::read(body)?;
         let session = report.session()?;
         key.check(token.unwrap_or_default(), session.as_str(), at)?;
+        if self.ended.has(&session, at) {
+            return Err(ReportError::Ended);
+        }
         let said = report.said()?;
         // A keyed hash of this process: the viewer's mark itself is not kept.
         let mark = self.hasher.hash_one(report.viewer());
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
-        let (viewer, is_new) = table.viewer(&session, mark, at)?;
+        let (viewer, is_new) = table.viewer(&session, mark, at, self.room)?;
         match viewer.take(report.sequence(), said.view.exposure, at) {
             Err(Refused::Repeated) => return Ok(Taken::Repeated),
             Err(Refused::TooMuch) => return Err(ReportError::TooMuch),
@@ -164,9 +175,15 @@ impl Beacons {
 }
 
 impl Table {
-    /// The viewer of this mark, remembered from now on, and whether it is new.
-    fn viewer(&mut self, session: &Name, mark: u64, at: Timestamp) -> Result<(&mut Viewer, bool), ReportError> {
-        let free = MAX_VIEWERS.saturating_sub(self.viewers);
+    /// The viewer of this mark, remembered from now on, and whether it is new; `room` is for all viewers.
+    fn viewer(
+        &mut self,
+        session: &Name,
+        mark: u64,
+        at: Timestamp,
+        room: usize,
+    ) -> Result<(&mut Viewer, bool), ReportError> {
+        let free = room.saturating_sub(self.viewers);
         if !self.folds.contains_key(session) {
             if self.folds.len() >= MAX_SESSIONS {
                 return Err(ReportError::Full("classes"));
@@ -259,6 +276,7 @@ pub(crate) async fn take(
         ReportError::Closed => (StatusCode::NOT_FOUND, "closed"),
         ReportError::Token(TokenError::Expired) => (StatusCode::GONE, "expired"),
         ReportError::Token(_) => (StatusCode::UNAUTHORIZED, "bad_token"),
+        ReportError::Ended => (StatusCode::GONE, "ended"),
         ReportError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         ReportError::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_report"),
         ReportError::TooMuch => (StatusCode::BAD_REQUEST, "too_much"),
@@ -281,11 +299,12 @@ mod tests {
     use super::*;
 
     const AT: Timestamp = Timestamp::from_secs(1_000_000);
+    const ROOM: usize = 1_000;
 
     fn beacons() -> (Beacons, String) {
         let key = Key::new(b"a key of at least thirty-two bytes").expect("long enough");
         let token = key.sign("s1", AT + Duration::from_mins(1));
-        (Beacons::new(Some(key)), token)
+        (Beacons::new(Some(key), Arc::default()), token)
     }
 
     fn report(viewer: &str, sequence: u32, more: &str) -> Vec<u8> {
@@ -352,9 +371,16 @@ mod tests {
         }
         let later = AT + Duration::from_hours(1);
         assert!(beacons.report(&report("a", 0, ""), Some(&token), later).is_err(), "expired");
-        let closed = Beacons::new(None).report(&report("a", 0, ""), Some(&token), AT);
+        let closed = Beacons::new(None, Arc::default()).report(&report("a", 0, ""), Some(&token), AT);
         assert!(matches!(closed, Err(ReportError::Closed)));
         assert!(beacons.drain(AT).is_empty());
+    }
+
+    #[test]
+    fn of_a_class_that_ended_nothing_is_taken() {
+        let (beacons, token) = beacons();
+        beacons.ended.note(&Name::new("s1").expect("a name"), AT);
+        assert!(matches!(beacons.report(&report("a", 0, ""), Some(&token), AT), Err(ReportError::Ended)));
     }
 
     #[test]
@@ -368,9 +394,9 @@ mod tests {
     #[test]
     fn a_crowded_class_leaves_room_for_others() {
         let (beacons, token) = beacons();
-        let mut crowd =
-            (0..MAX_VIEWERS).map(|viewer| beacons.report(&report(&viewer.to_string(), 0, ""), Some(&token), AT));
-        assert_eq!(crowd.by_ref().take_while(Result::is_ok).count(), MAX_VIEWERS / 2);
+        let beacons = Beacons { room: ROOM, ..beacons };
+        let mut crowd = (0..ROOM).map(|viewer| beacons.report(&report(&viewer.to_string(), 0, ""), Some(&token), AT));
+        assert_eq!(crowd.by_ref().take_while(Result::is_ok).count(), ROOM / 2);
         let token = Key::new(b"a key of at least thirty-two bytes").expect("long enough").sign("s2", AT);
         let other = String::from_utf8(report("z", 0, "")).expect("text").replace("s1", "s2");
         assert!(beacons.report(other.as_bytes(), Some(&token), AT).is_ok());

@@ -1,7 +1,7 @@
 //! Any body of a player, signed: it is folded or refused, and what is folded keeps to its bounds.
 #![no_main]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
@@ -16,7 +16,7 @@ static KEY: LazyLock<Key> = LazyLock::new(|| Key::new(&[7; 32]).expect("long eno
 static TOKEN: LazyLock<String> = LazyLock::new(|| KEY.sign("s1", AT + Duration::from_secs(60)));
 
 fuzz_target!(|body: &[u8]| {
-    let beacons = Beacons::new(Some(KEY.clone()));
+    let beacons = Beacons::new(Some(KEY.clone()), Arc::default());
     let taken = beacons.report(body, Some(&TOKEN), AT).is_ok();
     if taken {
         assert_eq!(beacons.report(body, Some(&TOKEN), AT).ok(), Some(Taken::Repeated));
