@@ -18,7 +18,7 @@
   const isHidden = () => document.hidden && !document.pictureInPictureElement;
   const quality = (video) => (video.getVideoPlaybackQuality ? video.getVideoPlaybackQuality() : {});
 
-  /** Sums since the last report. A report is sealed once and sent until taken. */
+  /** Sums since the last report, which is sealed once and sent until taken. */
   function reporter(options, protocol, ended) {
     const interval = options.interval || 5000;
     const viewer = options.viewer || Math.random().toString(36).slice(2) + Date.now().toString(36);
@@ -197,7 +197,7 @@
       counted = seconds;
     }
 
-    /** The gap was `frozen` seconds in the end: what was counted while it lasted is taken off. */
+    /** The gap was `frozen` seconds in the end. */
     function settle(frozen, count) {
       report.add("totalFreezesDuration", frozen - counted);
       report.add("freezeCount", count - (counted ? 1 : 0));
@@ -212,9 +212,15 @@
     function frame(now, metadata) {
       if (signal.aborted) return;
       video.requestVideoFrameCallback(frame);
-      // A busy page hears of many at once.
-      const count = presented && Math.max(1, metadata.presentedFrames - presented);
+      // A busy page hears of many at once; none of them came in what counts already.
+      let count = presented && Math.max(1, metadata.presentedFrames - presented);
       presented = metadata.presentedFrames;
+      if (counted && count > 1) {
+        lastAt += 1000 * counted;
+        gaps.push(1000 * counted);
+        counted = 0;
+        count -= 1;
+      }
       if (!hasStarted) begin(now);
       if (lastAt) {
         const gap = (now - lastAt) / count;
@@ -229,7 +235,7 @@
     const seesFrames = video && video.requestVideoFrameCallback;
     if (seesFrames) video.requestVideoFrameCallback(frame);
 
-    /** The browser's own sums settle each gap; while one is open they stand still. */
+    /** The browser's sums settle each gap. */
     function readFrames(now, was) {
       const at = clock();
       const grown = (name) => now[name] - (was[name] || 0);
