@@ -4,6 +4,7 @@
 pub mod body;
 pub mod error;
 pub mod metrics;
+pub mod player_script;
 pub mod sessions;
 
 use std::sync::Arc;

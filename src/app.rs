@@ -31,6 +31,7 @@ use crate::beat::{self, Order, Surround};
 use crate::clock;
 use crate::cmcd::CmcdIntake;
 use crate::config::Config;
+use crate::ended::Ended;
 use crate::http_server::{self, MAX_CONNECTIONS, Site};
 use crate::ingest::{Entrance, Gate};
 use crate::intake::edge::Edge;
@@ -277,6 +278,7 @@ impl Parts {
         let snapshot = Arc::default();
         let left_out = meters.shed.with_label_values(&["session_series"]);
         let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
+        let ended: Arc<Ended> = Arc::default();
         let shared = Shared {
             snapshot,
             session_series: Arc::new(series),
@@ -285,8 +287,8 @@ impl Parts {
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
             gate: Arc::new(Gate::new(&config.ingest)?),
             cmcd: Arc::new(cmcd),
-            ended: Arc::default(),
-            beacons: Arc::new(Beacons::new(key)),
+            ended: Arc::clone(&ended),
+            beacons: Arc::new(Beacons::new(key, ended)),
             orders,
             registry,
             meters,

@@ -1,93 +1,77 @@
 //! What players report of themselves: `POST /v1/beacon`, sums since the last report in the terms of W3C webrtc-stats. Decides who may
 //! speak for a class (a signed, expiring token) and folds reports per class before anyone observes them; refuses what is unsigned,
-//! malformed or beyond its bounds, with an answer that says so.
+//! malformed, repeated or beyond its bounds, with an answer that says so.
 
-use std::collections::{BTreeMap, HashMap};
+pub mod report;
+mod viewer;
+
+use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use liveqos_core::latencies::Latencies;
 use liveqos_core::observation::{Fact, Observation, PlayerView, SourceName};
-use liveqos_core::session::{Name, Protocol, StreamKey};
+use liveqos_core::session::{Name, StreamKey};
 use liveqos_core::time::Timestamp;
-use serde::Deserialize;
 
+use self::report::{Malformed, Report, Said};
+use self::viewer::{Refused, Viewer};
 use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::clock;
+use crate::cmcd::{argument, bearer};
+use crate::ended::Ended;
+use crate::ingest::later;
 use crate::token::{Key, TokenError};
 
-/// Most viewers remembered of one class.
-pub const MAX_VIEWERS: usize = 120_000;
+pub use self::report::{MAX_REPORT, MAX_SPAN};
+
+/// Most viewers remembered. A class may hold as many as are free for others: 125,000 alone, and there is always room for a small one.
+pub const MAX_VIEWERS: usize = 250_000;
 
 /// Most classes that are folded at once.
 pub const MAX_SESSIONS: usize = 4_000;
-
-/// Longest span one report may speak for.
-pub const MAX_SPAN: Duration = Duration::from_mins(1);
-
-/// A viewer that says nothing for so long is gone.
-pub const VIEWER_KEPT: Duration = Duration::from_secs(12);
-
-/// One report: sums since the same viewer's last one. Names, units (seconds, bytes, packets) and meaning as `inbound-rtp` of W3C
-/// webrtc-stats, where it has them; a value the player does not know is left out.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// The class.
-    #[serde(alias = "session_id")]
-    session_id: String,
-    /// The viewer's own opaque mark, new for each viewing.
-    viewer: String,
-    /// How the class is delivered.
-    protocol: Option<Protocol>,
-    /// Seconds in playing or stalled state.
-    exposure: f64,
-    /// Freezes or stalls that began.
-    freeze_count: Option<u32>,
-    /// Seconds frozen or stalled, a still open gap included.
-    total_freezes_duration: Option<f64>,
-    /// Frames decoded.
-    frames_decoded: Option<u64>,
-    /// Media bytes received.
-    bytes_received: Option<u64>,
-    /// Packets received.
-    packets_received: Option<u64>,
-    /// Packets lost before repair; may be negative by RFC 3550.
-    packets_lost: Option<i64>,
-    /// Delivery latency now, in seconds.
-    delivery_latency: Option<f64>,
-    /// Seconds from asking to the first frame, in the first report that knows it.
-    first_frame: Option<f64>,
-}
 
 /// The reports of all classes since the last fold.
 #[derive(Debug)]
 pub struct Beacons {
     key: Option<Key>,
+    ended: Arc<Ended>,
     source: SourceName,
     hasher: RandomState,
-    folds: Mutex<BTreeMap<Name, Fold>>,
+    room: usize,
+    table: Mutex<Table>,
     epoch: Mutex<clock::Epoch>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    folds: BTreeMap<Name, Fold>,
+    viewers: usize,
 }
 
 #[derive(Debug, Default)]
 struct Fold {
     view: PlayerView,
     told: bool,
-    viewers: HashMap<u64, Heard>,
+    present: u32,
+    viewers: HashMap<u64, Viewer>,
     looked: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Heard {
-    at: Timestamp,
-    latency: Option<Duration>,
+/// What became of a good report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was folded; so many of its values were left out because they were wrong.
+    Folded(u32),
+    /// It came before: a player sends a report again when the answer does not reach it.
+    Repeated,
 }
 
 /// Why a report was not taken.
@@ -99,23 +83,34 @@ pub enum ReportError {
     /// The token does not fit.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// The platform ended the class.
+    #[error("the class is over; stop reporting")]
+    Ended,
+    /// The body is too long.
+    #[error("a report has at most {MAX_REPORT} bytes")]
+    TooLarge,
     /// The report does not fit.
-    #[error("reading the report: {0}")]
-    Malformed(String),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// It speaks for more time than passed.
+    #[error("exposure: this viewer reports more time than has passed")]
+    TooMuch,
     /// A bound is reached.
-    #[error("too many {0}; report less often")]
+    #[error("too many {0}; come again later")]
     Full(&'static str),
 }
 
 impl Beacons {
-    /// A fold of reports signed with `key`; without one nobody may report.
+    /// A fold of reports signed with `key`; without one nobody may report, and nobody of a class that `ended`.
     #[must_use]
-    pub fn new(key: Option<Key>) -> Self {
+    pub fn new(key: Option<Key>, ended: Arc<Ended>) -> Self {
         Self {
             key,
+            ended,
             source: SourceName::from("beacon"),
             hasher: RandomState::new(),
-            folds: Mutex::default(),
+            room: MAX_VIEWERS,
+            table: Mutex::default(),
             epoch: Mutex::default(),
         }
     }
@@ -124,45 +119,87 @@ impl Beacons {
     ///
     /// # Errors
     /// [`ReportError`]; nothing of a refused report is kept.
-    pub fn report(&self, body: &[u8], token: Option<&str>, at: Timestamp) -> Result<(), ReportError> {
+    pub fn report(&self, body: &[u8], token: Option<&str>, at: Timestamp) -> Result<Taken, ReportError> {
         let key = self.key.as_ref().ok_or(ReportError::Closed)?;
-        let report: Report = serde_json::from_slice(body).map_err(|error| ReportError::Malformed(error.to_string()))?;
-        let session = Name::new(&report.session_id).map_err(|error| malformed("sessionId", &error))?;
+        if body.len() > MAX_REPORT {
+            return Err(ReportError::TooLarge);
+        }
+        let report = Report::read(body)?;
+        let session = report.session()?;
         key.check(token.unwrap_or_default(), session.as_str(), at)?;
-        let view = view(&report)?;
-        let latency = report.delivery_latency.map(|value| seconds("deliveryLatency", value)).transpose()?;
+        if self.ended.has(&session, at) {
+            return Err(ReportError::Ended);
+        }
+        let said = report.said()?;
         // A keyed hash of this process: the viewer's mark itself is not kept.
-        let viewer = self.hasher.hash_one(&report.viewer);
-        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
-        if folds.len() >= MAX_SESSIONS && !folds.contains_key(&session) {
-            return Err(ReportError::Full("classes"));
+        let mark = self.hasher.hash_one(report.viewer());
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let (viewer, is_new) = table.viewer(&session, mark, at, self.room)?;
+        match viewer.take(report.sequence(), said.view.exposure, at) {
+            Err(Refused::Repeated) => return Ok(Taken::Repeated),
+            Err(Refused::TooMuch) => return Err(ReportError::TooMuch),
+            Ok(()) => {}
         }
-        let fold = folds.entry(session).or_default();
-        if fold.viewers.len() >= MAX_VIEWERS && !fold.viewers.contains_key(&viewer) {
-            return Err(ReportError::Full("viewers of this class"));
+        if let Some(latency) = said.latency {
+            viewer.delivered_after(latency, at);
+        } else if let Some(round_trip) = said.round_trip {
+            viewer.round_trip(round_trip, at);
         }
-        fold.viewers.insert(viewer, Heard { at, latency });
-        fold.add(view);
-        Ok(())
+        let Said { view, bad_values, .. } = said;
+        if let Some(fold) = table.folds.get_mut(&session) {
+            fold.present += u32::from(is_new);
+            fold.add(view);
+        }
+        Ok(Taken::Folded(bad_values))
     }
 
     /// What was told since the last drain, one observation a class that told something.
     pub fn drain(&self, now: Timestamp) -> Vec<Observation> {
-        let mut folds = self.folds.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if self.epoch.lock().unwrap_or_else(PoisonError::into_inner).is_new() {
-            folds.clear();
+            *table = Table::default();
         }
         let mut out = Vec::new();
+        let Table { folds, viewers } = &mut *table;
         folds.retain(|session, fold| {
-            fold.viewers.retain(|_, heard| now.since(heard.at) <= VIEWER_KEPT);
+            let latencies = fold.look(now, viewers);
             if std::mem::take(&mut fold.told) {
                 let (source, stream) = (Arc::clone(&self.source), StreamKey::of_session(session.clone()));
-                let fact = Fact::Players(Box::new(fold.take(now)));
+                let fact = Fact::Players(Box::new(fold.take(latencies)));
                 out.push(Observation { source, stream, at: now, fact });
             }
             !fold.viewers.is_empty()
         });
         out
+    }
+}
+
+impl Table {
+    /// The viewer of this mark, remembered from now on, and whether it is new; `room` is for all viewers.
+    fn viewer(
+        &mut self,
+        session: &Name,
+        mark: u64,
+        at: Timestamp,
+        room: usize,
+    ) -> Result<(&mut Viewer, bool), ReportError> {
+        let free = room.saturating_sub(self.viewers);
+        if !self.folds.contains_key(session) {
+            if self.folds.len() >= MAX_SESSIONS {
+                return Err(ReportError::Full("classes"));
+            }
+            self.folds.insert(session.clone(), Fold::default());
+        }
+        let fold = self.folds.get_mut(session).ok_or(ReportError::Full("classes"))?;
+        let has_room = fold.viewers.len() < free;
+        match fold.viewers.entry(mark) {
+            Entry::Occupied(entry) => Ok((entry.into_mut(), false)),
+            Entry::Vacant(entry) if has_room => {
+                self.viewers += 1;
+                Ok((entry.insert(Viewer::new(at)), true))
+            }
+            Entry::Vacant(_) => Err(ReportError::Full("viewers of this class")),
+        }
     }
 }
 
@@ -186,132 +223,195 @@ impl Fold {
         self.told = true;
     }
 
-    /// The sums, and once a second the latest latency of every viewer.
-    fn take(&mut self, now: Timestamp) -> PlayerView {
-        let protocol = self.view.protocol;
-        let mut view = std::mem::replace(&mut self.view, PlayerView { protocol, ..PlayerView::default() });
-        view.viewers = u32::try_from(self.viewers.len()).unwrap_or(u32::MAX);
+    /// Once a second: who is present, who is forgotten, and the latest latency of every viewer.
+    fn look(&mut self, now: Timestamp, remembered: &mut usize) -> Option<Latencies> {
         let second = now.nanos() / 1_000_000_000;
-        if self.looked != Some(second) {
-            self.looked = Some(second);
-            let mut latencies = Latencies::default();
-            self.viewers.values().filter_map(|heard| heard.latency).for_each(|latency| latencies.record(latency));
-            view.latencies = (!latencies.is_empty()).then_some(latencies);
+        if self.looked == Some(second) {
+            return None;
         }
-        view
+        self.looked = Some(second);
+        self.present = 0;
+        let mut latencies = Latencies::default();
+        let before = self.viewers.len();
+        self.viewers.retain(|_, viewer| {
+            self.present += u32::from(viewer.is_present(now));
+            viewer.latency(now).into_iter().for_each(|latency| latencies.record(latency));
+            viewer.is_remembered(now)
+        });
+        *remembered = remembered.saturating_sub(before - self.viewers.len());
+        if self.viewers.capacity() > 4 * self.viewers.len() + FEW {
+            self.viewers.shrink_to_fit();
+        }
+        (!latencies.is_empty()).then_some(latencies)
+    }
+
+    fn take(&mut self, latencies: Option<Latencies>) -> PlayerView {
+        let protocol = self.view.protocol;
+        let view = std::mem::replace(&mut self.view, PlayerView { protocol, ..PlayerView::default() });
+        PlayerView { viewers: self.present, latencies, ..view }
     }
 }
 
 /// `POST /v1/beacon`
-pub(crate) async fn take(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
-    let Err(error) = shared.beacons.report(&body, bearer, clock::now()) else {
-        return StatusCode::NO_CONTENT.into_response();
+pub(crate) async fn take(
+    State(shared): State<Shared>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    // sendBeacon() can set no header.
+    let asked = || argument(query.as_deref().unwrap_or_default(), "token");
+    let token = bearer(&headers).map(str::to_owned).or_else(asked);
+    let error = match shared.beacons.report(&body, token.as_deref(), clock::now()) {
+        Ok(taken) => {
+            match taken {
+                Taken::Folded(bad_values) => shared.meters.shed("beacon_bad_value", u64::from(bad_values)),
+                Taken::Repeated => shared.meters.shed("beacon_repeated", 1),
+            }
+            return StatusCode::NO_CONTENT.into_response();
+        }
+        Err(error) => error,
     };
     let (status, code) = match &error {
         ReportError::Closed => (StatusCode::NOT_FOUND, "closed"),
+        ReportError::Token(TokenError::Expired) => (StatusCode::GONE, "expired"),
         ReportError::Token(_) => (StatusCode::UNAUTHORIZED, "bad_token"),
+        ReportError::Ended => (StatusCode::GONE, "ended"),
+        ReportError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         ReportError::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_report"),
+        ReportError::TooMuch => (StatusCode::BAD_REQUEST, "too_much"),
         ReportError::Full(_) => (StatusCode::TOO_MANY_REQUESTS, "full"),
     };
     shared.meters.shed(&format!("beacon_{code}"), 1);
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        return later(code, &error.to_string(), COME_AGAIN);
+    }
     ApiError::new(status, code, error.to_string()).into_response()
 }
 
-fn view(report: &Report) -> Result<PlayerView, ReportError> {
-    let exposure = seconds("exposure", report.exposure)?;
-    if exposure > MAX_SPAN {
-        return Err(malformed("exposure", &format!("{} s is more than {} s", report.exposure, MAX_SPAN.as_secs())));
-    }
-    let stalled = report.total_freezes_duration.map(|value| seconds("totalFreezesDuration", value)).transpose()?;
-    // By RFC 3550 duplicates may make the loss negative: then nothing was lost.
-    let lost = report.packets_lost.map(|lost| u64::try_from(lost).unwrap_or(0));
-    let expected = report.packets_received.zip(lost).map(|(received, lost)| received.saturating_add(lost));
-    let first_frame = report.first_frame.map(|value| seconds("firstFrame", value)).transpose()?;
-    Ok(PlayerView {
-        protocol: report.protocol,
-        viewers: 1,
-        exposure,
-        stalled: stalled.unwrap_or_default().min(exposure),
-        stall_starts: report.freeze_count.unwrap_or(0),
-        frames: report.frames_decoded,
-        bytes: report.bytes_received,
-        packets_lost: expected.and(lost),
-        packets_expected: expected,
-        first_frames: first_frame.into_iter().collect(),
-        ..PlayerView::default()
-    })
-}
-
-fn seconds(field: &'static str, value: f64) -> Result<Duration, ReportError> {
-    Duration::try_from_secs_f64(value).map_err(|error| malformed(field, &error))
-}
-
-fn malformed(field: &'static str, error: &dyn std::fmt::Display) -> ReportError {
-    ReportError::Malformed(format!("{field}: {error}"))
-}
+/// When a player that found no room may try again.
+const COME_AGAIN: Duration = Duration::from_secs(30);
+/// Room for so many viewers is not given back.
+const FEW: usize = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const AT: Timestamp = Timestamp::from_secs(1_000_000);
+    const ROOM: usize = 1_000;
 
     fn beacons() -> (Beacons, String) {
         let key = Key::new(b"a key of at least thirty-two bytes").expect("long enough");
         let token = key.sign("s1", AT + Duration::from_mins(1));
-        (Beacons::new(Some(key)), token)
+        (Beacons::new(Some(key), Arc::default()), token)
     }
 
-    fn report(viewer: &str, more: &str) -> Vec<u8> {
-        format!(r#"{{"sessionId":"s1","viewer":"{viewer}","exposure":1.0{more}}}"#).into_bytes()
+    fn report(viewer: &str, sequence: u32, more: &str) -> Vec<u8> {
+        format!(r#"{{"sessionId":"s1","viewer":"{viewer}","sequence":{sequence},"exposure":1.0{more}}}"#).into_bytes()
+    }
+
+    fn players(beacons: &Beacons, now: Timestamp) -> Option<PlayerView> {
+        let mut observations = beacons.drain(now);
+        assert!(observations.len() <= 1, "{observations:?}");
+        match observations.pop()?.fact {
+            Fact::Players(view) => Some(*view),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
     fn reports_fold_per_class() {
         let (beacons, token) = beacons();
-        for viewer in ["a", "b", "a"] {
-            let more = r#","totalFreezesDuration":0.25,"packetsReceived":99,"packetsLost":1,"deliveryLatency":0.3"#;
-            beacons.report(&report(viewer, more), Some(&token), AT).expect("good");
+        for (viewer, sequence) in [("a", 0), ("b", 0), ("a", 1)] {
+            let more = r#","totalFreezesDuration":0.25,"packetsReceived":99,"packetsLost":1,"roundTripTime":0.3"#;
+            let taken = beacons.report(&report(viewer, sequence, more), Some(&token), AT).expect("good");
+            assert_eq!(taken, Taken::Folded(0));
         }
-        let observations = beacons.drain(AT);
-        let [Observation { fact: Fact::Players(view), .. }] = observations.as_slice() else {
-            panic!("one class told: {observations:?}");
-        };
+        let view = players(&beacons, AT).expect("one class told");
         assert_eq!(
             (view.viewers, view.exposure, view.stalled),
             (2, Duration::from_secs(3), Duration::from_millis(750))
         );
         assert_eq!((view.packets_expected, view.packets_lost), (Some(300), Some(3)));
         assert_eq!(view.latencies.as_ref().map(Latencies::len), Some(2));
+        assert_eq!(view.latencies.and_then(|latencies| latencies.max_millis()), Some(150));
         assert!(beacons.drain(AT).is_empty(), "nothing is told twice");
+    }
+
+    #[test]
+    fn a_report_that_comes_again_counts_once() {
+        let (beacons, token) = beacons();
+        let bodies: Vec<_> = [1, 0, 1, 0, 2].map(|sequence| report("a", sequence, "")).into();
+        let taken: Vec<_> =
+            bodies.iter().map(|body| beacons.report(body, Some(&token), AT).expect("answered with success")).collect();
+        let (folded, repeated) = (Taken::Folded(0), Taken::Repeated);
+        assert_eq!(taken, [folded, folded, repeated, repeated, folded]);
+        assert_eq!(players(&beacons, AT).expect("told").exposure, Duration::from_secs(3));
+        let later = AT + Duration::from_secs(100);
+        let key = Key::new(b"a key of at least thirty-two bytes").expect("long enough");
+        let token = key.sign("s1", later);
+        assert_eq!(beacons.report(&bodies[0], Some(&token), later).expect("known"), Taken::Repeated);
     }
 
     #[test]
     fn a_stranger_or_nonsense_changes_nothing() {
         let (beacons, token) = beacons();
+        let long = format!(r#","x":"{}""#, "x".repeat(MAX_REPORT));
         let bad = [
-            (report("a", ""), None),
-            (report("a", ""), Some("1.00")),
-            (report("a", r#","deliveryLatency":-1"#), Some(token.as_str())),
-            (br#"{"sessionId":"other","viewer":"a","exposure":1}"#.to_vec(), Some(token.as_str())),
-            (br#"{"sessionId":"s1","viewer":"a","exposure":1e300}"#.to_vec(), Some(token.as_str())),
+            (report("a", 0, ""), None),
+            (report("a", 0, ""), Some("1.00")),
+            (report("a", 0, &long), Some(token.as_str())),
+            (br#"{"sessionId":"other","viewer":"a","sequence":0,"exposure":1}"#.to_vec(), Some(token.as_str())),
+            (br#"{"sessionId":"s1","viewer":"a","sequence":0,"exposure":1e300}"#.to_vec(), Some(token.as_str())),
             (b"[".to_vec(), Some(token.as_str())),
         ];
         for (body, token) in bad {
             assert!(beacons.report(&body, token, AT).is_err(), "{}", String::from_utf8_lossy(&body));
         }
-        assert!(beacons.report(&report("a", ""), Some(&token), AT + Duration::from_hours(1)).is_err(), "expired");
-        assert!(matches!(Beacons::new(None).report(&report("a", ""), Some(&token), AT), Err(ReportError::Closed)));
+        let later = AT + Duration::from_hours(1);
+        assert!(beacons.report(&report("a", 0, ""), Some(&token), later).is_err(), "expired");
+        let closed = Beacons::new(None, Arc::default()).report(&report("a", 0, ""), Some(&token), AT);
+        assert!(matches!(closed, Err(ReportError::Closed)));
         assert!(beacons.drain(AT).is_empty());
     }
 
     #[test]
-    fn silent_viewers_are_forgotten() {
+    fn of_a_class_that_ended_nothing_is_taken() {
         let (beacons, token) = beacons();
-        beacons.report(&report("a", ""), Some(&token), AT).expect("good");
-        beacons.drain(AT);
-        beacons.drain(AT + VIEWER_KEPT + VIEWER_KEPT);
-        assert!(beacons.folds.lock().expect("not poisoned").is_empty());
+        beacons.ended.note(&Name::new("s1").expect("a name"), AT);
+        assert!(matches!(beacons.report(&report("a", 0, ""), Some(&token), AT), Err(ReportError::Ended)));
+    }
+
+    #[test]
+    fn one_viewer_cannot_make_up_time() {
+        let (beacons, token) = beacons();
+        let told = (0..1_000).filter(|&sequence| beacons.report(&report("a", sequence, ""), Some(&token), AT).is_ok());
+        assert_eq!(told.count() as u64, MAX_SPAN.as_secs());
+        assert_eq!(players(&beacons, AT).expect("told").exposure, MAX_SPAN);
+    }
+
+    #[test]
+    fn a_crowded_class_leaves_room_for_others() {
+        let (beacons, token) = beacons();
+        let beacons = Beacons { room: ROOM, ..beacons };
+        let mut crowd = (0..ROOM).map(|viewer| beacons.report(&report(&viewer.to_string(), 0, ""), Some(&token), AT));
+        assert_eq!(crowd.by_ref().take_while(Result::is_ok).count(), ROOM / 2);
+        let token = Key::new(b"a key of at least thirty-two bytes").expect("long enough").sign("s2", AT);
+        let other = String::from_utf8(report("z", 0, "")).expect("text").replace("s1", "s2");
+        assert!(beacons.report(other.as_bytes(), Some(&token), AT).is_ok());
+    }
+
+    #[test]
+    fn silent_viewers_leave_and_are_forgotten_later() {
+        let (beacons, token) = beacons();
+        beacons.report(&report("a", 0, ""), Some(&token), AT).expect("good");
+        assert_eq!(players(&beacons, AT).map(|view| view.viewers), Some(1));
+        let gone = AT + viewer::PRESENT + Duration::from_secs(1);
+        beacons.report(&report("b", 0, ""), Some(&token), gone).expect("good");
+        assert_eq!(players(&beacons, gone).map(|view| view.viewers), Some(1));
+        beacons.drain(gone + viewer::REMEMBERED + viewer::PRESENT);
+        let table = beacons.table.lock().expect("not poisoned");
+        assert!(table.folds.is_empty() && table.viewers == 0);
     }
 }

@@ -150,11 +150,13 @@ fn refused(error: &TokenError) -> ApiError {
     }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token of an `Authorization` header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
-fn argument(query: &str, name: &str) -> Option<String> {
+/// The text of an argument of a query, unescaped.
+pub(crate) fn argument(query: &str, name: &str) -> Option<String> {
     String::from_utf8(decoded(query, name)?).ok()
 }
 

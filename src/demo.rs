@@ -5,6 +5,7 @@ mod candidate;
 mod class;
 mod clip;
 mod frames;
+mod guest;
 mod link;
 mod node;
 mod peer;
@@ -15,6 +16,7 @@ mod viewer;
 
 pub use class::{Class, ClassOptions, DemoError, MAX_VIEWERS};
 pub use clip::ClipError;
+pub use guest::Guest;
 pub use link::LinkTotals;
 pub use node::{EgressTotals, IngestTotals};
 pub use peer::PeerError;

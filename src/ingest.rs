@@ -12,7 +12,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::api::error::{ApiError, nothing_here, wrong_method};
-use crate::api::{Shared, body};
+use crate::api::{Shared, body, player_script};
 use crate::config::ingest::{IngestError, IngestSettings, Networks};
 use crate::http_server::{self, Site};
 use crate::limit::Limiter;
@@ -99,6 +99,7 @@ pub fn routes(shared: &Shared) -> Router<Shared> {
         .method_not_allowed_fallback(wrong_method)
         .route_layer(from_fn_with_state(shared.clone(), body::whole))
         .route_layer(from_fn_with_state(shared.clone(), pass))
+        .route("/liveqos-player.js", get(player_script::script))
         .layer(shared.gate.cors())
 }
 

@@ -145,6 +145,9 @@ pub fn sample_json(sample: &Sample) -> Value {
     let stuttering = sample.stutter_viewers();
     figure("stutter_viewers_ratio", stuttering.map(|share| share.map(liveqos_core::sample::Share::ratio)));
     figure("stutter_ratio", sample.stutter().map(|stutter| stutter.map(liveqos_core::sample::Share::ratio)));
+    // Both sums beside their ratio, so that windows and classes can be added up.
+    figure("stutter_seconds", sample.stutter().map(|stutter| stutter.map(|share| share.part)));
+    figure("watch_seconds", sample.stutter().map(|stutter| stutter.map(|share| share.whole)));
     put(&mut out, "sources", Some(sources));
     put(&mut out, "coverage_ratio", sample.coverage().map(number));
     put(&mut out, "declared_fps", sample.declared_fps);

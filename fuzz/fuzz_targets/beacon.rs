@@ -1,11 +1,11 @@
 //! Any body of a player, signed: it is folded or refused, and what is folded keeps to its bounds.
 #![no_main]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use liveqos::beacon::{Beacons, MAX_SPAN};
+use liveqos::beacon::{Beacons, MAX_SPAN, Taken};
 use liveqos::token::Key;
 use liveqos_core::observation::Fact;
 use liveqos_core::time::Timestamp;
@@ -16,8 +16,11 @@ static KEY: LazyLock<Key> = LazyLock::new(|| Key::new(&[7; 32]).expect("long eno
 static TOKEN: LazyLock<String> = LazyLock::new(|| KEY.sign("s1", AT + Duration::from_secs(60)));
 
 fuzz_target!(|body: &[u8]| {
-    let beacons = Beacons::new(Some(KEY.clone()));
+    let beacons = Beacons::new(Some(KEY.clone()), Arc::default());
     let taken = beacons.report(body, Some(&TOKEN), AT).is_ok();
+    if taken {
+        assert_eq!(beacons.report(body, Some(&TOKEN), AT).ok(), Some(Taken::Repeated));
+    }
     let told = beacons.drain(AT);
     assert_eq!(told.len(), usize::from(taken));
     for observation in told {

@@ -175,7 +175,11 @@ impl Play<'_> {
                 continue;
             }
             let was = self.reported.insert(totals.viewer, (now, totals)).map(|(_, was)| was).unwrap_or_default();
-            let request = self.client.post(&self.beacon).bearer_auth(&self.token).json(&report(&was, &totals));
+            let request = self.client.post(&self.beacon).bearer_auth(&self.token).json(&report(
+                count / SERVER_EVERY,
+                &was,
+                &totals,
+            ));
             let status = request.send().await.context("a viewer's report")?.status();
             anyhow::ensure!(status.is_success(), "a viewer's report was answered with {status}");
         }
@@ -184,9 +188,9 @@ impl Play<'_> {
 }
 
 /// What a viewer says of the time between two readings, in the terms of `/v1/beacon`.
-fn report(was: &ViewerTotals, now: &ViewerTotals) -> serde_json::Value {
+fn report(sequence: u64, was: &ViewerTotals, now: &ViewerTotals) -> serde_json::Value {
     let mut report = json!({
-        "sessionId": SESSION, "viewer": format!("viewer-{}", now.viewer), "protocol": "webrtc",
+        "sessionId": SESSION, "viewer": format!("viewer-{}", now.viewer), "sequence": sequence, "protocol": "webrtc",
         "exposure": (now.exposure.saturating_sub(was.exposure)).as_secs_f64(),
         "freezeCount": now.freezes - was.freezes,
         "totalFreezesDuration": (now.frozen.saturating_sub(was.frozen)).as_secs_f64(),

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use liveqos_core::time::Timestamp;
@@ -12,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::clip::{Clip, ClipError};
+use super::guest::Guest;
 use super::link::{Link, LinkTotals};
 use super::node::{EgressTotals, IngestTotals, Node};
 use super::peer::PeerError;
@@ -59,6 +61,7 @@ pub struct Class {
     seats: Vec<Seat>,
     stop: watch::Sender<bool>,
     stage: JoinHandle<()>,
+    guests: AtomicU32,
 }
 
 /// A viewer, its link and its task.
@@ -99,7 +102,7 @@ impl Class {
             Seat { viewer, link, task: tokio::spawn(joining) }
         });
         let seats = seats.collect();
-        Ok(Self { node, seats, stop, stage })
+        Ok(Self { node, seats, stop, stage, guests: AtomicU32::new(0) })
     }
 
     /// Makes the links of the first `share` (0 to 1) of the viewers as bad as told, those of the others good.
@@ -113,6 +116,16 @@ impl Class {
     /// Makes all links good again.
     pub fn heal(&self) {
         self.impair(0.0, Impairment::default());
+    }
+
+    /// Lets a WebRTC player of another program in, by its offer to receive video; its link is good at first.
+    ///
+    /// # Errors
+    /// [`DemoError::Link`] without a socket, [`DemoError::Peer`] when the offer does not fit.
+    pub async fn invite(&self, offer: &str) -> Result<Guest, DemoError> {
+        let number = MAX_VIEWERS + self.guests.fetch_add(1, Ordering::Relaxed);
+        let link = Link::open(u64::from(number)).await.map_err(DemoError::Link)?;
+        Ok(Guest::admit(number, Arc::clone(&self.node), link, offer, self.stop.subscribe()).await?)
     }
 
     /// What the teacher's stream brought to the node.

@@ -68,6 +68,7 @@ impl Link {
             counters: Arc::clone(&counters),
             down: Shaper::new(seed),
             up: Shaper::new(!seed),
+            learned: None,
             refusals: 0,
         };
         Ok(Self { address, ends, impairment, counters, task: tokio::spawn(relay.run()) })
@@ -81,6 +82,11 @@ impl Link {
     /// Tells the viewer's real address.
     pub(super) fn viewer_is(&self, viewer: SocketAddr) {
         self.ends.send_modify(|ends| ends.viewer = Some(viewer));
+    }
+
+    /// Whoever sends first and is not the node is the viewer: a browser hides its address until it speaks.
+    pub(super) fn viewer_is_who_speaks(&self) {
+        self.ends.send_modify(|ends| ends.learn = true);
     }
 
     /// Tells the node's real address.
@@ -120,6 +126,13 @@ impl Drop for Link {
 struct Ends {
     node: Option<SocketAddr>,
     viewer: Option<SocketAddr>,
+    learn: bool,
+}
+
+impl Ends {
+    fn viewer(self, learned: Option<SocketAddr>) -> Option<SocketAddr> {
+        if self.learn { learned } else { self.viewer }
+    }
 }
 
 struct Relay {
@@ -129,6 +142,7 @@ struct Relay {
     counters: Arc<Counters>,
     down: Shaper,
     up: Shaper,
+    learned: Option<SocketAddr>,
     refusals: u32,
 }
 
@@ -167,6 +181,9 @@ impl Relay {
         self.refusals = 0;
         let ends = *self.ends.borrow();
         let now = Instant::now();
+        if ends.learn && ends.node.is_some_and(|node| node != from) {
+            self.learned.get_or_insert(from);
+        }
         let counters = &self.counters;
         if Some(from) == ends.node {
             let media = is_media(packet);
@@ -176,7 +193,7 @@ impl Relay {
                 (Fate::Full, true) => add(&counters.media_overflowed),
                 (Fate::Lost | Fate::Full, false) => add(&counters.other_dropped),
             }
-        } else if Some(from) == ends.viewer {
+        } else if Some(from) == ends.viewer(self.learned) {
             if self.up.push(now, packet) != Fate::Taken {
                 add(&counters.return_dropped);
             }
@@ -189,7 +206,7 @@ impl Relay {
         let ends = *self.ends.borrow();
         let now = Instant::now();
         while let Some(packet) = self.down.pop(now) {
-            let sent = send(&self.socket, &packet, ends.viewer).await;
+            let sent = send(&self.socket, &packet, ends.viewer(self.learned)).await;
             match (sent, is_media(&packet)) {
                 (true, true) => add(&self.counters.media_forwarded),
                 (true, false) => add(&self.counters.other_forwarded),

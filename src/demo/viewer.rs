@@ -228,7 +228,7 @@ impl State {
 }
 
 /// The node sends to viewer n under this plus n.
-const FIRST_SSRC: u32 = 0x1000_0000;
+pub(super) const FIRST_SSRC: u32 = 0x1000_0000;
 
 /// How often the round trip is read.
 const RTT_INTERVAL: Duration = Duration::from_secs(1);

@@ -43,4 +43,4 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-const NOT_OURS: [&str; 5] = [".git", "target", "fixtures", "snapshots", "corpus"];
+const NOT_OURS: [&str; 6] = [".git", "target", "node_modules", "fixtures", "snapshots", "corpus"];

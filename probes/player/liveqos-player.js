@@ -1,0 +1,326 @@
+// Tells a liveqos node what this viewer gets to see: docs/player.md. Classic script and module alike; it sets `LiveQoS` alone.
+(function (scope) {
+  "use strict";
+
+  const TICK = 250;
+  const STATS_EVERY = 500;
+  const SOONEST = 1000; // between two reports
+  const LONGEST_WAIT = 60000;
+  const ANSWER_WITHIN = 10000;
+  const ASLEEP = 5000; // a tick so late
+  const STUCK = 500;
+  const MARGIN = 150; // W3C freezeCount, as are
+  const GAPS = 30;
+  const UNSENT = 55; // seconds; a node takes 60
+  const FINAL = [401, 403, 404, 410]; // nothing is sent after these answers
+
+  const clock = () => performance.now();
+  const isHidden = () => document.hidden && !document.pictureInPictureElement;
+  const quality = (video) => (video.getVideoPlaybackQuality ? video.getVideoPlaybackQuality() : {});
+
+  /** Sums since the last report, which is sealed once and sent until taken. */
+  function reporter(options, protocol, ended) {
+    const interval = options.interval || 5000;
+    const viewer = options.viewer || Math.random().toString(36).slice(2) + Date.now().toString(36);
+    let sums = { exposure: 0 };
+    let sequence = 0;
+    let sealed = null;
+    let isPosting = false;
+    let token = "";
+    let wait = interval;
+    let sentAt = clock();
+    let dueAt = sentAt + interval;
+
+    function seal() {
+      const told = Object.assign({ sessionId: options.sessionId, viewer, sequence, protocol: options.protocol || protocol }, sums);
+      // A freeze may be told late, a number corrected: the rest goes with the next report.
+      sums = { exposure: 0 };
+      for (const name of ["freezeCount", "totalFreezesDuration", "packetsLost"]) {
+        const sum = told[name] || 0;
+        told[name] = Math.max(0, name === "totalFreezesDuration" ? Math.min(sum, told.exposure) : sum);
+        sums[name] = sum - told[name];
+      }
+      if (!told.packetsReceived && !told.packetsLost) delete told.packetsLost;
+      if (!told.exposure && !told.packetsReceived) return null;
+      sequence += 1;
+      return JSON.stringify(told);
+    }
+
+    // sendBeacon() sets no header, plain text needs no preflight.
+    const address = () => options.url + "?token=" + encodeURIComponent(token);
+
+    async function renew() {
+      token = await (typeof options.token === "function" ? options.token() : options.token);
+    }
+    renew().catch(() => {});
+
+    async function post() {
+      sealed = sealed || seal();
+      sentAt = clock();
+      dueAt = sentAt + wait;
+      if (!sealed) return;
+      isPosting = true;
+      let status = 0;
+      let retryAfter = 0;
+      try {
+        await renew();
+        const signal = AbortSignal.timeout && AbortSignal.timeout(ANSWER_WITHIN);
+        const answer = await fetch(address(), { method: "POST", body: sealed, keepalive: true, credentials: "omit", signal });
+        status = answer.status;
+        retryAfter = answer.headers.get("Retry-After") * 1000 || 0;
+      } catch (_) {} // status 0
+      isPosting = false;
+      if (FINAL.includes(status)) {
+        ended.abort();
+      } else if (!status || status === 429 || status >= 500) {
+        wait = Math.max(retryAfter, Math.min(wait * 2, LONGEST_WAIT));
+        dueAt = clock() + wait;
+      } else {
+        sealed = null;
+        wait = interval;
+      }
+    }
+
+    return {
+      add: (name, amount) => amount && (sums[name] = (sums[name] || 0) + amount),
+      tell: (name, value) => (sums[name] = value),
+      tick(now) {
+        if (isPosting) return;
+        if (sums.exposure > UNSENT) sealed = seal();
+        if (now >= dueAt) post();
+      },
+      stall(seconds) {
+        this.add("freezeCount", 1);
+        this.add("totalFreezesDuration", seconds);
+        if (wait === interval) dueAt = Math.min(dueAt, sentAt + SOONEST);
+      },
+      flush() {
+        for (const body of [sealed, seal()]) if (body) navigator.sendBeacon(address(), body);
+        sealed = null;
+      },
+    };
+  }
+
+  /** A media element: it stalls when it waits for data, or stands still, while it should play. */
+  function watchElement(element, report, signal) {
+    let position = element.currentTime;
+    let state = !element.paused && position ? "playing" : "starting";
+    let since = clock();
+    let movedAt = since;
+    let askedAt = (!element.paused || element.autoplay) && since;
+    let shown;
+
+    function pass(now, isCounted = true) {
+      if (isCounted && /playing|stalled/.test(state)) {
+        report.add("exposure", (now - since) / 1000);
+        if (state === "stalled") report.add("totalFreezesDuration", (now - since) / 1000);
+      } else {
+        movedAt = now;
+      }
+      since = now;
+    }
+    const on = (name, from, next) =>
+      element.addEventListener(name, () => {
+        if (!from.test(state)) return;
+        pass(clock(), !isHidden());
+        if (next === "stalled" && !isHidden()) report.stall(0);
+        if (state === "starting" && next === "playing" && askedAt) report.tell("firstFrame", (since - askedAt) / 1000);
+        if (next === "starting") askedAt = element.autoplay && since;
+        state = next;
+        position = element.currentTime;
+        movedAt = since;
+      }, { signal });
+
+    element.addEventListener("play", () => (askedAt = askedAt || clock()), { signal });
+    on("playing", /./, "playing");
+    on("waiting", /playing/, "stalled");
+    on("seeking", /playing|stalled/, "seeking");
+    on("pause", /playing|stalled|seeking/, "paused");
+    on("ended", /./, "over");
+    on("error", /./, "over");
+    on("emptied", /./, "starting");
+
+    return {
+      pass,
+      tick(now) {
+        const { totalVideoFrames, droppedVideoFrames } = quality(element);
+        const frames = totalVideoFrames - droppedVideoFrames;
+        if (frames > shown) report.add("framesDecoded", frames - shown);
+        shown = frames;
+        const moved = element.currentTime - position;
+        position += moved;
+        if (moved) {
+          movedAt = now;
+          if (state === "stalled" && moved > 0.1) state = "playing";
+        } else if (state === "playing" && now - movedAt > STUCK) {
+          report.stall((now - movedAt) / 1000);
+          state = "stalled";
+        }
+      },
+    };
+  }
+
+  /** A WebRTC viewer: the picture freezes when the next frame is late, and as long as it is. */
+  function watchConnection(connection, report, signal, video) {
+    const askedAt = clock();
+    const known = new Map();
+    let hasStarted = false;
+    let since = askedAt;
+    let gaps = [];
+    let lastAt = 0; // newest frame
+    let patience = STUCK; // a longer gap is a freeze
+    let counted = 0; // seconds of it
+    let statsAt = 0;
+    let presented = 0;
+    let decoded = 0;
+
+    function begin(at) {
+      hasStarted = true;
+      if (at < askedAt) return;
+      since = at;
+      report.tell("firstFrame", (at - askedAt) / 1000);
+    }
+
+    function pass(now, isCounted = true) {
+      const isSent = connection.getReceivers().some(({ track }) => track.kind === "video" && !track.muted && track.readyState === "live");
+      if (isCounted && isSent && hasStarted && !(video && video.paused)) {
+        report.add("exposure", (now - since) / 1000);
+      } else {
+        lastAt = counted = 0;
+      }
+      since = now;
+    }
+
+    function freeze(seconds) {
+      if (!counted) report.stall(0);
+      report.add("totalFreezesDuration", seconds - counted);
+      counted = seconds;
+    }
+
+    /** The gap was `frozen` seconds in the end. */
+    function settle(frozen, count) {
+      report.add("totalFreezesDuration", frozen - counted);
+      report.add("freezeCount", count - (counted ? 1 : 0));
+    }
+
+    function isFreeze(gap) {
+      const judged = gaps.slice(1 - GAPS).concat(gap);
+      const mean = judged.reduce((sum, one) => sum + one) / judged.length;
+      return judged.length >= 5 && gap >= Math.max(3 * mean, mean + MARGIN);
+    }
+
+    function frame(now, metadata) {
+      if (signal.aborted) return;
+      video.requestVideoFrameCallback(frame);
+      // A busy page hears of many at once; none of them came in what counts already.
+      let count = presented && Math.max(1, metadata.presentedFrames - presented);
+      presented = metadata.presentedFrames;
+      if (counted && count > 1) {
+        lastAt += 1000 * counted;
+        gaps.push(1000 * counted);
+        counted = 0;
+        count -= 1;
+      }
+      if (!hasStarted) begin(now);
+      if (lastAt) {
+        const gap = (now - lastAt) / count;
+        const isFrozen = isFreeze(gap);
+        settle(isFrozen && (now - lastAt) / 1000, isFrozen && count);
+        gaps = gaps.concat(Array(Math.min(count, GAPS)).fill(gap)).slice(-GAPS);
+      }
+      decoded = quality(video).totalVideoFrames;
+      lastAt = now;
+      counted = 0;
+    }
+    const seesFrames = video && video.requestVideoFrameCallback;
+    if (seesFrames) video.requestVideoFrameCallback(frame);
+
+    /** The browser's sums settle each gap. */
+    function readFrames(now, was) {
+      const at = clock();
+      const grown = (name) => now[name] - (was[name] || 0);
+      const frames = grown("framesDecoded");
+      if (!hasStarted && frames > 0) begin(at - 1000 * (now.totalInterFrameDelay || 0));
+      if (frames > 0) {
+        const mean = (1000 * grown("totalInterFrameDelay")) / frames;
+        patience = Math.max(3 * mean, mean + MARGIN) || STUCK;
+        // The browser may call a gap of over 5 s a pause.
+        const isPause = counted && grown("pauseCount") > 0;
+        const frozen = grown("totalFreezesDuration") + (isPause ? grown("totalPausesDuration") : 0);
+        if (lastAt && frozen > 0) settle(frozen, grown("freezeCount") + isPause);
+        lastAt = at;
+        counted = 0;
+      } else if (lastAt && at - lastAt > patience) {
+        freeze((at - lastAt) / 1000);
+      }
+    }
+
+    function read(stats) {
+      const isFirst = !known.size;
+      let main = null;
+      stats.forEach((now) => {
+        // What is there when the watch begins is no news.
+        const was = known.get(now.id) || (isFirst ? now : {});
+        known.set(now.id, now);
+        if (now.type === "inbound-rtp") {
+          for (const name of ["packetsReceived", "packetsLost", "bytesReceived", "framesDecoded"]) report.add(name, now[name] - (was[name] || 0));
+          if (now.kind === "video" && !(main && main[0].framesDecoded > now.framesDecoded)) main = [now, was];
+        } else if (now.nominated && now.responsesReceived > (was.responsesReceived || 0)) {
+          report.tell("roundTripTime", now.currentRoundTripTime);
+        }
+      });
+      if (main && !seesFrames) readFrames(main[0], main[1]);
+    }
+
+    return {
+      pass,
+      tick(now) {
+        // In a busy page the callback is late, not the frame.
+        const isLate = seesFrames && lastAt && isFreeze(now - lastAt);
+        if (isLate && decoded === quality(video).totalVideoFrames) freeze((now - lastAt) / 1000);
+        if (now - statsAt < STATS_EVERY) return;
+        statsAt = now;
+        connection.getStats().then(read, () => {});
+      },
+    };
+  }
+
+  /** Watches until stop(), the connection closes or the node wants no more. */
+  function watch(target, options) {
+    if (!options || !options.url || !options.sessionId) throw new TypeError("watch() needs url and sessionId");
+    const ended = new AbortController();
+    const { signal } = ended;
+    const report = reporter(options, target.getStats && "webrtc", ended);
+    const viewer = (target.getStats ? watchConnection : watchElement)(target, report, signal, options.video);
+    let last = clock();
+    let wasHidden = false;
+
+    function look() {
+      const now = clock();
+      viewer.pass(now, !wasHidden && now - last < ASLEEP);
+      wasHidden = isHidden();
+      last = now;
+      return now;
+    }
+    function flush() {
+      look();
+      report.flush();
+    }
+    const timer = setInterval(() => {
+      if (target.connectionState === "closed") return stop();
+      const now = look();
+      if (!wasHidden) viewer.tick(now);
+      report.tick(now);
+    }, TICK);
+    signal.onabort = () => clearInterval(timer);
+    document.addEventListener("visibilitychange", look, { signal });
+    scope.addEventListener("pagehide", flush, { signal });
+    function stop() {
+      if (!signal.aborted) flush();
+      ended.abort();
+    }
+    return { stop };
+  }
+
+  scope.LiveQoS = { watch };
+})(globalThis);

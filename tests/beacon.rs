@@ -1,0 +1,97 @@
+//! Players' reports against the running program: the script, the tokens of the guide, answers, and what becomes of a report.
+
+use std::time::{Duration, Instant};
+
+use liveqos::api::player_script::SCRIPT;
+use liveqos::token::Key;
+use liveqos_core::time::Timestamp;
+
+use super::cli::{Daemon, file};
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+fn token(session: &str, expiry: u64) -> String {
+    Key::new(KEY.as_bytes()).expect("long enough").sign(session, Timestamp::from_secs(expiry))
+}
+
+fn report(session: &str, sequence: u32) -> String {
+    format!(
+        r#"{{"sessionId":"{session}","viewer":"v1","sequence":{sequence},"protocol":"webrtc","exposure":5,"totalFreezesDuration":0.5,"freezeCount":1,
+        "framesDecoded":125,"packetsReceived":297,"packetsLost":3,"bytesReceived":250000,"roundTripTime":0.04,"firstFrame":0.8}}"#
+    )
+}
+
+#[test]
+fn the_guide_makes_the_tokens_that_the_node_takes() {
+    let guide = include_str!("../docs/player.md");
+    assert!(guide.contains(KEY) && guide.contains(&token("class101", 1_900_000_000)));
+}
+
+#[test]
+fn a_page_gets_the_script_once() {
+    let daemon = Daemon::start();
+    let (status, head, body) = daemon.ask_with("GET", "/liveqos-player.js", "origin: https://school.example\r\n", "");
+    assert!(status == 200 && body == SCRIPT, "{status}");
+    for line in ["content-type: text/javascript", "access-control-allow-origin: *", "cache-control: public"] {
+        assert!(head.contains(line), "{head}");
+    }
+    let tag = head.lines().find_map(|line| line.strip_prefix("etag: ")).expect("a tag");
+    let (status, _, body) = daemon.ask_with("GET", "/liveqos-player.js", &format!("if-none-match: {tag}\r\n"), "");
+    assert_eq!((status, body.as_str()), (304, ""));
+}
+
+#[test]
+fn a_signed_report_counts_once_and_a_stranger_counts_nothing() {
+    let key = file(KEY);
+    let daemon = Daemon::start_with(&format!("[beacon]\nkey_file = \"{}\"\n", key.path().display()));
+    let good = token("class101", 4_000_000_000);
+    let post = |session: &str, sequence, token: &str| {
+        let (status, head, body) = daemon.ask_with(
+            "POST",
+            &format!("/v1/beacon?token={token}"),
+            "content-type: text/plain\r\n",
+            &report(session, sequence),
+        );
+        (status, head + &body)
+    };
+    assert_eq!(post("class101", 0, &good).0, 204);
+    assert_eq!(post("class101", 0, &good).0, 204, "it came again: all is well");
+    let bearer = format!("authorization: Bearer {good}\r\n");
+    assert_eq!(daemon.ask_with("POST", "/v1/beacon", &bearer, &report("class101", 1)).0, 204);
+    for (session, token) in [("class102", good.as_str()), ("class101", "")] {
+        let (status, said) = post(session, 2, token);
+        assert!(status == 401 && said.contains("bad_token"), "{status} {said}");
+    }
+    let (status, said) = post("class101", 2, &token("class101", 1_000));
+    assert!(status == 410 && said.contains("expired"), "{status} {said}");
+    let broken = daemon.ask_with("POST", &format!("/v1/beacon?token={good}"), "", "{");
+    assert!(broken.0 == 400 && broken.2.contains("bad_report"), "{broken:?}");
+    let long = daemon.ask_with("POST", "/v1/beacon", &bearer, &" ".repeat(5_000));
+    assert!(long.0 == 413 && long.2.contains("too_large"), "{long:?}");
+
+    let began = Instant::now();
+    let sample = loop {
+        let (_, body) = daemon.ask("GET", "/api/v1/sessions/class101/samples", "");
+        let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        if let Some(sample) = answer["samples"].get(0) {
+            break sample.clone();
+        }
+        assert!(began.elapsed() < Duration::from_secs(30), "no sample: {body}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!((&sample["watch_seconds"], &sample["stutter_seconds"]), (&10.into(), &1.into()), "{sample}");
+    assert_eq!(sample["packet_loss_ratio"], 0.01, "{sample}");
+    assert_eq!(sample["sources"]["stutter_ratio"], "player", "{sample}");
+    let page = daemon.ask("GET", "/metrics", "").1;
+    for (reason, count) in [
+        ("beacon_repeated", 1),
+        ("beacon_bad_token", 2),
+        ("beacon_expired", 1),
+        ("beacon_bad_report", 1),
+        ("beacon_too_large", 1),
+    ] {
+        let row =
+            page.lines().find(|line| line.starts_with("liveqos_shed_total") && line.contains(&format!("\"{reason}\"")));
+        assert!(row.is_some_and(|row| row.ends_with(&format!(" {count}"))), "{reason}: {row:?}");
+    }
+}

@@ -1,0 +1,64 @@
+//! nginx as the edge: it serves one class under any number of names and writes the access log that docs/access-logs.md asks for, word by
+//! word. Decides nothing of its own but ports, folders and that every folder below `/hls/` and `/dash/` is the same class.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::daemon::get;
+use super::program::{Program, command, free_port};
+use super::wait;
+
+/// A running nginx.
+pub(crate) struct Nginx {
+    /// The process.
+    _program: Program,
+    /// Where it listens.
+    pub(crate) port: u16,
+    /// Its access log, requests and event bodies alike.
+    pub(crate) log: PathBuf,
+}
+
+impl Nginx {
+    /// Starts it; `media` holds the folders `hls` and `dash`. The path `/cmcd` takes event reports into the log.
+    pub(crate) async fn start(folder: &Path, media: &Path) -> Self {
+        let (port, answers) = (free_port(), free_port());
+        let log = folder.join("cmcd.log");
+        let guide = include_str!("../../docs/access-logs.md");
+        let requests = block(guide, "log_format liveqos escape=json");
+        let requests = requests.replace("/var/log/nginx/cmcd.log", &log.display().to_string());
+        let events = block(guide, "log_format cmcd_events escape=json");
+        let events = events
+            .replace("/var/log/nginx/cmcd.log", &log.display().to_string())
+            .replace(":8099", &format!(":{answers}"))
+            .replace(
+                "# the edge itself\n",
+                &format!(
+                    "listen 127.0.0.1:{port};\ntypes {{ application/vnd.apple.mpegurl m3u8; application/dash+xml mpd; video/mp2t ts; video/mp4 m4s mp4; }}\n\
+                     location ~ ^/(hls|dash)/[^/]+/(.+)$ {{ alias {}/$1/$2; add_header Access-Control-Allow-Origin * always; \
+                     add_header Access-Control-Allow-Headers \"cmcd-request, cmcd-object, cmcd-status, cmcd-session\" always; \
+                     add_header Cache-Control no-cache always; if ($request_method = OPTIONS) {{ return 204; }} }}\n",
+                    media.display()
+                ),
+            );
+        let config = format!(
+            "daemon off;\nworker_processes 1;\npid nginx.pid;\nerror_log stderr warn;\nevents {{ worker_connections 512; }}\n\
+             http {{ client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;\n\
+             {requests}\n{events}\n}}\n"
+        );
+        let file = folder.join("nginx.conf");
+        std::fs::write(&file, config).unwrap();
+        let mut command = command("nginx");
+        command.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "stderr"]);
+        let program = Program::start("nginx", &mut command, folder, false);
+        let nginx = Self { _program: program, port, log };
+        let playlist = format!("http://127.0.0.1:{port}/hls/warm-up/index.m3u8");
+        wait::until("nginx and the class", Duration::from_secs(30), async || get(&playlist).await).await;
+        nginx
+    }
+}
+
+/// The fenced block of the guide that begins with `start`.
+fn block<'a>(guide: &'a str, start: &str) -> &'a str {
+    let at = guide.find(start).unwrap_or_else(|| panic!("docs/access-logs.md has no `{start}`"));
+    guide[at..].split("```").next().unwrap()
+}

@@ -1,0 +1,73 @@
+// One player on one class, set up from the page's address: `player`, `src`, `v` (CMCD version), `sid`, `cid`, `events` (where event
+// reports go; none without it), `mode` (`query` or `header`), `name` (of the record).
+"use strict";
+
+const video = document.getElementById("video");
+const version = Number(settings.v ?? 1);
+const EVENTS = ["ps", "t", "e", "rr", "bc", "b"];
+const INTERVAL_SECONDS = 10;
+/** dash.js sends nothing to a target that names no keys. */
+const KEYS = "ab,bg,bl,br,bs,bsa,bsd,bsda,cid,d,dfa,dl,e,ec,lab,lb,ltc,msd,mtp,nr,ot,pb,pr,pt,rc,rtp,sf,sid,sn,st,sta,su,tab,tb,tbl,tpb,ts,ttfb,ttlb,url,v".split(",");
+
+const load = (src) => new Promise((done, failed) => {
+  const script = document.createElement("script");
+  Object.assign(script, { src, onload: done, onerror: () => failed(new Error(`loading ${src}`)) });
+  document.head.append(script);
+});
+
+const players = {
+  async hls() {
+    await load("/npm/hls.js/dist/hls.js");
+    const eventTargets = settings.events && [{ url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS }];
+    const cmcd = { sessionId: settings.sid, contentId: settings.cid, version, eventTargets, useHeaders: settings.mode === "header" };
+    const player = new Hls({ cmcd });
+    player.on(Hls.Events.ERROR, (_, { details, fatal }) => note("player-error", { text: details, fatal }));
+    player.loadSource(settings.src);
+    player.attachMedia(video);
+    return { version: Hls.version, stop: () => player.destroy(), edge: () => player.liveSyncPosition };
+  },
+  async dash() {
+    await load("/npm/dashjs/dist/modern/umd/dash.all.min.js");
+    const player = dashjs.MediaPlayer().create();
+    const eventTargets = settings.events && [{ enabled: true, url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS, enabledKeys: KEYS }];
+    const cmcd = { enabled: true, sid: settings.sid, cid: settings.cid, version, mode: settings.mode ?? "query" };
+    // Its clock would be set by a server elsewhere.
+    player.updateSettings({ streaming: { cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd, utcSynchronization: { enabled: false } } });
+    player.on(dashjs.MediaPlayer.events.ERROR, ({ error }) => note("player-error", { text: error?.message }));
+    player.initialize(video, settings.src, true);
+    return { version: player.getVersion(), stop: () => player.destroy(), edge: () => video.currentTime + 4 };
+  },
+  async shaka() {
+    await load("/npm/shaka-player/dist/shaka-player.compiled.js");
+    const player = new shaka.Player();
+    const eventTargets = settings.events && [
+      { enabled: true, mode: "event", url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS, version, includeKeys: [], useHeaders: false },
+    ];
+    const cmcd = { enabled: true, sessionId: settings.sid, contentId: settings.cid, version, useHeaders: settings.mode === "header" };
+    player.configure({ cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd });
+    player.addEventListener("error", ({ detail }) => note("player-error", { text: `${detail.category}/${detail.code}` }));
+    player.addEventListener("buffering", ({ buffering }) => note(buffering ? "player-buffering" : "player-ready"));
+    await player.attach(video);
+    await player.load(settings.src);
+    return { version: shaka.Player.version, stop: () => player.destroy(), edge: () => player.seekRange().end - 2 };
+  },
+};
+
+async function start() {
+  // Autoplay is allowed by the browser's arguments; `autoplay` is how a page usually asks for it.
+  video.autoplay = true;
+  const actions = {
+    pause: () => video.pause(),
+    play: () => video.play(),
+    back: () => (video.currentTime -= 3),
+    edge: () => (video.currentTime = player.edge()),
+    hide: () => window.open("cover.html", "_blank"),
+    stop: () => player.stop(),
+  };
+  let player = null;
+  watch(video, actions);
+  player = await players[settings.player]();
+  record.info = { player: settings.player, version: player.version, browser: navigator.userAgent };
+}
+
+start().catch((error) => note("page-error", { text: String(error.stack ?? error) }));

@@ -1,0 +1,169 @@
+//! The node's own script on pages with hls.js, dash.js, Shaka and no player at all: what liveqos says by it beside the page's own record, with
+//! a squeeze and an outage on the way.
+
+use std::path::Path;
+use std::time::Duration;
+
+use liveqos::token::Key;
+use liveqos_core::time::Timestamp;
+use tokio::time::sleep;
+
+use super::browser::{self, Browser};
+use super::class::{self, BYTES_PER_SECOND};
+use super::daemon::Daemon;
+use super::nginx::Nginx;
+use super::page_server::PageServer;
+use super::program::{command, free_port, run};
+use super::relay::{Link, Relay};
+use super::told::Told;
+use super::truth::Truth;
+use super::{packages, wait};
+
+/// Each with its file and protocol.
+const PLAYERS: [(&str, &str, &str); 4] = [
+    ("hls", "hls/hls/index.m3u8", "hls"),
+    ("dash", "dash/dash/index.mpd", "dash"),
+    ("shaka", "dash/shaka/index.mpd", "dash"),
+    ("plain", "hls/plain/clip.mp4", ""),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tells_what_media_elements_show() {
+    let _alone = wait::alone().await;
+    let folder = folder("snippet");
+    let packages = packages::installed();
+    let media = folder.join("media");
+    let _publisher = class::publish(&folder, &media);
+    clip(&media.join("hls/clip.mp4"));
+    let nginx = Nginx::start(&folder, &media).await;
+    let pages = PageServer::start(packages::folder().join("pages"), packages).await;
+    let daemon = open_daemon(&folder).await;
+
+    let mut links = Vec::new();
+    let mut frames = Vec::new();
+    for (name, file, protocol) in PLAYERS {
+        let relay = Relay::start(nginx.port).await;
+        // The browser alone would fetch the whole clip at once.
+        let free = if name == "plain" { Link::Narrow(BYTES_PER_SECOND * 6 / 5) } else { Link::Free };
+        relay.set(free);
+        frames.push((
+            "frame",
+            format!(
+                "snippet.html?name={name}&player={name}&src=http://127.0.0.1:{}/{file}&node={}&session={name}&token={}&protocol={protocol}",
+                relay.port,
+                daemon.url,
+                token(name)
+            ),
+        ));
+        links.push((relay, free));
+    }
+    let wall = format!("http://127.0.0.1:{}/wall.html", pages.port);
+    let wall = reqwest::Url::parse_with_params(&wall, frames).unwrap();
+    let _browser = Browser::open(&folder, "chromium", wall.as_str());
+    for (name, ..) in PLAYERS {
+        wait::until(&format!("the first picture of {name}"), START, async || {
+            let record = pages.record(name);
+            assert!(record.errors().is_empty(), "{name}: {:?}", record.errors());
+            record.first("playing")
+        })
+        .await;
+    }
+
+    sleep(Duration::from_secs(15)).await;
+    set(&links, Some(Link::Narrow(BYTES_PER_SECOND * 7 / 10)));
+    sleep(Duration::from_secs(20)).await;
+    set(&links, None);
+    sleep(Duration::from_secs(15)).await;
+    set(&links, Some(Link::Silent));
+    sleep(Duration::from_secs(10)).await;
+    set(&links, None);
+    sleep(Duration::from_secs(20)).await;
+    PLAYERS.iter().for_each(|(name, ..)| pages.ask(name, "stop"));
+    sleep(LAST_SAMPLE).await;
+
+    eprintln!("{}", browser::version());
+    let mut errors = Vec::new();
+    for (name, ..) in PLAYERS {
+        let record = pages.record(name);
+        let stop = record.events.iter().find(|event| event["action"] == "stop").unwrap()["t"].as_f64().unwrap();
+        let truth = Truth::of(&record, stop);
+        let told = Told::by_daemon(&daemon, name).await;
+        let error = told.percent() - truth.percent();
+        eprintln!(
+            "{name:6} page {:6.3} of {:6.2} s = {:6.3} % ({} stalls), liveqos {:6.3} of {:6.2} s, error {error:+.3} points",
+            truth.stalled,
+            truth.exposure,
+            truth.percent(),
+            truth.stalls,
+            told.stalled,
+            told.exposure
+        );
+        let kept = serde_json::json!({ "info": record.info, "events": record.events, "rows": record.rows });
+        std::fs::write(folder.join(format!("{name}.page.json")), kept.to_string()).unwrap();
+        assert!(truth.stalled > 1.0, "{name}: the links did not hurt");
+        errors.push((name, error));
+    }
+    assert!(errors.iter().all(|(_, error)| error.abs() <= 0.1), "{errors:?}");
+}
+
+fn set(links: &[(Relay, Link)], link: Option<Link>) {
+    for (relay, free) in links {
+        relay.set(link.unwrap_or(*free));
+    }
+}
+
+/// A recorded class of two and a half minutes at the live class's rate.
+fn clip(file: &Path) {
+    let mut ffmpeg = command("ffmpeg");
+    ffmpeg.args([
+        "-hide_banner",
+        "-nostats",
+        "-loglevel",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=320x180:rate=25",
+    ]);
+    ffmpeg.args(["-t", "150", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-b:v", "664k"]);
+    ffmpeg.args([
+        "-minrate",
+        "664k",
+        "-maxrate",
+        "664k",
+        "-bufsize",
+        "664k",
+        "-x264-params",
+        "nal-hrd=cbr",
+        "-g",
+        "50",
+    ]);
+    let (code, said) = run(ffmpeg.args(["-movflags", "+faststart"]).arg(file));
+    assert_eq!(code, Some(0), "{said}");
+}
+
+/// An empty folder for this run.
+pub(crate) fn folder(name: &str) -> std::path::PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("players").join(name);
+    std::fs::remove_dir_all(&folder).unwrap_or_default();
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// A daemon that takes beacons signed with this test's key.
+pub(crate) async fn open_daemon(folder: &Path) -> Daemon {
+    let key = folder.join("beacon.key");
+    std::fs::write(&key, KEY).unwrap();
+    Daemon::start(folder, free_port(), &format!("discover = false\n[beacon]\nkey_file = \"{}\"\n", key.display())).await
+}
+
+/// A player's right to speak for a class.
+pub(crate) fn token(session: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    Key::new(KEY.as_bytes()).unwrap().sign(session, Timestamp::from_secs(now + 3_600))
+}
+
+const KEY: &str = "the key of this test, 32 bytes or more";
+const START: Duration = Duration::from_mins(1);
+/// The last words are cut into a sample within this.
+pub(crate) const LAST_SAMPLE: Duration = Duration::from_secs(8);

@@ -1,0 +1,49 @@
+//! What liveqos says of a class: the sums of its samples, from the daemon that follows the log and from a replay of the same log.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::daemon::{Daemon, LIVEQOS};
+use super::program::{command, run};
+
+/// Sums over a class's samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Told {
+    /// Seconds stalled.
+    pub(crate) stalled: f64,
+    /// Seconds played or stalled.
+    pub(crate) exposure: f64,
+    /// Samples that said so.
+    pub(crate) samples: usize,
+}
+
+impl Told {
+    /// The daemon's samples of the class `id`.
+    pub(crate) async fn by_daemon(daemon: &Daemon, id: &str) -> Self {
+        let answer = daemon.json(&format!("/api/v1/sessions/{}/samples", id.replace('/', "%2F"))).await;
+        let samples = answer.map(|mut answer| answer["samples"].take());
+        Self::sum(samples.as_ref().and_then(Value::as_array).into_iter().flatten())
+    }
+
+    /// The same by a replay of the log.
+    pub(crate) fn by_replay(config: &Path, log: &Path, id: &str) -> Self {
+        let (code, said) = run(command(LIVEQOS).args(["replay", "--json", "--config"]).arg(config).arg(log));
+        assert_eq!(code, Some(0), "{said}");
+        let samples: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        Self::sum(samples.iter().filter(|sample: &&Value| sample["session_id"] == id))
+    }
+
+    /// Stalled over exposure, in percent.
+    pub(crate) fn percent(&self) -> f64 {
+        if self.exposure > 0.0 { 100.0 * self.stalled / self.exposure } else { f64::NAN }
+    }
+
+    fn sum<'a>(samples: impl Iterator<Item = &'a Value>) -> Self {
+        samples.fold(Self::default(), |sum, sample| {
+            let Some(exposure) = sample["watch_seconds"].as_f64() else { return sum };
+            let stalled = sample["stutter_seconds"].as_f64().unwrap_or_default();
+            Self { stalled: sum.stalled + stalled, exposure: sum.exposure + exposure, samples: sum.samples + 1 }
+        })
+    }
+}
