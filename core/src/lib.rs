@@ -29,6 +29,7 @@ pub mod node;
 pub mod notice;
 pub mod observation;
 pub mod pipe;
+mod play_clock;
 pub mod registry;
 pub mod rtp;
 pub mod sample;

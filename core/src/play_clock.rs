@@ -1,6 +1,8 @@
 //! Stall time of one viewer from the states that its event reports tell (CTA-5004-B `ps`), by the player's own clock. Decides in which
 //! order reports count and what a state is; takes back what was counted on when a late report says otherwise, refuses reports twice.
 
+use std::num::NonZeroU32;
+
 use crate::cmcd::State;
 use crate::viewer::Told;
 
@@ -18,10 +20,10 @@ pub(crate) struct PlayClock {
     arrived: u32,
     /// What our clock shows beyond its own, delivery in: the least that was seen.
     skew: i32,
-    next_sn: Option<u32>,
+    next_sn: Option<NonZeroU32>,
     held: [Option<Report>; MAX_HELD],
-    /// Total stall time it last told, and what was counted since.
-    absolute: Option<u32>,
+    /// Total stall time it last told, plus one, and what was counted since.
+    absolute: Option<NonZeroU32>,
     counted: i32,
     /// Counted and not told yet; negative where too much was told.
     owed_exposure: i32,
@@ -32,13 +34,12 @@ pub(crate) struct PlayClock {
     gap: bool,
 }
 
-/// What a report says of the state.
+/// A report within the clock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Report {
-    /// When, Unix milliseconds of the player's clock; within the clock since its base.
+struct Report {
     ts: u32,
     sn: u32,
-    absolute: Option<u32>,
+    absolute: Option<NonZeroU32>,
     state: Option<State>,
     hidden: Option<bool>,
 }
@@ -64,7 +65,7 @@ impl PlayClock {
         let report = Report {
             ts: self.within(ts),
             sn: sn.unwrap_or(0),
-            absolute: says.absolute,
+            absolute: says.absolute.map(after),
             state: says.state,
             hidden: says.hidden,
         };
@@ -86,11 +87,13 @@ impl PlayClock {
             self.release(told);
         }
         // A viewer that plays makes requests; only one that stalls may be silent and still be believed.
-        let believed = if self.state == Some(State::Rebuffering) { OPEN_MILLIS } else { 0 };
-        let until = if last { seen } else { (now.saturating_sub(LATENESS_MILLIS.into())).min(seen + believed) };
+        let late = u64::from(LATENESS_MILLIS);
+        let believed = if self.state == Some(State::Rebuffering) { OPEN_MILLIS } else { late };
+        let until = if last { seen } else { now.min(seen.saturating_add(believed)).saturating_sub(late) };
         let to = self.within(until.saturating_add_signed(-i64::from(self.skew)));
         if to > self.to {
-            self.count(to, told);
+            self.count(to);
+            self.settle(told);
         }
     }
 
@@ -99,8 +102,8 @@ impl PlayClock {
     }
 
     fn take(&mut self, report: Report, sn: Option<u32>, told: &mut Told) {
-        let (Some(sn), Some(next)) = (sn, self.next_sn) else {
-            self.next_sn = sn.map(|sn| sn.saturating_add(1));
+        let (Some(sn), Some(next)) = (sn, self.next_sn.map(NonZeroU32::get)) else {
+            self.next_sn = sn.map(after);
             return self.apply(report, told);
         };
         let is_held = self.held.iter().flatten().any(|held| held.sn == sn);
@@ -118,18 +121,18 @@ impl PlayClock {
                 }
                 None => self.release(told),
             }
-            if self.next_sn.is_some_and(|next| sn < next) {
+            if self.next_sn.is_some_and(|next| sn < next.get()) {
                 told.repeated += 1;
                 return;
             }
-            let missing = sn - self.next_sn.unwrap_or(sn);
+            let missing = self.missing_before(sn);
             told.lost += missing;
             self.gap |= missing > 0;
         }
-        self.next_sn = Some(sn.saturating_add(1));
+        self.next_sn = Some(after(sn));
         self.apply(report, told);
-        while let Some(index) = self.held.iter().position(|held| held.is_some_and(|held| Some(held.sn) == self.next_sn))
-        {
+        let next = |held: &Option<Report>, clock: &Self| held.is_some_and(|held| clock.missing_before(held.sn) == 0);
+        while let Some(index) = self.held.iter().position(|held| next(held, self)) {
             self.apply_held(index, told);
         }
     }
@@ -139,7 +142,7 @@ impl PlayClock {
         while let Some((_, index)) =
             self.held.iter().enumerate().filter_map(|(index, held)| held.map(|held| (held.sn, index))).min()
         {
-            let missing = self.held[index].map_or(0, |held| held.sn.saturating_sub(self.next_sn.unwrap_or(held.sn)));
+            let missing = self.held[index].map_or(0, |held| self.missing_before(held.sn));
             told.lost += missing;
             self.gap |= missing > 0;
             self.apply_held(index, told);
@@ -148,14 +151,19 @@ impl PlayClock {
 
     fn apply_held(&mut self, index: usize, told: &mut Told) {
         if let Some(held) = self.held[index].take() {
-            self.next_sn = Some(held.sn.saturating_add(1));
+            self.next_sn = Some(after(held.sn));
             self.apply(held, told);
         }
     }
 
+    /// How many reports should have come before that of this number.
+    fn missing_before(&self, sn: u32) -> u32 {
+        self.next_sn.map_or(0, |next| sn.saturating_sub(next.get()))
+    }
+
     fn apply(&mut self, report: Report, told: &mut Told) {
         if report.state.is_some() || report.hidden.is_some() {
-            self.turn(report.ts, told);
+            self.turn(report.ts);
             self.hidden = report.hidden.unwrap_or(self.hidden);
         }
         if let Some(state) = report.state.map(|state| self.meant(state)) {
@@ -170,7 +178,8 @@ impl PlayClock {
             }
             self.state = Some(state);
         }
-        self.repair(report.absolute, told);
+        self.repair(report.absolute);
+        self.settle(told);
     }
 
     /// What is told as stalled before a seek has shown its picture is the seek's: players say so when the new place is not loaded yet.
@@ -180,22 +189,21 @@ impl PlayClock {
     }
 
     /// Where reports were lost, the player's own total says what stalled in between.
-    fn repair(&mut self, absolute: Option<u32>, told: &mut Told) {
+    fn repair(&mut self, absolute: Option<NonZeroU32>) {
         let (Some(now), false) = (absolute, self.state == Some(State::Rebuffering)) else {
             return;
         };
         if let (Some(was), true) = (self.absolute, self.gap) {
-            let told_more = i64::from(now) - i64::from(was) - i64::from(self.counted);
-            self.owed_stalled = self.owed_stalled.saturating_add(told_more.clamp(0, MAX_STATE_MILLIS.into()) as i32);
-            self.settle(told);
+            let more = i64::from(now.get()) - i64::from(was.get()) - i64::from(self.counted);
+            self.owed_stalled = self.owed_stalled.saturating_add(more.clamp(0, MAX_STATE_MILLIS.into()) as i32);
         }
         (self.absolute, self.counted, self.gap) = (Some(now), 0, false);
     }
 
     /// Counts the present state up to `ts`, or takes back what was counted of it beyond.
-    fn turn(&mut self, ts: u32, told: &mut Told) {
+    fn turn(&mut self, ts: u32) {
         if ts >= self.to {
-            return self.count(ts, told);
+            return self.count(ts);
         }
         let ts = ts.max(self.since);
         self.add(-(self.to.saturating_sub(ts).min(MAX_STATE_MILLIS) as i32));
@@ -203,11 +211,10 @@ impl PlayClock {
     }
 
     /// Counts the present state up to `to`.
-    fn count(&mut self, to: u32, told: &mut Told) {
+    fn count(&mut self, to: u32) {
         let passed = to.saturating_sub(self.to).min(MAX_STATE_MILLIS) as i32;
         self.to = self.to.max(to);
         self.add(passed);
-        self.settle(told);
     }
 
     fn add(&mut self, millis: i32) {
@@ -245,9 +252,16 @@ pub(crate) struct Says {
     pub(crate) speaks: bool,
 }
 
+/// The number after this one.
+fn after(number: u32) -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(number)
+}
+
 fn skew_of(at: u64, ts: u64) -> i32 {
-    i64::try_from(at).unwrap_or(i64::MAX).saturating_sub(i64::try_from(ts).unwrap_or(i64::MAX)).clamp(-MAX_SKEW, MAX_SKEW)
-        as i32
+    i64::try_from(at)
+        .unwrap_or(i64::MAX)
+        .saturating_sub(i64::try_from(ts).unwrap_or(i64::MAX))
+        .clamp(-MAX_SKEW, MAX_SKEW) as i32
 }
 
 /// Reports held back because others should come before them.

@@ -4,8 +4,6 @@
 
 use serde_json::Value;
 
-use super::page_server::Record;
-
 /// Seconds of a viewer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Truth {
@@ -15,8 +13,6 @@ pub(crate) struct Truth {
     pub(crate) exposure: f64,
     /// How often it began to stall.
     pub(crate) stalls: u32,
-    /// From the first `playing` to the last word.
-    pub(crate) span: (f64, f64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,10 +26,10 @@ enum State {
 }
 
 impl Truth {
-    /// What the record says up to the instant `until` (wall-clock seconds).
-    pub(crate) fn of(record: &Record, until: f64) -> Self {
+    /// What a page's events (`{t, ev, ...}`) say up to the instant `until` (wall-clock seconds).
+    pub(crate) fn of(events: &[Value], until: f64) -> Self {
         let (mut truth, mut state, mut hidden, mut since) = (Self::default(), State::Starting, false, 0.0);
-        for event in &record.events {
+        for event in events {
             let (Some(at), Some(name)) = (event["t"].as_f64(), event["ev"].as_str()) else { continue };
             if at >= until {
                 break;
@@ -42,9 +38,6 @@ impl Truth {
             since = at;
             let next = state.after(name, event);
             truth.stalls += u32::from(next == State::Stalled && state != next && !hidden);
-            if state == State::Starting && next == State::Playing {
-                truth.span.0 = at;
-            }
             state = next;
             hidden = match name {
                 "hidden" => true,
@@ -53,7 +46,6 @@ impl Truth {
             };
         }
         truth.pass(state, hidden, until - since);
-        truth.span.1 = until;
         truth
     }
 
