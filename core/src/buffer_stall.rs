@@ -34,6 +34,7 @@ pub(crate) struct Look {
 
 /// What is remembered between two requests.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a sign of its own, and a viewer is kept small")]
 pub(crate) struct BufferStall {
     at: u64,
     bl: u32,
@@ -95,7 +96,7 @@ impl BufferStall {
         }
         let passed = passed as i32;
         let unplayed = was.unplayed(look, passed);
-        if was.phase == Phase::Starting && self.starts(was, look, passed, passed - unplayed, told) {
+        if was.phase == Phase::Starting && self.starts(was, look, (passed, unplayed), told) {
             return;
         }
         self.excess = was.excess.saturating_add(unplayed);
@@ -147,12 +148,13 @@ impl BufferStall {
 
     /// Counts what is played before the player surely plays; that begins with the first request that found a buffer. Gives whether it
     /// still starts.
-    fn starts(&mut self, was: Self, look: Look, passed: i32, consumed: i32, told: &mut Told) -> bool {
+    fn starts(&mut self, was: Self, look: Look, (passed, unplayed): (i32, i32), told: &mut Told) -> bool {
+        let consumed = passed.saturating_sub(unplayed);
         if was.bl == 0 && !look.playing && ((was.starting && look.starting) || consumed > passed + NOISE_MILLIS) {
             return true;
         }
         self.excess = 0;
-        let calm = !was.starting && passed - consumed > START_SLACK_MILLIS;
+        let calm = !was.starting && unplayed > START_SLACK_MILLIS;
         if was.bl > 0 && calm && consumed > 0 {
             // It had its start behind it and then ran dry.
             self.phase = Phase::Playing;

@@ -206,13 +206,13 @@ impl PlayClock {
             return self.count(ts);
         }
         let ts = ts.max(self.since);
-        self.add(-(self.to.saturating_sub(ts).min(MAX_STATE_MILLIS) as i32));
+        self.add(-self.to.saturating_sub(ts).min(MAX_STATE_MILLIS).cast_signed());
         self.to = ts;
     }
 
     /// Counts the present state up to `to`.
     fn count(&mut self, to: u32) {
-        let passed = to.saturating_sub(self.to).min(MAX_STATE_MILLIS) as i32;
+        let passed = to.saturating_sub(self.to).min(MAX_STATE_MILLIS).cast_signed();
         self.to = self.to.max(to);
         self.add(passed);
     }

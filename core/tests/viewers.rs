@@ -1,11 +1,16 @@
 //! Recorded players against what is said of them from their logs: the stall ratio of the page's own record and of the fold.
 
+#[path = "../../tests/players/truth.rs"]
+#[expect(dead_code, reason = "the tests with real players ask it for more")]
+mod truth;
+
 use std::path::Path;
 
 use liveqos_core::log_fold::{ClassRule, LogFold};
 use liveqos_core::log_format::LogFormat;
 use liveqos_core::observation::{Fact, PlayerView};
 use liveqos_core::time::Timestamp;
+use truth::Truth;
 
 struct Run {
     truth: (f64, f64),
@@ -50,22 +55,11 @@ fn run(name: &str, events: bool) -> Run {
     }
 }
 
-/// Seconds stalled and seconds played or stalled, by the page: from each `waiting` after the first `playing` to the next `playing`.
+/// Seconds stalled and seconds played or stalled, by the page.
 fn truth(text: &str) -> (f64, f64) {
     let page: serde_json::Value = serde_json::from_str(text).expect("json");
-    let (mut began, mut waits, mut stalled) = (None, None, 0.0);
-    let last = page["last"].as_f64().expect("an instant");
-    for event in page["events"].as_array().expect("events") {
-        let at = event["t"].as_f64().expect("an instant");
-        if event["ev"] == "playing" {
-            began.get_or_insert(at);
-            stalled += waits.take().map_or(0.0, |since| at - since);
-        } else if began.is_some() {
-            waits.get_or_insert(at);
-        }
-    }
-    stalled += waits.map_or(0.0, |since| last - since);
-    (stalled, last - began.expect("it played"))
+    let truth = Truth::of(page["events"].as_array().expect("events"), page["last"].as_f64().expect("an instant"));
+    (truth.stalled, truth.exposure)
 }
 
 /// Checks a run and prints it; gives the error in points.

@@ -167,7 +167,7 @@ fn last_word(log: &str, watcher: &Watcher) -> f64 {
     let told = |line: &Value| {
         let path = line["u"].as_str().unwrap_or_default();
         let body = line["e"].as_str().unwrap_or_default();
-        let media = path.starts_with(&folder) && !path.ends_with(".mpd") && !path.ends_with(".m3u8");
+        let media = path.starts_with(&folder) && !path.contains("/index.");
         media || (body.contains(&sid) && body.contains("sta="))
     };
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
