@@ -179,7 +179,9 @@ impl BufferStall {
         let could_run_dry = i64::from(passed.saturating_add(was.withheld)) >= dry_after;
         let kept = if was.stalled || was.starving || was.withheld > 0 { i64::from(was.bl) } else { 0 };
         let is_low = i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
-        if signed && could_run_dry && is_low {
+        // With nothing buffered the position is not known, and with it how long it stalled: the next request shows it.
+        let is_known = look.bl > 0 || look.behind.is_some();
+        if signed && could_run_dry && is_low && is_known {
             self.stall(self.excess, told);
             return was.withheld;
         }
@@ -202,7 +204,7 @@ impl BufferStall {
             self.level(false);
         } else {
             self.withheld = self.excess;
-            self.could_be_stall = was.withheld == 0 && could_run_dry && is_low;
+            self.could_be_stall = could_run_dry && is_low && (was.withheld == 0 || was.could_be_stall);
         }
         -more
     }

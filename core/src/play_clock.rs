@@ -77,19 +77,25 @@ impl PlayClock {
         }
     }
 
-    /// Counts on with the present state. `now`, and `seen`, when the viewer was last heard, are Unix milliseconds of our clock; `last`:
-    /// nothing more will come.
-    pub(crate) fn sweep(&mut self, now: u64, seen: u64, last: bool, told: &mut Told) {
+    /// Counts on with the present state. `now`, and `asked`, when the viewer made its last request, are Unix milliseconds of our clock;
+    /// `last`: nothing more will come.
+    pub(crate) fn sweep(&mut self, now: u64, asked: u64, last: bool, told: &mut Told) {
         if self.state.is_none() {
             return;
         }
         if last || self.within(now).saturating_sub(self.arrived) > LATENESS_MILLIS {
             self.release(told);
+        } else if self.held.iter().any(Option::is_some) {
+            // What is missing may be another state.
+            return;
         }
         // A viewer that plays makes requests; only one that stalls may be silent and still be believed.
         let late = u64::from(LATENESS_MILLIS);
         let believed = if self.state == Some(State::Rebuffering) { OPEN_MILLIS } else { late };
-        let until = if last { seen } else { now.min(seen.saturating_add(believed)).saturating_sub(late) };
+        // A report that comes late speaks for its own time, not for when it came.
+        let own = self.base.saturating_add(self.newest.into()).saturating_add_signed(self.skew.into());
+        let heard = own.max(asked);
+        let until = if last { heard } else { now.min(heard.saturating_add(believed)).saturating_sub(late) };
         let to = self.within(until.saturating_add_signed(-i64::from(self.skew)));
         if to > self.to {
             self.count(to);

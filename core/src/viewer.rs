@@ -30,6 +30,8 @@ pub(crate) struct Viewer {
     pub(crate) started: bool,
     /// When it was last heard, Unix milliseconds of the log.
     pub(crate) seen: u64,
+    /// When it made its last request.
+    asked: u64,
     track: Option<ObjectType>,
     /// Whether a request of another type was urgent since the last look.
     urgent: bool,
@@ -46,6 +48,7 @@ impl Viewer {
     /// A request for an object: `at` is when it was made.
     pub(crate) fn request(&mut self, at: Timestamp, set: &Cmcd<'_>, told: &mut Told) {
         self.seen = self.seen.max(at.millis());
+        self.asked = self.asked.max(at.millis());
         let is_media = matches!(set.ot, None | Some(ObjectType::Audio | ObjectType::Video | ObjectType::Muxed));
         if !is_media || self.clock.has_state() {
             return;
@@ -104,7 +107,8 @@ impl Viewer {
         let says = Says {
             // The instant of a response report is when its request began: its state is of another time.
             state: set.sta.filter(|_| speaks),
-            hidden: set.bg.or((set.e == Some(Event::Background)).then_some(false)),
+            // `bg` is sent where it is true; dash.js 5.2 says so of its requests only.
+            hidden: set.bg.or(matches!(set.e, Some(Event::Background | Event::Response)).then_some(false)),
             absolute: set.bsda.of(None),
             speaks,
         };
@@ -113,7 +117,7 @@ impl Viewer {
 
     /// Counts up to `now`, late reports allowed for; `last`: nothing more will come, so up to its last word.
     pub(crate) fn sweep(&mut self, now: Timestamp, last: bool, told: &mut Told) {
-        self.clock.sweep(now.millis(), self.seen, last, told);
+        self.clock.sweep(now.millis(), self.asked, last, told);
     }
 }
 
@@ -198,6 +202,6 @@ mod tests {
 
     #[test]
     fn a_viewer_is_small() {
-        assert!(size_of::<Viewer>() <= 160, "{}", size_of::<Viewer>());
+        assert!(size_of::<Viewer>() <= 170, "{}", size_of::<Viewer>());
     }
 }

@@ -60,7 +60,12 @@ async fn pauses_seeks_and_time_in_the_background_are_no_stall() {
         sleep(Duration::from_secs(22)).await;
     })
     .await;
-    let wrong: Vec<_> = verdicts.iter().filter(|verdict| verdict.error().abs() > POINTS).map(Verdict::line).collect();
+    for verdict in &verdicts {
+        assert!(verdict.off() < STALLED_SECONDS, "{}", verdict.line());
+    }
+    // Those who send states are exact.
+    let exact = verdicts.iter().filter(|verdict| ["hls-v2", "dash-v2"].contains(&verdict.name));
+    let wrong: Vec<_> = exact.filter(|verdict| verdict.off().abs() > EXACT_SECONDS).map(Verdict::line).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     // Only these say that they are in the background.
     for verdict in verdicts.iter().filter(|verdict| ["dash-v2", "shaka-v2"].contains(&verdict.name)) {
@@ -81,7 +86,7 @@ async fn nothing_is_invented_of_players_that_are_cut_off() {
     })
     .await;
     for verdict in &verdicts {
-        assert!(verdict.daemon.stalled <= verdict.truth.stalled + STALLED_SECONDS, "{}", verdict.line());
+        assert!(verdict.off() < STALLED_SECONDS + OPEN_SECONDS, "{}", verdict.line());
     }
     agree(&verdicts);
 }
@@ -90,6 +95,11 @@ impl Verdict {
     /// The daemon's stall ratio less the page's, in points.
     fn error(&self) -> f64 {
         self.daemon.percent() - self.truth.percent()
+    }
+
+    /// Seconds stalled by the daemon's word less the page's.
+    fn off(&self) -> f64 {
+        self.daemon.stalled - self.truth.stalled
     }
 
     fn line(&self) -> String {
@@ -113,7 +123,10 @@ impl Verdict {
 fn agree(verdicts: &[Verdict]) {
     for verdict in verdicts {
         let (daemon, replay) = (verdict.daemon, verdict.replay);
-        let same = (daemon.stalled - replay.stalled).abs() < 0.05 && (daemon.exposure - replay.exposure).abs() < 0.5;
+        let more = (daemon.stalled - replay.stalled, daemon.exposure - replay.exposure);
+        // A stall that is open at the end is believed for a while; else they are the same.
+        let open = (more.0 - more.1).abs() < 0.05 && more.0 < OPEN_SECONDS + 0.05;
+        let same = open || (more.0.abs() < 0.05 && more.1.abs() < 0.5);
         assert!(same, "{}", verdict.line());
     }
 }
@@ -196,4 +209,8 @@ const SETUPS: [Setup; 7] = [
 /// How far the daemon's stall ratio may be off, in points.
 const POINTS: f64 = 0.1;
 const EXPOSURE_SECONDS: f64 = 5.0;
-const STALLED_SECONDS: f64 = 0.3;
+/// Most stall time of a player without states that its media element does not tell of: its clock stands still under load.
+const STALLED_SECONDS: f64 = 1.0;
+const EXACT_SECONDS: f64 = 0.05;
+/// How long the daemon believes a stall after the last word; a replay ends with that.
+const OPEN_SECONDS: f64 = 4.0;
