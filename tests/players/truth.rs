@@ -13,6 +13,10 @@ pub(crate) struct Truth {
     pub(crate) exposure: f64,
     /// How often it began to stall.
     pub(crate) stalls: u32,
+    /// Seconds of `stalled` in the first [`START_SECONDS`] after the first picture: requests alone do not tell them from the start.
+    pub(crate) early: f64,
+    /// Seconds of media that seeks begun while it stalled left out: requests alone do not tell how long it had stalled before.
+    pub(crate) skipped: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,15 +33,29 @@ impl Truth {
     /// What a page's events (`{t, ev, ...}`) say up to the instant `until` (wall-clock seconds).
     pub(crate) fn of(events: &[Value], until: f64) -> Self {
         let (mut truth, mut state, mut hidden, mut since) = (Self::default(), State::Starting, false, 0.0);
+        let (mut first, mut stood) = (f64::MAX, None);
         for event in events {
             let (Some(at), Some(name)) = (event["t"].as_f64(), event["ev"].as_str()) else { continue };
             if at >= until {
                 break;
             }
             truth.pass(state, hidden, at - since);
+            if state == State::Stalled && at < first + START_SECONDS {
+                truth.early += at - since;
+            }
             since = at;
-            let next = state.after(name, event);
+            let (next, place) = (state.after(name, event), event["ct"].as_f64());
             truth.stalls += u32::from(next == State::Stalled && state != next && !hidden);
+            match (state, next) {
+                (State::Starting, State::Playing) => first = at,
+                (State::Playing, State::Stalled) => stood = place,
+                (_, State::Playing) => {
+                    let skipped = place.zip(stood.take()).map_or(0.0, |(place, stood)| place - stood);
+                    truth.skipped += if skipped > LEAST_SKIP_SECONDS { skipped } else { 0.0 };
+                }
+                (State::Playing, _) => stood = None,
+                _ => {}
+            }
             state = next;
             hidden = match name {
                 "hidden" => true,
@@ -64,6 +82,11 @@ impl Truth {
         }
     }
 }
+
+/// A picture begins a little after where the last one stood.
+const LEAST_SKIP_SECONDS: f64 = 0.2;
+/// How long a start is.
+const START_SECONDS: f64 = 5.0;
 
 impl State {
     fn after(self, event: &str, detail: &Value) -> Self {
