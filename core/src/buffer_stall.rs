@@ -340,6 +340,70 @@ mod tests {
         assert_eq!((told.stalled_millis, told.exposure_millis), (0, 6_000));
     }
 
+    /// Told of requests `(at, bl, starving, behind)`.
+    fn told(requests: &[(u64, u32, bool, u32)]) -> Told {
+        let (mut rule, mut told) = (BufferStall::default(), Told::default());
+        for (at, bl, starving, behind) in requests {
+            let (at, behind) = (1_000_000 + at, NonZeroU32::new(*behind));
+            let look = Look {
+                at,
+                bl: *bl,
+                d: 2_000,
+                rate: 1_000,
+                behind,
+                starving: *starving,
+                starting: false,
+                playing: false,
+            };
+            rule.look(look, &mut told);
+        }
+        told
+    }
+
+    #[test]
+    fn a_request_that_came_late_is_neither_stall_nor_pause() {
+        // Sent at 6 s through a link that was silent until 13 s.
+        let told = told(&[
+            (0, 9_000, false, 0),
+            (2_000, 9_000, false, 0),
+            (4_000, 9_000, false, 0),
+            (13_000, 9_000, false, 0),
+            (13_200, 3_800, false, 0),
+            (13_300, 5_700, false, 0),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis), (0, 13_300));
+    }
+
+    #[test]
+    fn a_stall_without_a_sign_is_found_with_the_next_request() {
+        let quiet = [(0, 500, false, 0), (2_000, 500, false, 0), (5_000, 500, false, 0), (7_000, 500, false, 0)];
+        let told_then = told(&quiet[..3]);
+        assert_eq!((told_then.stalled_millis, told_then.exposure_millis), (0, 4_000));
+        let told = told(&quiet);
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (1_000, 7_000, 1));
+    }
+
+    #[test]
+    fn a_seek_back_or_to_the_live_edge_is_exposure() {
+        let back =
+            told(&[(0, 6_000, false, 0), (2_000, 6_000, false, 0), (4_000, 9_000, false, 0), (6_000, 9_000, false, 0)]);
+        let edge =
+            told(&[(0, 9_000, false, 0), (2_000, 9_000, false, 0), (4_000, 3_000, false, 0), (6_000, 3_000, false, 0)]);
+        assert_eq!((back.stalled_millis, back.exposure_millis), (0, 6_000));
+        assert_eq!((edge.stalled_millis, edge.exposure_millis), (0, 6_000));
+    }
+
+    #[test]
+    fn what_a_player_says_of_its_lag_is_exact() {
+        let told = told(&[
+            (0, 300, false, 3_012),
+            (2_400, 100, false, 3_012),
+            (5_000, 1_000, true, 4_063),
+            (7_000, 1_000, false, 4_064),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis), (1_051, 7_000));
+    }
+
     proptest! {
         #[test]
         fn stalls_of_an_ideal_player_are_found(loads in proptest::collection::vec(prop_oneof![4 => 300_u64..1_900, 1 => 2_500_u64..9_000], 20..80)) {

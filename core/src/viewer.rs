@@ -22,7 +22,7 @@ pub(crate) struct Told {
 }
 
 /// What is remembered of a viewer: no identifier, and a fixed size.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Viewer {
     /// Which session it is in.
     pub(crate) session: u32,
@@ -36,7 +36,8 @@ pub(crate) struct Viewer {
     /// Whether a request of another type was urgent since the last look.
     urgent: bool,
     buffer: BufferStall,
-    clock: PlayClock,
+    /// Only of those who post events.
+    clock: Option<Box<PlayClock>>,
 }
 
 impl Viewer {
@@ -50,7 +51,7 @@ impl Viewer {
         self.seen = self.seen.max(at.millis());
         self.asked = self.asked.max(at.millis());
         let is_media = matches!(set.ot, None | Some(ObjectType::Audio | ObjectType::Video | ObjectType::Muxed));
-        if !is_media || self.clock.has_state() {
+        if !is_media || self.clock.as_ref().is_some_and(|clock| clock.has_state()) {
             return;
         }
         let urgent = set.bs || set.su || set.sta == Some(State::Rebuffering);
@@ -112,17 +113,21 @@ impl Viewer {
             absolute: set.bsda.of(None),
             speaks,
         };
-        self.clock.report((at.millis(), ts), set.sn, told, says);
+        self.clock.get_or_insert_default().report((at.millis(), ts), set.sn, told, says);
     }
 
     /// Counts up to `now`, late reports allowed for; `last`: nothing more will come, so up to its last word.
     pub(crate) fn sweep(&mut self, now: Timestamp, last: bool, told: &mut Told) {
-        self.clock.sweep(now.millis(), self.asked, last, told);
+        if let Some(clock) = &mut self.clock {
+            clock.sweep(now.millis(), self.asked, last, told);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn feed(viewer: &mut Viewer, reports: &[&str]) -> Told {
@@ -201,7 +206,81 @@ mod tests {
     }
 
     #[test]
+    fn a_stall_that_is_told_late_is_found() {
+        // All but the first two came when the link was back: until then it was taken for playing.
+        let mut viewer = Viewer::default();
+        let mut told = Told::default();
+        let mut take = |viewer: &mut Viewer, at, text: &str| {
+            let set = Cmcd::parse(text.as_bytes()).expect("v2");
+            viewer.event(Timestamp::from_millis(at), &set, &mut told);
+        };
+        take(&mut viewer, 1_000_030, "e=ps,sn=0,sta=p,ts=1000000");
+        for second in 1_u64..=10 {
+            let at = Timestamp::from_millis(1_000_000 + second * 1_000);
+            viewer.asked = at.millis();
+            viewer.sweep(at, false, &mut told);
+        }
+        assert_eq!((told.exposure_millis, told.stalled_millis), (7_970, 0));
+        let mut take = |at, text: &str| {
+            let set = Cmcd::parse(text.as_bytes()).expect("v2");
+            viewer.event(Timestamp::from_millis(at), &set, &mut told);
+        };
+        take(1_010_100, "e=ps,sn=1,sta=r,ts=1004000");
+        take(1_010_110, "e=ps,sn=2,sta=p,ts=1009500");
+        take(1_020_030, "e=t,sn=3,sta=p,ts=1020000");
+        assert_eq!((told.exposure_millis, told.stalled_millis, told.starts), (20_000, 5_500, 1));
+    }
+
+    #[test]
+    fn waiting_for_the_place_that_was_sought_is_no_stall() {
+        let reports = [
+            "e=ps,sn=0,sta=p,ts=1000000",
+            "e=ps,sn=1,sta=k,ts=1002000",
+            "e=ps,sn=2,sta=r,ts=1002010",
+            "e=ps,sn=3,sta=p,ts=1005000",
+            "e=t,sn=4,sta=p,ts=1006000",
+        ];
+        let told = feed(&mut Viewer::default(), &reports);
+        assert_eq!((told.exposure_millis, told.stalled_millis), (3_000, 0));
+    }
+
+    #[test]
+    fn an_urgent_word_on_another_track_is_a_sign() {
+        let mut viewer = Viewer::default();
+        let mut told = Told::default();
+        for (at, text) in [
+            (0, "bl=2000,d=2000,ot=v"),
+            (2_000, "bl=2000,d=2000,ot=v"),
+            (4_000, "bl=2000,d=2000,ot=v"),
+            (8_500, "bl=2000,d=2000,ot=a,su"),
+            (9_000, "bl=1000,d=2000,ot=v"),
+        ] {
+            let set = Cmcd::parse(text.as_bytes()).expect("v1");
+            viewer.request(Timestamp::from_millis(1_000_000 + at), &set, &mut told);
+        }
+        assert_eq!((told.stalled_millis, told.starts), (2_000, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn any_reports_are_bounded(reports in proptest::collection::vec((0_u64..100_000, 0_u64..100_000, 0_u32..40, 0_usize..6, any::<bool>()), 0..80)) {
+            let (mut viewer, mut told, mut now) = (Viewer::default(), Told::default(), 1_000_000);
+            for (wait, ts, sn, state, sweeps) in reports {
+                now += wait % 3_000;
+                let state = ["s", "p", "r", "k", "a", "q"][state];
+                let text = format!("e=ps,sn={sn},sta={state},ts={}", 1_000_000 + ts);
+                viewer.event(Timestamp::from_millis(now), &Cmcd::parse(text.as_bytes()).expect("v2"), &mut told);
+                if sweeps {
+                    viewer.sweep(Timestamp::from_millis(now), false, &mut told);
+                }
+                prop_assert!(told.stalled_millis <= told.exposure_millis, "{told:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_viewer_is_small() {
-        assert!(size_of::<Viewer>() <= 170, "{}", size_of::<Viewer>());
+        let clock = size_of::<PlayClock>();
+        assert!(size_of::<Viewer>() <= 80 && clock <= 110, "{} and {clock}", size_of::<Viewer>());
     }
 }
