@@ -15,6 +15,10 @@ pub(crate) struct Truth {
     pub(crate) stalls: u32,
     /// Seconds of `stalled` in the first [`START_SECONDS`] after the first picture: requests alone do not tell them from the start.
     pub(crate) early: f64,
+    /// Seconds of `stalled` that began with media in the buffer: the machine could not show it, which no request tells.
+    pub(crate) fed: f64,
+    /// Seconds stalled in the background, out of `stalled`.
+    pub(crate) unseen: f64,
     /// Seconds of media that seeks begun while it stalled left out: requests alone do not tell how long it had stalled before.
     pub(crate) skipped: f64,
 }
@@ -33,22 +37,27 @@ impl Truth {
     /// What a page's events (`{t, ev, ...}`) say up to the instant `until` (wall-clock seconds).
     pub(crate) fn of(events: &[Value], until: f64) -> Self {
         let (mut truth, mut state, mut hidden, mut since) = (Self::default(), State::Starting, false, 0.0);
-        let (mut first, mut stood) = (f64::MAX, None);
+        let (mut first, mut stood, mut is_fed) = (f64::MAX, None, false);
         for event in events {
             let (Some(at), Some(name)) = (event["t"].as_f64(), event["ev"].as_str()) else { continue };
             if at >= until {
                 break;
             }
             truth.pass(state, hidden, at - since);
-            if state == State::Stalled && at < first + START_SECONDS {
-                truth.early += at - since;
+            if state == State::Stalled {
+                truth.early += if at < first + START_SECONDS { at - since } else { 0.0 };
+                truth.fed += if is_fed { at - since } else { 0.0 };
+                truth.unseen += if hidden { at - since } else { 0.0 };
             }
             since = at;
             let (next, place) = (state.after(name, event), event["ct"].as_f64());
             truth.stalls += u32::from(next == State::Stalled && state != next && !hidden);
             match (state, next) {
                 (State::Starting, State::Playing) => first = at,
-                (State::Playing, State::Stalled) => stood = place,
+                (State::Playing, State::Stalled) => {
+                    stood = place;
+                    is_fed = event["ahead"].as_f64().is_some_and(|ahead| ahead > FED_SECONDS);
+                }
                 (_, State::Playing) => {
                     let skipped = place.zip(stood.take()).map_or(0.0, |(place, stood)| place - stood);
                     truth.skipped += if skipped > LEAST_SKIP_SECONDS { skipped } else { 0.0 };
@@ -85,6 +94,8 @@ impl Truth {
 
 /// A picture begins a little after where the last one stood.
 const LEAST_SKIP_SECONDS: f64 = 0.2;
+/// A player with so much in its buffer does not wait for the network.
+const FED_SECONDS: f64 = 0.5;
 /// How long a start is.
 const START_SECONDS: f64 = 5.0;
 
