@@ -67,7 +67,8 @@ async fn pauses_seeks_and_time_in_the_background_are_no_stall() {
     }
     // Those who send states are exact.
     let exact = verdicts.iter().filter(|verdict| EXACT.contains(&verdict.name));
-    let wrong: Vec<_> = exact.filter(|verdict| verdict.off().abs() > EXACT_SECONDS).map(Verdict::line).collect();
+    let wrong: Vec<_> =
+        exact.filter(|verdict| verdict.off().abs() > EXACT_SECONDS + verdict.truth.unseen).map(Verdict::line).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     // Only these say that they are in the background.
     for verdict in verdicts.iter().filter(|verdict| ["dash-v2", "shaka-v2"].contains(&verdict.name)) {
@@ -221,7 +222,8 @@ const SETUPS: [Setup; 7] = [
 const EXACT: [&str; 2] = ["hls-v2", "dash-v2"];
 /// How far the daemon's stall ratio may be off, in points.
 const POINTS: f64 = 0.1;
-const EXPOSURE_SECONDS: f64 = 5.0;
+/// How much less may be told: when a player was hidden is known to a request only, and what lies between is left out.
+const EXPOSURE_SECONDS: f64 = 7.0;
 /// Most stall time of a player without states that its media element does not tell of: its clock stands still under load.
 const STALLED_SECONDS: f64 = 1.0;
 const EXACT_SECONDS: f64 = 0.05;
