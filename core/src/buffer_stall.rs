@@ -1,10 +1,12 @@
-//! Stall time of one viewer from its requests alone, by conservation of the buffer: time that went by and was not played was stalled.
-//! Decides what is a stall and what a pause, a seek or rounding; refuses a stall where the player gave no sign or its buffer could
-//! not have run dry.
+//! Stall time of one viewer from its requests alone: time that went by and was not played was stalled. Decides what is a stall and what
+//! a pause, a seek, a late request or rounding; refuses a stall where the buffer could not have run dry.
 //!
-//! Between two media requests of one object type the player consumes `bl + d - bl'` of media. What the clock says beyond that grows an
-//! excess. It wavers with the 100 ms rounding of `bl` about a level; a rise beyond [`NOISE_MILLIS`] is a stall of that length, and the
-//! level after it is refined by the next requests, so that roundings do not add up.
+//! A player is behind by its *lag*: what the clock shows beyond what it played. It tells it (`ltc`), or the buffer does: between two media
+//! requests of one object type it plays `bl + d - bl'`. While it plays the lag stays on a level, about which the 100 ms rounding of `bl`
+//! lets it waver; a rise beyond the noise that stays is a stall or a pause of that length, one that is gone with the next request was a
+//! request that came late. The level after it is refined by the next requests, so that roundings do not add up.
+
+use std::num::NonZeroU32;
 
 use crate::viewer::Told;
 
@@ -19,28 +21,42 @@ pub(crate) struct Look {
     pub(crate) d: u32,
     /// Playback rate in thousandths.
     pub(crate) rate: u32,
-    /// Whether it carries `bs`, `sta=r` or `su`: the player says that its buffer runs or ran dry.
+    /// How far it is behind (`ltc`), where it says so.
+    pub(crate) behind: Option<NonZeroU32>,
+    /// Whether it, or a request of another type since the last one, carries `bs`, `sta=r` or `su`: the player says that its buffer runs
+    /// or ran dry.
     pub(crate) starving: bool,
     /// Whether it may still be starting: `su`, or a state before playing.
     pub(crate) starting: bool,
+    /// Whether it says that it plays.
+    pub(crate) playing: bool,
 }
 
 /// What is remembered between two requests.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a sign of its own, and a viewer is kept small")]
 pub(crate) struct BufferStall {
     at: u64,
     bl: u32,
     d: u32,
+    behind: Option<NonZeroU32>,
     /// Milliseconds above the level; while starting: media consumed.
     excess: i32,
     /// Stall time found and not told yet; negative where too much was told.
     owed: i32,
+    /// Exposure not told yet: what may have been a pause.
+    withheld: i32,
+    /// Where the lag stood below its level, at the last request; zero where it did not.
+    dip: i32,
     phase: Phase,
     /// Looks that the level is the mean of.
     looks: u8,
     starving: bool,
+    starting: bool,
     stalled: bool,
     after_stall: bool,
+    /// Whether what is withheld may have been a stall: the buffer could have run dry.
+    could_be_stall: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +65,8 @@ enum Phase {
     New,
     Starting,
     Playing,
+    Paused,
+    Hidden,
 }
 
 impl BufferStall {
@@ -59,89 +77,202 @@ impl BufferStall {
             // The first one, or one overtaken by a later one: a parallel fetch tells nothing of time.
             if was.phase == Phase::New {
                 self.remember(look);
-                self.phase = if look.starting { Phase::Starting } else { Phase::Playing };
+                let starts = !look.playing && (look.starting || look.bl == 0);
+                self.phase = if starts { Phase::Starting } else { Phase::Playing };
             }
             return;
         };
+        if matches!(was.phase, Phase::Paused | Phase::Hidden) {
+            if was.phase == Phase::Paused {
+                self.played_until(look, told);
+            }
+            self.phase = Phase::Playing;
+            return self.remember(look);
+        }
         self.remember(look);
         if passed > MAX_GAP_MILLIS {
-            *self = Self { phase: Phase::Playing, at: look.at, bl: look.bl, d: look.d, ..Self::default() };
-            return;
+            *self = Self { phase: Phase::Playing, ..Self::default() };
+            return self.remember(look);
         }
         let passed = passed as i32;
-        let consumed = i64::from(was.bl) + i64::from(was.d) - i64::from(look.bl);
-        let consumed = (consumed * 1_000 / i64::from(look.rate.max(1))).clamp(-MAX_STEP, MAX_STEP) as i32;
-        if was.phase == Phase::Starting {
-            self.excess = was.excess.saturating_add(consumed);
-            if !look.starting {
-                told.exposure_millis += u64::from(self.excess.clamp(0, passed.max(MAX_START)).unsigned_abs());
-                (self.phase, self.excess) = (Phase::Playing, 0);
-            }
+        let unplayed = was.unplayed(look, passed);
+        if was.phase == Phase::Starting && self.starts(was, look, (passed, unplayed), told) {
             return;
         }
-        told.exposure_millis += u64::from(passed.unsigned_abs());
-        self.excess = was.excess.saturating_add(passed).saturating_sub(consumed);
-        if self.excess > NOISE_MILLIS {
-            let signed = look.starving || was.starving || was.stalled;
-            let could_run_dry = i64::from(passed) + ROUNDING >= i64::from(was.bl);
-            let full = i64::from(was.d) + ROUNDING + if was.stalled || was.starving { i64::from(was.bl) } else { 0 };
-            self.rise(signed && could_run_dry && i64::from(look.bl) <= full, passed - consumed, told);
-        } else if self.excess < -NOISE_MILLIS {
-            // Media was skipped: a seek, or a jump to the live edge.
+        self.excess = was.excess.saturating_add(unplayed);
+        let noise = if was.behind.is_some() && look.behind.is_some() { NOISE_BEHIND_MILLIS } else { NOISE_MILLIS };
+        let mut due = passed;
+        if self.excess < -noise && was.dip != 0 {
+            // It stayed below: media was skipped, by a seek or a jump to the live edge.
             self.level(false);
+            self.excess = was.excess.saturating_add(unplayed).saturating_sub(was.dip);
+        }
+        self.dip = 0;
+        if self.excess > noise {
+            due += self.rise(was, look, passed, told);
+        } else {
+            due += self.rest(noise);
+        }
+        self.tell(due, told);
+    }
+
+    /// A request while the player is paused or in the background. Before a pause what was played counts; when a player was hidden is not
+    /// known, so the time on both sides of it does not count.
+    pub(crate) fn pause(&mut self, look: Look, is_hidden: bool, told: &mut Told) {
+        if !is_hidden && self.phase == Phase::Playing {
+            self.played_until(look, told);
+        }
+        let phase = if is_hidden { Phase::Hidden } else { Phase::Paused };
+        *self = Self { phase, owed: self.owed, ..Self::default() };
+        self.remember(look);
+    }
+
+    /// Counts as exposure what was played since the last request, and no more than went by.
+    fn played_until(&mut self, look: Look, told: &mut Told) {
+        if let Some(passed) = look.at.checked_sub(self.at).filter(|passed| *passed <= MAX_GAP_MILLIS) {
+            let passed = passed as i32;
+            let played = passed.saturating_sub(self.unplayed(look, passed)).clamp(0, passed);
+            self.tell(played, told);
+        }
+    }
+
+    /// What of the time that passed was not played; below zero where media was skipped.
+    fn unplayed(&self, look: Look, passed: i32) -> i32 {
+        if let (Some(was), Some(is)) = (self.behind, look.behind) {
+            return (i64::from(is.get()) - i64::from(was.get())).clamp(-MAX_STEP, MAX_STEP) as i32;
+        }
+        let consumed = i64::from(self.bl) + i64::from(self.d) - i64::from(look.bl);
+        let consumed = (consumed * 1_000 / i64::from(look.rate.max(1))).clamp(-MAX_STEP, MAX_STEP) as i32;
+        passed.saturating_sub(consumed)
+    }
+
+    /// Counts what is played before the player surely plays; that begins with the first request that found a buffer. Gives whether it
+    /// still starts.
+    fn starts(&mut self, was: Self, look: Look, (passed, unplayed): (i32, i32), told: &mut Told) -> bool {
+        let consumed = passed.saturating_sub(unplayed);
+        if was.bl == 0 && !look.playing && ((was.starting && look.starting) || consumed > passed + NOISE_MILLIS) {
+            return true;
+        }
+        self.excess = 0;
+        let calm = !was.starting && unplayed > START_SLACK_MILLIS;
+        if was.bl > 0 && calm && consumed > 0 {
+            // It had its start behind it and then ran dry.
+            self.phase = Phase::Playing;
+            return false;
+        }
+        let played = consumed.clamp(0, passed);
+        told.exposure_millis += u64::from(played.unsigned_abs());
+        self.withheld = 0;
+        let so_far = was.excess.saturating_add(played);
+        if look.playing || so_far >= STARTED_MILLIS || (!look.starting && so_far > NOISE_MILLIS) {
+            self.phase = Phase::Playing;
+        } else {
+            self.excess = so_far;
+        }
+        true
+    }
+
+    /// The lag is above its level: a stall, a pause that is no exposure, or a late request. Gives what to add to the exposure.
+    fn rise(&mut self, was: Self, look: Look, passed: i32, told: &mut Told) -> i32 {
+        let signed = look.starving || was.starving || was.stalled;
+        let dry_after = i64::from(was.bl) - ROUNDING;
+        let could_run_dry = i64::from(passed.saturating_add(was.withheld)) >= dry_after;
+        let kept = if was.stalled || was.starving || was.withheld > 0 { i64::from(was.bl) } else { 0 };
+        let is_low = i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
+        // With nothing buffered the position is not known, and with it how long it stalled: the next request shows it.
+        let is_known = look.bl > 0 || look.behind.is_some();
+        if signed && could_run_dry && is_low && is_known {
+            self.stall(self.excess, told);
+            return was.withheld;
+        }
+        if self.excess > passed.saturating_add(was.withheld).saturating_add(NOISE_MILLIS) {
+            // More than went by: a seek back.
+            self.withheld = 0;
+            self.level(false);
+            return was.withheld;
+        }
+        let stays = was.withheld > 0 && self.excess <= was.withheld.saturating_add(NOISE_MILLIS);
+        if stays && was.could_be_stall {
+            // It plays on with its buffer as low as a stall leaves it.
+            self.stall(self.excess, told);
+            return was.withheld;
+        }
+        // Not exposure until the next request shows what it was; if the rise was there already, it stays out.
+        let more = self.excess.saturating_sub(was.withheld);
+        if stays {
+            self.withheld = 0;
+            self.level(false);
+        } else {
+            self.withheld = self.excess;
+            self.could_be_stall = could_run_dry && is_low && (was.withheld == 0 || was.could_be_stall);
+        }
+        -more
+    }
+
+    /// The lag is at its level, or below. Gives what to add to the exposure.
+    fn rest(&mut self, noise: i32) -> i32 {
+        // What was withheld was a late request.
+        let back = std::mem::take(&mut self.withheld);
+        if self.excess < -noise {
+            self.dip = self.excess;
         } else {
             self.refine();
         }
-        self.tell(passed, told);
+        back
     }
 
-    /// The excess rose beyond noise: a stall, or a pause that is no exposure.
-    fn rise(&mut self, is_stall: bool, unplayed: i32, told: &mut Told) {
-        if is_stall {
-            self.owed = self.owed.saturating_add(self.excess);
-            told.starts += u32::from(!self.stalled);
-        } else if unplayed > NOISE_MILLIS {
-            told.exposure_millis = told.exposure_millis.saturating_sub(u64::from(unplayed.unsigned_abs()));
-        }
-        self.level(is_stall);
+    fn stall(&mut self, millis: i32, told: &mut Told) {
+        self.owed = self.owed.saturating_add(millis);
+        told.starts += u32::from(!self.stalled);
+        self.withheld = 0;
+        self.level(true);
     }
 
     fn level(&mut self, after_stall: bool) {
-        (self.excess, self.looks) = (0, 0);
+        (self.excess, self.looks, self.dip) = (0, 0, 0);
         (self.stalled, self.after_stall) = (after_stall, after_stall);
     }
 
-    /// Moves the level towards the mean of what is looked at; after a stall that corrects how long it was.
+    /// Moves the level towards the mean of what is looked at; after a stall, and where the buffer is all but empty, that is stall time.
     fn refine(&mut self) {
         self.stalled = false;
         self.looks = (self.looks + 1).min(MAX_LOOKS);
         let shift = self.excess / (i32::from(self.looks) + 1);
         self.excess -= shift;
-        if self.after_stall && self.looks < MAX_LOOKS {
+        if (self.after_stall && self.looks < MAX_LOOKS) || self.bl <= NEARLY_EMPTY_MILLIS {
             self.owed = self.owed.saturating_add(shift);
         }
     }
 
-    /// Tells what is owed, never more than went by.
-    fn tell(&mut self, passed: i32, told: &mut Told) {
-        let now = self.owed.clamp(0, passed);
+    /// Tells exposure, and what is owed of it as stalled.
+    fn tell(&mut self, due: i32, told: &mut Told) {
+        let due = due.max(0);
+        let now = self.owed.clamp(0, due);
         self.owed -= now;
+        told.exposure_millis += u64::from(due.unsigned_abs());
         told.stalled_millis += u64::from(now.unsigned_abs());
     }
 
     fn remember(&mut self, look: Look) {
-        (self.at, self.bl, self.d, self.starving) = (look.at, look.bl, look.d, look.starving);
+        (self.at, self.bl, self.d, self.behind) = (look.at, look.bl, look.d, look.behind);
+        (self.starving, self.starting) = (look.starving, look.starting);
     }
 }
 
 /// How far the excess may waver: two roundings to 100 ms and the jitter of request times.
 pub(crate) const NOISE_MILLIS: i32 = 200;
+/// The same where the player tells how far it is behind, to the millisecond.
+const NOISE_BEHIND_MILLIS: i32 = 15;
 /// A viewer without a request for so long may have done anything in between; nothing is said of it.
 pub(crate) const MAX_GAP_MILLIS: u64 = 120_000;
 const ROUNDING: i64 = 150;
 const MAX_LOOKS: u8 = 16;
-/// Longest time between two requests in a startup that is taken as played.
-const MAX_START: i32 = 30_000;
+/// A buffer so short that every small rise of the lag is a stall.
+const NEARLY_EMPTY_MILLIS: u32 = 100;
+/// A player that has played so much has started.
+const STARTED_MILLIS: i32 = 1_000;
+/// How long after its start seemed over a player may still wait for its first picture.
+const START_SLACK_MILLIS: i32 = 500;
 /// Most media that one step is believed to consume.
 const MAX_STEP: i64 = 600_000;
 
@@ -160,8 +291,16 @@ mod tests {
             // Plays while the segment loads.
             let bl = head - position;
             let rounded = (bl + 50) / 100 * 100;
-            let look =
-                Look { at: clock, bl: rounded as u32, d: 2_000, rate: 1_000, starving: dry, starting: head == 0 };
+            let look = Look {
+                at: clock,
+                bl: rounded as u32,
+                d: 2_000,
+                rate: 1_000,
+                starving: dry,
+                starting: head == 0,
+                behind: None,
+                playing: false,
+            };
             rule.look(look, &mut told);
             let played = if head == 0 { 0 } else { bl.min(*load) };
             dry = head > 0 && *load > bl;
@@ -185,11 +324,84 @@ mod tests {
         let (mut rule, mut told) = (BufferStall::default(), Told::default());
         for (at, bl) in [(0, 6_000), (2_000, 6_000), (4_000, 6_000), (34_000, 8_000), (36_000, 8_000)] {
             rule.look(
-                Look { at: 1_000_000 + at, bl, d: 2_000, rate: 1_000, starving: false, starting: false },
+                Look {
+                    at: 1_000_000 + at,
+                    bl,
+                    d: 2_000,
+                    rate: 1_000,
+                    starving: false,
+                    starting: false,
+                    behind: None,
+                    playing: false,
+                },
                 &mut told,
             );
         }
         assert_eq!((told.stalled_millis, told.exposure_millis), (0, 6_000));
+    }
+
+    /// Told of requests `(at, bl, starving, behind)`.
+    fn told(requests: &[(u64, u32, bool, u32)]) -> Told {
+        let (mut rule, mut told) = (BufferStall::default(), Told::default());
+        for (at, bl, starving, behind) in requests {
+            let (at, behind) = (1_000_000 + at, NonZeroU32::new(*behind));
+            let look = Look {
+                at,
+                bl: *bl,
+                d: 2_000,
+                rate: 1_000,
+                behind,
+                starving: *starving,
+                starting: false,
+                playing: false,
+            };
+            rule.look(look, &mut told);
+        }
+        told
+    }
+
+    #[test]
+    fn a_request_that_came_late_is_neither_stall_nor_pause() {
+        // Sent at 6 s through a link that was silent until 13 s.
+        let told = told(&[
+            (0, 9_000, false, 0),
+            (2_000, 9_000, false, 0),
+            (4_000, 9_000, false, 0),
+            (13_000, 9_000, false, 0),
+            (13_200, 3_800, false, 0),
+            (13_300, 5_700, false, 0),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis), (0, 13_300));
+    }
+
+    #[test]
+    fn a_stall_without_a_sign_is_found_with_the_next_request() {
+        let quiet = [(0, 500, false, 0), (2_000, 500, false, 0), (5_000, 500, false, 0), (7_000, 500, false, 0)];
+        let told_then = told(&quiet[..3]);
+        assert_eq!((told_then.stalled_millis, told_then.exposure_millis), (0, 4_000));
+        let told = told(&quiet);
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (1_000, 7_000, 1));
+    }
+
+    #[test]
+    fn a_seek_back_or_to_the_live_edge_is_exposure() {
+        let back =
+            told(&[(0, 6_000, false, 0), (2_000, 6_000, false, 0), (4_000, 9_000, false, 0), (6_000, 9_000, false, 0)]);
+        let edge =
+            told(&[(0, 9_000, false, 0), (2_000, 9_000, false, 0), (4_000, 3_000, false, 0), (6_000, 3_000, false, 0)]);
+        assert_eq!((back.stalled_millis, back.exposure_millis), (0, 6_000));
+        assert_eq!((edge.stalled_millis, edge.exposure_millis), (0, 6_000));
+    }
+
+    #[test]
+    fn what_a_player_says_of_its_lag_is_exact() {
+        let told = told(&[
+            (0, 300, false, 3_012),
+            (2_400, 100, false, 3_012),
+            (5_000, 1_000, true, 4_063),
+            (7_000, 1_000, false, 4_064),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis), (1_051, 7_000));
     }
 
     proptest! {
@@ -207,7 +419,7 @@ mod tests {
         fn any_looks_are_bounded(looks in proptest::collection::vec((any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<bool>()), 0..60)) {
             let (mut rule, mut told) = (BufferStall::default(), Told::default());
             for (at, bl, d, rate, flag) in looks {
-                rule.look(Look { at: at % 400_000, bl, d, rate, starving: flag, starting: !flag }, &mut told);
+                rule.look(Look { at: at % 400_000, bl, d, rate, starving: flag, starting: !flag, behind: None, playing: false }, &mut told);
             }
         }
     }

@@ -29,6 +29,8 @@ pub(crate) struct ClassFold {
     pub(crate) heard: bool,
     /// Requests and reports since it came in; stops at [`PROVEN`].
     pub(crate) taken: u8,
+    /// How many viewers were told to be present.
+    pub(crate) present_told: u32,
     /// Who is present, where sketches are made.
     pub(crate) sketch: Option<ViewerSketch>,
     hash: u64,

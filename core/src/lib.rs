@@ -37,6 +37,7 @@ pub mod node;
 pub mod notice;
 pub mod observation;
 pub mod pipe;
+mod play_clock;
 mod recent;
 pub mod registry;
 pub mod rtp;

@@ -2,12 +2,14 @@
 //! posts, and when each was; counts what cannot be read by its reason and never stops for it.
 
 mod posts;
+mod target;
 
 use std::time::Duration;
 
 use memchr::memchr;
 
 pub use self::posts::{Claim, MAX_NEW_VIEWERS, PostCounts};
+use self::target::{argument, instant, target};
 use crate::claim_fold::{Answer, ClaimFold};
 use crate::class_path::ClassPath;
 use crate::class_pattern::ClassPattern;
@@ -15,7 +17,7 @@ use crate::cmcd::{Cmcd, records};
 use crate::log_field::Field;
 use crate::log_format::{Line, LogFormat, unescape};
 use crate::log_layout::Layouts;
-use crate::log_time::{common, digits, iso, seconds};
+use crate::log_time::{digits, seconds};
 use crate::observation::{Observation, SourceName};
 use crate::session::Protocol;
 use crate::time::Timestamp;
@@ -364,44 +366,6 @@ fn content_id<'a>(rule: &ClassRule, set: &Cmcd<'a>) -> Option<&'a str> {
         ClassRule::ContentId => std::str::from_utf8(set.cid?.raw()).ok(),
         _ => None,
     }
-}
-
-/// Path and query of what was asked for.
-fn target<'a>(line: &Line<'a>) -> Option<(&'a str, &'a [u8])> {
-    let path = line.raw(Field::Path);
-    let path = if path.is_empty() {
-        line.raw(Field::RequestLine).split(|byte| *byte == b' ').nth(1).unwrap_or_default()
-    } else {
-        path
-    };
-    let path = std::str::from_utf8(path).ok()?;
-    let query = line.raw(Field::Query);
-    if !query.is_empty() {
-        return Some((path, query));
-    }
-    Some((path, memchr(b'?', path.as_bytes()).map_or(b"", |at| &path.as_bytes()[at + 1..])))
-}
-
-/// The value of a query argument as it stands.
-fn argument<'a>(query: &'a [u8], name: &str) -> &'a [u8] {
-    let mut rest = query;
-    loop {
-        let (pair, others) = rest.split_at(memchr(b'&', rest).unwrap_or(rest.len()));
-        if let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|value| value.strip_prefix(b"=")) {
-            return value;
-        }
-        let Some((_, others)) = others.split_first() else {
-            return b"";
-        };
-        rest = others;
-    }
-}
-
-fn instant(line: &Line<'_>) -> Option<Timestamp> {
-    let since = seconds(line.raw(Field::Seconds))
-        .or_else(|| iso(line.raw(Field::Iso)))
-        .or_else(|| common(line.raw(Field::Local)))?;
-    Some(Timestamp::from_nanos(since.as_secs().saturating_mul(1_000_000_000) + u64::from(since.subsec_nanos())))
 }
 
 /// Longest line, bytes: nginx caps a request's head at 8 KiB, event bodies come on top.

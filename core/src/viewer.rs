@@ -1,8 +1,9 @@
-//! One viewer as its reports show it: which of its words count, in the order of its own clock. Decides that state events stand before
-//! buffer lengths; refuses reports twice, holds those that overtook others, and lets an open stall count while it lasts.
+//! One viewer as its reports show it: which of its words count. Decides that state events stand before buffer lengths, video before audio,
+//! and that a player's urgent word on any request is a sign for all.
 
 use crate::buffer_stall::{BufferStall, Look};
 use crate::cmcd::{Cmcd, Event, ObjectType, State};
+use crate::play_clock::{PlayClock, Says};
 use crate::time::Timestamp;
 
 /// What reports added to a session.
@@ -29,39 +30,14 @@ pub(crate) struct Viewer {
     pub(crate) started: bool,
     /// When it was last heard, Unix milliseconds of the log.
     pub(crate) seen: u64,
+    /// When it made its last request.
+    asked: u64,
     track: Option<ObjectType>,
+    /// Whether a request of another type was urgent since the last look.
+    urgent: bool,
     buffer: BufferStall,
-    /// Made with its first event report: a viewer of requests alone needs none.
+    /// Only of those who post events.
     clock: Option<Box<PlayClock>>,
-}
-
-/// The state machine of event reports, by the player's own clock.
-#[derive(Clone, Copy, Debug, Default)]
-struct PlayClock {
-    /// Up to when its state is counted.
-    to: u64,
-    /// Its newest instant, and when that arrived here.
-    newest: u64,
-    arrived: u64,
-    next_sn: Option<u32>,
-    held: [Option<Held>; MAX_HELD],
-    /// Total stall time it last told, and what was counted since.
-    absolute: Option<u32>,
-    counted: u32,
-    state: Option<State>,
-    played: bool,
-    hidden: bool,
-    gap: bool,
-}
-
-/// A report that overtook another.
-#[derive(Clone, Copy, Debug)]
-struct Held {
-    ts: u64,
-    sn: u32,
-    absolute: Option<u32>,
-    state: Option<State>,
-    hidden: Option<bool>,
 }
 
 impl Viewer {
@@ -73,11 +49,13 @@ impl Viewer {
     /// A request for an object: `at` is when it was made.
     pub(crate) fn request(&mut self, at: Timestamp, set: &Cmcd<'_>, told: &mut Told) {
         self.seen = self.seen.max(at.millis());
+        self.asked = self.asked.max(at.millis());
         let is_media = matches!(set.ot, None | Some(ObjectType::Audio | ObjectType::Video | ObjectType::Muxed));
-        if !is_media || self.clock.as_ref().is_some_and(|clock| clock.state.is_some()) {
+        if !is_media || self.clock.as_ref().is_some_and(|clock| clock.has_state()) {
             return;
         }
-        let (Some(bl), Some(d)) = (set.bl.of(set.ot), set.d) else {
+        let urgent = set.bs || set.su || set.sta == Some(State::Rebuffering);
+        let Some((bl, d)) = Self::buffer(set) else {
             // What this object brought to the buffer is not known, so the next one has nothing to be held against.
             if set.d.is_some() && self.track == set.ot {
                 self.buffer = BufferStall::default();
@@ -87,25 +65,37 @@ impl Viewer {
         if self.track != set.ot {
             // Video stands before audio; a look at another track would compare two buffers.
             if self.track == Some(ObjectType::Video) {
+                self.urgent |= urgent;
                 return;
             }
             (self.track, self.buffer) = (set.ot, BufferStall::default());
         }
         let rebuffers = set.sta == Some(State::Rebuffering);
         let before = matches!(set.sta, Some(State::Starting | State::Preloading));
+        let playing = set.sta == Some(State::Playing);
         let look = Look {
             at: at.millis(),
             bl,
             d,
             rate: set.pr_thousandths.unwrap_or(1_000),
-            starving: set.bs || set.su || rebuffers,
-            starting: before || (set.su && !rebuffers && set.sta != Some(State::Playing)),
+            behind: set.ltc.and_then(std::num::NonZeroU32::new),
+            starving: urgent || self.urgent,
+            starting: before || (set.su && !rebuffers && !playing),
+            playing,
         };
-        if set.pr_thousandths == Some(0) || set.bg == Some(true) || set.sta == Some(State::Paused) {
-            self.buffer = BufferStall::default();
+        self.urgent = false;
+        let hidden = set.bg == Some(true);
+        if hidden || set.pr_thousandths == Some(0) || set.sta == Some(State::Paused) {
+            self.buffer.pause(look, hidden, told);
         } else {
             self.buffer.look(look, told);
         }
+    }
+
+    /// Buffer length and what is asked for. shaka-player 5.2 leaves out `bl` where nothing is buffered, and says so by `dl`.
+    fn buffer(set: &Cmcd<'_>) -> Option<(u32, u32)> {
+        let empty = set.dl.filter(|deadline| *deadline == 0);
+        Some((set.bl.of(set.ot).or(empty)?, set.d?))
     }
 
     /// An event report that arrived at `at`.
@@ -115,150 +105,29 @@ impl Viewer {
             return;
         };
         let speaks = set.e != Some(Event::Response);
-        let report = Held {
-            ts,
-            sn: set.sn.unwrap_or(0),
-            absolute: set.bsda.of(None),
+        let says = Says {
             // The instant of a response report is when its request began: its state is of another time.
             state: set.sta.filter(|_| speaks),
-            hidden: set.bg.or((set.e == Some(Event::Background)).then_some(false)),
+            // `bg` is sent where it is true; dash.js 5.2 says so of its requests only.
+            hidden: set.bg.or(matches!(set.e, Some(Event::Background | Event::Response)).then_some(false)),
+            absolute: set.bsda.of(None),
+            speaks,
         };
-        let clock = self.clock.get_or_insert_default();
-        clock.take(report, set.sn, told);
-        if speaks && ts >= clock.newest {
-            (clock.newest, clock.arrived) = (ts, at.millis());
-        }
+        self.clock.get_or_insert_default().report((at.millis(), ts), set.sn, told, says);
     }
 
     /// Counts up to `now`, late reports allowed for; `last`: nothing more will come, so up to its last word.
     pub(crate) fn sweep(&mut self, now: Timestamp, last: bool, told: &mut Told) {
-        let Some(clock) = self.clock.as_mut().filter(|clock| clock.state.is_some()) else {
-            return;
-        };
-        let now = now.millis();
-        if last || now.saturating_sub(clock.arrived) > LATENESS_MILLIS {
-            clock.release(told);
-        }
-        let (now, late) = if last { (self.seen, 0) } else { (now.min(self.seen + OPEN_MILLIS), LATENESS_MILLIS) };
-        let to = (clock.newest + now.saturating_sub(clock.arrived)).saturating_sub(late);
-        clock.count(to, told);
-    }
-}
-
-impl PlayClock {
-    fn take(&mut self, report: Held, sn: Option<u32>, told: &mut Told) {
-        let (Some(sn), Some(next)) = (sn, self.next_sn) else {
-            self.next_sn = sn.map(|sn| sn.saturating_add(1));
-            return self.apply(report, told);
-        };
-        let is_held = self.held.iter().flatten().any(|held| held.sn == sn);
-        if sn == 0 && report.ts > self.newest {
-            // The numbers begin anew with a new target or page.
-            self.release(told);
-        } else if sn < next || is_held {
-            told.repeated += 1;
-            return;
-        } else if sn > next {
-            match self.held.iter_mut().find(|slot| slot.is_none()) {
-                Some(slot) => {
-                    *slot = Some(report);
-                    return;
-                }
-                None => self.release(told),
-            }
-            if self.next_sn.is_some_and(|next| sn < next) {
-                told.repeated += 1;
-                return;
-            }
-            let missing = sn - self.next_sn.unwrap_or(sn);
-            told.lost += missing;
-            self.gap |= missing > 0;
-        }
-        self.next_sn = Some(sn.saturating_add(1));
-        self.apply(report, told);
-        while let Some(index) = self.held.iter().position(|held| held.is_some_and(|held| Some(held.sn) == self.next_sn))
-        {
-            self.apply_held(index, told);
-        }
-    }
-
-    /// Applies what is held, in order; what should have come between is lost.
-    fn release(&mut self, told: &mut Told) {
-        while let Some((_, index)) =
-            self.held.iter().enumerate().filter_map(|(index, held)| held.map(|held| (held.sn, index))).min()
-        {
-            let missing = self.held[index].map_or(0, |held| held.sn.saturating_sub(self.next_sn.unwrap_or(held.sn)));
-            told.lost += missing;
-            self.gap |= missing > 0;
-            self.apply_held(index, told);
-        }
-    }
-
-    fn apply_held(&mut self, index: usize, told: &mut Told) {
-        if let Some(held) = self.held[index].take() {
-            self.next_sn = Some(held.sn.saturating_add(1));
-            self.apply(held, told);
-        }
-    }
-
-    fn apply(&mut self, report: Held, told: &mut Told) {
-        if report.state.is_some() || report.hidden.is_some() {
-            self.count(report.ts, told);
-            self.hidden = report.hidden.unwrap_or(self.hidden);
-        }
-        if let Some(state) = report.state {
-            let began = state == State::Rebuffering && self.state != Some(state);
-            told.starts += u32::from(began && self.played && !self.hidden);
-            if state == State::Playing && !self.played {
-                self.played = true;
-                self.to = report.ts;
-            }
-            self.state = Some(state);
-        }
-        self.repair(report.absolute, told);
-    }
-
-    /// Where reports were lost, the player's own total says what stalled in between.
-    fn repair(&mut self, absolute: Option<u32>, told: &mut Told) {
-        let (Some(now), false) = (absolute, self.state == Some(State::Rebuffering)) else {
-            return;
-        };
-        if let (Some(was), true) = (self.absolute, self.gap) {
-            told.stalled_millis += u64::from(now.saturating_sub(was).saturating_sub(self.counted));
-        }
-        (self.absolute, self.counted, self.gap) = (Some(now), 0, false);
-    }
-
-    /// Counts the present state up to `to`.
-    fn count(&mut self, to: u64, told: &mut Told) {
-        let Some(passed) = to.checked_sub(self.to).filter(|_| self.played) else {
-            return;
-        };
-        self.to = to;
-        let passed = passed.min(MAX_STATE_MILLIS);
-        let stalls = self.state == Some(State::Rebuffering);
-        if self.hidden || !(stalls || self.state == Some(State::Playing)) {
-            return;
-        }
-        told.exposure_millis += passed;
-        if stalls {
-            told.stalled_millis += passed;
-            self.counted = self.counted.saturating_add(passed as u32);
+        if let Some(clock) = &mut self.clock {
+            clock.sweep(now.millis(), self.asked, last, told);
         }
     }
 }
-
-/// Reports held back because others should come before them.
-const MAX_HELD: usize = 2;
-/// How late a report may be and still find its place.
-pub(crate) const LATENESS_MILLIS: u64 = 2_000;
-/// How long a state is believed after the viewer's last word.
-const OPEN_MILLIS: u64 = 6_000;
-/// The longest time that one state is counted at once: beyond it a clock was set.
-const MAX_STATE_MILLIS: u64 = 600_000;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn feed(viewer: &mut Viewer, reports: &[&str]) -> Told {
@@ -337,7 +206,81 @@ mod tests {
     }
 
     #[test]
+    fn a_stall_that_is_told_late_is_found() {
+        // All but the first two came when the link was back: until then it was taken for playing.
+        let mut viewer = Viewer::default();
+        let mut told = Told::default();
+        let mut take = |viewer: &mut Viewer, at, text: &str| {
+            let set = Cmcd::parse(text.as_bytes()).expect("v2");
+            viewer.event(Timestamp::from_millis(at), &set, &mut told);
+        };
+        take(&mut viewer, 1_000_030, "e=ps,sn=0,sta=p,ts=1000000");
+        for second in 1_u64..=10 {
+            let at = Timestamp::from_millis(1_000_000 + second * 1_000);
+            viewer.asked = at.millis();
+            viewer.sweep(at, false, &mut told);
+        }
+        assert_eq!((told.exposure_millis, told.stalled_millis), (7_970, 0));
+        let mut take = |at, text: &str| {
+            let set = Cmcd::parse(text.as_bytes()).expect("v2");
+            viewer.event(Timestamp::from_millis(at), &set, &mut told);
+        };
+        take(1_010_100, "e=ps,sn=1,sta=r,ts=1004000");
+        take(1_010_110, "e=ps,sn=2,sta=p,ts=1009500");
+        take(1_020_030, "e=t,sn=3,sta=p,ts=1020000");
+        assert_eq!((told.exposure_millis, told.stalled_millis, told.starts), (20_000, 5_500, 1));
+    }
+
+    #[test]
+    fn waiting_for_the_place_that_was_sought_is_no_stall() {
+        let reports = [
+            "e=ps,sn=0,sta=p,ts=1000000",
+            "e=ps,sn=1,sta=k,ts=1002000",
+            "e=ps,sn=2,sta=r,ts=1002010",
+            "e=ps,sn=3,sta=p,ts=1005000",
+            "e=t,sn=4,sta=p,ts=1006000",
+        ];
+        let told = feed(&mut Viewer::default(), &reports);
+        assert_eq!((told.exposure_millis, told.stalled_millis), (3_000, 0));
+    }
+
+    #[test]
+    fn an_urgent_word_on_another_track_is_a_sign() {
+        let mut viewer = Viewer::default();
+        let mut told = Told::default();
+        for (at, text) in [
+            (0, "bl=2000,d=2000,ot=v"),
+            (2_000, "bl=2000,d=2000,ot=v"),
+            (4_000, "bl=2000,d=2000,ot=v"),
+            (8_500, "bl=2000,d=2000,ot=a,su"),
+            (9_000, "bl=1000,d=2000,ot=v"),
+        ] {
+            let set = Cmcd::parse(text.as_bytes()).expect("v1");
+            viewer.request(Timestamp::from_millis(1_000_000 + at), &set, &mut told);
+        }
+        assert_eq!((told.stalled_millis, told.starts), (2_000, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn any_reports_are_bounded(reports in proptest::collection::vec((0_u64..100_000, 0_u64..100_000, 0_u32..40, 0_usize..6, any::<bool>()), 0..80)) {
+            let (mut viewer, mut told, mut now) = (Viewer::default(), Told::default(), 1_000_000);
+            for (wait, ts, sn, state, sweeps) in reports {
+                now += wait % 3_000;
+                let state = ["s", "p", "r", "k", "a", "q"][state];
+                let text = format!("e=ps,sn={sn},sta={state},ts={}", 1_000_000 + ts);
+                viewer.event(Timestamp::from_millis(now), &Cmcd::parse(text.as_bytes()).expect("v2"), &mut told);
+                if sweeps {
+                    viewer.sweep(Timestamp::from_millis(now), false, &mut told);
+                }
+                prop_assert!(told.stalled_millis <= told.exposure_millis, "{told:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_viewer_is_small() {
-        assert!(size_of::<Viewer>() <= 72, "{}", size_of::<Viewer>());
+        let clock = size_of::<PlayClock>();
+        assert!(size_of::<Viewer>() <= 80 && clock <= 110, "{} and {clock}", size_of::<Viewer>());
     }
 }

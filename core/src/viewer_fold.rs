@@ -282,9 +282,11 @@ impl ViewerFold {
         self.window = (now.nanos() / GRID.as_nanos() as u64) as u32;
         let mut out = Vec::new();
         for fold in self.classes.iter_mut() {
-            let Some(name) = fold.name.clone().filter(|_| fold.heard || fold.told != Told::default()) else {
+            let news = fold.heard || fold.told != Told::default() || fold.present != fold.present_told;
+            let Some(name) = fold.name.clone().filter(|_| news) else {
                 continue;
             };
+            fold.present_told = fold.present;
             let told = std::mem::take(&mut fold.told);
             fold.heard = false;
             self.counts.repeated += u64::from(told.repeated);

@@ -150,7 +150,7 @@ fn who_starves_and_who_stutters_is_told() {
     for second in 0..20_u64 {
         for (name, step) in [("calm", 0), ("poor", 1)] {
             let (bl, at) =
-                if step == 0 { ("bl=4000", BEGIN + second * 1_000) } else { ("bl=0,bs", BEGIN + second * 1_500) };
+                if step == 0 { ("bl=4000", BEGIN + second * 1_000) } else { ("bl=1000,bs", BEGIN + second * 1_500) };
             ask(&mut fold, at, "live/a", &format!("{bl},d=1000,sid=\"{name}\""));
             ask(
                 &mut fold,

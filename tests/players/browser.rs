@@ -29,7 +29,7 @@ pub(crate) fn version() -> String {
 }
 
 const CHROMIUM: &str = "chromium";
-const ARGUMENTS: [&str; 15] = [
+const ARGUMENTS: [&str; 14] = [
     "--headless=new",
     "--no-sandbox",
     "--autoplay-policy=no-user-gesture-required",
@@ -44,5 +44,4 @@ const ARGUMENTS: [&str; 15] = [
     "--no-first-run",
     "--no-proxy-server",
     "--window-size=1400,800",
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ];

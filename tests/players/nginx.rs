@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::daemon::get;
 use super::program::{Program, command, free_port};
 use super::wait;
 
@@ -51,10 +50,16 @@ impl Nginx {
         command.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "stderr"]);
         let program = Program::start("nginx", &mut command, folder, false);
         let nginx = Self { _program: program, port, log };
-        let playlist = format!("http://127.0.0.1:{port}/hls/warm-up/index.m3u8");
-        wait::until("nginx and the class", Duration::from_secs(30), async || get(&playlist).await).await;
+        // A class of some age, so that players find their usual distance from its live edge.
+        let segment = format!("http://127.0.0.1:{port}/hls/warm-up/6.ts");
+        wait::until("nginx and the class", Duration::from_mins(1), async || exists(&segment).await).await;
         nginx
     }
+}
+
+async fn exists(url: &str) -> Option<()> {
+    liveqos::tls::install();
+    reqwest::get(url).await.ok()?.error_for_status().ok().map(drop)
 }
 
 /// The fenced block of the guide that begins with `start`.

@@ -59,7 +59,7 @@ impl Stage {
         let nginx = Nginx::start(folder, &media).await;
         let pages = PageServer::start(packages::folder().join("pages"), packages).await;
         let port = free_port();
-        let logs = format!("[[logs]]\npath = \"{}\"\n", nginx.log.display());
+        let logs = format!("discover = false\n[[logs]]\npath = \"{}\"\n", nginx.log.display());
         let daemon = Daemon::start(folder, port, &logs).await;
         let config = write_config(folder, port, &logs);
         Self { nginx, pages, daemon, config, folder: folder.to_owned(), _publisher: publisher }

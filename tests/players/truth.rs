@@ -4,8 +4,6 @@
 
 use serde_json::Value;
 
-use super::page_server::Record;
-
 /// Seconds of a viewer.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Truth {
@@ -15,8 +13,14 @@ pub(crate) struct Truth {
     pub(crate) exposure: f64,
     /// How often it began to stall.
     pub(crate) stalls: u32,
-    /// From the first `playing` to the last word.
-    pub(crate) span: (f64, f64),
+    /// Seconds of `stalled` in the first [`START_SECONDS`] after the first picture: requests alone do not tell them from the start.
+    pub(crate) early: f64,
+    /// Seconds of `stalled` that began with media in the buffer: the machine could not show it, which no request tells.
+    pub(crate) fed: f64,
+    /// Seconds stalled in the background, out of `stalled`.
+    pub(crate) unseen: f64,
+    /// Seconds of media that seeks begun while it stalled left out: requests alone do not tell how long it had stalled before.
+    pub(crate) skipped: f64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,20 +34,36 @@ enum State {
 }
 
 impl Truth {
-    /// What the record says up to the instant `until` (wall-clock seconds).
-    pub(crate) fn of(record: &Record, until: f64) -> Self {
+    /// What a page's events (`{t, ev, ...}`) say up to the instant `until` (wall-clock seconds).
+    pub(crate) fn of(events: &[Value], until: f64) -> Self {
         let (mut truth, mut state, mut hidden, mut since) = (Self::default(), State::Starting, false, 0.0);
-        for event in &record.events {
+        let (mut first, mut stood, mut is_fed) = (f64::MAX, None, false);
+        for event in events {
             let (Some(at), Some(name)) = (event["t"].as_f64(), event["ev"].as_str()) else { continue };
             if at >= until {
                 break;
             }
             truth.pass(state, hidden, at - since);
+            if state == State::Stalled {
+                truth.early += if at < first + START_SECONDS { at - since } else { 0.0 };
+                truth.fed += if is_fed { at - since } else { 0.0 };
+                truth.unseen += if hidden { at - since } else { 0.0 };
+            }
             since = at;
-            let next = state.after(name, event);
+            let (next, place) = (state.after(name, event), event["ct"].as_f64());
             truth.stalls += u32::from(next == State::Stalled && state != next && !hidden);
-            if state == State::Starting && next == State::Playing {
-                truth.span.0 = at;
+            match (state, next) {
+                (State::Starting, State::Playing) => first = at,
+                (State::Playing, State::Stalled) => {
+                    stood = place;
+                    is_fed = event["ahead"].as_f64().is_some_and(|ahead| ahead > FED_SECONDS);
+                }
+                (_, State::Playing) => {
+                    let skipped = place.zip(stood.take()).map_or(0.0, |(place, stood)| place - stood);
+                    truth.skipped += if skipped > LEAST_SKIP_SECONDS { skipped } else { 0.0 };
+                }
+                (State::Playing, _) => stood = None,
+                _ => {}
             }
             state = next;
             hidden = match name {
@@ -53,7 +73,6 @@ impl Truth {
             };
         }
         truth.pass(state, hidden, until - since);
-        truth.span.1 = until;
         truth
     }
 
@@ -72,6 +91,13 @@ impl Truth {
         }
     }
 }
+
+/// A picture begins a little after where the last one stood.
+const LEAST_SKIP_SECONDS: f64 = 0.2;
+/// A player with so much in its buffer does not wait for the network.
+const FED_SECONDS: f64 = 0.5;
+/// How long a start is.
+const START_SECONDS: f64 = 5.0;
 
 impl State {
     fn after(self, event: &str, detail: &Value) -> Self {

@@ -18,7 +18,7 @@ const load = (src) => new Promise((done, failed) => {
 const players = {
   async hls() {
     await load("/npm/hls.js/dist/hls.js");
-    const eventTargets = settings.events && [{ url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS }];
+    const eventTargets = settings.events ? [{ url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS }] : undefined;
     const cmcd = { sessionId: settings.sid, contentId: settings.cid, version, eventTargets, useHeaders: settings.mode === "header" };
     const player = new Hls({ cmcd });
     player.on(Hls.Events.ERROR, (_, { details, fatal }) => note("player-error", { text: details, fatal }));
@@ -29,7 +29,7 @@ const players = {
   async dash() {
     await load("/npm/dashjs/dist/modern/umd/dash.all.min.js");
     const player = dashjs.MediaPlayer().create();
-    const eventTargets = settings.events && [{ enabled: true, url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS, enabledKeys: KEYS }];
+    const eventTargets = settings.events ? [{ enabled: true, url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS, enabledKeys: KEYS }] : undefined;
     const cmcd = { enabled: true, sid: settings.sid, cid: settings.cid, version, mode: settings.mode ?? "query" };
     // Its clock would be set by a server elsewhere.
     player.updateSettings({ streaming: { cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd, utcSynchronization: { enabled: false } } });
@@ -40,9 +40,9 @@ const players = {
   async shaka() {
     await load("/npm/shaka-player/dist/shaka-player.compiled.js");
     const player = new shaka.Player();
-    const eventTargets = settings.events && [
+    const eventTargets = settings.events ? [
       { enabled: true, mode: "event", url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS, version, includeKeys: [], useHeaders: false },
-    ];
+    ] : undefined;
     const cmcd = { enabled: true, sessionId: settings.sid, contentId: settings.cid, version, useHeaders: settings.mode === "header" };
     player.configure({ cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd });
     player.addEventListener("error", ({ detail }) => note("player-error", { text: `${detail.category}/${detail.code}` }));

@@ -23,7 +23,7 @@ function bufferedAhead(video) {
 function watch(video, actions) {
   const told = ["play", "playing", "pause", "waiting", "stalled", "seeking", "seeked", "ended", "emptied", "error", "ratechange", "loadeddata"];
   for (const ev of told) {
-    video.addEventListener(ev, () => note(ev, { ct: video.currentTime, paused: video.paused, ready: video.readyState }));
+    video.addEventListener(ev, () => note(ev, { ct: video.currentTime, paused: video.paused, ready: video.readyState, ahead: bufferedAhead(video) }));
   }
   document.addEventListener("visibilitychange", () => note(document.hidden ? "hidden" : "shown"));
   window.addEventListener("error", (error) => note("page-error", { text: String(error.message) }));
