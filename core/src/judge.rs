@@ -148,7 +148,7 @@ impl Docket {
         Self {
             session: Arc::clone(session),
             legs: Few::new(),
-            stutter: Trailing::new(STUTTER_NEED),
+            stutter: Trailing::new(&STUTTER_NEED),
             conditions: Few::new(),
         }
     }
@@ -181,7 +181,7 @@ impl Docket {
         let mut stalls = 0_u64;
         for (protocol, leg) in live.legs() {
             let totals = leg.totals();
-            let (seen, trail) = self.legs.at(protocol, || (LegTotals::default(), Trailing::new(LOSS_NEED)));
+            let (seen, trail) = self.legs.at(protocol, || (LegTotals::default(), Trailing::new(&LOSS_NEED)));
             let was = std::mem::replace(seen, totals);
             stutter.part += (totals.stalled_seconds - was.stalled_seconds).max(0.0);
             stutter.whole += (totals.exposure_seconds - was.exposure_seconds).max(0.0);
@@ -282,10 +282,10 @@ fn notice(alert: Alert, subject: Subject, at: Timestamp, change: (NoticeState, T
 
 /// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
 /// viewer that does not come back counts as another one every 5 s.
-const STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, timed: true };
+static STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, length: 0.5, timed: true, proof: 13.0 };
 /// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
 /// one occurrence.
-const LOSS_NEED: Need = Need { whole: 2_000.0, occurrence: 4.0, timed: false };
+static LOSS_NEED: Need = Need { whole: 2_000.0, occurrence: 4.0, length: 4.0, timed: false, proof: 13.0 };
 /// Clear under this share of the objective.
 const CLEAR: f64 = 0.7;
 /// A publisher may be away for so long before anyone is told.

@@ -14,8 +14,12 @@ pub struct Need {
     pub whole: f64,
     /// So much of the part counts as one occurrence, where more were not counted: what belongs together proves less than what does not.
     pub occurrence: f64,
+    /// The part of one occurrence in a class that was not watched for long yet (seconds a stall, packets a burst).
+    pub length: f64,
     /// Whether the part is time, so that part over elapsed time is how many were affected at once.
     pub timed: bool,
+    /// How much likelier, as a natural logarithm, what happened must be under a fault than in this class's usual course.
+    pub proof: f64,
 }
 
 /// What a look at the trail found.
@@ -28,15 +32,17 @@ pub enum Trail {
 }
 
 /// A trailing ratio. Keeps at most [`MAX_ENTRIES`] entries whatever the audience: fine ones for the present, [`COARSE`] ones up to
-/// [`MAX_AGE`].
+/// [`MAX_AGE`]. What leaves it unaccused teaches what is usual here.
 #[derive(Clone, Debug)]
 pub struct Trailing {
-    need: Need,
+    need: &'static Need,
     entries: VecDeque<Entry>,
     coarse: usize,
+    usual: Usual,
+    accused_until: Timestamp,
 }
 
-/// Kept small, since there is a trail for every leg of every class.
+/// Kept small, since there are trails for every leg of every class.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     start: Timestamp,
@@ -61,15 +67,19 @@ pub const MAX_AGE: Duration = Duration::from_mins(1);
 /// Health is judged over at least so long: a lucky moment is no recovery.
 pub const CALM: Duration = Duration::from_secs(5);
 
-/// The ratio must pass its limit by so many standard errors of the number of occurrences. Healthy traffic, judged four times a second
-/// over some twenty spans, then passes less than once in a thousand class-hours (`core/tests/pipe/judge.rs` plays it).
-pub const ERRORS: f64 = 2.0;
+/// How much likelier, as a natural logarithm, what happened must be under its own ratio than under the limit.
+pub const OVER: f64 = 1.5;
 
 impl Trailing {
     /// An empty trail.
     #[must_use]
-    pub const fn new(need: Need) -> Self {
-        Self { need, entries: VecDeque::new(), coarse: 0 }
+    pub const fn new(need: &'static Need) -> Self {
+        Self { need, entries: VecDeque::new(), coarse: 0, usual: Usual::NEW, accused_until: Timestamp::from_secs(0) }
+    }
+
+    /// Says that what is in it now, and what comes until `to`, belongs to a fault: it teaches nothing of the usual course.
+    pub fn accuse(&mut self, to: Timestamp) {
+        self.accused_until = to + MAX_AGE;
     }
 
     /// Adds what came between `from` and `to`: the share, and how many occurrences (stalls) began.
@@ -96,54 +106,60 @@ impl Trailing {
             self.coarsen();
         }
         while self.entries.front().is_some_and(|first| to.since(first.end()) > MAX_AGE) {
-            self.entries.pop_front();
-            self.coarse = self.coarse.saturating_sub(1);
+            self.leave(to);
         }
+    }
+
+    fn leave(&mut self, now: Timestamp) {
+        if let Some(entry) = self.entries.pop_front()
+            && now > self.accused_until
+        {
+            self.usual.learn(&entry, self.need);
+        }
+        self.coarse = self.coarse.saturating_sub(1);
     }
 
     /// What the trail says against `limit`, or `None` while there is too little evidence. Where the last [`CALM`] stayed under `clear`,
     /// what was before it no longer counts: it would keep an alert alive for as long as it is remembered.
     #[must_use]
     pub fn against(&self, limit: f64, clear: f64) -> Option<Trail> {
-        let end = self.entries.back()?.end();
-        let mut sum = Share::default();
-        let (mut events, mut excess, mut most_excess) = (0.0, 0.0, 0.0);
-        let (mut over, mut calm, mut onset) = (None, None, end);
+        let newest = self.entries.back()?;
+        let end = newest.end();
+        let usual = self.usual.course(limit, self.need);
+        // Stalls that go on now will last: what is seen of them is only their beginning.
+        let waiting = f64::from(newest.part) / (f64::from(newest.millis) / 1e3).max(0.001);
+        let coming = if self.need.timed { waiting * usual.length } else { 0.0 };
+        let mut seen = Seen { sum: Share::default(), events: 0.0, elapsed: Duration::ZERO, coming };
+        let (mut excess, mut most_excess, mut onset) = (0.0, 0.0, end);
+        let (mut shown, mut over, mut calm) = (None, None, None);
         for entry in self.entries.iter().rev() {
             let (part, whole) = (f64::from(entry.part), f64::from(entry.whole));
-            sum.part += part;
-            sum.whole += whole;
-            events += f64::from(entry.events);
+            seen.sum.part += part;
+            seen.sum.whole += whole;
+            seen.events += f64::from(entry.events);
             excess += part - limit * whole;
             if excess > most_excess {
                 (most_excess, onset) = (excess, entry.start);
             }
-            if sum.whole < self.need.whole {
+            if seen.sum.whole < self.need.whole {
                 continue;
             }
-            let elapsed = end.since(entry.start);
-            if over.is_none() && sum.ratio() > limit && self.is_proven(sum, events, elapsed, limit) {
-                over = Some(sum);
+            seen.elapsed = end.since(entry.start);
+            if over.is_none() {
+                shown = shown.or((seen.sum.ratio() > limit).then_some(seen.sum));
+                over = shown.filter(|_| seen.proves(limit, &usual, self.need));
             }
-            if calm.is_none() && elapsed >= CALM {
-                if over.is_none() && sum.ratio() < clear {
-                    return Some(Trail::Under(sum));
+            if calm.is_none() && seen.elapsed >= CALM {
+                if over.is_none() && seen.sum.ratio() < clear {
+                    return Some(Trail::Under(seen.sum));
                 }
-                calm = Some(sum);
+                calm = Some(seen.sum);
             }
         }
         match over {
             Some(share) => Some(Trail::Over(share, onset)),
-            None => (sum.whole >= self.need.whole).then(|| Trail::Under(calm.unwrap_or(sum))),
+            None => (seen.sum.whole >= self.need.whole).then(|| Trail::Under(calm.unwrap_or(seen.sum))),
         }
-    }
-
-    /// Whether the ratio less its error still passes the limit. Occurrences are taken as independent: their number has its root as
-    /// standard error (Poisson).
-    fn is_proven(&self, sum: Share, events: f64, elapsed: Duration, limit: f64) -> bool {
-        let at_once = if self.need.timed { sum.part / elapsed.as_secs_f64().max(0.001) } else { 0.0 };
-        let occurrences = events.max(at_once).max(sum.part / self.need.occurrence);
-        sum.ratio() * (1.0 - ERRORS / occurrences.sqrt()) > limit
     }
 
     /// Merges the oldest fine entry into the coarse ones when there are too many.
@@ -160,11 +176,110 @@ impl Trailing {
             _ => self.coarse += 1,
         }
         if self.entries.len() > MAX_ENTRIES {
-            self.entries.pop_front();
-            self.coarse -= 1;
+            let now = self.entries.back().map_or(oldest.start, Entry::end);
+            self.leave(now);
         }
     }
 }
+
+/// One trailing span.
+#[derive(Clone, Copy)]
+struct Seen {
+    sum: Share,
+    events: f64,
+    elapsed: Duration,
+    /// Part that what goes on now will still bring.
+    coming: f64,
+}
+
+impl Seen {
+    /// Whether the span is over `limit` and far likelier under its own ratio than in the usual course. Each way of counting occurrences
+    /// is held against its own expectation, as a Poisson number widened by the usual spread (generalised likelihood ratio).
+    fn proves(&self, limit: f64, usual: &Course, need: &Need) -> bool {
+        let ratio = (self.sum.part + self.coming) / self.sum.whole;
+        if ratio <= limit {
+            return false;
+        }
+        let usually = usual.ratio * self.sum.whole;
+        let elapsed = self.elapsed.as_secs_f64().max(0.001);
+        let at_once = if need.timed { (self.sum.part / elapsed, usually / elapsed) } else { (0.0, 1.0) };
+        let ways = [
+            (self.events, usually / usual.length),
+            (self.sum.part / need.occurrence, usually / need.occurrence),
+            at_once,
+        ];
+        let told = ways.into_iter().map(|(count, expected)| (deviance(count, expected), count));
+        let (surprise, count) = told.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
+        surprise >= need.proof * usual.spread && deviance(count, count * limit / ratio) >= OVER * usual.spread
+    }
+}
+
+/// Log-likelihood of a Poisson number under itself, less that under `expected`; zero where no more came than expected.
+fn deviance(count: f64, expected: f64) -> f64 {
+    if count > expected { count * (count / expected).ln() - (count - expected) } else { 0.0 }
+}
+
+/// What is usual in one class: forgotten over [`MEMORY`].
+#[derive(Clone, Copy, Debug)]
+struct Usual {
+    part: f32,
+    whole: f32,
+    events: f32,
+    surprises: f32,
+    spans: f32,
+}
+
+/// The usual course, as it is held against a limit.
+struct Course {
+    ratio: f64,
+    /// Part of one occurrence.
+    length: f64,
+    /// Variance of the number of occurrences over its mean: over 1 where they come in clusters.
+    spread: f64,
+}
+
+impl Usual {
+    const NEW: Self = Self { part: 0.0, whole: 0.0, events: 0.0, surprises: 0.0, spans: 0.0 };
+
+    /// Takes in what was not accused. The numbers of occurrences in spans of some seconds tell the spread (Pearson's statistic).
+    fn learn(&mut self, entry: &Entry, need: &Need) {
+        let count = entry.events.max(entry.part / need.occurrence as f32);
+        let rate = (self.events + PRIOR_EVENTS) / (self.whole + PRIOR_EVENTS * (need.whole as f32));
+        let expected = (rate * entry.whole).max(0.25);
+        let kept = 1.0 - (entry.millis as f32 / 1e3 / MEMORY.as_secs_f32()).min(1.0);
+        let surprise = ((count - expected).powi(2) / expected).min(MOST_SURPRISE);
+        self.part = self.part * kept + entry.part;
+        self.whole = self.whole * kept + entry.whole;
+        self.events = self.events * kept + count;
+        self.surprises = self.surprises * kept + surprise;
+        self.spans = self.spans * kept + 1.0;
+    }
+
+    /// No better than [`PRESUMED`] of the limit: a quiet class may have its bad moment too. No worse than the limit.
+    fn course(&self, limit: f64, need: &Need) -> Course {
+        let presumed = PRESUMED * limit;
+        let prior = need.whole * PRIOR_WHOLES;
+        let ratio = (f64::from(self.part) + presumed * prior) / (f64::from(self.whole) + prior);
+        let events = presumed * prior / need.length;
+        let length = (f64::from(self.part) + presumed * prior) / (f64::from(self.events) + events);
+        let spread = f64::from((self.surprises + PRIOR_SPANS) / (self.spans + PRIOR_SPANS));
+        Course { ratio: ratio.clamp(presumed, limit), length: length.min(LONGEST), spread: spread.max(1.0) }
+    }
+}
+
+/// The usual course is forgotten over so long.
+const MEMORY: Duration = Duration::from_mins(10);
+/// The share of the limit that a class is presumed to use in its usual course.
+const PRESUMED: f64 = 0.3;
+/// The presumption weighs as much as so many of the needed whole.
+const PRIOR_WHOLES: f64 = 5.0;
+const PRIOR_EVENTS: f32 = 1.0;
+/// The presumption of no clusters weighs as much as so many spans.
+const PRIOR_SPANS: f32 = 12.0;
+/// One span says no more than this of the spread.
+const MOST_SURPRISE: f32 = 100.0;
+/// No occurrence is taken for longer than this.
+const LONGEST: f64 = 2.0;
 
 impl Entry {
     fn end(&self) -> Timestamp {
@@ -192,14 +307,14 @@ mod tests {
 
     use super::*;
 
-    const STALLS: Need = Need { whole: 60.0, occurrence: 5.0, timed: true };
+    const STALLS: Need = Need { whole: 60.0, occurrence: 5.0, length: 0.5, timed: true, proof: 12.0 };
 
     fn beat(number: u64) -> Timestamp {
         Timestamp::from_millis(number * 250)
     }
 
     fn trail(beats: impl IntoIterator<Item = (f64, f64, u64)>) -> Trailing {
-        let mut trailing = Trailing::new(STALLS);
+        let mut trailing = Trailing::new(&STALLS);
         for (number, (part, whole, events)) in (0..).zip(beats) {
             trailing.add(beat(number), beat(number + 1), Share { part, whole }, events);
         }
@@ -217,7 +332,7 @@ mod tests {
     fn one_stall_proves_nothing_and_many_of_the_same_sum_do() {
         let sum = |events| trail([(3.0, 75.0, events)]).against(0.01, 0.007);
         assert!(matches!(sum(15), Some(Trail::Over(..))));
-        let mut lone = Trailing::new(STALLS);
+        let mut lone = Trailing::new(&STALLS);
         lone.add(beat(0), beat(100), Share { part: 3.0, whole: 75.0 }, 1);
         assert!(matches!(lone.against(0.01, 0.007), Some(Trail::Under(_))));
     }
@@ -244,7 +359,7 @@ mod tests {
     proptest! {
         #[test]
         fn entries_stay_few_and_a_constant_ratio_is_read_back(wholes in prop::collection::vec(0.0..400.0_f64, 1..600)) {
-            let mut trailing = Trailing::new(STALLS);
+            let mut trailing = Trailing::new(&STALLS);
             let mut sum = 0.0;
             for (number, whole) in (0..).zip(wholes) {
                 trailing.add(beat(number), beat(number + 1), Share { part: whole / 10.0, whole }, 1);

@@ -1,0 +1,6 @@
+//! The judge against a labelled corpus: classes of five to fifty thousand viewers, healthy and faulty, made from seeds.
+
+mod choice;
+mod crowd;
+mod dice;
+mod rivals;
