@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::group::Groups;
 use crate::latencies::Latencies;
 use crate::observation::{PathView, PlayerView, Provenance};
 use crate::sample::{LatencyReading, LegSample, Measured, Share};
@@ -41,6 +42,8 @@ pub struct LiveLeg {
     first_frames: Vec<Duration>,
     frames: Option<u64>,
     bytes: Option<u64>,
+    groups: Option<Box<Groups>>,
+    backlog_bytes: u64,
 }
 
 /// One kind of source's sums.
@@ -62,6 +65,7 @@ impl LiveLeg {
     pub fn path(&mut self, at: Timestamp, view: PathView) {
         let fold = &mut self.path;
         fold.hear(at, view.viewers);
+        self.backlog_bytes = view.backlog_bytes;
         fold.totals.count(view.segments_sent.zip(view.segments_lost));
         fold.look(at, view.latencies);
     }
@@ -80,6 +84,9 @@ impl LiveLeg {
         }
         add(&mut self.frames, view.frames);
         add(&mut self.bytes, view.bytes);
+        if !view.groups.is_empty() {
+            self.groups.get_or_insert_default().take(at, view.groups);
+        }
         let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
         self.first_frames.extend(view.first_frames.into_iter().take(room));
     }
@@ -102,6 +109,18 @@ impl LiveLeg {
             return Some((&self.players.latest, Provenance::Player));
         }
         fresh(&self.path).then_some((&self.path.latest, Provenance::Estimated))
+    }
+
+    /// Which groups of viewers suffer, where players tell.
+    #[must_use]
+    pub fn groups(&self) -> Option<&Groups> {
+        self.groups.as_deref()
+    }
+
+    /// Bytes that waited in the node's kernel for these viewers, where it was heard of lately.
+    #[must_use]
+    pub fn backlog_bytes(&self, now: Timestamp) -> Option<u64> {
+        self.path.is_fresh(now).then_some(self.backlog_bytes)
     }
 
     /// Viewers that speak for themselves or whose connections are seen.

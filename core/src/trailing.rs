@@ -110,11 +110,24 @@ impl Trailing {
         }
     }
 
+    /// The share of the newest entries, at least `span` long where there is as much.
+    #[must_use]
+    pub fn lately(&self, span: Duration) -> Option<Share> {
+        let end = self.entries.back()?.end();
+        let mut sum = Share::default();
+        for entry in self.entries.iter().rev() {
+            sum.part += f64::from(entry.part);
+            sum.whole += f64::from(entry.whole);
+            if end.since(entry.start) >= span {
+                break;
+            }
+        }
+        Share::of(sum.part, sum.whole)
+    }
+
     fn leave(&mut self, now: Timestamp) {
-        if let Some(entry) = self.entries.pop_front()
-            && now > self.accused_until
-        {
-            self.usual.learn(&entry, self.need);
+        if let Some(entry) = self.entries.pop_front() {
+            self.usual.learn(&entry, now <= self.accused_until, self.need);
         }
         self.coarse = self.coarse.saturating_sub(1);
     }
@@ -194,7 +207,7 @@ struct Seen {
 
 impl Seen {
     /// Whether the span is over `limit` and far likelier under its own ratio than in the usual course. Each way of counting occurrences
-    /// is held against its own expectation, as a Poisson number widened by the usual spread (generalised likelihood ratio).
+    /// is held against its own expectation (generalised likelihood ratio).
     fn proves(&self, limit: f64, usual: &Course, need: &Need) -> bool {
         let ratio = (self.sum.part + self.coming) / self.sum.whole;
         if ratio <= limit {
@@ -208,15 +221,29 @@ impl Seen {
             (self.sum.part / need.occurrence, usually / need.occurrence),
             at_once,
         ];
-        let told = ways.into_iter().map(|(count, expected)| (deviance(count, expected), count));
-        let (surprise, count) = told.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
-        surprise >= need.proof * usual.spread && deviance(count, count * limit / ratio) >= OVER * usual.spread
+        let told = ways.into_iter().map(|(count, expected)| (surprise(count, expected, usual.together), count));
+        let (most, count) = told.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or_default();
+        most >= need.proof && surprise(count, count * limit / ratio, usual.together) >= OVER
     }
 }
 
-/// Log-likelihood of a Poisson number under itself, less that under `expected`; zero where no more came than expected.
-fn deviance(count: f64, expected: f64) -> f64 {
-    if count > expected { count * (count / expected).ln() - (count - expected) } else { 0.0 }
+/// How unlikely `count` occurrences are where `expected` come on average in clusters of `together` (sizes geometric, clusters Poisson):
+/// the rate function of large deviations, a natural logarithm. For single occurrences it is the Poisson likelihood ratio. Zero where no
+/// more came than expected.
+fn surprise(count: f64, expected: f64, together: f64) -> f64 {
+    if count <= expected {
+        return 0.0;
+    }
+    let (clusters, alone) = (expected / together, 1.0 / together);
+    let more = 1.0 - alone;
+    // Where the tilted mean is the count: count (1 - more z)^2 = clusters alone z.
+    let tilt = if more < 1e-6 {
+        count / expected
+    } else {
+        let half = count.mul_add(2.0 * more, clusters * alone) / 2.0;
+        (half - (half * half - (more * count).powi(2)).max(0.0).sqrt()) / (more * more * count)
+    };
+    count * tilt.ln() - clusters * (alone * tilt / (1.0 - more * tilt) - 1.0)
 }
 
 /// What is usual in one class: forgotten over [`MEMORY`].
@@ -225,8 +252,10 @@ struct Usual {
     part: f32,
     whole: f32,
     events: f32,
-    surprises: f32,
-    spans: f32,
+    /// Sum and number of what neighbouring spans say of the spread.
+    spread: (f32, f32),
+    /// Number and whole of the last span.
+    last: (f32, f32),
 }
 
 /// The usual course, as it is held against a limit.
@@ -234,25 +263,29 @@ struct Course {
     ratio: f64,
     /// Part of one occurrence.
     length: f64,
-    /// Variance of the number of occurrences over its mean: over 1 where they come in clusters.
-    spread: f64,
+    /// Occurrences that come together.
+    together: f64,
 }
 
 impl Usual {
-    const NEW: Self = Self { part: 0.0, whole: 0.0, events: 0.0, surprises: 0.0, spans: 0.0 };
+    const NEW: Self = Self { part: 0.0, whole: 0.0, events: 0.0, spread: (0.0, 0.0), last: (0.0, 0.0) };
 
-    /// Takes in what was not accused. The numbers of occurrences in spans of some seconds tell the spread (Pearson's statistic).
-    fn learn(&mut self, entry: &Entry, need: &Need) {
-        let count = entry.events.max(entry.part / need.occurrence as f32);
-        let rate = (self.events + PRIOR_EVENTS) / (self.whole + PRIOR_EVENTS * (need.whole as f32));
-        let expected = (rate * entry.whole).max(0.25);
+    /// Takes in what leaves the trail; the ratio only where it was not accused. The spread is that between neighbouring spans, which a
+    /// lasting fault hardly moves: (a - b)²/(a + b) is 1 on average where occurrences come singly, at any rate.
+    fn learn(&mut self, entry: &Entry, accused: bool, need: &Need) {
         let kept = 1.0 - (entry.millis as f32 / 1e3 / MEMORY.as_secs_f32()).min(1.0);
-        let surprise = ((count - expected).powi(2) / expected).min(MOST_SURPRISE);
-        self.part = self.part * kept + entry.part;
-        self.whole = self.whole * kept + entry.whole;
-        self.events = self.events * kept + count;
-        self.surprises = self.surprises * kept + surprise;
-        self.spans = self.spans * kept + 1.0;
+        let count = entry.events.max(entry.part / need.occurrence as f32);
+        let (last, last_whole) = std::mem::replace(&mut self.last, (count, entry.whole));
+        if last + count > 0.0 && last_whole > 0.0 {
+            let difference = count * last_whole - last * entry.whole;
+            let spread = difference.powi(2) / ((count + last) * entry.whole * last_whole);
+            self.spread = (self.spread.0 * kept + spread.min(MOST_SPREAD), self.spread.1 * kept + 1.0);
+        }
+        if !accused {
+            self.part = self.part * kept + entry.part;
+            self.whole = self.whole * kept + entry.whole;
+            self.events = self.events * kept + count;
+        }
     }
 
     /// No better than [`PRESUMED`] of the limit: a quiet class may have its bad moment too. No worse than the limit.
@@ -262,8 +295,10 @@ impl Usual {
         let ratio = (f64::from(self.part) + presumed * prior) / (f64::from(self.whole) + prior);
         let events = presumed * prior / need.length;
         let length = (f64::from(self.part) + presumed * prior) / (f64::from(self.events) + events);
-        let spread = f64::from((self.surprises + PRIOR_SPANS) / (self.spans + PRIOR_SPANS));
-        Course { ratio: ratio.clamp(presumed, limit), length: length.min(LONGEST), spread: spread.max(1.0) }
+        let spread = f64::from((self.spread.0 + PRIOR_SPANS) / (self.spread.1 + PRIOR_SPANS));
+        // The variance of geometric clusters of mean c is 2c - 1 times that of single ones.
+        let together = f64::midpoint(spread, 1.0).max(1.0);
+        Course { ratio: ratio.clamp(presumed, limit), length: length.min(LONGEST), together }
     }
 }
 
@@ -273,11 +308,10 @@ const MEMORY: Duration = Duration::from_mins(10);
 const PRESUMED: f64 = 0.3;
 /// The presumption weighs as much as so many of the needed whole.
 const PRIOR_WHOLES: f64 = 5.0;
-const PRIOR_EVENTS: f32 = 1.0;
 /// The presumption of no clusters weighs as much as so many spans.
 const PRIOR_SPANS: f32 = 12.0;
-/// One span says no more than this of the spread.
-const MOST_SURPRISE: f32 = 100.0;
+/// Two spans say no more than this of the spread.
+const MOST_SPREAD: f32 = 200.0;
 /// No occurrence is taken for longer than this.
 const LONGEST: f64 = 2.0;
 
@@ -354,6 +388,24 @@ mod tests {
         assert!(trailing.against(0.01, 0.007).is_some());
         trailing.add(beat(400), beat(401), Share::default(), 0);
         assert_eq!(trailing.against(0.01, 0.007), None);
+    }
+
+    /// The supremum of t n - clusters (E exp(t size) - 1), looked for step by step.
+    fn searched(count: f64, expected: f64, together: f64) -> f64 {
+        let (alone, clusters) = (1.0 / together, expected / together);
+        let most = if together > 1.0 { -(1.0 - alone).ln() } else { 9.0 };
+        let steps = (1..20_000).map(|step| most * f64::from(step) / 20_000.0);
+        let at = |t: f64| t * count - clusters * (alone * t.exp() / (1.0 - (1.0 - alone) * t.exp()) - 1.0);
+        steps.map(at).fold(0.0, f64::max)
+    }
+
+    #[test]
+    fn what_comes_in_clusters_surprises_less() {
+        for (count, expected, together) in [(12.0, 2.0, 1.0), (25.0, 0.3, 4.0), (80.0, 30.0, 3.0), (7.0, 1.0, 1.5)] {
+            let (found, truth) = (surprise(count, expected, together), searched(count, expected, together));
+            assert!((found - truth).abs() < 0.01 * truth + 0.02, "{count} of {expected} by {together}: {found}, {truth}");
+        }
+        assert!(surprise(1.0, 2.0, 1.0) == 0.0 && surprise(20.0, 2.0, 5.0) < surprise(20.0, 2.0, 1.0) / 3.0);
     }
 
     proptest! {

@@ -127,7 +127,7 @@ pub fn body(letterhead: &Letterhead, notice: &Notice) -> Value {
 
 fn labels(letterhead: &Letterhead, notice: &Notice) -> Value {
     let mut labels = json!({
-        "alertname": notice.alert.as_str(), "severity": notice.alert.severity(), "node": letterhead.node,
+        "alertname": notice.alert.as_str(), "severity": notice.severity(), "node": letterhead.node,
         "cause": notice.cause.as_str(), "source": "liveqos",
     });
     if !letterhead.region.is_empty() {
@@ -141,6 +141,7 @@ fn labels(letterhead: &Letterhead, notice: &Notice) -> Value {
             }
         }
         Subject::Source(source) => labels["probe"] = json!(source.as_ref()),
+        Subject::Peer(peer) => labels["peer"] = json!(peer.as_ref()),
         Subject::Node => {}
     }
     labels
@@ -148,7 +149,7 @@ fn labels(letterhead: &Letterhead, notice: &Notice) -> Value {
 
 fn annotations(letterhead: &Letterhead, notice: &Notice) -> Value {
     let onset = rfc3339::text(notice.started_at);
-    let mut out = json!({ "summary": notice.summary(), "description": format!("{}; onset {onset}", notice.evidence) });
+    let mut out = json!({ "summary": notice.summary(), "description": format!("{}; onset {onset}", notice.description()) });
     let mut link = |name: &str, template: &str, key: &str, value: &str| {
         if !template.is_empty() {
             out[name] = json!(template.replace(key, value));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use liveqos_core::group::{Group, GroupView};
 use liveqos_core::judge::{Objectives, Surroundings};
 use liveqos_core::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
 use liveqos_core::pipe::{Beat, Pipe};
@@ -58,6 +59,12 @@ fn fact() -> impl Strategy<Value = Fact> {
             packets_lost: told.then_some(two),
             latencies: told.then(|| latencies(&[one])),
             first_frames: vec![Duration::from_millis(two); 3],
+            groups: vec![GroupView {
+                group: Group::Network(one % 50),
+                exposure: Duration::from_millis(one),
+                stalled: Duration::from_millis(two),
+                stall_starts: viewers,
+            }],
         }))
     });
     let names = (0..3_u8).prop_map(|id| described(&format!("s{id}")));

@@ -1,0 +1,450 @@
+//! One class before the judge: its trails, its publisher, its conditions. Decides what a look finds in it; refuses to judge on too
+//! little evidence and to take silence for health.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cause::Own;
+use crate::condition::{Condition, Finding, Rule};
+use crate::few::Few;
+use crate::forecast::{HORIZON_SECONDS, SURE, is_step};
+use crate::group::{Group, Tally, concentration};
+use crate::ingest_watch::IngestWatch;
+use crate::leg::LegTotals;
+use crate::live::Live;
+use crate::notice::{Alert, Cause, Evidence, Forecast, NoticeState};
+use crate::objectives::Objectives;
+use crate::sample::Share;
+use crate::session::{Protocol, Session};
+use crate::time::Timestamp;
+use crate::trailing::{Need, Trail, Trailing};
+use crate::trend::Trend;
+
+/// What is remembered of one class.
+#[derive(Clone, Debug)]
+pub(crate) struct Docket {
+    pub(crate) session: Arc<Session>,
+    legs: Few<Protocol, Leg>,
+    /// All legs together, where there are several.
+    whole: Option<Box<Trailing>>,
+    ingest: IngestWatch,
+    trend: Trend,
+    pub(crate) conditions: Few<Alert, Standing>,
+    pub(crate) verdict: Verdict,
+}
+
+#[derive(Clone, Debug)]
+struct Leg {
+    seen: LegTotals,
+    stutter: Trailing,
+    loss: Trailing,
+}
+
+/// What the last look found on the whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    #[default]
+    Unknown,
+    Well,
+    Bad,
+}
+
+/// One alert of the class and what people were told of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) condition: Condition,
+    pub(crate) told: Option<Box<Told>>,
+    /// Since when it fires without evidence.
+    pub(crate) silent_since: Option<Timestamp>,
+    /// Whether it is a warning that stands, and of what.
+    pub(crate) forecast: Option<Box<Forecast>>,
+}
+
+/// What people were told of a firing alert.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) at: Timestamp,
+    pub(crate) cause: Cause,
+    pub(crate) why: Arc<[String]>,
+    pub(crate) other: Cause,
+    pub(crate) looks: u8,
+    pub(crate) silent: bool,
+}
+
+/// An alert that changed at this look.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    pub(crate) alert: Alert,
+    pub(crate) state: NoticeState,
+    pub(crate) onset: Timestamp,
+    pub(crate) evidence: Evidence,
+    pub(crate) forecast: Option<Forecast>,
+}
+
+impl Docket {
+    pub(crate) fn new(session: &Arc<Session>) -> Self {
+        Self {
+            session: Arc::clone(session),
+            legs: Few::new(),
+            whole: None,
+            ingest: IngestWatch::default(),
+            trend: Trend::default(),
+            conditions: Few::new(),
+            verdict: Verdict::Unknown,
+        }
+    }
+
+    /// Looks at the class between two instants; what changed goes to `out`.
+    pub(crate) fn look(
+        &mut self,
+        span: (Timestamp, Timestamp),
+        objectives: &Objectives,
+        live: &Live,
+        out: &mut Vec<Change>,
+    ) {
+        let now = span.1;
+        if !Arc::ptr_eq(&self.session, &live.session) {
+            self.session = Arc::clone(&live.session);
+        }
+        self.difference(span, live);
+        let suffers = self.suffers();
+        self.ingest.look(now, live, suffers);
+        let (latency_rule, latency) = self.latency(now, objectives, live);
+        let findings = [
+            (Alert::LiveStutterHigh, AT_ONCE_HELD, self.stutter(objectives)),
+            (Alert::LivePacketLossHigh, AT_ONCE_HELD, self.loss(objectives)),
+            (Alert::LiveLatencyHigh, latency_rule, latency),
+            (Alert::LiveStreamDown, AT_ONCE, stream_down(now, live)),
+            (Alert::LiveFpsLow, SUSTAINED, self.fps(now, objectives, live)),
+        ];
+        self.verdict = verdict(&findings);
+        for (alert, rule, finding) in findings {
+            self.step(now, (alert, rule), finding, out);
+        }
+        if is_step(span.0, now) {
+            self.foresee(now, objectives, live, out);
+        }
+        if self.suffers() {
+            self.accuse(now);
+        }
+    }
+
+    fn step(&mut self, now: Timestamp, (alert, rule): (Alert, Rule), finding: Finding, out: &mut Vec<Change>) {
+        if matches!(finding, Finding::Unknown | Finding::Calm) && self.conditions.get(&alert).is_none() {
+            return;
+        }
+        let standing = self.conditions.at(alert, Standing::default);
+        if let Some((state, onset, evidence)) = standing.condition.step(now, rule, finding) {
+            standing.silent_since = None;
+            // The breach takes the place of the warning.
+            standing.forecast = None;
+            out.push(Change { alert, state, onset, evidence, forecast: None });
+        } else if standing.condition.firing().is_some() {
+            let silent = finding == Finding::Unknown;
+            standing.silent_since = if silent { standing.silent_since.or(Some(now)) } else { None };
+        }
+    }
+
+    /// Whether viewers suffer by an alert that fires.
+    fn suffers(&self) -> bool {
+        let quality = [Alert::LiveStutterHigh, Alert::LivePacketLossHigh, Alert::LiveLatencyHigh, Alert::LiveFpsLow];
+        let firing = |alert: &Alert| self.conditions.get(alert).is_some_and(|held| held.condition.firing().is_some());
+        quality.iter().any(firing)
+    }
+
+    fn accuse(&mut self, now: Timestamp) {
+        for (_, leg) in self.legs.iter_mut() {
+            leg.stutter.accuse(now);
+            leg.loss.accuse(now);
+        }
+        if let Some(whole) = &mut self.whole {
+            whole.accuse(now);
+        }
+    }
+
+    /// What was added to the legs' totals since the last look.
+    fn difference(&mut self, (from, to): (Timestamp, Timestamp), live: &Live) {
+        let (mut all, mut all_stalls, mut legs) = (Share::default(), 0_u64, 0);
+        for (protocol, leg) in live.legs() {
+            let totals = leg.totals();
+            let track = self.legs.at(protocol, Leg::default);
+            let was = std::mem::replace(&mut track.seen, totals);
+            let stutter = Share {
+                part: (totals.stalled_seconds - was.stalled_seconds).max(0.0),
+                whole: (totals.exposure_seconds - was.exposure_seconds).max(0.0),
+            };
+            let stalls = totals.stall_starts.saturating_sub(was.stall_starts);
+            track.stutter.add(from, to, stutter, stalls);
+            all.part += stutter.part;
+            all.whole += stutter.whole;
+            all_stalls = all_stalls.saturating_add(stalls);
+            legs += u32::from(totals.exposure_seconds > 0.0);
+            // Players that begin to count start another sum than the kernel's.
+            let was = if totals.by_players == was.by_players { was } else { LegTotals::default() };
+            let loss = Share {
+                part: totals.lost.saturating_sub(was.lost) as f64,
+                whole: totals.expected.saturating_sub(was.expected) as f64,
+            };
+            track.loss.add(from, to, loss, 0);
+        }
+        if legs > 1 {
+            let whole = self.whole.get_or_insert_with(|| Box::new(Trailing::new(&STUTTER_NEED)));
+            whole.add(from, to, all, all_stalls);
+        }
+    }
+
+    fn stutter(&self, objectives: &Objectives) -> Finding {
+        let whole = self.whole.as_deref().and_then(|whole| trailing(whole, objectives.stutter_ratio, "viewer-seconds"));
+        let legs = self.legs.iter().filter_map(|(protocol, leg)| {
+            trailing(&leg.stutter, objectives.of(*protocol).stutter, "viewer-seconds")
+        });
+        worst(legs.chain(whole))
+    }
+
+    fn loss(&self, objectives: &Objectives) -> Finding {
+        worst(
+            self.legs
+                .iter()
+                .filter_map(|(protocol, leg)| trailing(&leg.loss, objectives.of(*protocol).loss, "packets")),
+        )
+    }
+
+    /// The worst leg's latency, and how long it must hold: the fewer viewers speak for it, the longer.
+    fn latency(&self, now: Timestamp, objectives: &Objectives, live: &Live) -> (Rule, Finding) {
+        let held = self.conditions.get(&Alert::LiveLatencyHigh);
+        let firing = held.is_some_and(|held| held.condition.firing().is_some());
+        let mut found: Option<(u64, Rule, Finding)> = None;
+        for (protocol, leg) in live.legs() {
+            let Some((latencies, _)) = leg.latest(now) else { continue };
+            let limit = objectives.of(protocol).latency;
+            let viewers = latencies.len();
+            // The 95th percentile is over a bar when more than these are.
+            let allowed = viewers - (viewers as f64 * 0.95).ceil() as u64;
+            let late = latencies.count_over((limit * 1e3) as u64);
+            let evidence = || {
+                let p95 = latencies.quantile_millis(0.95).unwrap_or_default() as f64 / 1e3;
+                evidence(p95, limit, "seconds", (viewers as f64, "viewers"))
+            };
+            let (rule, finding) = if late > allowed {
+                let bad = evidence();
+                (held_for(late, bad.value > 2.0 * limit), Finding::Bad(bad, now))
+            } else if latencies.count_over((limit * CLEAR * 1e3) as u64) > allowed {
+                (held_for(1, false), Finding::Between)
+            } else {
+                (held_for(1, false), if firing { Finding::Good(evidence()) } else { Finding::Calm })
+            };
+            let rank = match finding {
+                Finding::Bad(..) => 2 + late,
+                Finding::Between => 1,
+                _ => 0,
+            };
+            if found.as_ref().is_none_or(|(known, ..)| rank > *known) {
+                found = Some((rank, rule, finding));
+            }
+        }
+        found.map_or((SUSTAINED, Finding::Unknown), |(_, rule, finding)| (rule, finding))
+    }
+
+    fn fps(&self, now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
+        let (_, declared) = live.frame_rates(now);
+        let (Some(pace), Some(_)) = (self.ingest.pace(declared), live.publishing(now)) else {
+            return Finding::Unknown;
+        };
+        let limit = pace.usual * objectives.fps_ratio;
+        let evidence = evidence(pace.now, limit, "frames a second", (1.0, "publisher"));
+        match pace.now {
+            fps if fps < limit && !pace.chosen => Finding::Bad(evidence, now),
+            fps if fps < pace.usual * f64::midpoint(1.0, objectives.fps_ratio) && !pace.chosen => Finding::Between,
+            _ => Finding::Good(evidence),
+        }
+    }
+
+    /// Whether latency is about to pass its limit, by its trend.
+    fn foresee(&mut self, now: Timestamp, objectives: &Objectives, live: &Live, out: &mut Vec<Change>) {
+        let worst = live.legs().filter_map(|(protocol, leg)| {
+            let (latencies, _) = leg.latest(now)?;
+            let limit = objectives.of(protocol).latency;
+            Some((latencies.quantile_millis(0.95)? as f64 / 1e3, limit, latencies.len()))
+        });
+        let Some((level, limit, viewers)) = worst.max_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1))) else {
+            self.trend.add(None);
+            return;
+        };
+        self.trend.add(Some(level));
+        let fires = self.suffers();
+        let forecast = if fires || level < limit * WATCHED { None } else { self.trend.reaches(limit, HORIZON_SECONDS) };
+        let sure = forecast.filter(|forecast| forecast.confidence >= SURE && forecast.seconds <= LATENCY_AHEAD);
+        let alert = Alert::LiveLatencyHigh;
+        let warned = self.conditions.get(&alert).is_some_and(|held| held.forecast.is_some());
+        let doubtful = forecast.is_some_and(|forecast| forecast.confidence >= SURE / 2.0);
+        let evidence = evidence(level, limit, "seconds", (viewers as f64, "viewers"));
+        if let (Some(forecast), false) = (sure, warned) {
+            let standing = self.conditions.at(alert, Standing::default);
+            standing.forecast = Some(Box::new(forecast));
+            let (state, forecast) = (NoticeState::Firing, Some(forecast));
+            out.push(Change { alert, state, onset: now, evidence, forecast });
+        } else if warned && !doubtful && !fires {
+            let standing = self.conditions.at(alert, Standing::default);
+            let forecast = standing.forecast.take().map(|forecast| *forecast);
+            out.push(Change { alert, state: NoticeState::Resolved, onset: now, evidence, forecast });
+        }
+    }
+
+    /// Whether the publisher is in trouble now.
+    pub(crate) fn is_troubled(&self, now: Timestamp, live: &Live) -> bool {
+        live.publisher_state(now) == Some(false) || self.ingest.trouble().is_some()
+    }
+
+    /// What is known of the class, for the cause of a fault since `onset`.
+    pub(crate) fn own(&self, now: Timestamp, onset: Timestamp, objectives: &Objectives, live: &Live) -> Own {
+        let mut own = Own {
+            lasts: now.since(onset),
+            counted: self.verdict == Verdict::Bad,
+            trouble: self.ingest.trouble(),
+            health: self.ingest.health(),
+            ..Own::default()
+        };
+        // Who went after the fault began did not make it.
+        let went = live.away_since().is_some_and(|away| away <= onset + Duration::from_secs(1));
+        if went && live.publisher_state(now) == Some(false) {
+            own.trouble.get_or_insert_with(|| "nobody publishes".to_owned());
+        }
+        for (protocol, leg) in live.legs() {
+            let promise = objectives.of(protocol);
+            if let Some((latencies, _)) = leg.latest(now) {
+                let p95 = latencies.quantile_millis(0.95).unwrap_or_default() as f64 / 1e3;
+                let late = latencies.count_over((promise.latency * 1e3) as u64);
+                if own.latency.is_none_or(|(known, limit, ..)| p95 / promise.latency > known / limit) {
+                    own.latency = Some((p95, promise.latency, late, latencies.len()));
+                }
+            }
+            if let Some(bytes) = leg.backlog_bytes(now) {
+                own.backlog = Some(own.backlog.unwrap_or(0).saturating_add(bytes));
+            }
+            self.own_leg(protocol, objectives, &mut own);
+        }
+        own.place = concentration(tallies(live, true), objectives.stutter_ratio);
+        own.player = concentration(tallies(live, false), objectives.stutter_ratio);
+        own
+    }
+
+    fn own_leg(&self, protocol: Protocol, objectives: &Objectives, own: &mut Own) {
+        let Some(leg) = self.legs.get(&protocol) else { return };
+        let promise = objectives.of(protocol);
+        if let Some(share) = leg.loss.lately(RECENT)
+            && own.loss.is_none_or(|(known, limit)| share.ratio() / promise.loss > known / limit)
+        {
+            own.loss = Some((share.ratio(), promise.loss));
+        }
+        match trailing(&leg.stutter, promise.stutter, "viewer-seconds") {
+            Some((_, Finding::Bad(..))) => own.legs.0.push(protocol.as_str()),
+            Some((_, Finding::Good(_))) => own.legs.1.push(protocol.as_str()),
+            _ => {}
+        }
+    }
+}
+
+impl Default for Leg {
+    fn default() -> Self {
+        let (stutter, loss) = (Trailing::new(&STUTTER_NEED), Trailing::new(&LOSS_NEED));
+        Self { seen: LegTotals::default(), stutter, loss }
+    }
+}
+
+/// The groups of all legs of one kind, summed.
+fn tallies(live: &Live, places: bool) -> Vec<(Group, Tally)> {
+    let mut sums: Few<Group, Tally> = Few::new();
+    for groups in live.legs().filter_map(|(_, leg)| leg.groups()) {
+        for (group, tally) in groups.iter().filter(|(group, _)| group.is_place() == places) {
+            sums.at(group.clone(), Tally::default).add(*tally);
+        }
+    }
+    sums.into_iter().collect()
+}
+
+/// Bad where viewers suffer, well where anything shows that they do not.
+fn verdict(findings: &[(Alert, Rule, Finding); 5]) -> Verdict {
+    let quality = || findings.iter().take(4).map(|(.., finding)| *finding);
+    if quality().any(|finding| matches!(finding, Finding::Bad(..))) {
+        return Verdict::Bad;
+    }
+    let known = findings.iter().take(3).any(|(.., finding)| *finding != Finding::Unknown);
+    if known { Verdict::Well } else { Verdict::Unknown }
+}
+
+/// What a trail says against its objective, and how bad that is beside what other legs say: proven before high.
+fn trailing(trail: &Trailing, limit: f64, unit: &'static str) -> Option<(f64, Finding)> {
+    let judged = |share: Share| evidence(share.ratio(), limit, "ratio", (share.whole, unit));
+    Some(match trail.against(limit, limit * CLEAR)? {
+        Trail::Over(share, onset) => (1e3 + share.ratio() / limit, Finding::Bad(judged(share), onset)),
+        Trail::Under(share) if share.ratio() < limit * CLEAR => (share.ratio() / limit, Finding::Good(judged(share))),
+        Trail::Under(share) => (share.ratio() / limit, Finding::Between),
+    })
+}
+
+fn worst(judged: impl Iterator<Item = (f64, Finding)>) -> Finding {
+    judged.max_by(|a, b| a.0.total_cmp(&b.0)).map_or(Finding::Unknown, |(_, finding)| finding)
+}
+
+/// How long a latency over its limit must hold: one viewer speaks for itself only, many that are far over it for the class at once.
+const fn held_for(late: u64, far: bool) -> Rule {
+    let (bad, of) = match late {
+        0 | 1 => (24, 32),
+        2..=4 => (6, 8),
+        _ if far => (3, 4),
+        _ => (4, 5),
+    };
+    Rule { bad, of, clear_after: Duration::from_secs(5) }
+}
+
+fn stream_down(now: Timestamp, live: &Live) -> Finding {
+    let waiting = || live.viewers(now).values().copied().map(f64::from).sum::<f64>();
+    match (live.publisher_state(now), live.away_since()) {
+        (Some(true), _) => Finding::Good(evidence(0.0, PUBLISHER_AWAY.as_secs_f64(), "seconds", (0.0, "viewers"))),
+        (Some(false), Some(since)) => {
+            let (away, waiting) = (now.since(since), waiting());
+            let evidence = evidence(away.as_secs_f64(), PUBLISHER_AWAY.as_secs_f64(), "seconds", (waiting, "viewers"));
+            if away > PUBLISHER_AWAY && waiting > 0.0 { Finding::Bad(evidence, since) } else { Finding::Between }
+        }
+        _ => Finding::Unknown,
+    }
+}
+
+/// What a level says against its limit.
+pub(crate) fn against(evidence: Evidence, since: Timestamp) -> Finding {
+    match evidence.value {
+        value if value > evidence.threshold => Finding::Bad(evidence, since),
+        value if value > evidence.threshold * CLEAR => Finding::Between,
+        _ => Finding::Good(evidence),
+    }
+}
+
+pub(crate) fn evidence(
+    value: f64,
+    threshold: f64,
+    unit: &'static str,
+    (size, size_unit): (f64, &'static str),
+) -> Evidence {
+    Evidence { value, threshold, unit, size, size_unit }
+}
+
+/// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
+/// viewer that does not come back counts as another one every 5 s.
+static STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, length: 0.5, timed: true, proof: 15.0 };
+/// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
+/// one occurrence.
+static LOSS_NEED: Need = Need { whole: 2_000.0, occurrence: 4.0, length: 4.0, timed: false, proof: 15.0 };
+/// Clear under this share of the objective.
+const CLEAR: f64 = 0.7;
+/// Loss beside a fault is that of so long.
+const RECENT: Duration = Duration::from_secs(5);
+/// Latency under this share of its limit is not extrapolated.
+const WATCHED: f64 = 0.4;
+/// A warning of latency looks so far ahead, in seconds: queues grow fast or not at all.
+const LATENCY_AHEAD: f64 = 180.0;
+/// A publisher may be away for so long before anyone is told.
+const PUBLISHER_AWAY: Duration = Duration::from_secs(5);
+/// What is proven needs no second look; it clears after 5 s.
+const AT_ONCE_HELD: Rule = Rule { bad: 1, of: 1, clear_after: Duration::from_secs(5) };
+pub(crate) const SUSTAINED: Rule = Rule { bad: 24, of: 32, clear_after: Duration::from_secs(10) };
+pub(crate) const AT_ONCE: Rule = Rule { bad: 1, of: 1, clear_after: Duration::ZERO };
