@@ -12,7 +12,7 @@ pub(crate) struct Neighbours {
     /// Classes with enough evidence to be judged, and those of them that suffer now.
     pub(crate) judged: u32,
     pub(crate) bad: u32,
-    /// Suffering classes whose publisher is in trouble.
+    /// Classes whose publisher is in trouble.
     pub(crate) troubled: u32,
     /// The fullest of processor, memory and network lately, where any is known.
     pub(crate) load: Option<(&'static str, f64)>,
@@ -90,6 +90,27 @@ impl<'a> Signs<'a> {
         self.around.load.is_some_and(|(_, ratio)| ratio >= LOADED)
     }
 
+    /// Half of the other classes' publishers and more are in trouble too.
+    fn publishers_share(&self) -> bool {
+        let troubled = self.around.troubled.saturating_sub(u32::from(self.own.trouble.is_some()));
+        self.own.trouble.is_some() && troubled > 0 && troubled * 2 >= self.others
+    }
+
+    /// Some viewers are late while most are not.
+    fn few_are_late(&self) -> bool {
+        self.own.latency.is_some_and(|(_, _, late, of)| late > 1 && late * 5 < of * 2)
+    }
+
+    /// Whether the network towards viewers shows nothing, where it is known at all.
+    fn is_clean(&self) -> Option<bool> {
+        let loss = self.own.loss.map(|(ratio, limit)| ratio < limit / 2.0);
+        let late = self.own.latency.map(|(.., late, of)| late * 50 <= of);
+        match (loss, late) {
+            (None, None) => None,
+            (loss, late) => Some(loss.unwrap_or(true) && late.unwrap_or(true)),
+        }
+    }
+
     fn loses(&self) -> Option<bool> {
         self.own.loss.map(|(ratio, limit)| ratio > limit)
     }
@@ -127,7 +148,7 @@ impl<'a> Signs<'a> {
         if let Some(player) = &self.own.player {
             return (Cause::Player, Some(held(player)));
         }
-        if self.is_shared() || (self.others == 0 && self.around.path.is_some()) {
+        if self.is_shared() || self.publishers_share() || (self.others == 0 && self.around.path.is_some()) {
             return self.shared();
         }
         if troubled {
@@ -144,10 +165,11 @@ impl<'a> Signs<'a> {
         if let Some(path) = &self.around.path {
             return (Cause::EdgePath, Some(path.clone()));
         }
-        if self.around.troubled * 2 >= self.around.bad.max(1) {
+        if self.publishers_share() {
             return (Cause::EdgePath, Some(format!("{} publishers falter at once", self.around.troubled)));
         }
         match (self.loses(), self.is_late()) {
+            _ if self.few_are_late() => (Cause::ViewersAccess, self.latency()),
             (Some(true), _) => (Cause::EdgePath, self.loss()),
             (Some(false), Some(true)) => {
                 let words = "queues grow on the node while its network loses nothing".to_owned();
@@ -161,8 +183,7 @@ impl<'a> Signs<'a> {
     fn alone(&self, alert: Alert) -> Found {
         let (bad, well) = &self.own.legs;
         let network = self.loses() == Some(true) || self.is_late() == Some(true);
-        let few = self.own.latency.is_some_and(|(_, _, late, of)| late > 0 && late * 2 < of);
-        if network && (self.others_are_well() || few) {
+        if self.few_are_late() || (network && self.others_are_well()) {
             return (Cause::ViewersAccess, if self.loses() == Some(true) { self.loss() } else { self.latency() });
         }
         if alert != Alert::LiveStutterHigh || network || self.own.health.is_none() {
@@ -172,8 +193,8 @@ impl<'a> Signs<'a> {
             let words = format!("{} suffers, {} is well", bad.join(", "), well.join(", "));
             return (Cause::Player, Some(words));
         }
-        match self.loses().or(self.is_late()) {
-            Some(false) => {
+        match self.is_clean() {
+            Some(true) => {
                 (Cause::Player, Some("players stall though the network neither loses nor delays".to_owned()))
             }
             _ => (Cause::Unknown, None),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::cause::Own;
 use crate::condition::{Condition, Finding, Rule};
 use crate::few::Few;
-use crate::forecast::{HORIZON_SECONDS, SURE, is_step};
+use crate::forecast::{SURE, is_step};
 use crate::group::{Group, Tally, concentration};
 use crate::ingest_watch::IngestWatch;
 use crate::leg::LegTotals;
@@ -56,8 +56,8 @@ pub(crate) struct Standing {
     pub(crate) told: Option<Box<Told>>,
     /// Since when it fires without evidence.
     pub(crate) silent_since: Option<Timestamp>,
-    /// Whether it is a warning that stands, and of what.
-    pub(crate) forecast: Option<Box<Forecast>>,
+    /// The warning that stands, and for how many steps its trend has been doubtful.
+    pub(crate) forecast: Option<Box<(Forecast, u8)>>,
 }
 
 /// What people were told of a firing alert.
@@ -272,27 +272,40 @@ impl Docket {
         };
         self.trend.add(Some(level));
         let fires = self.suffers();
-        let forecast = if fires || level < limit * WATCHED { None } else { self.trend.reaches(limit, HORIZON_SECONDS) };
-        let sure = forecast.filter(|forecast| forecast.confidence >= SURE && forecast.seconds <= LATENCY_AHEAD);
-        let alert = Alert::LiveLatencyHigh;
-        let warned = self.conditions.get(&alert).is_some_and(|held| held.forecast.is_some());
-        let doubtful = forecast.is_some_and(|forecast| forecast.confidence >= SURE / 2.0);
+        let forecast = if fires || level < limit * WATCHED { None } else { self.trend.reaches(limit, LATENCY_AHEAD) };
         let evidence = evidence(level, limit, "seconds", (viewers as f64, "viewers"));
-        if let (Some(forecast), false) = (sure, warned) {
-            let standing = self.conditions.at(alert, Standing::default);
-            standing.forecast = Some(Box::new(forecast));
-            let (state, forecast) = (NoticeState::Firing, Some(forecast));
-            out.push(Change { alert, state, onset: now, evidence, forecast });
-        } else if warned && !doubtful && !fires {
-            let standing = self.conditions.at(alert, Standing::default);
-            let forecast = standing.forecast.take().map(|forecast| *forecast);
-            out.push(Change { alert, state: NoticeState::Resolved, onset: now, evidence, forecast });
+        self.warn(now, forecast.filter(|_| !fires), evidence, out);
+    }
+
+    /// A warning begins when it is sure, and ends when it was doubtful for half a minute.
+    fn warn(&mut self, now: Timestamp, forecast: Option<Forecast>, evidence: Evidence, out: &mut Vec<Change>) {
+        let alert = Alert::LiveLatencyHigh;
+        let sure = forecast.filter(|forecast| forecast.confidence >= SURE);
+        let doubtful = forecast.is_none_or(|forecast| forecast.confidence < SURE / 2.0);
+        if sure.is_none() && self.conditions.get(&alert).is_none() {
+            return;
+        }
+        let standing = self.conditions.at(alert, Standing::default);
+        match (&mut standing.forecast, sure) {
+            (None, Some(forecast)) => {
+                standing.forecast = Some(Box::new((forecast, 0)));
+                let (state, forecast) = (NoticeState::Firing, Some(forecast));
+                out.push(Change { alert, state, onset: now, evidence, forecast });
+            }
+            (Some(held), _) => {
+                held.1 = if doubtful { held.1 + 1 } else { 0 };
+                if held.1 >= DOUBTS {
+                    let forecast = standing.forecast.take().map(|held| held.0);
+                    out.push(Change { alert, state: NoticeState::Resolved, onset: now, evidence, forecast });
+                }
+            }
+            (None, None) => {}
         }
     }
 
     /// Whether the publisher is in trouble now.
     pub(crate) fn is_troubled(&self, now: Timestamp, live: &Live) -> bool {
-        live.publisher_state(now) == Some(false) || self.ingest.trouble().is_some()
+        self.ingest.is_troubled() || live.publisher_state(now) == Some(false)
     }
 
     /// What is known of the class, for the cause of a fault since `onset`.
@@ -430,7 +443,7 @@ pub(crate) fn evidence(
 
 /// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
 /// viewer that does not come back counts as another one every 5 s.
-static STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, length: 0.5, timed: true, proof: 15.0 };
+static STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof: 15.0 };
 /// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
 /// one occurrence.
 static LOSS_NEED: Need = Need { whole: 2_000.0, occurrence: 4.0, length: 4.0, timed: false, proof: 15.0 };
@@ -440,6 +453,8 @@ const CLEAR: f64 = 0.7;
 const RECENT: Duration = Duration::from_secs(5);
 /// Latency under this share of its limit is not extrapolated.
 const WATCHED: f64 = 0.4;
+/// A warning ends after so many doubtful steps.
+const DOUBTS: u8 = 6;
 /// A warning of latency looks so far ahead, in seconds: queues grow fast or not at all.
 const LATENCY_AHEAD: f64 = 180.0;
 /// A publisher may be away for so long before anyone is told.

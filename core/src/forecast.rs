@@ -120,7 +120,7 @@ pub(crate) fn is_step(before: Timestamp, now: Timestamp) -> bool {
 }
 
 /// A warning is given so far ahead at most.
-pub(crate) const HORIZON_SECONDS: f64 = 600.0;
+const HORIZON_SECONDS: f64 = 600.0;
 /// A warning is this sure at least.
 pub(crate) const SURE: f64 = 0.9;
 /// With fewer viewers what one costs is not known.

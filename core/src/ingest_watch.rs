@@ -14,7 +14,9 @@ pub(crate) struct IngestWatch {
     chosen: f32,
     bits: Level,
     frames: Level,
-    fatter: Option<Timestamp>,
+    fatter: bool,
+    /// Seconds for which trouble that was seen still counts: what staggers is not well in between.
+    troubled: f32,
 }
 
 /// One rate: now, usually, and how unsteady it is.
@@ -62,13 +64,13 @@ impl IngestWatch {
         if view.frames_step.is_zero()
             && let Some(frames) = rate(frames, totals.1, elapsed)
         {
-            let slow = self.frames.now < self.frames.usual * LOW;
-            self.frames.take(frames, elapsed, learns && !slow);
+            let alike = frames > self.frames.usual * ALIKE;
+            self.frames.take(frames, elapsed, learns && alike);
         }
         self.learned = (self.learned + elapsed).min(1e6);
         self.choose(elapsed);
-        let fat = self.knows() && self.bits.now > self.bits.usual * FAT;
-        self.fatter = if fat { self.fatter.or(Some(at)) } else { None };
+        self.fatter = self.knows() && self.bits.now > self.bits.usual * FAT;
+        self.troubled = if self.trouble().is_some() { FADE_SECONDS } else { self.troubled - elapsed };
     }
 
     /// The frames per second, once enough is known of this publisher.
@@ -100,10 +102,15 @@ impl IngestWatch {
             let (now, usual) = (bits.wobble * 100.0, bits.usual_wobble * 100.0);
             return Some(format!("the publisher sends in bursts: {now:.0} % from second to second, usually {usual:.0} %"));
         }
-        self.fatter.map(|_| {
+        self.fatter.then(|| {
             let (now, usual) = (megabits(bits.now), megabits(bits.usual));
             format!("the encoder changed: {now:.2} Mbit/s, usually {usual:.2}")
         })
+    }
+
+    /// Whether [`Self::trouble`] had words lately.
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.troubled > 0.0
     }
 
     /// That the publisher sends as usual, in words; `None` where that is not known.
@@ -129,7 +136,7 @@ impl IngestWatch {
             return true;
         }
         let part = frames.usual / frames.now;
-        let even = (part - part.round()).abs() < 0.05 * part;
+        let even = part < 4.5 && (part - part.round()).abs() < EVEN;
         frames.wobble < STEADY && (even || bits.now >= bits.usual * 0.75)
     }
 
@@ -181,12 +188,16 @@ const FADE_SECONDS: f32 = 5.0;
 const USUAL_SECONDS: f32 = 60.0;
 /// Under this share of its usual frames a publisher is slow.
 const LOW: f32 = 0.6;
+/// Under this share of them a second teaches nothing of the usual frames.
+const ALIKE: f32 = 0.75;
 /// Under this share of its usual bits it is thin, over that one fat.
 const THIN: f32 = 0.65;
 const FAT: f32 = 1.6;
 /// Mean change from second to second that is still steady, and that is uneven.
 const STEADY: f32 = 0.15;
 const UNEVEN: f32 = 0.4;
+/// How near a whole number an even part of the usual rate is.
+const EVEN: f32 = 0.06;
 /// Frames per second of slides, and of a still picture that is none.
 const SLIDES: f32 = 5.0;
 const SLOWEST: f32 = 0.2;
@@ -241,7 +252,7 @@ mod tests {
     fn trouble_is_told_in_words() {
         let camera = (2_000_000, 25);
         let slow = after(camera, std::iter::repeat_n((700_000, 8), 8)).trouble().expect("slow");
-        assert!(slow.contains("frames/s, usually 24"), "{slow}");
+        assert!(slow.contains("frames/s, usually 25"), "{slow}");
         let stagger = after(camera, (0..10).map(|second| (600_000, if second % 2 == 0 { 3 } else { 16 })));
         assert!(stagger.trouble().is_some() && stagger.pace(None).is_some_and(|pace| !pace.chosen));
         let fat = after(camera, std::iter::repeat_n((4_500_000, 25), 8)).trouble().expect("fat");

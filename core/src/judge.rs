@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cause::{self, Neighbours};
-use crate::condition::{Condition, Finding};
+use crate::condition::{Condition, Finding, Rule};
 use crate::docket::{AT_ONCE, Change, Docket, SUSTAINED, Told, Verdict, against, evidence};
 use crate::forecast::{Capacity, LOADS, NodeForecast, is_step};
 use crate::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
@@ -54,10 +54,8 @@ impl Judge {
                 self.sessions.entry(live.session.id.clone()).or_insert_with(|| Box::new(Docket::new(&live.session)));
             docket.look((before, now), objectives, live, &mut changes);
             neighbours.judged += u32::from(docket.verdict != Verdict::Unknown);
-            if docket.verdict == Verdict::Bad {
-                neighbours.bad += 1;
-                neighbours.troubled += u32::from(docket.is_troubled(now, live));
-            }
+            neighbours.bad += u32::from(docket.verdict == Verdict::Bad);
+            neighbours.troubled += u32::from(docket.is_troubled(now, live));
             if !changes.is_empty() || docket.retells(now) {
                 changed.push((live, std::mem::take(&mut changes)));
             }
@@ -89,7 +87,7 @@ impl Judge {
                     let subject = Subject::Session(Arc::clone(&closed.session));
                     let nothing = evidence(0.0, 0.0, "seconds", (0.0, "viewers"));
                     let change = (NoticeState::Resolved, closed.at, nothing);
-                    let forecast = Some(*forecast);
+                    let forecast = Some(forecast.0);
                     notices.push(Notice { forecast, ..notice(alert, subject, closed.at, change) });
                 }
             }
@@ -169,7 +167,7 @@ impl Judge {
         for word in &around.paths {
             let path = self.paths.entry(Arc::clone(&word.peer)).or_insert_with(PathWatch::new);
             let finding = path.look(now, word, objectives.loss_ratio);
-            if let Some(change) = path.condition.step(now, SUSTAINED, finding) {
+            if let Some(change) = path.condition.step(now, PATH_HELD, finding) {
                 let subject = Subject::Peer(Arc::clone(&word.peer));
                 let found = (Cause::EdgePath, Arc::from(Vec::new()));
                 out.push(because(notice(Alert::LivePathDegraded, subject, now, change), found));
@@ -304,10 +302,12 @@ fn because(notice: Notice, (cause, why): (Cause, Arc<[String]>)) -> Notice {
     Notice { cause, why, ..notice }
 }
 
+/// A path is degraded when most of three seconds say so; its round trip is smoothed already.
+const PATH_HELD: Rule = Rule { bad: 8, of: 12, clear_after: Duration::from_secs(10) };
 /// The fullest load speaks for so long: a class suffers a moment after it.
 const LOAD_HELD: Duration = Duration::from_secs(8);
 /// What fires is looked at again each second, for so long.
 const RETELL_EVERY: Duration = Duration::from_secs(1);
-const RETELL_WITHIN: Duration = Duration::from_secs(30);
+const RETELL_WITHIN: Duration = Duration::from_mins(1);
 /// An alert without evidence for so long is told to be unknown.
 const SILENT: Duration = Duration::from_secs(15);

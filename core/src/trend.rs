@@ -18,7 +18,10 @@ pub const STEP_SECONDS: f64 = 5.0;
 pub const POINTS: usize = 48;
 
 /// Fewer points tell nothing.
-pub const LEAST_POINTS: usize = 12;
+pub const LEAST_POINTS: usize = 18;
+
+/// What was watched for a minute is extrapolated over two.
+pub const REACH: f64 = 2.0;
 
 impl Trend {
     /// Adds the level of the newest step. A step without a level breaks the line: what was before it is forgotten.
@@ -34,22 +37,24 @@ impl Trend {
     }
 
     /// When the level passes `limit` by its trend, and how sure it is that it does within `horizon` seconds. `None` when it has passed it
-    /// already, when too little is known, or when it does not go there.
+    /// already, when too little is known, when it does not go there, and beyond [`REACH`] times what was watched.
     #[must_use]
     pub fn reaches(&self, limit: f64, horizon: f64) -> Option<Forecast> {
         let points: Vec<f64> = self.points.iter().map(|point| f64::from(*point)).collect();
-        if points.len() < LEAST_POINTS || points.last().is_some_and(|last| *last >= limit) {
+        if points.last().is_none_or(|last| *last >= limit) {
             return None;
         }
-        // The newest course counts: an old plateau must not flatten a rise, nor an old rise outlive its plateau.
-        let whole = Line::through(&points)?;
-        let late = Line::through(&points[points.len() - LEAST_POINTS..])?;
-        let line = if late.slope.abs() > late.error * 3.0 || whole.slope > late.slope { late } else { whole };
+        // The past that most surely rises and goes straight on into the present: an old plateau must not flatten a rise, nor an old rise outlive its end.
+        let spans = [points.len(), points.len() * 2 / 3, points.len() / 2, LEAST_POINTS];
+        let spans = spans.into_iter().filter(|span| (LEAST_POINTS..=points.len()).contains(span));
+        let lines = spans.filter_map(|span| Some((span, Line::through(&points[points.len() - span..])?)));
+        let going = lines.filter(|(_, line)| line.goes_on);
+        let (span, line) = going.max_by(|a, b| a.1.least().total_cmp(&b.1.least()))?;
         let left = limit - line.now;
-        if line.slope <= 0.0 || left <= 0.0 {
+        if line.slope <= line.error * CLEAR_SLOPE || left <= 0.0 {
             return None;
         }
-        let steps = horizon / STEP_SECONDS;
+        let steps = (horizon / STEP_SECONDS).min(span as f64 * REACH);
         // Noise of a later point, and of the slope over the way there.
         let spread = (line.noise.powi(2) + (line.error * steps).powi(2)).sqrt().max(limit.abs() * 1e-3);
         let confidence = normal_share((line.slope * steps - left) / spread);
@@ -78,9 +83,16 @@ struct Line {
     noise: f64,
     /// Standard error of the slope.
     error: f64,
+    /// Whether the newest points still lie along it.
+    goes_on: bool,
 }
 
 impl Line {
+    /// The slope that there is beyond doubt.
+    fn least(&self) -> f64 {
+        self.slope - 2.0 * self.error
+    }
+
     /// Theil-Sen: the median of the slopes of all pairs, which a third of wild points does not move; the noise by the median deviation.
     fn through(points: &[f64]) -> Option<Self> {
         let count = points.len();
@@ -91,11 +103,16 @@ impl Line {
         let slope = median(&mut slopes)?;
         let middle = (count - 1) as f64 / 2.0;
         let centre = median(&mut points.iter().enumerate().map(|(at, y)| y - slope * at as f64).collect::<Vec<_>>())?;
-        let mut off: Vec<f64> = points.iter().enumerate().map(|(at, y)| (y - centre - slope * at as f64).abs()).collect();
-        let noise = NORMAL_MAD * median(&mut off)?;
+        let off: Vec<f64> = points.iter().enumerate().map(|(at, y)| y - centre - slope * at as f64).collect();
+        let noise = NORMAL_MAD * median(&mut off.iter().map(|off| off.abs()).collect::<Vec<_>>())?;
+        // The noise between neighbours, in which a bend of the line has no part.
+        let mut steps: Vec<f64> = points.windows(2).map(|two| (two[1] - two[0] - slope).abs()).collect();
+        let restless = NORMAL_MAD / std::f64::consts::SQRT_2 * median(&mut steps)?;
+        let newest = median(&mut off[count.saturating_sub(NEWEST)..].to_vec())?.abs();
+        let goes_on = newest <= restless * 1.5 + centre.abs() * 2e-3;
         let width = points.iter().enumerate().map(|(at, _)| (at as f64 - middle).powi(2)).sum::<f64>().sqrt();
         // Neighbouring points are alike: they are worth fewer than they are.
-        Some(Self { slope, now: centre + slope * (count - 1) as f64, noise, error: ALIKE * noise / width })
+        Some(Self { slope, now: centre + slope * (count - 1) as f64, noise, error: ALIKE * noise / width, goes_on })
     }
 }
 
@@ -116,6 +133,10 @@ fn normal_share(z: f64) -> f64 {
 const NORMAL_MAD: f64 = 1.4826;
 /// The error of a slope through points that depend on their neighbours, over that of independent ones.
 const ALIKE: f64 = 2.0;
+/// A slope is one when it is so many of its errors.
+const CLEAR_SLOPE: f64 = 4.0;
+/// Points that show whether the line goes on.
+const NEWEST: usize = 5;
 /// Standard deviations that one in ten passes.
 const DECILE: f64 = 1.2816;
 
@@ -139,8 +160,8 @@ mod tests {
     #[test]
     fn wild_points_do_not_move_it() {
         let rise = |at: i32| if at % 5 == 0 { 0.1 } else { 0.5 + 0.01 * f64::from(at) };
-        let forecast = of((0..40).map(rise)).reaches(1.2, 900.0).expect("it rises");
-        assert!((forecast.seconds - 155.0).abs() < 25.0, "{forecast}");
+        let forecast = of((0..40).map(rise)).reaches(1.1, 900.0).expect("it rises");
+        assert!((forecast.seconds - 105.0).abs() < 20.0, "{forecast}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn delays(rule: &dyn Fn() -> Box<dyn Rule>, viewers: u32, habit: &Habit, (ratio,
 
 fn rules(length: f64) -> Vec<(&'static str, Box<dyn Fn() -> Box<dyn Rule>>)> {
     let ours = |proof: f64| -> Box<dyn Fn() -> Box<dyn Rule>> {
-        let need: &'static Need = Box::leak(Box::new(Need { whole: 60.0, occurrence: 5.0, length: 0.5, timed: true, proof }));
+        let need: &'static Need = Box::leak(Box::new(Need { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof }));
         Box::new(move || Box::new(Ours::new(need)))
     };
     vec![

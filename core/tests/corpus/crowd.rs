@@ -19,12 +19,6 @@ pub(crate) struct Habit {
     pub(crate) together: f64,
 }
 
-impl Habit {
-    pub(crate) const fn of(ratio: f64, length: f64) -> Self {
-        Self { ratio, length, steady: true, together: 1.0 }
-    }
-}
-
 /// What one beat of an audience holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Told {

@@ -9,10 +9,9 @@ use crate::world::{Class, World};
 /// A fault and what was drawn for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    pub(crate) cause: Cause,
-    pub(crate) kind: &'static str,
+    kind: &'static str,
     /// The classes it is in.
-    pub(crate) classes: Vec<usize>,
+    classes: Vec<usize>,
     severity: f64,
 }
 
@@ -65,7 +64,7 @@ impl Fault {
             _ if dice.roll() < 0.5 => one,
             _ => all,
         };
-        Self { cause, kind, classes, severity: 0.03 + 0.15 * dice.roll() * dice.roll() }
+        Self { kind, classes, severity: 0.03 + 0.15 * dice.roll() * dice.roll() }
     }
 
     /// The fault begins.

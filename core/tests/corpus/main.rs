@@ -5,5 +5,7 @@ mod choice;
 mod crowd;
 mod dice;
 mod faults;
+mod life;
 mod rivals;
+mod table;
 mod world;
