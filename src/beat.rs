@@ -163,7 +163,7 @@ fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
         let silent = source.state == SourceState::Down;
         (source.name, silent.then(|| source.last_success.or(source.since).unwrap_or(now)))
     });
-    Surroundings { node: **around.node.load(), sources: sources.collect() }
+    Surroundings { node: **around.node.load(), sources: sources.collect(), paths: Vec::new() }
 }
 
 /// Does what is ordered. Who asked may have stopped waiting for the answer.

@@ -194,15 +194,14 @@ impl<'a> Signs<'a> {
             return (Cause::Player, Some(words));
         }
         match self.is_clean() {
-            Some(true) => {
-                (Cause::Player, Some("players stall though the network neither loses nor delays".to_owned()))
-            }
+            Some(true) => (Cause::Player, Some("players stall though the network neither loses nor delays".to_owned())),
             _ => (Cause::Unknown, None),
         }
     }
 
     fn neighbours(&self) -> Option<String> {
-        (self.others > 0).then(|| format!("{} of {} other classes on this node suffer too", self.others_bad, self.others))
+        (self.others > 0)
+            .then(|| format!("{} of {} other classes on this node suffer too", self.others_bad, self.others))
     }
 
     fn load(&self) -> Option<String> {
@@ -229,7 +228,9 @@ impl<'a> Signs<'a> {
 fn held(found: &Concentration) -> String {
     let ((groups, of), stalled, watched) = (found.groups, found.stalled_share * 100.0, found.exposure_share * 100.0);
     let worst = &found.worst;
-    format!("{groups} of {of} groups hold {stalled:.0} % of the stalls with {watched:.0} % of the watching, most of all {worst}")
+    format!(
+        "{groups} of {of} groups hold {stalled:.0} % of the stalls with {watched:.0} % of the watching, most of all {worst}"
+    )
 }
 
 /// A resource this full makes the node a cause; its own alert waits for more.

@@ -10,34 +10,23 @@ use crate::few::Few;
 use crate::forecast::{SURE, is_step};
 use crate::group::{Group, Tally, concentration};
 use crate::ingest_watch::IngestWatch;
-use crate::leg::LegTotals;
+use crate::leg_watch::LegWatch;
 use crate::live::Live;
 use crate::notice::{Alert, Cause, Evidence, Forecast, NoticeState};
 use crate::objectives::Objectives;
-use crate::sample::Share;
-use crate::session::{Protocol, Session};
+use crate::session::Session;
 use crate::time::Timestamp;
-use crate::trailing::{Need, Trail, Trailing};
 use crate::trend::Trend;
 
 /// What is remembered of one class.
 #[derive(Clone, Debug)]
 pub(crate) struct Docket {
     pub(crate) session: Arc<Session>,
-    legs: Few<Protocol, Leg>,
-    /// All legs together, where there are several.
-    whole: Option<Box<Trailing>>,
+    legs: LegWatch,
     ingest: IngestWatch,
     trend: Trend,
     pub(crate) conditions: Few<Alert, Standing>,
     pub(crate) verdict: Verdict,
-}
-
-#[derive(Clone, Debug)]
-struct Leg {
-    seen: LegTotals,
-    stutter: Trailing,
-    loss: Trailing,
 }
 
 /// What the last look found on the whole.
@@ -72,7 +61,7 @@ pub(crate) struct Told {
 }
 
 /// An alert that changed at this look.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
     pub(crate) alert: Alert,
     pub(crate) state: NoticeState,
@@ -85,8 +74,7 @@ impl Docket {
     pub(crate) fn new(session: &Arc<Session>) -> Self {
         Self {
             session: Arc::clone(session),
-            legs: Few::new(),
-            whole: None,
+            legs: LegWatch::default(),
             ingest: IngestWatch::default(),
             trend: Trend::default(),
             conditions: Few::new(),
@@ -106,13 +94,13 @@ impl Docket {
         if !Arc::ptr_eq(&self.session, &live.session) {
             self.session = Arc::clone(&live.session);
         }
-        self.difference(span, live);
+        self.legs.take(span, live);
         let suffers = self.suffers();
         self.ingest.look(now, live, suffers);
         let (latency_rule, latency) = self.latency(now, objectives, live);
         let findings = [
-            (Alert::LiveStutterHigh, AT_ONCE_HELD, self.stutter(objectives)),
-            (Alert::LivePacketLossHigh, AT_ONCE_HELD, self.loss(objectives)),
+            (Alert::LiveStutterHigh, AT_ONCE_HELD, self.legs.stutter(objectives)),
+            (Alert::LivePacketLossHigh, AT_ONCE_HELD, self.legs.loss(objectives)),
             (Alert::LiveLatencyHigh, latency_rule, latency),
             (Alert::LiveStreamDown, AT_ONCE, stream_down(now, live)),
             (Alert::LiveFpsLow, SUSTAINED, self.fps(now, objectives, live)),
@@ -125,7 +113,7 @@ impl Docket {
             self.foresee(now, objectives, live, out);
         }
         if self.suffers() {
-            self.accuse(now);
+            self.legs.accuse(now);
         }
     }
 
@@ -150,63 +138,6 @@ impl Docket {
         let quality = [Alert::LiveStutterHigh, Alert::LivePacketLossHigh, Alert::LiveLatencyHigh, Alert::LiveFpsLow];
         let firing = |alert: &Alert| self.conditions.get(alert).is_some_and(|held| held.condition.firing().is_some());
         quality.iter().any(firing)
-    }
-
-    fn accuse(&mut self, now: Timestamp) {
-        for (_, leg) in self.legs.iter_mut() {
-            leg.stutter.accuse(now);
-            leg.loss.accuse(now);
-        }
-        if let Some(whole) = &mut self.whole {
-            whole.accuse(now);
-        }
-    }
-
-    /// What was added to the legs' totals since the last look.
-    fn difference(&mut self, (from, to): (Timestamp, Timestamp), live: &Live) {
-        let (mut all, mut all_stalls, mut legs) = (Share::default(), 0_u64, 0);
-        for (protocol, leg) in live.legs() {
-            let totals = leg.totals();
-            let track = self.legs.at(protocol, Leg::default);
-            let was = std::mem::replace(&mut track.seen, totals);
-            let stutter = Share {
-                part: (totals.stalled_seconds - was.stalled_seconds).max(0.0),
-                whole: (totals.exposure_seconds - was.exposure_seconds).max(0.0),
-            };
-            let stalls = totals.stall_starts.saturating_sub(was.stall_starts);
-            track.stutter.add(from, to, stutter, stalls);
-            all.part += stutter.part;
-            all.whole += stutter.whole;
-            all_stalls = all_stalls.saturating_add(stalls);
-            legs += u32::from(totals.exposure_seconds > 0.0);
-            // Players that begin to count start another sum than the kernel's.
-            let was = if totals.by_players == was.by_players { was } else { LegTotals::default() };
-            let loss = Share {
-                part: totals.lost.saturating_sub(was.lost) as f64,
-                whole: totals.expected.saturating_sub(was.expected) as f64,
-            };
-            track.loss.add(from, to, loss, 0);
-        }
-        if legs > 1 {
-            let whole = self.whole.get_or_insert_with(|| Box::new(Trailing::new(&STUTTER_NEED)));
-            whole.add(from, to, all, all_stalls);
-        }
-    }
-
-    fn stutter(&self, objectives: &Objectives) -> Finding {
-        let whole = self.whole.as_deref().and_then(|whole| trailing(whole, objectives.stutter_ratio, "viewer-seconds"));
-        let legs = self.legs.iter().filter_map(|(protocol, leg)| {
-            trailing(&leg.stutter, objectives.of(*protocol).stutter, "viewer-seconds")
-        });
-        worst(legs.chain(whole))
-    }
-
-    fn loss(&self, objectives: &Objectives) -> Finding {
-        worst(
-            self.legs
-                .iter()
-                .filter_map(|(protocol, leg)| trailing(&leg.loss, objectives.of(*protocol).loss, "packets")),
-        )
     }
 
     /// The worst leg's latency, and how long it must hold: the fewer viewers speak for it, the longer.
@@ -334,33 +265,11 @@ impl Docket {
             if let Some(bytes) = leg.backlog_bytes(now) {
                 own.backlog = Some(own.backlog.unwrap_or(0).saturating_add(bytes));
             }
-            self.own_leg(protocol, objectives, &mut own);
+            self.legs.own(protocol, objectives, &mut own);
         }
         own.place = concentration(tallies(live, true), objectives.stutter_ratio);
         own.player = concentration(tallies(live, false), objectives.stutter_ratio);
         own
-    }
-
-    fn own_leg(&self, protocol: Protocol, objectives: &Objectives, own: &mut Own) {
-        let Some(leg) = self.legs.get(&protocol) else { return };
-        let promise = objectives.of(protocol);
-        if let Some(share) = leg.loss.lately(RECENT)
-            && own.loss.is_none_or(|(known, limit)| share.ratio() / promise.loss > known / limit)
-        {
-            own.loss = Some((share.ratio(), promise.loss));
-        }
-        match trailing(&leg.stutter, promise.stutter, "viewer-seconds") {
-            Some((_, Finding::Bad(..))) => own.legs.0.push(protocol.as_str()),
-            Some((_, Finding::Good(_))) => own.legs.1.push(protocol.as_str()),
-            _ => {}
-        }
-    }
-}
-
-impl Default for Leg {
-    fn default() -> Self {
-        let (stutter, loss) = (Trailing::new(&STUTTER_NEED), Trailing::new(&LOSS_NEED));
-        Self { seen: LegTotals::default(), stutter, loss }
     }
 }
 
@@ -383,20 +292,6 @@ fn verdict(findings: &[(Alert, Rule, Finding); 5]) -> Verdict {
     }
     let known = findings.iter().take(3).any(|(.., finding)| *finding != Finding::Unknown);
     if known { Verdict::Well } else { Verdict::Unknown }
-}
-
-/// What a trail says against its objective, and how bad that is beside what other legs say: proven before high.
-fn trailing(trail: &Trailing, limit: f64, unit: &'static str) -> Option<(f64, Finding)> {
-    let judged = |share: Share| evidence(share.ratio(), limit, "ratio", (share.whole, unit));
-    Some(match trail.against(limit, limit * CLEAR)? {
-        Trail::Over(share, onset) => (1e3 + share.ratio() / limit, Finding::Bad(judged(share), onset)),
-        Trail::Under(share) if share.ratio() < limit * CLEAR => (share.ratio() / limit, Finding::Good(judged(share))),
-        Trail::Under(share) => (share.ratio() / limit, Finding::Between),
-    })
-}
-
-fn worst(judged: impl Iterator<Item = (f64, Finding)>) -> Finding {
-    judged.max_by(|a, b| a.0.total_cmp(&b.0)).map_or(Finding::Unknown, |(_, finding)| finding)
 }
 
 /// How long a latency over its limit must hold: one viewer speaks for itself only, many that are far over it for the class at once.
@@ -441,16 +336,8 @@ pub(crate) fn evidence(
     Evidence { value, threshold, unit, size, size_unit }
 }
 
-/// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
-/// viewer that does not come back counts as another one every 5 s.
-static STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof: 15.0 };
-/// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
-/// one occurrence.
-static LOSS_NEED: Need = Need { whole: 2_000.0, occurrence: 4.0, length: 4.0, timed: false, proof: 15.0 };
 /// Clear under this share of the objective.
-const CLEAR: f64 = 0.7;
-/// Loss beside a fault is that of so long.
-const RECENT: Duration = Duration::from_secs(5);
+pub(crate) const CLEAR: f64 = 0.7;
 /// Latency under this share of its limit is not extrapolated.
 const WATCHED: f64 = 0.4;
 /// A warning ends after so many doubtful steps.

@@ -86,19 +86,16 @@ impl NodeForecast {
         capacity: Option<Capacity>,
     ) -> Option<Notice> {
         let load = |index: usize| self.loads[index].newest().unwrap_or_default();
-        let (finding, why) = match &soonest {
-            Some((forecast, index, words)) => {
-                self.last = Some(*forecast);
-                let evidence = crate::docket::evidence(load(*index), limit, "ratio", (1.0, "node"));
-                let sure = forecast.confidence >= SURE;
-                let left = capacity.map(|capacity| format!("room for {:.0} more viewers", capacity.left));
-                let why = std::iter::once(words.clone()).chain(left).collect();
-                (if sure { Finding::Bad(evidence, now) } else { Finding::Between }, why)
-            }
-            None => {
-                let worst = (0..3).map(load).fold(0.0, f64::max);
-                (Finding::Good(crate::docket::evidence(worst, limit, "ratio", (1.0, "node"))), Vec::new())
-            }
+        let evidence = |value: f64| crate::docket::evidence(value, limit, "ratio", (1.0, "node"));
+        let mut why = Vec::new();
+        let finding = if let Some((forecast, index, words)) = &soonest {
+            self.last = Some(*forecast);
+            why.push(words.clone());
+            why.extend(capacity.map(|capacity| format!("room for {:.0} more viewers", capacity.left)));
+            let sure = forecast.confidence >= SURE;
+            if sure { Finding::Bad(evidence(load(*index)), now) } else { Finding::Between }
+        } else {
+            Finding::Good(evidence((0..LOADS.len()).map(load).fold(0.0, f64::max)))
         };
         let (state, started_at, evidence) = self.warning.step(now, STEADY, finding)?;
         let forecast = if state == NoticeState::Firing { soonest.map(|soonest| soonest.0) } else { self.last };

@@ -165,7 +165,9 @@ pub struct Concentration {
 #[must_use]
 pub fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Option<Concentration> {
     let mut all = Tally::default();
-    tallies.iter().for_each(|(_, tally)| all.add(*tally));
+    for (_, tally) in &tallies {
+        all.add(*tally);
+    }
     let excess = |tally: &Tally| f64::from(tally.stalled) - limit * f64::from(tally.exposure);
     tallies.sort_by(|a, b| excess(&b.1).total_cmp(&excess(&a.1)));
     let mut held = Tally::default();
@@ -182,12 +184,8 @@ pub fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Option<Con
             let stalls = f64::from(held.starts.max(held.stalled / LONG_STALL));
             let surprise = stalls * (stalled_share / exposure_share.max(1e-6)).ln();
             let ways = chosen as f64 * (of as f64 * std::f64::consts::E / chosen as f64).ln();
-            let found = || Concentration {
-                worst: tallies[0].0.clone(),
-                groups: (chosen, of),
-                stalled_share,
-                exposure_share,
-            };
+            let found =
+                || Concentration { worst: tallies[0].0.clone(), groups: (chosen, of), stalled_share, exposure_share };
             return (surprise >= ways + SURPRISE).then(found);
         }
     }

@@ -100,7 +100,9 @@ impl IngestWatch {
         }
         if bits.wobble > UNEVEN && bits.wobble > bits.usual_wobble * 2.5 {
             let (now, usual) = (bits.wobble * 100.0, bits.usual_wobble * 100.0);
-            return Some(format!("the publisher sends in bursts: {now:.0} % from second to second, usually {usual:.0} %"));
+            return Some(format!(
+                "the publisher sends in bursts: {now:.0} % from second to second, usually {usual:.0} %"
+            ));
         }
         self.fatter.then(|| {
             let (now, usual) = (megabits(bits.now), megabits(bits.usual));
@@ -239,7 +241,9 @@ mod tests {
     #[test]
     fn choices_of_the_publisher_are_no_trouble() {
         let camera = (2_000_000, 30);
-        for (choice, bits, frames) in [("slides", 60_000, 1), ("a dark room", 1_000_000, 15), ("a slow camera", 1_900_000, 13)] {
+        for (choice, bits, frames) in
+            [("slides", 60_000, 1), ("a dark room", 1_000_000, 15), ("a slow camera", 1_900_000, 13)]
+        {
             let watch = after(camera, std::iter::repeat_n((bits, frames), 12));
             assert_eq!(watch.trouble(), None, "{choice}");
             assert!(watch.pace(Some(30.0)).is_some_and(|pace| pace.chosen), "{choice}");

@@ -45,7 +45,7 @@ impl Judge {
         let mut notices = Vec::new();
         self.look_around(now, objectives, around, &mut notices);
         if is_step(before, now) {
-            self.look_ahead(now, objectives, registry, around, &mut notices);
+            notices.extend(self.look_ahead(now, objectives, registry, around));
         }
         let (mut changes, mut changed) = (Vec::new(), Vec::new());
         let mut neighbours = self.neighbours(now);
@@ -150,7 +150,8 @@ impl Judge {
             let condition = self.sources.entry(source.clone()).or_default();
             if let Some(change) = condition.step(now, AT_ONCE, finding) {
                 let loaded = self.load.is_some_and(|(_, ratio, _)| ratio >= cause::LOADED);
-                let words = format!("{silent} of {} sources are silent; what they watch is unknown", around.sources.len());
+                let words =
+                    format!("{silent} of {} sources are silent; what they watch is unknown", around.sources.len());
                 let found = (if loaded { Cause::Node } else { Cause::Unknown }, [words].into());
                 out.push(because(notice(Alert::LiveSourceDown, Subject::Source(source.clone()), now, change), found));
             }
@@ -181,8 +182,7 @@ impl Judge {
         objectives: &Objectives,
         registry: &Registry,
         around: &Surroundings,
-        out: &mut Vec<Notice>,
-    ) {
+    ) -> Option<Notice> {
         let heard = |leg: &crate::leg::LiveLeg| u64::from(leg.heard_viewers(now));
         let viewers = registry.sessions().map(|live| {
             let counted: u64 = live.viewers(now).values().map(|count| u64::from(*count)).sum();
@@ -190,7 +190,7 @@ impl Judge {
         });
         let viewers = viewers.reduce(u64::saturating_add).map(|viewers| viewers as f64);
         let notice = self.forecast.look(now, &around.node, viewers, objectives);
-        out.extend(notice.filter(|_| self.node.firing().is_none()));
+        notice.filter(|_| self.node.firing().is_none())
     }
 }
 

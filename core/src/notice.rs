@@ -215,7 +215,6 @@ impl Notice {
         if self.forecast.is_some() { "warning" } else { self.alert.severity() }
     }
 
-
     /// One line for people: what, where, how much.
     #[must_use]
     pub fn summary(&self) -> String {

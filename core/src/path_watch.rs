@@ -70,8 +70,7 @@ impl PathWatch {
 }
 
 /// Under a judgement of a path lie 500 packets at least: probes are few.
-static PATH_NEED: Need =
-    Need { whole: 500.0, occurrence: 2.0, length: 2.0, timed: false, proof: 13.0 };
+static PATH_NEED: Need = Need { whole: 500.0, occurrence: 2.0, length: 2.0, timed: false, proof: 13.0 };
 /// A round trip is degraded at twice its usual course, and this much longer at least, in seconds.
 const RTT_MARGIN: f64 = 0.03;
 /// A word older than this says nothing of now.

@@ -403,7 +403,10 @@ mod tests {
     fn what_comes_in_clusters_surprises_less() {
         for (count, expected, together) in [(12.0, 2.0, 1.0), (25.0, 0.3, 4.0), (80.0, 30.0, 3.0), (7.0, 1.0, 1.5)] {
             let (found, truth) = (surprise(count, expected, together), searched(count, expected, together));
-            assert!((found - truth).abs() < 0.01 * truth + 0.02, "{count} of {expected} by {together}: {found}, {truth}");
+            assert!(
+                (found - truth).abs() < 0.01 * truth + 0.02,
+                "{count} of {expected} by {together}: {found}, {truth}"
+            );
         }
         assert!(surprise(1.0, 2.0, 1.0) == 0.0 && surprise(20.0, 2.0, 5.0) < surprise(20.0, 2.0, 1.0) / 3.0);
     }

@@ -18,7 +18,7 @@ pub const STEP_SECONDS: f64 = 5.0;
 pub const POINTS: usize = 48;
 
 /// Fewer points tell nothing.
-pub const LEAST_POINTS: usize = 18;
+pub const LEAST_POINTS: usize = 24;
 
 /// What was watched for a minute is extrapolated over two.
 pub const REACH: f64 = 2.0;
@@ -125,7 +125,8 @@ fn median(values: &mut [f64]) -> Option<f64> {
 fn normal_share(z: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
     let poly = [1.330_274_429, -1.821_255_978, 1.781_477_937, -0.356_563_782, 0.319_381_530];
-    let tail = poly.iter().fold(0.0, |sum, factor| (sum + factor) * t) * (-z * z / 2.0).exp() / std::f64::consts::TAU.sqrt();
+    let tail =
+        poly.iter().fold(0.0, |sum, factor| (sum + factor) * t) * (-z * z / 2.0).exp() / std::f64::consts::TAU.sqrt();
     if z > 0.0 { 1.0 - tail } else { tail }
 }
 
@@ -134,7 +135,7 @@ const NORMAL_MAD: f64 = 1.4826;
 /// The error of a slope through points that depend on their neighbours, over that of independent ones.
 const ALIKE: f64 = 2.0;
 /// A slope is one when it is so many of its errors.
-const CLEAR_SLOPE: f64 = 4.0;
+const CLEAR_SLOPE: f64 = 4.5;
 /// Points that show whether the line goes on.
 const NEWEST: usize = 5;
 /// Standard deviations that one in ten passes.

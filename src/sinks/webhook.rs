@@ -149,7 +149,8 @@ fn labels(letterhead: &Letterhead, notice: &Notice) -> Value {
 
 fn annotations(letterhead: &Letterhead, notice: &Notice) -> Value {
     let onset = rfc3339::text(notice.started_at);
-    let mut out = json!({ "summary": notice.summary(), "description": format!("{}; onset {onset}", notice.description()) });
+    let mut out =
+        json!({ "summary": notice.summary(), "description": format!("{}; onset {onset}", notice.description()) });
     let mut link = |name: &str, template: &str, key: &str, value: &str| {
         if !template.is_empty() {
             out[name] = json!(template.replace(key, value));

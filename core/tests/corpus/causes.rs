@@ -48,7 +48,10 @@ fn matrix(seeds: std::ops::Range<u64>) -> (usize, usize, usize) {
         told += answers.len() - untold;
         played += answers.len();
     }
-    println!("{right} of {told} told faults named right ({:.1} %), {played} played", right as f64 / told as f64 * 100.0);
+    println!(
+        "{right} of {told} told faults named right ({:.1} %), {played} played",
+        right as f64 / told as f64 * 100.0
+    );
     (right, told, played)
 }
 

@@ -28,7 +28,8 @@ fn delays(rule: &dyn Fn() -> Box<dyn Rule>, viewers: u32, habit: &Habit, (ratio,
     let mut delays = Vec::new();
     for seed in 1..=onsets {
         let (mut rule, mut crowd, mut dice) = (rule(), Crowd::default(), Dice::new(seed));
-        let early = (0..1_200).fold(false, |early, beat| rule.beat(crowd.beat(viewers, habit, &mut dice)) && beat > 960 || early);
+        let early = (0..1_200)
+            .fold(false, |early, beat| rule.beat(crowd.beat(viewers, habit, &mut dice)) && beat > 960 || early);
         if early {
             continue;
         }
@@ -42,7 +43,8 @@ fn delays(rule: &dyn Fn() -> Box<dyn Rule>, viewers: u32, habit: &Habit, (ratio,
 
 fn rules(length: f64) -> Vec<(&'static str, Box<dyn Fn() -> Box<dyn Rule>>)> {
     let ours = |proof: f64| -> Box<dyn Fn() -> Box<dyn Rule>> {
-        let need: &'static Need = Box::leak(Box::new(Need { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof }));
+        let need: &'static Need =
+            Box::leak(Box::new(Need { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof }));
         Box::new(move || Box::new(Ours::new(need)))
     };
     vec![
@@ -77,11 +79,15 @@ fn choice() {
             let alarms = false_alarms(rule(), viewers, &habit, (hours, 7));
             let four = delays(&*rule, viewers, &habit, (0.04, 300));
             let two = delays(&*rule, viewers, &habit, (0.02, 300));
-            let at = |delays: &[u64], share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(0);
+            let at =
+                |delays: &[u64], share: f64| delays.get((delays.len() as f64 * share) as usize).copied().unwrap_or(0);
             println!(
                 "  {name:<12} {:>8.1} false/1000 h; 4 %: median {:>6} p99 {:>6}; 2 %: median {:>6} p99 {:>6}",
                 alarms as f64 * 1000.0 / hours as f64,
-                at(&four, 0.5), at(&four, 0.99), at(&two, 0.5), at(&two, 0.99)
+                at(&four, 0.5),
+                at(&four, 0.99),
+                at(&two, 0.5),
+                at(&two, 0.99)
             );
         }
     }

@@ -42,11 +42,8 @@ impl Crowd {
         let free = (viewers - stalling).max(0.0);
         let starts_per_second = free * habit.ratio / (1.0 - habit.ratio).max(0.05) / habit.length;
         let clusters = dice.poisson(starts_per_second * BEAT / habit.together);
-        let mut starts: u64 = if habit.together > 1.0 {
-            (0..clusters).map(|_| dice.cluster(habit.together)).sum()
-        } else {
-            clusters
-        };
+        let mut starts: u64 =
+            if habit.together > 1.0 { (0..clusters).map(|_| dice.cluster(habit.together)).sum() } else { clusters };
         starts = starts.min(free as u64);
         let mut now = stalled;
         for _ in 0..starts {

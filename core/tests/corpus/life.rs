@@ -83,8 +83,7 @@ fn silence_is_unknown_and_resolves_nothing() {
     world.around.sources = vec![("srs".into(), Some(world.now()))];
     // The evidence is a minute old at last, the class is forgotten after a minute without a word: just before that.
     world.run(58);
-    let about: Vec<&Notice> =
-        world.notices.iter().filter(|notice| notice.alert == Alert::LiveStutterHigh).collect();
+    let about: Vec<&Notice> = world.notices.iter().filter(|notice| notice.alert == Alert::LiveStutterHigh).collect();
     assert!(about.iter().all(|notice| notice.state == NoticeState::Firing), "nothing resolves");
     assert_eq!(firing(&world.notices, Alert::LiveSourceDown), 1);
 }

@@ -158,8 +158,16 @@ fn table_of_onsets() {
                     .map(|bar| ours.partition_point(|delay| *delay <= bar) as f64 / ours.len() as f64 * 100.0);
                 println!(
                     "{viewers:>7}  {name:>6}  {:>4} %  {:>5.1} {:>5.1} {:>5.1} {:>5.1} {:>5.1}; {:>5.2} {:>5.2}   {:>5.2} {:>5.2}",
-                    ratio * 100.0, within[0], within[1], within[2], within[3], within[4],
-                    at(&ours, 0.5), at(&ours, 0.99), at(&plain, 0.5), at(&plain, 0.99),
+                    ratio * 100.0,
+                    within[0],
+                    within[1],
+                    within[2],
+                    within[3],
+                    within[4],
+                    at(&ours, 0.5),
+                    at(&ours, 0.99),
+                    at(&plain, 0.5),
+                    at(&plain, 0.99),
                 );
             }
         }

@@ -137,7 +137,8 @@ impl Class {
         let sends = f64::from(u8::from(self.publishing));
         let gust = (1.0 + self.uneven * self.dice.normal()).max(0.02) * sends;
         self.sent.0 += self.bits / 8.0 * gust;
-        self.sent.1 += self.frames * (1.0 + 0.6 * (gust - 1.0).clamp(-1.0, 0.7) * f64::from(u8::from(self.uneven > 0.2))) * sends;
+        self.sent.1 +=
+            self.frames * (1.0 + 0.6 * (gust - 1.0).clamp(-1.0, 0.7) * f64::from(u8::from(self.uneven > 0.2))) * sends;
         let total = |value: f64| Some(Total { base: 1, value: value as u64 });
         ServerView {
             publishing: Some(self.publishing),
@@ -215,7 +216,11 @@ impl Class {
             latencies: self.latencies(),
             segments_sent: Some(sent),
             segments_lost: Some(lost.min(sent)),
-            backlog_bytes: self.cells.iter().map(|cell| (cell.late * self.bits / 8e3) as u64 * u64::from(cell.viewers)).sum(),
+            backlog_bytes: self
+                .cells
+                .iter()
+                .map(|cell| (cell.late * self.bits / 8e3) as u64 * u64::from(cell.viewers))
+                .sum(),
             publisher_rtt: Some(Duration::from_millis(20)),
         }
     }
