@@ -165,7 +165,7 @@ impl App {
         let before = self.shared.sources.load();
         let table = SourceTable::new(&sources, Some(&before)).with_logs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
-        let set = Order::Set(config.promised(), config.patience(), config.sessions.max);
+        let set = Order::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
         self.media_ports.store(Arc::new(ports_of(&sources)));

@@ -240,6 +240,7 @@ fn view(report: &Report) -> Result<PlayerView, ReportError> {
         packets_expected: expected,
         latencies: None,
         first_frames: first_frame.into_iter().collect(),
+        groups: Vec::new(),
     })
 }
 

@@ -307,7 +307,7 @@ const MEMORY: Duration = Duration::from_mins(10);
 /// The share of the limit that a class is presumed to use in its usual course.
 const PRESUMED: f64 = 0.3;
 /// The presumption weighs as much as so many of the needed whole.
-const PRIOR_WHOLES: f64 = 5.0;
+const PRIOR_WHOLES: f64 = 2.0;
 /// The presumption of no clusters weighs as much as so many spans.
 const PRIOR_SPANS: f32 = 12.0;
 /// Two spans say no more than this of the spread.

@@ -51,13 +51,13 @@ fn rules(length: f64) -> Vec<(&'static str, Box<dyn Fn() -> Box<dyn Rule>>)> {
         ("plain 1 %", Box::new(|| Box::new(Plain::default()))),
         ("two errors", Box::new(|| Box::new(TwoErrors::default()))),
         ("CUSUM 12", Box::new(move || Box::new(Cusum::new(length, 12.0)))),
-        ("ours 13", ours(13.0)),
-        ("ours 15", ours(15.0)),
+        ("ours 17", ours(17.0)),
+        ("ours 14", ours(14.0)),
     ]
 }
 
 #[test]
-#[ignore = "minutes; the simulation behind docs/decisions/0009"]
+#[ignore = "minutes; the simulation behind the decision on likelihood"]
 fn choice() {
     let hours: u64 = 200;
     for (viewers, length, together, steady) in [

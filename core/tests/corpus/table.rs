@@ -91,12 +91,12 @@ fn healthy(viewers: u32, habit: Habit, (hours, seed): (u64, u64)) -> (u64, u64) 
     (ours, plains)
 }
 
-/// Delays in milliseconds of onsets after a healthy minute and a half, by judge and plain rule; one of over a minute counts as that.
+/// Delays in milliseconds of onsets after three healthy minutes, by judge and plain rule; one of over a minute counts as that.
 fn delays(viewers: u32, habit: Habit, (ratio, onsets): (f64, u64)) -> (Vec<u64>, Vec<u64>) {
     let (mut ours, mut plains) = (Vec::new(), Vec::new());
     for seed in 1..=onsets {
         let mut class = Class::new(viewers, habit, seed);
-        for _ in 0..360 {
+        for _ in 0..720 {
             class.beat();
         }
         class.habit.ratio = ratio;
