@@ -138,11 +138,9 @@ impl Trailing {
     pub fn against(&self, limit: f64, clear: f64) -> Option<Trail> {
         let newest = self.entries.back()?;
         let end = newest.end();
-        let usual = self.usual.course(limit, self.need);
-        // Stalls that go on now will last: what is seen of them is only their beginning.
-        let waiting = f64::from(newest.part) / (f64::from(newest.millis) / 1e3).max(0.001);
-        let coming = if self.need.timed { waiting * usual.length } else { 0.0 };
-        let mut seen = Seen { sum: Share::default(), events: 0.0, elapsed: Duration::ZERO, coming };
+        // Most looks find nothing over the limit and need no usual course.
+        let mut usual = None;
+        let mut seen = Seen { sum: Share::default(), events: 0.0, elapsed: Duration::ZERO, coming: 0.0 };
         let (mut excess, mut most_excess, mut onset) = (0.0, 0.0, end);
         let (mut shown, mut over, mut calm) = (None, None, None);
         for entry in self.entries.iter().rev() {
@@ -160,7 +158,11 @@ impl Trailing {
             seen.elapsed = end.since(entry.start);
             if over.is_none() {
                 shown = shown.or((seen.sum.ratio() > limit).then_some(seen.sum));
-                over = shown.filter(|_| seen.proves(limit, &usual, self.need));
+                over = shown.filter(|_| {
+                    let usual = usual.get_or_insert_with(|| self.usual.course(limit, self.need));
+                    seen.coming = if self.need.timed { newest.part_per_second() * usual.length } else { 0.0 };
+                    seen.proves(limit, usual, self.need)
+                });
             }
             if calm.is_none() && seen.elapsed >= CALM {
                 if over.is_none() && seen.sum.ratio() < clear {
@@ -318,6 +320,11 @@ const LONGEST: f64 = 2.0;
 impl Entry {
     fn end(&self) -> Timestamp {
         self.start + Duration::from_millis(u64::from(self.millis))
+    }
+
+    /// Of a part that is time: how many were affected at once. What goes on now will last: this is only its beginning.
+    fn part_per_second(&self) -> f64 {
+        f64::from(self.part) / (f64::from(self.millis) / 1e3).max(0.001)
     }
 
     fn take(&mut self, later: &Self) {
