@@ -110,11 +110,7 @@ impl App {
         let (roster, node) = (Arc::<ArcSwap<Roster>>::default(), Arc::<ArcSwap<NodeLoad>>::default());
         let media_ports = Arc::new(ArcSwap::from_pointee(ports_of(&parts.sources)));
         let mut tasks = parts.start_tasks(config, &node)?;
-        let router = api::router(parts.shared.clone());
-        let meters = parts.shared.meters.clone();
-        let site =
-            Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters };
-        tasks.spawn(http_server::serve(listener, site, stopped.clone()));
+        tasks.spawn(http_server::serve(listener, parts.site(), stopped.clone()));
         let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
         let Parts { place, sources, logs, tray, fetcher, otlp, notifiers, shared, observations, waiting, ordered } =
             parts;
@@ -203,7 +199,7 @@ impl App {
         let before = self.shared.sources.load();
         let table = SourceTable::new(&sources, Some(&before)).with_logs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
-        let set = Order::Set(config.promised(), config.patience(), config.sessions.max);
+        let set = Order::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
         if let (Some(entrance), Some(certificate)) = (&self.entrance, certificate) {
             entrance.renew(certificate);
@@ -296,6 +292,13 @@ impl Parts {
             node: place.node.clone(),
         };
         Ok(Self { place, sources, logs, tray, fetcher, otlp, notifiers, shared, observations, waiting, ordered })
+    }
+
+    /// What the operators' listener serves.
+    fn site(&self) -> Site {
+        let router = api::router(self.shared.clone());
+        let meters = self.shared.meters.clone();
+        Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters }
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.

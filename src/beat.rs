@@ -38,7 +38,7 @@ pub enum Order {
     /// The platform ends a class; answers whether it was known.
     End(Name, oneshot::Sender<bool>),
     /// New settings.
-    Set(Objectives, Patience, usize),
+    Set(Box<Objectives>, Patience, usize),
     /// End the open segments and stop.
     Stop(oneshot::Sender<()>),
 }
@@ -163,7 +163,7 @@ fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
         let silent = source.state == SourceState::Down;
         (source.name, silent.then(|| source.last_success.or(source.since).unwrap_or(now)))
     });
-    Surroundings { node: **around.node.load(), sources: sources.collect() }
+    Surroundings { node: **around.node.load(), sources: sources.collect(), paths: Vec::new() }
 }
 
 /// Does what is ordered. Who asked may have stopped waiting for the answer.
@@ -178,7 +178,7 @@ fn obey(order: Order, pipe: &mut Pipe) {
             let known = pipe.registry_mut().end(&id, now);
             answer.send(known).unwrap_or_default();
         }
-        Order::Set(objectives, patience, max_sessions) => pipe.set(objectives, patience, max_sessions),
+        Order::Set(objectives, patience, max_sessions) => pipe.set(*objectives, patience, max_sessions),
         Order::Stop(_) => {}
     }
 }

@@ -8,7 +8,7 @@ pub mod reference;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use liveqos_core::judge::Objectives;
+use liveqos_core::judge::{Limits, Objectives};
 use liveqos_core::registry::Patience;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -113,10 +113,39 @@ pub struct ObjectiveSettings {
     pub stutter_ratio: f64,
     /// Packets lost over expected towards viewers, 0 to 1.
     pub loss_ratio: f64,
-    /// Least frames per second of a publisher over those it declares, 0 to 1.
+    /// Least frames per second of a publisher over those it usually sends, 0 to 1.
     pub fps_ratio: f64,
     /// Most use of processor, memory or network of the node, 0 to 1.
     pub load_ratio: f64,
+    /// What differs for viewers by WebRTC, SRT and RTSP.
+    pub rtc: KindSettings,
+    /// What differs for viewers by RTMP and HTTP-FLV.
+    pub flv: KindSettings,
+    /// What differs for viewers by HLS and DASH.
+    pub hls: KindSettings,
+}
+
+/// What is promised to viewers of one kind of delivery; what is left out is as for all.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KindSettings {
+    /// Delivery latency that 95 % of a class's viewers must not exceed.
+    #[serde(with = "duration_text::option", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "duration_text::schema")]
+    pub latency: Option<Duration>,
+    /// Stalled over exposure time of a class's viewers, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stutter_ratio: Option<f64>,
+    /// Packets lost over expected towards viewers, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_ratio: Option<f64>,
+}
+
+impl KindSettings {
+    fn limits(&self) -> Limits {
+        let latency_seconds = self.latency.map(|latency| latency.as_secs_f64());
+        Limits { latency_seconds, stutter_ratio: self.stutter_ratio, loss_ratio: self.loss_ratio }
+    }
 }
 
 /// What is read from this host's kernel.
@@ -227,6 +256,9 @@ impl Config {
             loss_ratio: objectives.loss_ratio,
             fps_ratio: objectives.fps_ratio,
             load_ratio: objectives.load_ratio,
+            rtc: objectives.rtc.limits(),
+            flv: objectives.flv.limits(),
+            hls: objectives.hls.limits(),
         }
     }
 }
@@ -276,6 +308,9 @@ impl Default for ObjectiveSettings {
             loss_ratio: objectives.loss_ratio,
             fps_ratio: objectives.fps_ratio,
             load_ratio: objectives.load_ratio,
+            rtc: KindSettings::default(),
+            flv: KindSettings::default(),
+            hls: KindSettings::default(),
         }
     }
 }

@@ -96,7 +96,7 @@ impl Snapshot {
     /// How many of each alert hold.
     #[must_use]
     pub fn firing(&self, alert: Alert) -> usize {
-        self.alerts.iter().filter(|notice| notice.alert == alert).count()
+        self.alerts.iter().filter(|notice| notice.alert == alert && notice.forecast.is_none()).count()
     }
 }
 
@@ -162,10 +162,12 @@ pub fn sample_json(sample: &Sample) -> Value {
 #[must_use]
 pub fn notice_json(notice: &Notice) -> Value {
     let mut out = json!({
-        "alertname": notice.alert.as_str(), "severity": notice.alert.severity(), "state": notice.state,
+        "alertname": notice.alert.as_str(), "severity": notice.severity(), "state": notice.state,
         "started_at": notice.started_at.seconds(), "at": notice.at.seconds(),
         "cause": notice.cause, "summary": notice.summary(), "evidence": notice.evidence,
     });
+    put(&mut out, "why", Some(&*notice.why).filter(|why| !why.is_empty()));
+    put(&mut out, "forecast", notice.forecast);
     match &notice.subject {
         Subject::Session(session) => {
             put(&mut out, "session_id", Some(&session.id));
@@ -173,6 +175,7 @@ pub fn notice_json(notice: &Notice) -> Value {
             put(&mut out, "trace_id", Some(ids::hex(&ids::trace_id(session))));
         }
         Subject::Source(source) => put(&mut out, "source", Some(source.as_ref())),
+        Subject::Peer(peer) => put(&mut out, "peer", Some(peer.as_ref())),
         Subject::Node => {}
     }
     out

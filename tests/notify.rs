@@ -112,6 +112,9 @@ fn notice(class: usize, state: NoticeState) -> Notice {
         at: Timestamp::from_secs(1_800_000_002),
         evidence: Evidence { value: 0.041, threshold: 0.01, unit: "ratio", size: 380.0, size_unit: "viewer-seconds" },
         cause: Cause::Node,
+        why: [].into(),
+        forecast: None,
+        retold: false,
     }
 }
 

@@ -106,15 +106,19 @@ impl Figures {
 /// The numbers and words behind a notice.
 #[must_use]
 pub fn of_notice(notice: &Notice) -> Attributes {
-    vec![
+    let mut out = vec![
         ("live.alert", Value::Static(notice.alert.as_str())),
-        ("live.severity", Value::Static(notice.alert.severity())),
+        ("live.severity", Value::Static(notice.severity())),
         ("live.cause", Value::Static(notice.cause.as_str())),
         ("live.evidence", Value::Text(notice.evidence.to_string().into())),
         ("live.evidence.value", Value::Float(rounded(notice.evidence.value, 1e6))),
         ("live.evidence.threshold", Value::Float(rounded(notice.evidence.threshold, 1e6))),
         ("live.evidence.size", Value::Float(rounded(notice.evidence.size, 10.0))),
-    ]
+    ];
+    if !notice.why.is_empty() {
+        out.push(("live.cause.evidence", Value::Text(notice.why.join("; ").into())));
+    }
+    out
 }
 
 /// A ratio to six digits.

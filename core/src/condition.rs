@@ -26,6 +26,8 @@ pub enum Finding {
     Between,
     /// Under the clearing bar.
     Good(Evidence),
+    /// Under the clearing bar, without the numbers: nothing fires that they could resolve.
+    Calm,
     /// Not enough evidence to say.
     Unknown,
 }
@@ -34,6 +36,8 @@ pub enum Finding {
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
     history: u32,
+    flaps: u8,
+    resolved_at: Option<Timestamp>,
     onset: Option<Timestamp>,
     good_since: Option<Timestamp>,
     last_bad: Option<Evidence>,
@@ -52,7 +56,11 @@ impl Condition {
                 self.history = self.history << 1 | 1;
                 let onset = *self.onset.get_or_insert(since);
                 let fires = !self.firing && (self.history & mask).count_ones() >= rule.bad;
-                self.firing |= fires;
+                if fires {
+                    self.firing = true;
+                    let again = self.resolved_at.is_some_and(|resolved| now.since(resolved) <= FLAPPING);
+                    self.flaps = if again { self.flaps.saturating_add(1).min(MOST_FLAPS) } else { 0 };
+                }
                 fires.then_some((NoticeState::Firing, onset, evidence))
             }
             Finding::Between => {
@@ -63,6 +71,12 @@ impl Condition {
                 }
                 None
             }
+            Finding::Calm if self.firing => None,
+            Finding::Calm => {
+                self.history <<= 1;
+                self.onset = None;
+                None
+            }
             Finding::Good(evidence) => {
                 self.history <<= 1;
                 let since = *self.good_since.get_or_insert(now);
@@ -70,11 +84,11 @@ impl Condition {
                     self.onset = None;
                     return None;
                 }
-                if now.since(since) < rule.clear_after {
+                if now.since(since) < rule.clear_after * 2_u32.pow(u32::from(self.flaps)) {
                     return None;
                 }
                 let onset = self.onset.take().unwrap_or(since);
-                *self = Self::default();
+                *self = Self { flaps: self.flaps, resolved_at: Some(now), ..Self::default() };
                 Some((NoticeState::Resolved, onset, evidence))
             }
         }
@@ -86,6 +100,12 @@ impl Condition {
         self.onset.zip(self.last_bad).filter(|_| self.firing)
     }
 }
+
+/// What fires again this soon after it was clear is flapping: each time it must stay clear for twice as long, so that a fault that
+/// comes and goes becomes one incident.
+pub const FLAPPING: Duration = Duration::from_mins(2);
+/// It must stay clear for no more than sixteen times as long.
+const MOST_FLAPS: u8 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -126,6 +146,8 @@ mod tests {
             ("bubu", "..F."),
             ("bbggbggg", ".F.....R"),
             ("bbgggbb", ".F..R.F"),
+            ("bbgggbbggggg", ".F..R.F....R"),
+            ("bbgggbbgggbgggggbg", ".F..R.F........R.."),
         ] {
             assert_eq!(play(looks), changes, "{looks}");
         }

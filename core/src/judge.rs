@@ -1,81 +1,35 @@
-//! Whether people must be told. Decides at every beat, from the folded totals, whether an objective is broken or kept again; refuses
-//! to judge on too little evidence and to take silence for health.
+//! Whether people must be told, and why. Decides at every beat, from the folded totals, whether an objective is broken or kept again
+//! and where the fault lies; refuses to take silence for health.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::cause::{self, Neighbours};
 use crate::condition::{Condition, Finding, Rule};
-use crate::few::Few;
-use crate::leg::LegTotals;
-use crate::live::Live;
+use crate::docket::{AT_ONCE, Change, Docket, SUSTAINED, Told, Verdict, against, evidence};
+use crate::forecast::{Capacity, LOADS, NodeForecast, is_step};
 use crate::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
+pub use crate::objectives::{Limits, Objectives, Promise};
 use crate::observation::SourceName;
+use crate::path_watch::PathWatch;
 use crate::registry::Registry;
-use crate::sample::{Closed, Share};
-use crate::session::{Name, Protocol, Session};
+use crate::sample::Closed;
+use crate::session::Name;
+pub use crate::surroundings::{NodeLoad, PathWord, Surroundings};
 use crate::time::Timestamp;
-use crate::trailing::{Need, Trail, Trailing};
-
-/// What is promised, per class.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Objectives {
-    /// Delivery latency that 95 % of viewers must not exceed, in seconds.
-    pub latency_seconds: f64,
-    /// Stalled over exposure time, pooled over viewers, 0 to 1.
-    pub stutter_ratio: f64,
-    /// Packets lost over expected, before repair, 0 to 1.
-    pub loss_ratio: f64,
-    /// Frames per second over the declared ones, 0 to 1.
-    pub fps_ratio: f64,
-    /// Share of the node's processor, memory or network in use, 0 to 1.
-    pub load_ratio: f64,
-}
-
-impl Default for Objectives {
-    fn default() -> Self {
-        Self { latency_seconds: 0.2, stutter_ratio: 0.01, loss_ratio: 0.005, fps_ratio: 0.6, load_ratio: 0.95 }
-    }
-}
-
-/// How loaded the node is; each 0 to 1, absent where it cannot be told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct NodeLoad {
-    /// Processor time in use over all cores.
-    pub cpu_ratio: Option<f64>,
-    /// Memory not available to new work.
-    pub memory_ratio: Option<f64>,
-    /// The busiest interface's direction over its speed.
-    pub nic_ratio: Option<f64>,
-}
-
-/// What surrounds the sessions.
-#[derive(Clone, Debug, Default)]
-pub struct Surroundings {
-    /// The node's load.
-    pub node: NodeLoad,
-    /// Each source and since when it is silent, where it is.
-    pub sources: Vec<(SourceName, Option<Timestamp>)>,
-}
 
 /// The judge's memory.
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
     sessions: BTreeMap<Name, Box<Docket>>,
     sources: BTreeMap<SourceName, Condition>,
+    paths: BTreeMap<Arc<str>, PathWatch>,
     node: Condition,
+    forecast: NodeForecast,
+    /// The fullest resource of the last seconds.
+    load: Option<(&'static str, f64, Timestamp)>,
     last_look: Option<Timestamp>,
-}
-
-/// What is remembered of one session.
-#[derive(Clone, Debug)]
-struct Docket {
-    session: Arc<Session>,
-    legs: Few<Protocol, (LegTotals, Trailing)>,
-    stutter: Trailing,
-    conditions: Few<Alert, Condition>,
 }
 
 impl Judge {
@@ -89,12 +43,31 @@ impl Judge {
     ) -> Vec<Notice> {
         let before = self.last_look.replace(now).unwrap_or(now);
         let mut notices = Vec::new();
+        self.look_around(now, objectives, around, &mut notices);
+        if is_step(before, now) {
+            notices.extend(self.look_ahead(now, objectives, registry, around));
+        }
+        let (mut changes, mut changed) = (Vec::new(), Vec::new());
+        let mut neighbours = self.neighbours(now);
         for live in registry.sessions() {
             let docket =
                 self.sessions.entry(live.session.id.clone()).or_insert_with(|| Box::new(Docket::new(&live.session)));
-            docket.look((before, now), objectives, live, &mut notices);
+            docket.look((before, now), objectives, live, &mut changes);
+            neighbours.judged += u32::from(docket.verdict != Verdict::Unknown);
+            neighbours.bad += u32::from(docket.verdict == Verdict::Bad);
+            neighbours.troubled += u32::from(docket.is_troubled(now, live));
+            if !changes.is_empty() || docket.retells(now) {
+                changed.push((live, std::mem::take(&mut changes)));
+            }
         }
-        self.look_around(now, objectives, around, &mut notices);
+        for (live, changes) in changed {
+            if let Some(docket) = self.sessions.get_mut(&live.session.id) {
+                for change in changes {
+                    notices.push(docket.tell(now, change, &neighbours, (objectives, live)));
+                }
+                docket.retell(now, &neighbours, (objectives, live), &mut notices);
+            }
+        }
         notices
     }
 
@@ -105,163 +78,211 @@ impl Judge {
             let Some(docket) = self.sessions.remove(&closed.session.id) else {
                 continue;
             };
-            for (alert, condition) in docket.conditions {
-                if let Some(change) = ended(&condition) {
+            for (alert, standing) in docket.conditions {
+                if let Some(change) = ended(&standing.condition) {
                     let subject = Subject::Session(Arc::clone(&closed.session));
-                    notices.push(notice(alert, subject, closed.at, change));
+                    let told = standing.told.map(|told| (told.cause, told.why));
+                    notices.push(because(notice(alert, subject, closed.at, change), told.unwrap_or_default()));
+                } else if let Some(forecast) = standing.forecast {
+                    let subject = Subject::Session(Arc::clone(&closed.session));
+                    let nothing = evidence(0.0, 0.0, "seconds", (0.0, "viewers"));
+                    let change = (NoticeState::Resolved, closed.at, nothing);
+                    let forecast = Some(forecast.0);
+                    notices.push(Notice { forecast, ..notice(alert, subject, closed.at, change) });
                 }
             }
         }
         notices
     }
 
+    /// How many more viewers the node can carry by what one costs now; `None` while load or audience are not known or too small.
+    #[must_use]
+    pub fn capacity(&self, objectives: &Objectives) -> Option<Capacity> {
+        self.forecast.capacity(objectives.load_ratio)
+    }
+
+    /// What stands beside the classes: the load of the last seconds and a degraded path.
+    fn neighbours(&self, now: Timestamp) -> Neighbours {
+        let load = self.load.filter(|(.., at)| now.since(*at) <= LOAD_HELD).map(|(what, ratio, _)| (what, ratio));
+        let degraded = self.paths.iter().find_map(|(peer, path)| Some((peer, path.condition.firing()?.1)));
+        let path = degraded.map(|(peer, evidence)| format!("the path to {peer} is degraded: {evidence}"));
+        Neighbours { load, path, ..Neighbours::default() }
+    }
+
     fn look_around(&mut self, now: Timestamp, objectives: &Objectives, around: &Surroundings, out: &mut Vec<Notice>) {
+        let parts = around.node.parts();
+        let loads = LOADS.iter().zip(parts).filter_map(|(name, ratio)| Some((*name, ratio?)));
+        let fullest = loads.max_by(|a, b| a.1.total_cmp(&b.1));
+        if let Some((name, ratio)) = fullest
+            && self.load.is_none_or(|(_, known, at)| ratio >= known || now.since(at) > LOAD_HELD)
+        {
+            self.load = Some((name, ratio, now));
+        }
+        self.look_at_sources(now, around, out);
+        self.look_at_paths(now, objectives, around, out);
+        let finding = fullest.map_or(Finding::Unknown, |(_, ratio)| {
+            against(evidence(ratio, objectives.load_ratio, "ratio", (1.0, "node")), now)
+        });
+        if let Some(change) = self.node.step(now, SUSTAINED, finding) {
+            if change.0 == NoticeState::Firing {
+                self.forecast.overtaken();
+            }
+            let why = fullest.map(|(name, ratio)| format!("{name} {:.0} % in use", ratio * 100.0));
+            let left = self.capacity(objectives);
+            let left = left.map(|left| format!("{:.0} viewers, room for {:.0} more", left.viewers, left.left));
+            let found = (Cause::Node, why.into_iter().chain(left).collect());
+            out.push(because(notice(Alert::LiveNodeOverloaded, Subject::Node, now, change), found));
+        }
+    }
+
+    fn look_at_sources(&mut self, now: Timestamp, around: &Surroundings, out: &mut Vec<Notice>) {
         let left_out = |source: &SourceName| !around.sources.iter().any(|(known, _)| known == source);
         for (source, condition) in self.sources.extract_if(.., |source, _| left_out(source)) {
             if let Some(change) = ended(&condition) {
                 out.push(notice(Alert::LiveSourceDown, Subject::Source(source), now, change));
             }
         }
+        let silent = around.sources.iter().filter(|(_, silent)| silent.is_some()).count();
         for (source, silent_since) in &around.sources {
-            let silent = silent_since.map(|since| now.since(since).as_secs_f64());
-            let evidence = evidence(silent.unwrap_or(0.0), 0.0, "seconds", (silent.unwrap_or(0.0), "seconds"));
+            let seconds = silent_since.map_or(0.0, |since| now.since(since).as_secs_f64());
+            let evidence = evidence(seconds, 0.0, "seconds", (seconds, "seconds"));
             let finding = silent_since.map_or(Finding::Good(evidence), |since| Finding::Bad(evidence, since));
             let condition = self.sources.entry(source.clone()).or_default();
             if let Some(change) = condition.step(now, AT_ONCE, finding) {
-                out.push(notice(Alert::LiveSourceDown, Subject::Source(source.clone()), now, change));
+                let loaded = self.load.is_some_and(|(_, ratio, _)| ratio >= cause::LOADED);
+                let words =
+                    format!("{silent} of {} sources are silent; what they watch is unknown", around.sources.len());
+                let found = (if loaded { Cause::Node } else { Cause::Unknown }, [words].into());
+                out.push(because(notice(Alert::LiveSourceDown, Subject::Source(source.clone()), now, change), found));
             }
         }
-        let load = [around.node.cpu_ratio, around.node.memory_ratio, around.node.nic_ratio];
-        let worst = load.into_iter().flatten().max_by(f64::total_cmp);
-        let finding = worst.map_or(Finding::Unknown, |worst| {
-            against(evidence(worst, objectives.load_ratio, "ratio", (1.0, "node")), now)
-        });
-        if let Some(change) = self.node.step(now, SUSTAINED, finding) {
-            let cause = Cause::Node;
-            out.push(Notice { cause, ..notice(Alert::LiveNodeOverloaded, Subject::Node, now, change) });
+    }
+
+    fn look_at_paths(&mut self, now: Timestamp, objectives: &Objectives, around: &Surroundings, out: &mut Vec<Notice>) {
+        let left_out = |peer: &Arc<str>| !around.paths.iter().any(|word| word.peer == *peer);
+        for (peer, path) in self.paths.extract_if(.., |peer, _| left_out(peer)) {
+            if let Some(change) = ended(&path.condition) {
+                out.push(notice(Alert::LivePathDegraded, Subject::Peer(peer), now, change));
+            }
         }
+        for word in &around.paths {
+            let path = self.paths.entry(Arc::clone(&word.peer)).or_insert_with(PathWatch::new);
+            let finding = path.look(now, word, objectives.loss_ratio);
+            if let Some(change) = path.condition.step(now, PATH_HELD, finding) {
+                let subject = Subject::Peer(Arc::clone(&word.peer));
+                let found = (Cause::EdgePath, Arc::from(Vec::new()));
+                out.push(because(notice(Alert::LivePathDegraded, subject, now, change), found));
+            }
+        }
+    }
+
+    fn look_ahead(
+        &mut self,
+        now: Timestamp,
+        objectives: &Objectives,
+        registry: &Registry,
+        around: &Surroundings,
+    ) -> Option<Notice> {
+        let heard = |leg: &crate::leg::LiveLeg| u64::from(leg.heard_viewers(now));
+        let viewers = registry.sessions().map(|live| {
+            let counted: u64 = live.viewers(now).values().map(|count| u64::from(*count)).sum();
+            counted.max(live.legs().map(|(_, leg)| heard(leg)).sum())
+        });
+        let viewers = viewers.reduce(u64::saturating_add).map(|viewers| viewers as f64);
+        let notice = self.forecast.look(now, &around.node, viewers, objectives);
+        notice.filter(|_| self.node.firing().is_none())
     }
 }
 
 impl Docket {
-    fn new(session: &Arc<Session>) -> Self {
-        Self {
-            session: Arc::clone(session),
-            legs: Few::new(),
-            stutter: Trailing::new(STUTTER_NEED),
-            conditions: Few::new(),
-        }
+    /// Whether what was told of this class may have to be told again now.
+    fn retells(&self, now: Timestamp) -> bool {
+        now.nanos() % RETELL_EVERY.as_nanos() as u64 <= 250_000_000
+            && self.conditions.values().any(|standing| standing.told.is_some())
     }
 
-    fn look(&mut self, span: (Timestamp, Timestamp), objectives: &Objectives, live: &Live, out: &mut Vec<Notice>) {
-        self.session = Arc::clone(&live.session);
-        self.difference(span, live);
-        let now = span.1;
-        let findings = [
-            (Alert::LiveStutterHigh, TWO_OF_THREE, self.stutter(objectives)),
-            (Alert::LivePacketLossHigh, TWO_OF_THREE, self.loss(objectives)),
-            (Alert::LiveLatencyHigh, SIX_OF_EIGHT, latency(now, objectives, live)),
-            (Alert::LiveStreamDown, AT_ONCE, stream_down(now, live)),
-            (Alert::LiveFpsLow, SUSTAINED, fps(now, objectives, live)),
-        ];
-        for (alert, rule, finding) in findings {
-            if finding == Finding::Unknown && self.conditions.get(&alert).is_none() {
+    /// The notice of a change.
+    fn tell(
+        &mut self,
+        now: Timestamp,
+        change: Change,
+        neighbours: &Neighbours,
+        (objectives, live): (&Objectives, &crate::live::Live),
+    ) -> Notice {
+        let Change { alert, state, onset, evidence, forecast } = change;
+        let subject = Subject::Session(Arc::clone(&self.session));
+        let known = self.conditions.get_mut(&alert).and_then(|standing| standing.told.take());
+        let found = match (forecast, state) {
+            (Some(_), _) => {
+                let own = self.own(now, onset, objectives, live);
+                let backlog = own.backlog.map(|bytes| format!("{} kB wait in the node's kernel", bytes / 1_000));
+                (Cause::Unknown, backlog.into_iter().collect())
+            }
+            (None, NoticeState::Firing) => {
+                let own = self.own(now, onset, objectives, live);
+                let (cause, why) = cause::of(alert, neighbours, &own);
+                let why: Arc<[String]> = why.into();
+                let told = Told { at: now, cause, why: Arc::clone(&why), other: cause, looks: 0, silent: false };
+                if let Some(standing) = self.conditions.get_mut(&alert) {
+                    standing.told = Some(Box::new(told));
+                }
+                (cause, why)
+            }
+            (None, NoticeState::Resolved) => known.map(|told| (told.cause, told.why)).unwrap_or_default(),
+        };
+        Notice { forecast, ..because(notice(alert, subject, now, (state, onset, evidence)), found) }
+    }
+
+    /// Tells again what fires where its cause is known now, or where its evidence ended.
+    fn retell(
+        &mut self,
+        now: Timestamp,
+        neighbours: &Neighbours,
+        (objectives, live): (&Objectives, &crate::live::Live),
+        out: &mut Vec<Notice>,
+    ) {
+        let firing = self.conditions.iter().filter_map(|(alert, standing)| {
+            let (onset, evidence) = standing.condition.firing()?;
+            Some((*alert, onset, evidence, standing.silent_since, standing.told.as_ref()?.at))
+        });
+        for (alert, onset, evidence, silent_since, told_at) in firing.collect::<Vec<_>>() {
+            let silent = silent_since.filter(|since| now.since(*since) >= SILENT);
+            let found = (silent.is_none() && now.since(told_at) <= RETELL_WITHIN && told_at < now)
+                .then(|| cause::of(alert, neighbours, &self.own(now, onset, objectives, live)));
+            let Some(told) = self.conditions.get_mut(&alert).and_then(|standing| standing.told.as_mut()) else {
                 continue;
-            }
-            let condition = self.conditions.at(alert, Condition::default);
-            if let Some(change) = condition.step(now, rule, finding) {
-                out.push(notice(alert, Subject::Session(Arc::clone(&self.session)), now, change));
-            }
-        }
-    }
-
-    /// What was added to the legs' totals since the last look.
-    fn difference(&mut self, (from, to): (Timestamp, Timestamp), live: &Live) {
-        let mut stutter = Share::default();
-        let mut stalls = 0_u64;
-        for (protocol, leg) in live.legs() {
-            let totals = leg.totals();
-            let (seen, trail) = self.legs.at(protocol, || (LegTotals::default(), Trailing::new(LOSS_NEED)));
-            let was = std::mem::replace(seen, totals);
-            stutter.part += (totals.stalled_seconds - was.stalled_seconds).max(0.0);
-            stutter.whole += (totals.exposure_seconds - was.exposure_seconds).max(0.0);
-            stalls = stalls.saturating_add(totals.stall_starts.saturating_sub(was.stall_starts));
-            // Players that begin to count start another sum than the kernel's.
-            let was = if totals.by_players == was.by_players { was } else { LegTotals::default() };
-            let loss = Share {
-                part: totals.lost.saturating_sub(was.lost) as f64,
-                whole: totals.expected.saturating_sub(was.expected) as f64,
             };
-            trail.add(from, to, loss, 0);
+            if told.is_news(silent, found) {
+                let subject = Subject::Session(Arc::clone(&self.session));
+                let change = (NoticeState::Firing, onset, evidence);
+                let again = notice(alert, subject, now, change);
+                out.push(Notice { retold: true, ..because(again, (told.cause, Arc::clone(&told.why))) });
+            }
         }
-        self.stutter.add(from, to, stutter, stalls);
-    }
-
-    fn stutter(&self, objectives: &Objectives) -> Finding {
-        trailing(&self.stutter, objectives.stutter_ratio, "viewer-seconds")
-            .map_or(Finding::Unknown, |(_, finding)| finding)
-    }
-
-    fn loss(&self, objectives: &Objectives) -> Finding {
-        let judged = self.legs.values().filter_map(|(_, trail)| trailing(trail, objectives.loss_ratio, "packets"));
-        judged.max_by(|a, b| a.0.total_cmp(&b.0)).map_or(Finding::Unknown, |(_, finding)| finding)
     }
 }
 
-/// What a trail says against its objective, and how bad that is beside what other legs say: proven before high.
-fn trailing(trail: &Trailing, limit: f64, unit: &'static str) -> Option<(f64, Finding)> {
-    let judged = |share: Share| evidence(share.ratio(), limit, "ratio", (share.whole, unit));
-    Some(match trail.against(limit, limit * CLEAR)? {
-        Trail::Over(share, onset) => (1.0 + share.ratio(), Finding::Bad(judged(share), onset)),
-        Trail::Under(share) if share.ratio() < limit * CLEAR => (share.ratio(), Finding::Good(judged(share))),
-        Trail::Under(share) => (share.ratio(), Finding::Between),
-    })
-}
-
-fn latency(now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
-    let looks = live.legs().filter_map(|(_, leg)| {
-        let (latencies, _) = leg.latest(now)?;
-        Some((latencies.quantile_millis(0.95)?, latencies.len()))
-    });
-    looks.max().map_or(Finding::Unknown, |(millis, viewers)| {
-        let size = (viewers as f64, "viewers");
-        against(evidence(millis as f64 / 1e3, objectives.latency_seconds, "seconds", size), now)
-    })
-}
-
-fn stream_down(now: Timestamp, live: &Live) -> Finding {
-    let waiting = || live.viewers(now).values().copied().map(f64::from).sum::<f64>();
-    match (live.publisher_state(now), live.away_since()) {
-        (Some(true), _) => {
-            Finding::Good(evidence(0.0, PUBLISHER_AWAY.as_secs_f64(), "seconds", (waiting(), "viewers")))
+impl Told {
+    /// Takes over a silence, or a cause that was found several times in a row; gives whether that is worth telling.
+    fn is_news(&mut self, silent: Option<Timestamp>, found: Option<(Cause, Vec<String>)>) -> bool {
+        if let Some(since) = silent {
+            let words = format!("nothing was heard since {} s: unknown by now, not healthy", since.seconds());
+            self.why = self.why.iter().cloned().chain((!self.silent).then_some(words)).collect();
+            return !std::mem::replace(&mut self.silent, true);
         }
-        (Some(false), Some(since)) => {
-            let (away, waiting) = (now.since(since), waiting());
-            let evidence = evidence(away.as_secs_f64(), PUBLISHER_AWAY.as_secs_f64(), "seconds", (waiting, "viewers"));
-            if away > PUBLISHER_AWAY && waiting > 0.0 { Finding::Bad(evidence, since) } else { Finding::Between }
+        let Some((cause, why)) = found.filter(|(cause, _)| *cause != self.cause && *cause != Cause::Unknown) else {
+            self.looks = 0;
+            return false;
+        };
+        self.looks = if self.other == cause { self.looks + 1 } else { 1 };
+        self.other = cause;
+        // A known cause gives way to what is found for longer only.
+        let enough = if self.cause == Cause::Unknown { 2 } else { 4 };
+        if self.looks < enough {
+            return false;
         }
-        _ => Finding::Unknown,
-    }
-}
-
-fn fps(now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
-    let (Some(fps), Some(declared)) = live.frame_rates(now) else {
-        return Finding::Unknown;
-    };
-    let limit = declared * objectives.fps_ratio;
-    let evidence = evidence(fps, limit, "frames a second", (1.0, "publisher"));
-    match fps {
-        fps if fps < limit => Finding::Bad(evidence, now),
-        fps if fps < declared * (1.0 + objectives.fps_ratio) / 2.0 => Finding::Between,
-        _ => Finding::Good(evidence),
-    }
-}
-
-fn against(evidence: Evidence, since: Timestamp) -> Finding {
-    match evidence.value {
-        value if value > evidence.threshold => Finding::Bad(evidence, since),
-        value if value > evidence.threshold * CLEAR => Finding::Between,
-        _ => Finding::Good(evidence),
+        (self.cause, self.why, self.looks) = (cause, why.into(), 0);
+        true
     }
 }
 
@@ -271,26 +292,22 @@ fn ended(condition: &Condition) -> Option<(NoticeState, Timestamp, Evidence)> {
     Some((NoticeState::Resolved, started_at, evidence))
 }
 
-fn evidence(value: f64, threshold: f64, unit: &'static str, (size, size_unit): (f64, &'static str)) -> Evidence {
-    Evidence { value, threshold, unit, size, size_unit }
-}
-
 fn notice(alert: Alert, subject: Subject, at: Timestamp, change: (NoticeState, Timestamp, Evidence)) -> Notice {
     let (state, started_at, evidence) = change;
-    Notice { alert, subject, state, started_at, at, evidence, cause: Cause::Unknown }
+    let (cause, why) = (Cause::Unknown, Arc::from(Vec::new()));
+    Notice { alert, subject, state, started_at, at, evidence, cause, why, forecast: None, retold: false }
 }
 
-/// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
-/// viewer that does not come back counts as another one every 5 s.
-const STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, timed: true };
-/// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
-/// one occurrence.
-const LOSS_NEED: Need = Need { whole: 2_000.0, occurrence: 4.0, timed: false };
-/// Clear under this share of the objective.
-const CLEAR: f64 = 0.7;
-/// A publisher may be away for so long before anyone is told.
-const PUBLISHER_AWAY: Duration = Duration::from_secs(5);
-const TWO_OF_THREE: Rule = Rule { bad: 2, of: 3, clear_after: Duration::from_secs(5) };
-const SIX_OF_EIGHT: Rule = Rule { bad: 6, of: 8, clear_after: Duration::from_secs(5) };
-const SUSTAINED: Rule = Rule { bad: 24, of: 32, clear_after: Duration::from_secs(10) };
-const AT_ONCE: Rule = Rule { bad: 1, of: 1, clear_after: Duration::ZERO };
+fn because(notice: Notice, (cause, why): (Cause, Arc<[String]>)) -> Notice {
+    Notice { cause, why, ..notice }
+}
+
+/// A path is degraded when most of three seconds say so; its round trip is smoothed already.
+const PATH_HELD: Rule = Rule { bad: 8, of: 12, clear_after: Duration::from_secs(10) };
+/// The fullest load speaks for so long: a class suffers a moment after it.
+const LOAD_HELD: Duration = Duration::from_secs(8);
+/// What fires is looked at again each second, for so long.
+const RETELL_EVERY: Duration = Duration::from_secs(1);
+const RETELL_WITHIN: Duration = Duration::from_mins(1);
+/// An alert without evidence for so long is told to be unknown.
+const SILENT: Duration = Duration::from_secs(15);

@@ -75,6 +75,15 @@ impl Latencies {
         }
     }
 
+    /// How many are longer than `millis`; of a histogram, to its precision.
+    #[must_use]
+    pub fn count_over(&self, millis: u64) -> u64 {
+        match &self.0 {
+            Kept::Exact(values) => values.iter().filter(|value| u64::from(**value) > millis).count() as u64,
+            Kept::Folded(histogram) => histogram.count_between(millis.saturating_add(1), u64::from(MAX_MILLIS)),
+        }
+    }
+
     /// The largest latency in milliseconds; `None` when empty.
     #[must_use]
     pub fn max_millis(&self) -> Option<u64> {
@@ -140,6 +149,12 @@ mod tests {
         assert_eq!(of([3, 900, 4]).quantile_millis(0.5), Some(4));
         assert_eq!(of([]).quantile_millis(0.5), None);
         assert_eq!(of([]).max_millis(), None);
+    }
+
+    #[test]
+    fn the_late_ones_are_counted() {
+        assert_eq!((of([3, 200, 201, 900]).count_over(200), of([]).count_over(0)), (2, 0));
+        assert_eq!(of((1..=1_000).map(|at| if at <= 900 { 50 } else { 400 })).count_over(200), 100);
     }
 
     #[test]

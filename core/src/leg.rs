@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::group::Groups;
 use crate::latencies::Latencies;
 use crate::observation::{PathView, PlayerView, Provenance, Rtt};
 use crate::sample::{LatencyReading, LegSample, Measured, Share};
@@ -46,6 +47,8 @@ pub struct LiveLeg {
     starved: Option<u64>,
     stuttering: Option<(u32, u32)>,
     present: Option<Arc<ViewerSketch>>,
+    groups: Option<Box<Groups>>,
+    backlog_bytes: u64,
 }
 
 /// One kind of source's sums.
@@ -68,6 +71,7 @@ impl LiveLeg {
     pub fn path(&mut self, at: Timestamp, view: PathView) {
         let fold = &mut self.path;
         fold.hear(at, view.viewers);
+        self.backlog_bytes = view.backlog_bytes;
         fold.totals.count(view.segments_sent.zip(view.segments_lost));
         fold.rtt = view.rtt.or(fold.rtt);
         fold.look(at, view.latencies);
@@ -91,6 +95,9 @@ impl LiveLeg {
         add(&mut self.starved, view.starved_viewers.map(u64::from));
         self.stuttering = view.stutter_viewers.or(self.stuttering);
         join(&mut self.present, view.present);
+        if !view.groups.is_empty() {
+            self.groups.get_or_insert_default().take(at, view.groups);
+        }
         let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
         self.first_frames.extend(view.first_frames.into_iter().take(room));
     }
@@ -113,6 +120,18 @@ impl LiveLeg {
             return Some((&self.players.latest, Provenance::Player));
         }
         fresh(&self.path).then_some((&self.path.latest, Provenance::Estimated))
+    }
+
+    /// Which groups of viewers suffer, where players tell.
+    #[must_use]
+    pub fn groups(&self) -> Option<&Groups> {
+        self.groups.as_deref()
+    }
+
+    /// Bytes that waited in the node's kernel for these viewers, where it was heard of lately.
+    #[must_use]
+    pub fn backlog_bytes(&self, now: Timestamp) -> Option<u64> {
+        self.path.is_fresh(now).then_some(self.backlog_bytes)
     }
 
     /// Viewers that speak for themselves or whose connections are seen.

@@ -244,6 +244,13 @@ impl Live {
         self.servers.values().find_map(|server| server.ingest_bitrate(now)).map(|bits| bits / 8.0)
     }
 
+    /// The newest word of a server that sees the publisher, and when it was said.
+    pub(crate) fn publishing(&self, now: Timestamp) -> Option<(Timestamp, &ServerView)> {
+        let told = self.servers.values().filter_map(|server| Some((server.at(), server.present(now)?)));
+        let mut sending = told.filter(|(_, view)| view.publishing == Some(true) && view.ingest_bytes.is_some());
+        sending.next()
+    }
+
     /// Its frames per second and what the encoder declares.
     #[must_use]
     pub fn frame_rates(&self, now: Timestamp) -> (Option<f64>, Option<f64>) {

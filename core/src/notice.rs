@@ -78,6 +78,8 @@ pub enum Subject {
     Source(SourceName),
     /// The node.
     Node,
+    /// The path to another node, by that node's name.
+    Peer(Arc<str>),
 }
 
 impl Subject {
@@ -88,6 +90,7 @@ impl Subject {
             Self::Session(session) => session.id.as_str(),
             Self::Source(source) => source,
             Self::Node => "",
+            Self::Peer(peer) => peer,
         }
     }
 }
@@ -162,6 +165,24 @@ impl fmt::Display for Evidence {
     }
 }
 
+/// A breach that is expected, not there yet.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Forecast {
+    /// Seconds until the limit is passed, by the trend.
+    pub seconds: f64,
+    /// The soonest that the noise of the trend allows for (one in ten comes sooner), in seconds.
+    pub soonest: f64,
+    /// How sure it is that the limit is passed within the horizon, 0 to 1.
+    pub confidence: f64,
+}
+
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (seconds, soonest, sure) = (self.seconds, self.soonest, self.confidence * 100.0);
+        write!(f, "the limit is expected in {seconds:.0} s, {soonest:.0} s at the soonest ({sure:.0} % sure)")
+    }
+}
+
 /// An alert that began or ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notice {
@@ -179,9 +200,21 @@ pub struct Notice {
     pub evidence: Evidence,
     /// Where the fault lies.
     pub cause: Cause,
+    /// What speaks for that cause, in words and numbers, the strongest first.
+    pub why: Arc<[String]>,
+    /// Set where the breach is only expected: a warning, and no incident.
+    pub forecast: Option<Forecast>,
+    /// Whether this fires since before and is told again because its cause became known or its evidence ended.
+    pub retold: bool,
 }
 
 impl Notice {
+    /// How urgent it is: what is only expected wakes nobody.
+    #[must_use]
+    pub const fn severity(&self) -> &'static str {
+        if self.forecast.is_some() { "warning" } else { self.alert.severity() }
+    }
+
     /// One line for people: what, where, how much.
     #[must_use]
     pub fn summary(&self) -> String {
@@ -199,8 +232,25 @@ impl Notice {
             Subject::Session(session) => format!("class {}: ", session.id),
             Subject::Source(source) => format!("source {source}: "),
             Subject::Node => String::new(),
+            Subject::Peer(peer) => format!("to {peer}: "),
         };
         let ended = if self.state == NoticeState::Resolved { "resolved: " } else { "" };
-        format!("{ended}{whom}{what} {}", self.evidence)
+        match self.forecast.filter(|_| self.state == NoticeState::Firing) {
+            Some(forecast) => format!("{whom}{what} {}: {forecast}", self.evidence),
+            None => format!("{ended}{whom}{what} {}", self.evidence),
+        }
+    }
+
+    /// The evidence in whole: the numbers, then what speaks for the cause.
+    #[must_use]
+    pub fn description(&self) -> String {
+        let mut out = self.evidence.to_string();
+        if let Some(forecast) = self.forecast {
+            out = format!("{out}; {forecast}");
+        }
+        if !self.why.is_empty() {
+            out = format!("{out}; cause {}: {}", self.cause.as_str(), self.why.join("; "));
+        }
+        out
     }
 }

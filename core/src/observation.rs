@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::descriptor::Descriptor;
+use crate::group::GroupView;
 use crate::latencies::Latencies;
 use crate::session::{Protocol, StreamKey};
 use crate::time::Timestamp;
@@ -225,4 +226,7 @@ pub struct PlayerView {
     pub latencies: Option<Latencies>,
     /// Time from asking to the first frame, of viewers that started.
     pub first_frames: Vec<Duration>,
+    /// The same watching and stalling by group, for the cause of a fault; a viewer may be in a group of each kind. At most
+    /// [`crate::group::MAX_GROUPS`], those that stall most.
+    pub groups: Vec<GroupView>,
 }

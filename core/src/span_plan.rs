@@ -58,7 +58,7 @@ impl SpanPlan {
                 trace.sample(sample, &self.node, &publisher_rtt_millis, &mut out);
             }
         }
-        for notice in notices {
+        for notice in notices.iter().filter(|notice| notice.forecast.is_none()) {
             if let Subject::Session(session) = &notice.subject {
                 incident(session, notice, self.traces.get_mut(&session.id).map(Box::as_mut), &mut out);
             }
@@ -208,6 +208,7 @@ fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, 
     let this =
         SpanRef { name: SpanName::QosIncident, ordinal: notice.started_at.nanos().saturating_add(notice.alert as u64) };
     let (name, at) = match notice.state {
+        NoticeState::Firing if notice.retold => ("live.qos.incident.cause", notice.at),
         NoticeState::Firing => ("live.qos.incident.start", notice.started_at),
         NoticeState::Resolved => ("live.qos.incident.end", notice.at),
     };

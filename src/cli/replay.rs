@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::{ConfigFile, bad_config, fail, top};
 use crate::config::Config;
 use crate::rfc3339;
-use crate::snapshot::sample_json;
+use crate::snapshot::{notice_json, sample_json};
 
 /// What a replay may be told.
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub struct Options {
     /// Access logs, plain or .gz; several are joined by their instants
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// One JSON object a sample
+    /// One JSON object a sample, and one {"notice":...} an alert
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -139,8 +139,15 @@ impl<W: Write> Player<W> {
 
     fn show(&mut self, beat: &Beat) -> Result<()> {
         for notice in &beat.notices {
-            if !self.json {
-                writeln!(self.out, "{}  {:?} {}", rfc3339::text(notice.at), notice.state, notice.summary())?;
+            if self.json {
+                serde_json::to_writer(&mut self.out, &json!({ "notice": notice_json(notice) }))
+                    .map_err(std::io::Error::from)?;
+                writeln!(self.out)?;
+            } else {
+                let cause = notice.cause.as_str();
+                let why = if notice.why.is_empty() { String::new() } else { format!(": {}", notice.why.join("; ")) };
+                let (at, summary) = (rfc3339::text(notice.at), notice.summary());
+                writeln!(self.out, "{at}  {:?} {} {summary}; cause {cause}{why}", notice.state, notice.alert.as_str())?;
             }
         }
         for sample in &beat.batch.samples {

@@ -112,9 +112,23 @@ impl Book {
             return true;
         }
         let labels = if letter.firing { &letter.labels } else { &entry.letter.labels };
-        entry.letter = Letter { labels: labels.clone(), ..letter.clone() };
+        let letter = Letter { labels: labels.clone(), ..letter.clone() };
+        let was = std::mem::replace(&mut entry.letter, letter);
         (entry.since, entry.change, entry.over) = (now, change, false);
+        if entry.told == Some(true) && was.labels != entry.letter.labels {
+            entry.told = None;
+            self.retire(was, now);
+        }
         true
+    }
+
+    /// To a receiver of the whole state other labels are another alert: what was told under the old ones ends.
+    fn retire(&mut self, was: Letter, now: Instant) {
+        if self.telling == Telling::State {
+            let key = format!("{} as of change {}", was.key, self.changes);
+            let letter = Letter { firing: false, key: key.clone(), ..was };
+            self.entries.insert(key, Entry { letter, told: None, since: now, change: self.changes, over: false });
+        }
     }
 
     /// When the next mail is wanted, the last having left at `last`.
@@ -273,6 +287,23 @@ mod tests {
         assert_eq!(next(&mut book), ["-a"], "a restarted replica learns it too");
         assert_eq!(book.give_up(now + ENDED_TOLD + AGAIN), 0);
         assert_eq!(book.wanted(Some(now), Duration::ZERO), None);
+    }
+
+    #[test]
+    fn another_cause_is_told_and_the_alert_of_the_old_one_ends() {
+        for (telling, told) in [(Telling::Changes, vec!["a"]), (Telling::State, vec!["a", "-a"])] {
+            let (mut book, now) = (Book::new(telling, false), Instant::now());
+            book.take(&letter("a", true), now);
+            next(&mut book);
+            let mut known = letter("a", true);
+            known.labels.insert("cause", "node".to_owned());
+            book.take(&known, now);
+            assert_eq!(next(&mut book), told);
+            book.take(&letter("a", false), now);
+            let end = book.mail().expect("an end");
+            let ended = end.groups.iter().filter(|group| !group.firing && group.label("cause") == "node");
+            assert_eq!(ended.count(), 1, "{telling:?}");
+        }
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Letter {
 fn labels(letterhead: &Letterhead, notice: &Notice) -> Pairs {
     let mut labels = Pairs::from([
         ("alertname", notice.alert.as_str().to_owned()),
-        ("severity", notice.alert.severity().to_owned()),
+        ("severity", notice.severity().to_owned()),
         ("node", letterhead.node.clone()),
         ("region", letterhead.region.clone()),
         ("cause", notice.cause.as_str().to_owned()),
@@ -113,6 +113,9 @@ fn labels(letterhead: &Letterhead, notice: &Notice) -> Pairs {
         Subject::Source(source) => {
             labels.insert("probe", source.as_ref().to_owned());
         }
+        Subject::Peer(peer) => {
+            labels.insert("peer", peer.as_ref().to_owned());
+        }
         Subject::Node => {}
     }
     labels.retain(|_, value| !value.is_empty());
@@ -121,8 +124,10 @@ fn labels(letterhead: &Letterhead, notice: &Notice) -> Pairs {
 
 fn annotations(letterhead: &Letterhead, notice: &Notice) -> Pairs {
     let onset = rfc3339::text(notice.started_at);
-    let mut out =
-        Pairs::from([("summary", notice.summary()), ("description", format!("{}; onset {onset}", notice.evidence))]);
+    let mut out = Pairs::from([
+        ("summary", notice.summary()),
+        ("description", format!("{}; onset {onset}", notice.description())),
+    ]);
     let mut link = |name: &'static str, template: &str, key: &str, value: &str| {
         if !template.is_empty() {
             out.insert(name, template.replace(key, value));

@@ -116,6 +116,9 @@ fn notices(state: NoticeState, started_at: Timestamp) -> Vec<Notice> {
                 size_unit: "viewer-seconds",
             },
             cause: Cause::Node,
+            why: [].into(),
+            forecast: None,
+            retold: false,
         }
     };
     (0..CLASSES).map(notice).collect()

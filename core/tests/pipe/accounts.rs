@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use liveqos_core::group::{Group, GroupView};
 use liveqos_core::judge::{Objectives, Surroundings};
 use liveqos_core::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
 use liveqos_core::pipe::{Beat, Pipe};
@@ -63,6 +64,12 @@ fn fact() -> impl Strategy<Value = Fact> {
             starved_viewers: told.then_some(viewers),
             stutter_viewers: told.then_some((viewers, viewers / 2)),
             present: None,
+            groups: vec![GroupView {
+                group: Group::Network(one % 50),
+                exposure: Duration::from_millis(one),
+                stalled: Duration::from_millis(two),
+                stall_starts: viewers,
+            }],
         }))
     });
     let names = (0..3_u8).prop_map(|id| described(&format!("s{id}")));

@@ -278,10 +278,11 @@ impl Stage {
     }
 
     pub(crate) fn notices(&self, alert: Alert) -> Vec<&Notice> {
-        self.told.notices.iter().filter(|notice| notice.alert == alert).collect()
+        let breach = |notice: &&Notice| notice.alert == alert && !notice.retold && notice.forecast.is_none();
+        self.told.notices.iter().filter(breach).collect()
     }
 
-    /// The states of one alert in the order told.
+    /// The states of one alert in the order told, repetitions and warnings left out.
     pub(crate) fn states(&self, alert: Alert) -> Vec<NoticeState> {
         self.notices(alert).iter().map(|notice| notice.state).collect()
     }

@@ -1,0 +1,72 @@
+//! The stalls of an audience as its players' fold tells them: drawn in sums, so that 50,000 viewers cost little more than five.
+
+use std::collections::VecDeque;
+
+use crate::dice::Dice;
+
+/// How long a beat is, in seconds.
+pub(crate) const BEAT: f64 = 0.25;
+
+/// How an audience stalls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Habit {
+    /// Stalled over exposure time.
+    pub(crate) ratio: f64,
+    /// Mean length of a stall in seconds; lengths are exponential, 0.1 s at least, where `steady` does not say that all are alike.
+    pub(crate) length: f64,
+    pub(crate) steady: bool,
+    /// Mean number of viewers that stall together.
+    pub(crate) together: f64,
+}
+
+/// What one beat of an audience holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) exposure: f64,
+    pub(crate) stalled: f64,
+    pub(crate) starts: u64,
+}
+
+/// An audience, or a group of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Crowd {
+    /// Stalled seconds and stalling viewers of this beat and those to come, by stalls that began already.
+    coming: VecDeque<(f64, f64)>,
+}
+
+impl Crowd {
+    /// The next beat of `viewers` viewers.
+    pub(crate) fn beat(&mut self, viewers: u32, habit: &Habit, dice: &mut Dice) -> Told {
+        let viewers = f64::from(viewers);
+        let (stalled, stalling) = self.coming.front().copied().unwrap_or_default();
+        let free = (viewers - stalling).max(0.0);
+        let starts_per_second = free * habit.ratio / (1.0 - habit.ratio).max(0.05) / habit.length;
+        let clusters = dice.poisson(starts_per_second * BEAT / habit.together);
+        let mut starts: u64 =
+            if habit.together > 1.0 { (0..clusters).map(|_| dice.cluster(habit.together)).sum() } else { clusters };
+        starts = starts.min(free as u64);
+        let mut now = stalled;
+        for _ in 0..starts {
+            let length = if habit.steady { habit.length } else { dice.wait(habit.length - 0.1) + 0.1 };
+            let left = BEAT * (1.0 - dice.roll());
+            now += length.min(left);
+            self.follow(length - left);
+        }
+        self.coming.pop_front();
+        Told { exposure: viewers * BEAT, stalled: now.min(viewers * BEAT), starts }
+    }
+
+    /// Spreads the rest of a stall over the coming beats.
+    fn follow(&mut self, mut rest: f64) {
+        let mut ahead = 1;
+        while rest > 0.0 {
+            while self.coming.len() <= ahead {
+                self.coming.push_back((0.0, 0.0));
+            }
+            self.coming[ahead].0 += rest.min(BEAT);
+            self.coming[ahead].1 += 1.0;
+            rest -= BEAT;
+            ahead += 1;
+        }
+    }
+}

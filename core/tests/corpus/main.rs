@@ -1,0 +1,11 @@
+//! The judge against a labelled corpus: classes of five to fifty thousand viewers, healthy and faulty, made from seeds.
+
+mod causes;
+mod choice;
+mod crowd;
+mod dice;
+mod faults;
+mod life;
+mod rivals;
+mod table;
+mod world;
