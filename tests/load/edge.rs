@@ -140,12 +140,19 @@ fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
     let is_true = |word: &Word| {
         onsets.iter().any(|onset| onset.session == word.session && (onset.from..onset.to + AFTER).contains(&word.at))
     };
-    let wrong = words.iter().filter(|word| word.fires && !is_true(word)).count();
+    let wrong: Vec<&Word> = words.iter().filter(|word| word.fires && !is_true(word)).copied().collect();
+    let large = wrong.iter().filter(|word| (0..LARGE).any(|class| word.session == format!("class{class}"))).count();
     println!(
-        "{who}: told of {} of {} faults ({standing} stood already), {wrong} others told",
+        "{who}: told of {} of {} faults ({standing} stood already); {} false alerts, {large} of them of large classes",
         line.len(),
-        onsets.len()
+        onsets.len(),
+        wrong.len(),
     );
+    for word in wrong.iter().take(SHOWN) {
+        let last = onsets.iter().filter(|onset| onset.session == word.session && onset.from < word.at).map(|onset| onset.to);
+        let after = last.max().map_or("no fault before".to_owned(), |to| format!("{} ms after it healed", word.at - to));
+        println!("  false: {}, {after}", word.session);
+    }
     println!("  first line that shows it -> webhook: {}", spread(line));
     println!("  first stall of a viewer  -> webhook: {}", spread(stall));
     println!("  healed -> webhook: {}", spread(healed));
@@ -172,4 +179,6 @@ const FIRST: u64 = 2_000;
 const HOLD: u64 = 20_000;
 /// How long after a fault an alert may still be of it.
 const AFTER: u64 = 20_000;
+/// False alerts that are shown one by one.
+const SHOWN: usize = 10;
 const CALM: Duration = Duration::from_secs(25);

@@ -62,6 +62,8 @@ async fn take(State(inner): State<Arc<Mutex<Inner>>>, Path(who): Path<String>, J
         let (Some(session), true) = (labels["session_id"].as_str(), labels["alertname"] == "LiveStutterHigh") else {
             continue;
         };
+        // A class without a told id has its stream's key: application and name.
+        let session = session.rsplit('/').next().unwrap_or(session);
         let key = (who.clone(), session.to_owned());
         let is_news = if fires { inner.standing.insert(key) } else { inner.standing.remove(&key) };
         if is_news {
