@@ -26,7 +26,7 @@ fn main() {
         let format = LogFormat::json([]).expect("plain");
         LogFold::new(format, ClassRule::Path(None), "log".into(), edge.key())
     });
-    folds[1].claims().keep_words();
+    folds[1].claims().keep_words([1, 2]);
     let (mut dump, mut sockets) = (Dump::open().expect("a netlink socket"), Vec::new());
     let (mut watch, meters) = (EdgeWatch::default(), Meters::new(&prometheus::Registry::new()).expect("instruments"));
     let [mut plain, mut joined, mut bare, mut told] = [Duration::ZERO; 4];

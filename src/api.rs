@@ -1,6 +1,7 @@
 //! The HTTP interface: page, metrics, API and hooks. Decides routes and answers; everything is read from a snapshot or handed to the
 //! heart by a bounded queue, so that no reader delays a beat.
 
+pub mod body;
 pub mod error;
 pub mod metrics;
 pub mod sessions;
@@ -10,10 +11,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{any, get, post};
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use liveqos_core::time::{BEAT, Timestamp};
 use serde_json::json;
@@ -23,6 +25,9 @@ use self::error::ApiError;
 use crate::beacon::Beacons;
 use crate::beat::Order;
 use crate::clock;
+use crate::cmcd::CmcdIntake;
+use crate::ended::Ended;
+use crate::ingest::{self, Gate};
 use crate::intake::hooks::{HookAnswer, HookIntake};
 use crate::intake::status::SourceTable;
 use crate::meters::Meters;
@@ -44,6 +49,12 @@ pub struct Shared {
     pub sources: Arc<ArcSwap<SourceTable>>,
     /// Hooks of media servers.
     pub hooks: Arc<ArcSwap<HookIntake>>,
+    /// Who of the players may ask how often.
+    pub gate: Arc<Gate>,
+    /// Event reports of players.
+    pub cmcd: Arc<CmcdIntake>,
+    /// Classes that the platform ended.
+    pub ended: Arc<Ended>,
     /// Reports of players.
     pub beacons: Arc<Beacons>,
     /// The way to the heart.
@@ -72,13 +83,12 @@ pub fn router(shared: Shared) -> Router {
         .route("/api/v1/sessions/{id}/samples", get(sessions::samples))
         .route("/api/v1/alerts", get(alerts))
         .route("/api/v1/sources", get(sources))
+        .fallback(error::nothing_here)
+        .method_not_allowed_fallback(error::wrong_method)
+        .layer(from_fn_with_state(shared.clone(), body::whole))
+        // Its body is answered with success whatever becomes of it.
         .route("/v1/hooks/{server}", any(hook))
-        .route("/v1/beacon", post(crate::beacon::take))
-        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path") })
-        .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
-        })
-        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .merge(ingest::routes(&shared))
         .with_state(shared)
 }
 

@@ -29,16 +29,19 @@ use crate::api::{self, Shared};
 use crate::beacon::Beacons;
 use crate::beat::{self, Order, Surround};
 use crate::clock;
+use crate::cmcd::CmcdIntake;
 use crate::config::Config;
-use crate::http_server;
+use crate::http_server::{self, MAX_CONNECTIONS, Site};
+use crate::ingest::{Entrance, Gate};
 use crate::intake::edge::Edge;
 use crate::intake::fetch::Fetcher;
 use crate::intake::hooks::HookIntake;
 use crate::intake::load::Load;
-use crate::intake::log_settings::random_key;
-use crate::intake::logs;
+use crate::intake::log_settings::{AccessLogSettings, random_key};
+use crate::intake::logs::{self, Around};
 use crate::intake::paths::Paths;
 use crate::intake::poll::{self, Observations};
+use crate::intake::posts::{PostTray, post_box};
 use crate::intake::round::Now;
 use crate::intake::source::Source;
 use crate::intake::status::{SourceEntry, SourceTable};
@@ -53,11 +56,13 @@ use crate::sinks::history::History;
 use crate::sinks::prometheus::NodeCollector;
 use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::Snapshot;
+use crate::tls;
 use crate::token::Key;
 
 /// A running daemon.
 pub struct App {
     address: SocketAddr,
+    entrance: Option<Entrance>,
     shared: Shared,
     observations: Observations,
     media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
@@ -99,15 +104,19 @@ impl App {
         let address = listener.local_addr()?;
         let node_metrics = NodeCollector::new(&parts.shared.snapshot, &parts.shared.sources, &parts.otlp)?;
         parts.shared.registry.register(Box::new(node_metrics))?;
-
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
         let (roster, node) = (Arc::<ArcSwap<Roster>>::default(), Arc::<ArcSwap<NodeLoad>>::default());
         let media_ports = Arc::new(ArcSwap::from_pointee(ports_of(&parts.sources)));
         let mut tasks = parts.start_tasks(config, &node)?;
         let router = api::router(parts.shared.clone());
-        tasks.spawn(http_server::serve(listener, router, parts.shared.meters.clone(), stopped));
-        let Parts { place, sources, fetcher, otlp, notifiers, shared, observations, waiting, ordered } = parts;
+        let meters = parts.shared.meters.clone();
+        let site =
+            Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters };
+        tasks.spawn(http_server::serve(listener, site, stopped.clone()));
+        let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
+        let Parts { place, sources, logs, tray, fetcher, otlp, notifiers, shared, observations, waiting, ordered } =
+            parts;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         let meters = shared.meters.clone();
         let edge = Edge::new(random_key()?);
@@ -118,9 +127,9 @@ impl App {
                 Arc::clone(&stopping),
             )?;
         }
-        let logs =
-            logs::Around { out: observations.clone(), edge, meters: meters.clone(), stopping: Arc::clone(&stopping) };
-        start_logs(config, &shared, &logs)?;
+        let around =
+            Around { out: observations.clone(), edge, meters: meters.clone(), stopping: Arc::clone(&stopping) };
+        logs::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)?;
         let (beacons, silences) = (Arc::clone(&shared.beacons), notifiers.silences());
         let around = Surround {
             snapshot: Arc::clone(&shared.snapshot),
@@ -137,6 +146,7 @@ impl App {
         let heart = beat::start(pipe, around, waiting, ordered)?;
         Ok(Self {
             address,
+            entrance,
             shared,
             observations,
             media_ports,
@@ -155,6 +165,12 @@ impl App {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where players alone are listened to, where that is an address of its own.
+    #[must_use]
+    pub fn ingest_address(&self) -> Option<SocketAddr> {
+        self.entrance.as_ref().map(Entrance::address)
     }
 
     /// The way in for a source inside this process.
@@ -182,11 +198,15 @@ impl App {
     pub fn reload(&mut self, config: &Config, was: &Config) -> Result<Vec<&'static str>> {
         let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
         let silences = Silences::new(&config.alerts.silences)?;
+        let certificate = tls::server(&config.ingest.tls).context("ingest.tls")?;
         let before = self.shared.sources.load();
         let table = SourceTable::new(&sources, Some(&before)).with_logs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Order::Set(config.promised(), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
+        if let (Some(entrance), Some(certificate)) = (&self.entrance, certificate) {
+            entrance.renew(certificate);
+        }
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
         self.silences.store(Arc::new(silences));
         self.media_ports.store(Arc::new(ports_of(&sources)));
@@ -227,6 +247,8 @@ impl App {
 struct Parts {
     place: Place,
     sources: Vec<Arc<Source>>,
+    logs: Vec<AccessLogSettings>,
+    tray: PostTray,
     fetcher: Fetcher,
     otlp: Arc<Otlp>,
     notifiers: Notifiers,
@@ -245,10 +267,10 @@ impl Parts {
         let fetcher = Fetcher::new()?;
         let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);
         let (orders, ordered) = mpsc::channel(beat::MAX_ORDERS);
-        let table = config
-            .logs
-            .iter()
-            .fold(SourceTable::new(&sources, None), |table, log| table.with_log(log.shown_name(), &log.path));
+        let (posts, tray) = post_box();
+        let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
+        let logs = logs::followed(&config.logs, cmcd.is_open());
+        let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
         let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
@@ -261,6 +283,9 @@ impl Parts {
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
             sources: Arc::new(ArcSwap::from_pointee(table)),
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
+            gate: Arc::new(Gate::new(&config.ingest)?),
+            cmcd: Arc::new(cmcd),
+            ended: Arc::default(),
             beacons: Arc::new(Beacons::new(key)),
             orders,
             registry,
@@ -268,7 +293,7 @@ impl Parts {
             last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
             node: place.node.clone(),
         };
-        Ok(Self { place, sources, fetcher, otlp, notifiers, shared, observations, waiting, ordered })
+        Ok(Self { place, sources, logs, tray, fetcher, otlp, notifiers, shared, observations, waiting, ordered })
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.
@@ -295,14 +320,6 @@ fn deliver(otlp: Arc<Otlp>, notifiers: Notifiers, history: Arc<History>) -> Box<
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
-}
-
-fn start_logs(config: &Config, shared: &Shared, around: &logs::Around) -> Result<()> {
-    for log in &config.logs {
-        let entry = shared.sources.load().entry(log.shown_name());
-        logs::start(log, entry, around.clone())?;
-    }
-    Ok(())
 }
 
 fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {

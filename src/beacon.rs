@@ -238,8 +238,8 @@ fn view(report: &Report) -> Result<PlayerView, ReportError> {
         bytes: report.bytes_received,
         packets_lost: expected.and(lost),
         packets_expected: expected,
-        latencies: None,
         first_frames: first_frame.into_iter().collect(),
+        ..PlayerView::default()
     })
 }
 

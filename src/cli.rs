@@ -2,6 +2,7 @@
 //! done elsewhere.
 
 pub mod check;
+mod check_logs;
 pub mod demo;
 mod manager;
 pub mod replay;

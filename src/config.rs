@@ -1,6 +1,7 @@
 //! The settings, typed, with their defaults. Decides precedence (defaults < file < `LIVEQOS_*` and `OTEL_*` < flags) and refuses
 //! unknown keys with the nearest known one; what each key means stands beside it and becomes the reference.
 
+pub mod ingest;
 pub mod layers;
 pub mod reference;
 
@@ -12,6 +13,7 @@ use liveqos_core::registry::Patience;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::ingest::{CmcdSettings, IngestSettings};
 use crate::duration_text;
 use crate::intake::log_settings::AccessLogSettings;
 use crate::intake::source::SourceSettings;
@@ -43,6 +45,10 @@ pub struct Config {
     pub alerts: AlertSettings,
     /// What players themselves may report.
     pub beacon: BeaconSettings,
+    /// The ways in that face players: `/v1/cmcd` and `/v1/beacon`.
+    pub ingest: IngestSettings,
+    /// Event reports of players (CMCD v2) by `POST /v1/cmcd`.
+    pub cmcd: CmcdSettings,
     /// Export of traces, sample events and metrics by OTLP.
     pub otlp: OtlpSettings,
     /// The daemon's own log.
@@ -198,6 +204,8 @@ impl Config {
             ("history", differs(|config| serde_json::to_value(&config.history))),
             ("alerts", differs(|config| serde_json::to_value(config.alerts.without_silences()))),
             ("beacon", differs(|config| serde_json::to_value(&config.beacon))),
+            ("ingest", self.ingest.without_files() != was.ingest.without_files()),
+            ("cmcd", self.cmcd != was.cmcd),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
             ("log", differs(|config| serde_json::to_value(&config.log))),
             ("logs", self.logs != was.logs),
@@ -236,6 +244,8 @@ impl Default for Config {
             history: HistorySettings::default(),
             alerts: AlertSettings::default(),
             beacon: BeaconSettings::default(),
+            ingest: IngestSettings::default(),
+            cmcd: CmcdSettings::default(),
             otlp: OtlpSettings::default(),
             log: LogSettings::default(),
             sources: Vec::new(),

@@ -14,8 +14,10 @@ pub mod node;
 pub mod pace;
 pub mod paths;
 pub mod poll;
+pub mod posts;
 pub mod round;
 pub mod source;
 pub mod status;
+pub mod syslog_socket;
 #[cfg(test)]
 pub(crate) mod testing;

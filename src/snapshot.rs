@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use liveqos_core::fleet::{Fleet, FleetKey};
 use liveqos_core::notice::{Alert, Notice, NoticeState, Subject};
 use liveqos_core::observation::Provenance;
@@ -140,6 +142,8 @@ pub fn sample_json(sample: &Sample) -> Value {
     figure("latency_p95_seconds", sample.latency_p95_seconds());
     figure("packet_loss_ratio", sample.loss().map(|loss| loss.map(liveqos_core::sample::Share::ratio)));
     figure("viewers", sample.viewers().map(|viewers| viewers.map(f64::from)));
+    let stuttering = sample.stutter_viewers();
+    figure("stutter_viewers_ratio", stuttering.map(|share| share.map(liveqos_core::sample::Share::ratio)));
     figure("stutter_ratio", sample.stutter().map(|stutter| stutter.map(liveqos_core::sample::Share::ratio)));
     put(&mut out, "sources", Some(sources));
     put(&mut out, "coverage_ratio", sample.coverage().map(number));
@@ -184,6 +188,8 @@ fn leg_json(leg: &LegSample) -> Value {
     figure(&mut out, "fps", leg.fps);
     figure(&mut out, "viewers", leg.viewers.map(|viewers| viewers.map(f64::from)));
     figure(&mut out, "packet_loss_ratio", leg.loss.map(|loss| loss.map(liveqos_core::sample::Share::ratio)));
+    let stuttering = leg.stutter_viewers.map(|share| share.map(liveqos_core::sample::Share::ratio));
+    figure(&mut out, "stutter_viewers_ratio", stuttering);
     figure(&mut out, "stutter_ratio", leg.stutter.map(|stutter| stutter.map(liveqos_core::sample::Share::ratio)));
     if let Some(latency) = &leg.latency {
         let quantile = |q| latency.value.quantile_seconds(q);
@@ -200,6 +206,10 @@ fn leg_json(leg: &LegSample) -> Value {
     }
     put(&mut out, "coverage_ratio", leg.coverage().map(number));
     put(&mut out, "stall_starts", leg.stall_starts);
+    put(&mut out, "stutter_per_100s", leg.stutter_per_100s().map(number));
+    put(&mut out, "requests", leg.requests);
+    put(&mut out, "starved_viewers", leg.starved_viewers);
+    put(&mut out, "viewers_sketch", leg.present.as_ref().map(|present| STANDARD.encode(present.to_bytes())));
     put(&mut out, "sources", Some(sources).filter(|sources| !sources.is_empty()));
     out
 }

@@ -98,14 +98,26 @@ fn packagers_get_what_they_want() {
 }
 
 /// A running daemon, stopped at the end of the test.
-struct Daemon {
-    child: Child,
-    address: String,
+pub(crate) struct Daemon {
+    pub(crate) child: Child,
+    /// Where it listens.
+    pub(crate) address: String,
+    /// Where players alone are listened to.
+    pub(crate) ingest: Option<String>,
+    _config: tempfile::NamedTempFile,
 }
 
 impl Daemon {
     fn start() -> Self {
-        let arguments = ["run", "--listen", "127.0.0.1:0"];
+        Self::start_with("")
+    }
+
+    /// Starts it with this configuration.
+    pub(crate) fn start_with(config: &str) -> Self {
+        let config_has_ingest = config.contains("[ingest]\nlisten");
+        let config = file(config);
+        let path = config.path().to_str().expect("a plain path");
+        let arguments = ["run", "--listen", "127.0.0.1:0", "--config", path];
         let mut command = program(&arguments);
         command.env("LIVEQOS_DISCOVER", "false").env("LIVEQOS_LOG_FORMAT", "json").stderr(Stdio::piped());
         let mut child = command.spawn().expect("the daemon starts");
@@ -113,17 +125,34 @@ impl Daemon {
         let line = said
             .find_map(|line| line.ok().filter(|line| line.contains("\"address\"")))
             .expect("it says where it listens");
-        let line: serde_json::Value = serde_json::from_str(&line).expect("a JSON line");
-        let address = line["fields"]["address"].as_str().expect("an address").to_owned();
-        std::thread::spawn(move || said.for_each(drop));
-        Self { child, address }
+        let fields = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("a JSON line");
+            line["fields"].clone()
+        };
+        let address = fields(&line)["address"].as_str().expect("an address").to_owned();
+        let ingest = config_has_ingest.then(|| {
+            let line = said.next().and_then(Result::ok).expect("it says where players report");
+            fields(&line)["ingest"].as_str().expect("an address").to_owned()
+        });
+        // A part of it that fell over shows in the test's output.
+        let fell = |line: &String| line.contains("panicked") || line.contains("ERROR");
+        std::thread::spawn(move || {
+            said.map_while(Result::ok).filter(fell).for_each(|line| eprintln!("daemon: {line}"));
+        });
+        Self { child, address, ingest, _config: config }
     }
 
     /// Status line and body of one answer.
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let (status, _, body) = self.ask_with(method, path, "", body);
+        (status, body)
+    }
+
+    /// Status, head and body of one answer to a request with these further header lines (`name: value\r\n`).
+    pub(crate) fn ask_with(&self, method: &str, path: &str, lines: &str, body: &str) -> (u16, String, String) {
         let mut stream = TcpStream::connect(&self.address).expect("it listens");
         let head = format!(
-            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{lines}content-length: {}\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(head.as_bytes()).expect("it reads");
@@ -131,7 +160,8 @@ impl Daemon {
         stream.read_to_end(&mut answer).expect("it answers");
         let answer = text(&answer);
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        (status, answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()))
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        (status, head.to_ascii_lowercase(), body.to_owned())
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod cli;
 mod generated;
+mod hostile;
 mod notify;
+mod players;
 mod support;
 mod tidy;

@@ -352,7 +352,7 @@ fn players(chance: u64, viewers: u32, latencies: Latencies) -> Fact {
         packets_expected: Some(u64::from(viewers) * 60),
         packets_lost: Some(u64::from(chance.is_multiple_of(3))),
         latencies: Some(latencies),
-        first_frames: Vec::new(),
+        ..PlayerView::default()
     }))
 }
 

@@ -95,7 +95,7 @@ struct Figures {
 }
 
 impl ClaimFold {
-    /// An empty fold; `key` is that of all logs of the node.
+    /// An empty fold; `key` is that of connections' hashes.
     #[must_use]
     pub fn new(source: SourceName, key: [u64; 2]) -> Self {
         Self {
@@ -118,8 +118,9 @@ impl ClaimFold {
         self.play_time = play_time;
     }
 
-    /// Keeps words from now on, for [`ClaimFold::words`].
-    pub fn keep_words(&mut self) {
+    /// Keeps words from now on, for [`ClaimFold::words`], under the key of all logs of the node.
+    pub fn keep_words(&mut self, key: [u64; 2]) {
+        self.key = key;
         self.words.get_or_insert_default();
     }
 
@@ -376,7 +377,7 @@ mod tests {
 
     fn fold() -> ClaimFold {
         let mut fold = ClaimFold::new("log".into(), [1, 2]);
-        fold.keep_words();
+        fold.keep_words(fold.key);
         fold
     }
 

@@ -1,6 +1,8 @@
 //! Which class an HTTP path belongs to, and what is asked for. Decides by the habits of HLS, DASH and HTTP-FLV packagers; refuses a path
 //! that is not media, so that pages, icons and reports are no class.
 
+use memchr::memchr;
+
 use crate::session::Protocol;
 
 /// What a path says.
@@ -21,34 +23,53 @@ impl<'a> ClassPath<'a> {
     /// `/live/c1.flv` are all of class `c1`. `None` when it is not media.
     #[must_use]
     pub fn of(path: &'a str) -> Option<Self> {
-        let path = path.split('?').next()?;
-        let (folder, file) = path.rsplit_once('/')?;
-        let (stem, ending) = file.rsplit_once('.')?;
-        let (protocol, is_manifest) = match ending {
-            "m3u8" => (Some(Protocol::Hls), true),
-            "mpd" => (Some(Protocol::Dash), true),
-            "ts" | "aac" => (Some(Protocol::Hls), false),
-            "flv" => (Some(Protocol::HttpFlv), false),
-            "m4s" | "mp4" | "m4v" | "m4a" | "cmfv" | "cmfa" => (None, false),
-            _ => return None,
-        };
+        let path = memchr(b'?', path.as_bytes()).map_or(path, |end| &path[..end]);
+        let (folder, file) = parted(path, b'/')?;
+        let (stem, ending) = parted(file, b'.')?;
+        let (protocol, is_manifest) = kind_of(ending)?;
         let stem = if is_manifest || ending == "flv" { stem } else { without_number(stem) };
-        let own = !stem.is_empty() && !PARTS.iter().any(|part| stem.starts_with(part));
-        let (folder, name) = if own { (folder, stem) } else { folder.rsplit_once('/')? };
-        let app = folder.rsplit('/').next().unwrap_or_default();
+        let is_part = |stem: &str| stem.starts_with(PARTS_BEGIN) && PARTS.iter().any(|part| stem.starts_with(part));
+        let own = !stem.is_empty() && !is_part(stem);
+        let (folder, name) = if own { (folder, stem) } else { parted(folder, b'/')? };
+        let app = parted(folder, b'/').map_or(folder, |(_, app)| app);
         (!name.is_empty()).then_some(Self { app, name, protocol, is_manifest })
     }
 }
 
+/// What stands before and behind the last `byte` of `text`, an ASCII character.
+fn parted(text: &str, byte: u8) -> Option<(&str, &str)> {
+    let at = text.bytes().rposition(|other| other == byte)?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+/// Protocol and whether it is a manifest, by a file's ending; `None` when it is not media.
+pub(crate) fn kind_of(ending: &str) -> Option<(Option<Protocol>, bool)> {
+    Some(match ending {
+        "m3u8" => (Some(Protocol::Hls), true),
+        "mpd" => (Some(Protocol::Dash), true),
+        "ts" | "aac" => (Some(Protocol::Hls), false),
+        "flv" => (Some(Protocol::HttpFlv), false),
+        "m4s" | "mp4" | "m4v" | "m4a" | "cmfv" | "cmfa" => (None, false),
+        _ => return None,
+    })
+}
+
 /// A segment's name without its number.
 fn without_number(stem: &str) -> &str {
-    let text = stem.trim_end_matches(|c: char| c.is_ascii_digit());
-    if text.len() < stem.len() { text.trim_end_matches(['-', '_', '.']) } else { stem }
+    let until =
+        |text: &str, within: fn(u8) -> bool| text.bytes().rposition(|byte| !within(byte)).map_or(0, |at| at + 1);
+    let digits = until(stem, |byte| byte.is_ascii_digit());
+    if digits == stem.len() {
+        return stem;
+    }
+    &stem[..until(&stem[..digits], |byte| matches!(byte, b'-' | b'_' | b'.'))]
 }
 
 /// Beginnings of names that are parts of a class, not the class.
 const PARTS: [&str; 10] =
     ["index", "playlist", "master", "manifest", "chunk", "init", "seg", "media", "stream", "frag"];
+/// Their first letters.
+const PARTS_BEGIN: [char; 6] = ['i', 'p', 'm', 'c', 's', 'f'];
 
 #[cfg(test)]
 mod tests {

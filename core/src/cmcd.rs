@@ -1,7 +1,10 @@
 //! What a player says of itself in one request or event: CMCD v1 (CTA-5004) and v2 (CTA-5004-B), typed, over borrowed bytes. Decides
 //! what each key means; leaves out malformed values one by one and counts them, refuses a whole set of a version it does not know.
 
-use crate::cmcd_text::{Item, Items, Value, pairs};
+use memchr::memchr;
+
+use crate::cmcd_text::Cursor;
+use crate::session::Protocol;
 
 pub use crate::cmcd_text::{Text, percent_decode};
 
@@ -152,22 +155,58 @@ impl<'a> Cmcd<'a> {
         Self::of_headers([payload])
     }
 
+    /// Reads the `CMCD` query value as it stands, percent-encoded: the same as [`Cmcd::parse`] after [`percent_decode`], which is done
+    /// into `scratch` only where `sid` or `cid` has escapes within.
+    ///
+    /// # Errors
+    /// [`CmcdError::Version`].
+    pub fn of_query(payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Self, CmcdError> {
+        let mut set = Self::default();
+        set.take_query(payload, scratch)?;
+        Ok(set)
+    }
+
+    /// As [`Cmcd::of_query`], into an empty set.
+    pub(crate) fn take_query(&mut self, payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<(), CmcdError> {
+        let is_plain = memchr(b'\\', payload).is_none();
+        if !is_plain || self.read(Cursor::<true>::of(payload)).is_err() {
+            scratch.clear();
+            percent_decode(payload, scratch);
+            *self = Self::default();
+            self.read(Cursor::<false>::of(scratch)).unwrap_or_default();
+        }
+        self.check_version()
+    }
+
     /// Reads the headers `CMCD-Request`, `-Object`, `-Status` and `-Session`, in any order; absent ones empty.
     ///
     /// # Errors
     /// [`CmcdError::Version`].
     pub fn of_headers<const N: usize>(headers: [&'a [u8]; N]) -> Result<Self, CmcdError> {
         let mut set = Self::default();
+        set.take_headers(headers)?;
+        Ok(set)
+    }
+
+    /// As [`Cmcd::of_headers`], into an empty set.
+    pub(crate) fn take_headers<const N: usize>(&mut self, headers: [&'a [u8]; N]) -> Result<(), CmcdError> {
         for header in headers {
-            for pair in pairs(header) {
-                let taken = pair.is_some_and(|(key, value)| set.take(key, value).is_some());
-                set.malformed = set.malformed.saturating_add(u16::from(!taken));
-            }
+            // Plain text is always plain.
+            self.read(Cursor::<false>::of(header)).unwrap_or_default();
         }
-        match set.v {
+        self.check_version()
+    }
+
+    const fn check_version(&self) -> Result<(), CmcdError> {
+        match self.v {
             Some(version) if version > NEWEST_VERSION => Err(CmcdError::Version(version)),
-            _ => Ok(set),
+            _ => Ok(()),
         }
+    }
+
+    /// Keeps who it is and that it starved, not what it says of an object.
+    pub(crate) fn keep_identity(&mut self) {
+        *self = Self { sid: self.sid, cid: self.cid, msd: self.msd, bs: self.bs, ..Self::default() };
     }
 
     /// Whether nothing that liveqos uses was sent.
@@ -176,49 +215,14 @@ impl<'a> Cmcd<'a> {
         *self == Self { malformed: self.malformed, ..Self::default() }
     }
 
-    /// Takes over one value; `None` when it is malformed. Unknown keys are well.
-    fn take(&mut self, key: &[u8], value: Value<'a>) -> Option<()> {
-        match key {
-            b"v" => self.v = Some(value.number()?),
-            b"sid" => self.sid = Some(value.text(MAX_SID)?),
-            b"cid" => self.cid = Some(value.text(MAX_CID)?),
-            b"bl" => self.bl = list(value, false)?,
-            b"br" => self.br = list(value, false)?,
-            b"bs" => self.bs = value.boolean()?,
-            b"bsa" => self.bsa = list(value, false)?,
-            b"bsd" => self.bsd = list(value, true)?,
-            b"bsda" => self.bsda = list(value, false)?,
-            b"d" => self.d = Some(value.number()?),
-            b"dl" => self.dl = Some(value.number()?),
-            b"mtp" => self.mtp = list(value, false)?,
-            b"ot" => self.ot = Some(object_type(value.token()?)?),
-            b"pr" => self.pr_thousandths = Some(value.thousandths()?),
-            b"rtp" => self.rtp = Some(value.number()?),
-            b"sf" => self.sf = value.token()?.first().copied(),
-            b"st" => self.live = Some(value.token()?.first() == Some(&b'l')),
-            b"su" => self.su = value.boolean()?,
-            b"tb" => self.tb = list(value, false)?,
-            _ => return self.take_v2(key, value),
+    /// The protocol that its streaming format names, where it is HLS or DASH.
+    #[must_use]
+    pub const fn protocol(&self) -> Option<Protocol> {
+        match self.sf {
+            Some(b'h') => Some(Protocol::Hls),
+            Some(b'd') => Some(Protocol::Dash),
+            _ => None,
         }
-        Some(())
-    }
-
-    fn take_v2(&mut self, key: &[u8], value: Value<'a>) -> Option<()> {
-        match key {
-            b"sta" => self.sta = Some(state(value.token()?)?),
-            b"ts" => self.ts = Some(value.long()?),
-            b"e" => self.e = Some(event(value.token()?)),
-            b"sn" => self.sn = Some(value.number()?),
-            b"ltc" => self.ltc = Some(value.number()?),
-            b"msd" => self.msd = Some(value.number()?),
-            b"pt" => self.pt = Some(value.long()?),
-            b"bg" => self.bg = Some(value.boolean()?),
-            b"dfa" => self.dfa = Some(value.number()?),
-            b"ec" => self.ec = true,
-            b"nr" => self.nr = value.boolean()?,
-            _ => {}
-        }
-        Some(())
     }
 }
 
@@ -237,61 +241,6 @@ impl List {
 /// The records of an event body (`application/cmcd`): parted by LF, blanks round each trimmed, empty ones left out.
 pub fn records(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|record| !record.is_empty())
-}
-
-fn list(value: Value<'_>, sums: bool) -> Option<List> {
-    let mut out = List::default();
-    let Value::List(items) = value else {
-        out.plain = Some(value.number()?);
-        return Some(out);
-    };
-    for item in Items::of(items) {
-        let Item { value, kind } = item?;
-        let slot = match kind {
-            b"v" => &mut out.video,
-            b"a" => &mut out.audio,
-            b"" | b"av" => &mut out.plain,
-            _ => continue,
-        };
-        let more = value.number()?;
-        *slot = Some(if sums { slot.unwrap_or(0).saturating_add(more) } else { more });
-    }
-    Some(out)
-}
-
-fn object_type(token: &[u8]) -> Option<ObjectType> {
-    Some(match token {
-        b"m" => ObjectType::Manifest,
-        b"a" => ObjectType::Audio,
-        b"v" => ObjectType::Video,
-        b"av" => ObjectType::Muxed,
-        b"i" => ObjectType::Init,
-        b"c" | b"tt" | b"k" | b"o" => ObjectType::Other,
-        _ => return None,
-    })
-}
-
-fn state(token: &[u8]) -> Option<State> {
-    Some(match token {
-        b"s" => State::Starting,
-        b"p" => State::Playing,
-        b"k" => State::Seeking,
-        b"r" => State::Rebuffering,
-        b"a" => State::Paused,
-        b"e" | b"f" | b"q" => State::Over,
-        b"d" | b"w" => State::Preloading,
-        _ => return None,
-    })
-}
-
-fn event(token: &[u8]) -> Event {
-    match token {
-        b"ps" => Event::PlayState,
-        b"t" => Event::Interval,
-        b"rr" => Event::Response,
-        b"b" => Event::Background,
-        _ => Event::Other,
-    }
 }
 
 /// The newest version understood (CTA-5004-B).
@@ -372,6 +321,15 @@ mod tests {
         }
 
         #[test]
+        fn encoded_and_decoded_say_the_same(text in "((bl|bs|cid|sid|d|v|sta|nor|x-y|pr|bsd)(=|%3D|%3d)?(\\(|%28)?[0-9a-z%+\",;.) \\\\?]{0,12}(,|%2C|%2c)){0,6}", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
+            for query in [text.as_bytes(), &bytes] {
+                let (mut scratch, mut decoded) = (Vec::new(), Vec::new());
+                percent_decode(query, &mut decoded);
+                prop_assert_eq!(Cmcd::of_query(query, &mut scratch), Cmcd::parse(&decoded), "{:?}", String::from_utf8_lossy(query));
+            }
+        }
+
+        #[test]
         fn what_was_written_is_read(bl in 0_u32..100_000, d in 0_u32..20_000, sn: u32, ts in 0_u64..2_000_000_000_000, bs: bool, sid in "[ -~]{1,30}") {
             let mut text = format!("bl=({bl};v {};a),{}d={d},sid=\"", bl / 2, if bs { "bs," } else { "" });
             for c in sid.chars() {
@@ -387,6 +345,8 @@ mod tests {
             }
             let mut scratch = Vec::new();
             percent_decode(encoded.as_bytes(), &mut scratch);
+            let mut again = Vec::new();
+            prop_assert_eq!(Cmcd::of_query(encoded.as_bytes(), &mut again), Cmcd::parse(&scratch));
             let set = Cmcd::parse(&scratch).expect("v2");
             prop_assert_eq!((set.bl.video, set.bl.audio, set.d), (Some(bl), Some(bl / 2), Some(d)));
             prop_assert_eq!((set.sn, set.ts, set.bs, set.malformed), (Some(sn), Some(ts), bs, 0));

@@ -9,6 +9,7 @@ use crate::observation::{PathView, PlayerView, Provenance, Rtt};
 use crate::sample::{LatencyReading, LegSample, Measured, Share};
 use crate::session::Leg;
 use crate::time::Timestamp;
+use crate::viewer_sketch::ViewerSketch;
 
 /// Most first-frame times kept in one window; a join storm beyond it is counted by its viewers all the same.
 pub const MAX_FIRST_FRAMES: usize = 1_024;
@@ -41,6 +42,10 @@ pub struct LiveLeg {
     first_frames: Vec<Duration>,
     frames: Option<u64>,
     bytes: Option<u64>,
+    requests: Option<u64>,
+    starved: Option<u64>,
+    stuttering: Option<(u32, u32)>,
+    present: Option<Arc<ViewerSketch>>,
 }
 
 /// One kind of source's sums.
@@ -82,6 +87,10 @@ impl LiveLeg {
         }
         add(&mut self.frames, view.frames);
         add(&mut self.bytes, view.bytes);
+        add(&mut self.requests, view.requests);
+        add(&mut self.starved, view.starved_viewers.map(u64::from));
+        self.stuttering = view.stutter_viewers.or(self.stuttering);
+        join(&mut self.present, view.present);
         let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
         self.first_frames.extend(view.first_frames.into_iter().take(room));
     }
@@ -135,6 +144,10 @@ impl LiveLeg {
         self.path.absorb(other.path);
         add(&mut self.frames, other.frames);
         add(&mut self.bytes, other.bytes);
+        add(&mut self.requests, other.requests);
+        add(&mut self.starved, other.starved);
+        self.stuttering = self.stuttering.or(other.stuttering);
+        join(&mut self.present, other.present);
         let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
         self.first_frames.extend(other.first_frames.into_iter().take(room));
     }
@@ -158,6 +171,12 @@ impl LiveLeg {
         sample.rtt = measured(self.path.rtt.take(), Provenance::Server);
         sample.frames = self.frames.take();
         sample.bytes = self.bytes.take();
+        sample.requests = self.requests.take();
+        sample.starved_viewers = self.starved.take().map(|starved| u32::try_from(starved).unwrap_or(u32::MAX));
+        let stuttering = self.stuttering.take();
+        let share = stuttering.and_then(|(part, whole)| Share::of(f64::from(part), f64::from(whole)));
+        sample.stutter_viewers = measured(share, Provenance::Player);
+        sample.present = self.present.take();
         let per_second =
             |count: Option<u64>| Share::of(count? as f64, players.0.exposure_seconds).map(|s| s.part / s.whole);
         sample.fps = measured(per_second(sample.frames), Provenance::Player);
@@ -252,6 +271,15 @@ fn reading(latencies: Latencies, looks: (u64, f64), source: Provenance) -> Optio
 fn add(sum: &mut Option<u64>, more: Option<u64>) {
     if let Some(more) = more {
         *sum = Some(sum.unwrap_or(0).saturating_add(more));
+    }
+}
+
+/// Joins who was present; what is shared is copied once.
+fn join(all: &mut Option<Arc<ViewerSketch>>, more: Option<Arc<ViewerSketch>>) {
+    match (all.as_mut(), more) {
+        (Some(all), Some(more)) => Arc::make_mut(all).merge(&more),
+        (None, more) => *all = more,
+        (Some(_), None) => {}
     }
 }
 

@@ -1,18 +1,25 @@
 //! An access log folded line by line into what each class's viewers saw. Decides which lines are media requests and which are event
 //! posts, and when each was; counts what cannot be read by its reason and never stops for it.
 
+mod posts;
+
 use std::time::Duration;
 
+use memchr::memchr;
+
+pub use self::posts::{Claim, MAX_NEW_VIEWERS, PostCounts};
 use crate::claim_fold::{Answer, ClaimFold};
 use crate::class_path::ClassPath;
-use crate::cmcd::{Cmcd, percent_decode, records};
+use crate::class_pattern::ClassPattern;
+use crate::cmcd::{Cmcd, records};
 use crate::log_field::Field;
 use crate::log_format::{Line, LogFormat, unescape};
-use crate::log_time::{common, iso, seconds};
+use crate::log_layout::Layouts;
+use crate::log_time::{common, digits, iso, seconds};
 use crate::observation::{Observation, SourceName};
 use crate::session::Protocol;
 use crate::time::Timestamp;
-use crate::viewer_fold::{FoldCounts, Request, ViewerFold};
+use crate::viewer_fold::{FoldCounts, Request, ViewerFold, ViewerKey};
 
 /// Where a class's identity lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,18 +30,22 @@ pub enum ClassRule {
     ContentId,
     /// In the query argument of this name; a request without one by its path.
     Argument(String),
+    /// Where this pattern says it in the path; a path that does not fit is of no class.
+    Pattern(ClassPattern),
 }
 
 /// The fold of one log.
 #[derive(Clone, Debug)]
 pub struct LogFold {
     format: LogFormat,
+    layouts: Layouts,
     rule: ClassRule,
     fold: ViewerFold,
     claims: ClaimFold,
     dirty: DirtyCounts,
     lines: u64,
     other: u64,
+    posts: PostCounts,
     scratch: Scratch,
 }
 
@@ -78,6 +89,23 @@ pub struct OpenedLine<'a> {
     line: Line<'a>,
 }
 
+impl OpenedLine<'_> {
+    /// What the line does not tell and figures would need, with the nginx variable that does.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let has = |field| !self.line.raw(field).is_empty();
+        [
+            (has(Field::Path) || has(Field::RequestLine) || has(Field::Body), "path ($uri)"),
+            (has(Field::Status) || has(Field::Body), "status ($status)"),
+            (has(Field::Bytes) || has(Field::Body), "bytes ($body_bytes_sent)"),
+            (has(Field::Address) || has(Field::Body), "viewer's address ($remote_addr), for players without CMCD"),
+        ]
+        .into_iter()
+        .filter_map(|(has, what)| (!has).then_some(what))
+        .collect()
+    }
+}
+
 #[derive(Clone, Debug, Default)]
 struct Scratch {
     plain: Vec<u8>,
@@ -88,15 +116,18 @@ struct Scratch {
 impl LogFold {
     /// A fold of lines of `format`; `key` as in [`ViewerFold::new`].
     #[must_use]
-    pub fn new(format: LogFormat, rule: ClassRule, source: SourceName, key: [u64; 2]) -> Self {
+    pub fn new(format: LogFormat, rule: ClassRule, source: SourceName, key: impl Into<ViewerKey>) -> Self {
+        let key = key.into();
         Self {
             format,
+            layouts: Layouts::default(),
             rule,
-            claims: ClaimFold::new(SourceName::clone(&source), key),
+            claims: ClaimFold::new(SourceName::clone(&source), key.words()),
             fold: ViewerFold::new(source, key),
             dirty: DirtyCounts::default(),
             lines: 0,
             other: 0,
+            posts: PostCounts::default(),
             scratch: Scratch::default(),
         }
     }
@@ -143,7 +174,7 @@ impl LogFold {
         let opened = if line.len() > MAX_LINE {
             Err(Dirty::Long)
         } else {
-            let split = self.format.split(line).ok_or(Dirty::Form);
+            let split = self.format.split_known(line, &mut self.layouts).ok_or(Dirty::Form);
             split.and_then(|line| Ok(OpenedLine { logged: instant(&line).ok_or(Dirty::Time)?, line }))
         };
         self.counted(opened).map(Some)
@@ -208,7 +239,11 @@ impl LogFold {
             return self.events(logged, body);
         }
         let (path, query) = target(line).ok_or(Dirty::Form)?;
-        let Some(class) = ClassPath::of(path) else {
+        let class = match &self.rule {
+            ClassRule::Pattern(pattern) => pattern.read(path),
+            _ => ClassPath::of(path),
+        };
+        let Some(class) = class else {
             self.other += 1;
             return Ok(());
         };
@@ -224,22 +259,23 @@ impl LogFold {
     ) -> Result<(), Dirty> {
         let Scratch { plain, decoded, class: key } = &mut self.scratch;
         plain.clear();
-        decoded.clear();
         let headers = [Field::Session, Field::Request, Field::Object, Field::Told].map(|field| line.raw(field));
-        let set = if headers.iter().any(|header| !header.is_empty()) {
-            let ends = headers.map(|header| {
+        let mut set = Cmcd::default();
+        if headers.iter().all(|header| header.is_empty()) {
+            let told = line.raw(Field::Cmcd);
+            let mut told = if told.is_empty() { argument(query, "CMCD") } else { told };
+            if memchr(b'\\', told).is_some() {
+                unescape(told, plain);
+                told = plain;
+            }
+            set.take_query(told, decoded).map_err(|_| Dirty::Version)?;
+        } else {
+            let [a, b, c, d] = headers.map(|header| {
                 unescape(header, plain);
                 plain.len()
             });
-            let [a, b, c, d] = ends;
-            Cmcd::of_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]])
-        } else {
-            let told = line.raw(Field::Cmcd);
-            unescape(if told.is_empty() { argument(query, "CMCD") } else { told }, plain);
-            percent_decode(plain, decoded);
-            Cmcd::parse(decoded)
-        };
-        let set = set.map_err(|_| Dirty::Version)?;
+            set.take_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]]).map_err(|_| Dirty::Version)?;
+        }
         self.dirty.values += u64::from(set.malformed);
         if class.is_manifest && set.sid.is_none() {
             // A player's first look, before it has a session; the same viewer comes back with its media.
@@ -250,20 +286,19 @@ impl LogFold {
         name_class(&self.rule, class, &set, query, key);
         let took = seconds(line.raw(Field::Duration)).unwrap_or_default();
         let served = line.raw(Field::Status).first().is_none_or(|digit| *digit == b'2');
-        let bytes = number(line.raw(Field::Bytes)).filter(|_| served && !class.is_manifest);
         let request = Request {
             at: logged - took.min(MAX_TOOK),
             class: key,
             viewer: [line.raw(Field::Address), line.raw(Field::Agent)],
-            protocol: class.protocol.or(match set.sf {
-                Some(b'd') => Some(Protocol::Dash),
-                Some(b'h') => Some(Protocol::Hls),
-                _ => None,
-            }),
-            media_bytes: bytes,
+            protocol: class.protocol.or(set.protocol()),
+            is_media: !class.is_manifest,
+            is_served: served,
+            bytes: digits(line.raw(Field::Bytes)),
         };
         // A failed answer brings no media: its `bl` and `d` come again with the retry.
-        let set = if served && !class.is_manifest { set } else { identity(&set) };
+        if !served || class.is_manifest {
+            set.keep_identity();
+        }
         self.fold.request(&request, &set);
         let sid = set.sid.map(|sid| [sid.raw(), b""]);
         self.claims.answer(
@@ -273,7 +308,11 @@ impl LogFold {
                 class: key,
                 viewer: sid.unwrap_or(request.viewer),
                 protocol: request.protocol,
-                took: bytes.map(|_| took.min(MAX_TOOK)).filter(|_| class.protocol != Some(Protocol::HttpFlv)),
+                took: request
+                    .bytes
+                    .filter(|_| served && request.is_media)
+                    .map(|_| took.min(MAX_TOOK))
+                    .filter(|_| class.protocol != Some(Protocol::HttpFlv)),
                 play_time: set.d.map(|millis| Duration::from_millis(u64::from(millis))),
             },
         );
@@ -291,11 +330,7 @@ impl LogFold {
                 continue;
             };
             self.dirty.values += u64::from(set.malformed);
-            let cid = match (&self.rule, set.cid) {
-                (ClassRule::ContentId, Some(cid)) => std::str::from_utf8(cid.raw()).ok(),
-                _ => None,
-            };
-            self.fold.event(logged, cid, &set);
+            self.fold.event(logged, content_id(&self.rule, &set), &set);
         }
         if refused { Err(Dirty::Version) } else { Ok(()) }
     }
@@ -304,8 +339,8 @@ impl LogFold {
 /// The class's key, by rule.
 fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u8], key: &mut String) {
     let told = match rule {
-        ClassRule::Path(_) => None,
-        ClassRule::ContentId => set.cid.and_then(|cid| std::str::from_utf8(cid.raw()).ok()),
+        ClassRule::Path(_) | ClassRule::Pattern(_) => None,
+        ClassRule::ContentId => content_id(rule, set),
         ClassRule::Argument(name) => std::str::from_utf8(argument(query, name)).ok().filter(|id| !id.is_empty()),
     };
     if let Some(told) = told {
@@ -313,7 +348,7 @@ fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u
         return;
     }
     let app = match rule {
-        ClassRule::Path(Some(app)) => app,
+        ClassRule::Path(Some(app)) | ClassRule::Pattern(ClassPattern { app, .. }) => app,
         _ => path.app,
     };
     key.push_str(app);
@@ -323,9 +358,12 @@ fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u
     key.push_str(path.name);
 }
 
-/// Who it is, without what it says of an object.
-fn identity<'a>(set: &Cmcd<'a>) -> Cmcd<'a> {
-    Cmcd { sid: set.sid, cid: set.cid, msd: set.msd, ..Cmcd::default() }
+/// CMCD's content id, where the rule names classes by it.
+fn content_id<'a>(rule: &ClassRule, set: &Cmcd<'a>) -> Option<&'a str> {
+    match rule {
+        ClassRule::ContentId => std::str::from_utf8(set.cid?.raw()).ok(),
+        _ => None,
+    }
 }
 
 /// Path and query of what was asked for.
@@ -338,25 +376,32 @@ fn target<'a>(line: &Line<'a>) -> Option<(&'a str, &'a [u8])> {
     };
     let path = std::str::from_utf8(path).ok()?;
     let query = line.raw(Field::Query);
-    let own = path.split_once('?').map_or(&b""[..], |(_, query)| query.as_bytes());
-    Some((path, if query.is_empty() { own } else { query }))
+    if !query.is_empty() {
+        return Some((path, query));
+    }
+    Some((path, memchr(b'?', path.as_bytes()).map_or(b"", |at| &path.as_bytes()[at + 1..])))
 }
 
 /// The value of a query argument as it stands.
 fn argument<'a>(query: &'a [u8], name: &str) -> &'a [u8] {
-    let value = |pair: &'a [u8]| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=");
-    query.split(|byte| *byte == b'&').find_map(value).unwrap_or_default()
+    let mut rest = query;
+    loop {
+        let (pair, others) = rest.split_at(memchr(b'&', rest).unwrap_or(rest.len()));
+        if let Some(value) = pair.strip_prefix(name.as_bytes()).and_then(|value| value.strip_prefix(b"=")) {
+            return value;
+        }
+        let Some((_, others)) = others.split_first() else {
+            return b"";
+        };
+        rest = others;
+    }
 }
 
 fn instant(line: &Line<'_>) -> Option<Timestamp> {
     let since = seconds(line.raw(Field::Seconds))
         .or_else(|| iso(line.raw(Field::Iso)))
         .or_else(|| common(line.raw(Field::Local)))?;
-    Some(Timestamp::from_secs(0) + since)
-}
-
-fn number(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+    Some(Timestamp::from_nanos(since.as_secs().saturating_mul(1_000_000_000) + u64::from(since.subsec_nanos())))
 }
 
 /// Longest line, bytes: nginx caps a request's head at 8 KiB, event bodies come on top.

@@ -1,11 +1,14 @@
 //! How a log line is taken apart: a JSON object, or any nginx `log_format` given as text. Decides where each field lies, compiled once;
 //! refuses a line that has another form, without a guess.
 
+use memchr::{memchr, memchr2};
+
 use crate::cmcd_text::hex;
 use crate::log_field::Field;
+use crate::log_layout::{Layout, Layouts};
 
 /// The fields of one line as they stand in it, escapes still in; empty where absent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Line<'a> {
     fields: [&'a [u8]; Field::COUNT],
 }
@@ -46,7 +49,8 @@ impl<'a> Line<'a> {
         if text == b"-" { b"" } else { text }
     }
 
-    fn put(&mut self, field: Option<Field>, text: &'a [u8]) {
+    #[inline]
+    pub(crate) fn put(&mut self, field: Option<Field>, text: &'a [u8]) {
         if let Some(field) = field {
             self.fields[field as usize] = text;
         }
@@ -98,9 +102,21 @@ impl LogFormat {
     /// The fields of a line; `None` when it has another form.
     #[must_use]
     pub fn split<'a>(&self, line: &'a [u8]) -> Option<Line<'a>> {
-        let mut out = Line { fields: [b""; Field::COUNT] };
+        self.split_learning(line, &mut Layout::default())
+    }
+
+    /// As [`LogFormat::split`], by what was learnt of the log's lines before.
+    pub(crate) fn split_known<'a>(&self, line: &'a [u8], layouts: &mut Layouts) -> Option<Line<'a>> {
+        if !self.parts.is_empty() {
+            return self.split(line);
+        }
+        layouts.split(line).or_else(|| layouts.learn(|layout| self.split_learning(line, layout)))
+    }
+
+    fn split_learning<'a>(&self, line: &'a [u8], layout: &mut Layout) -> Option<Line<'a>> {
+        let mut out = Line::default();
         if self.parts.is_empty() {
-            self.split_json(line, &mut out)?;
+            self.split_json(line, &mut out, layout)?;
         } else {
             self.split_text(line, &mut out)?;
         }
@@ -121,22 +137,38 @@ impl LogFormat {
         rest.is_empty().then_some(())
     }
 
-    fn split_json<'a>(&self, line: &'a [u8], out: &mut Line<'a>) -> Option<()> {
-        let mut rest = line.trim_ascii().strip_prefix(b"{")?.strip_suffix(b"}")?;
+    fn split_json<'a>(&self, line: &'a [u8], out: &mut Line<'a>, layout: &mut Layout) -> Option<()> {
+        let line = line.trim_ascii();
+        let mut rest = line.strip_prefix(b"{")?.strip_suffix(b"}")?;
+        // Within `line`, the brace at the end not counted.
+        let place = |rest: &[u8]| line.len() - 1 - rest.len();
+        let (mut told, mut is_flat) = (0, true);
         loop {
             rest = rest.trim_ascii_start();
             if rest.is_empty() {
+                layout.end(&line[told..]);
+                if !is_flat {
+                    layout.forget();
+                }
                 return Some(());
             }
             let (key, after) = json_string(rest)?;
             rest = after.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
+            let is_quoted = rest.first() == Some(&b'"');
+            let begin = place(rest) + usize::from(is_quoted);
             let (value, after) = match rest.first() {
                 Some(b'"') => json_string(rest)?,
-                Some(b'{') => (&b""[..], &rest[nested(rest)?..]),
+                Some(b'{') => {
+                    is_flat = false;
+                    (&b""[..], &rest[nested(rest)?..])
+                }
                 // An empty variable outside of quotes leaves nothing; nginx writes it so.
-                _ => rest.split_at(rest.iter().position(|byte| *byte == b',').unwrap_or(rest.len())),
+                _ => rest.split_at(memchr(b',', rest).unwrap_or(rest.len())),
             };
-            out.put(self.key(key), value.trim_ascii());
+            let field = self.key(key);
+            layout.push(&line[told..begin], is_quoted, field);
+            told = begin + value.len();
+            out.put(field, value.trim_ascii());
             rest = after.trim_ascii_start();
             rest = match rest.first() {
                 Some(b',') => &rest[1..],
@@ -155,12 +187,13 @@ impl LogFormat {
 /// Appends `text` to `out` without the escapes that nginx writes: `\xHH`, and those of JSON; surrogates become `?`.
 pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
-    while let Some((byte, after)) = rest.split_first() {
+    loop {
+        let plain = memchr(b'\\', rest).unwrap_or(rest.len());
+        out.extend_from_slice(&rest[..plain]);
+        let Some((_, after)) = rest[plain..].split_first() else {
+            return;
+        };
         rest = after;
-        if *byte != b'\\' {
-            out.push(*byte);
-            continue;
-        }
         let (code, length) = match after.first() {
             Some(b'x') => (code(after, 2), 3),
             Some(b'u') => (code(after, 4), 5),
@@ -198,11 +231,11 @@ fn json_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = text.strip_prefix(b"\"")?;
     let mut at = 0;
     loop {
-        match text.get(at)? {
-            b'"' => return Some((&text[..at], &text[at + 1..])),
-            b'\\' => at += 2,
-            _ => at += 1,
+        at += memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some((&text[..at], &text[at + 1..]));
         }
+        at += 2;
     }
 }
 
@@ -225,7 +258,7 @@ fn find(text: &[u8], literal: &[u8]) -> Option<usize> {
     let (first, _) = literal.split_first()?;
     let mut from = 0;
     loop {
-        let at = from + text.get(from..)?.iter().position(|byte| byte == first)?;
+        let at = from + memchr(*first, text.get(from..)?)?;
         if text[at..].starts_with(literal) {
             return Some(at);
         }
@@ -281,6 +314,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_was_learnt_changes_nothing(lines in proptest::collection::vec("(\\{\"t\":1|\\{\"t\": \"1\")?(,? ?\"(u|q|s|x)\":(\"[a-z\\\\\",}]{0,4}\"|[0-9]{0,2}|\\{\"y\":1\\})){0,4}\\}?", 1..8)) {
+            let format = LogFormat::json([]).expect("good");
+            let mut layouts = Layouts::default();
+            for line in lines.iter().chain(&lines) {
+                let (known, split) = (format.split_known(line.as_bytes(), &mut layouts), format.split(line.as_bytes()));
+                prop_assert_eq!(known.map(|line| line.fields), split.map(|line| line.fields), "{}", line);
+            }
+        }
+
         #[test]
         fn no_line_panics(line in proptest::collection::vec(any::<u8>(), 0..200), text in "[{}\":,\\\\a-z0-9 ]{0,60}") {
             for format in [LogFormat::text(COMBINED).expect("good"), LogFormat::json([]).expect("good")] {

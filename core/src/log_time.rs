@@ -3,19 +3,34 @@
 
 use std::time::Duration;
 
+use crate::eight::{eight_digits, less_zeros, over_nine};
+
 /// Unix seconds with up to nine digits of fraction: `1795404980.817`.
 #[must_use]
 pub(crate) fn seconds(text: &[u8]) -> Option<Duration> {
-    let point = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
-    let whole = digits(&text[..point])?;
-    let fraction = text.get(point + 1..).unwrap_or_default();
-    let mut nanos = 0;
-    let mut unit = 100_000_000;
+    let (mut whole, mut at) = (0_u64, 0);
+    if let Some(eight) = text.first_chunk::<8>().filter(|eight| over_nine(less_zeros(**eight)) == 0) {
+        (whole, at) = (eight_digits(less_zeros(*eight)), 8);
+    }
+    while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+        whole = whole * 10 + u64::from(digit);
+        at += 1;
+        if whole >= MAX_SECONDS {
+            return None;
+        }
+    }
+    let fraction = match &text[at..] {
+        [] => &[],
+        [b'.', fraction @ ..] => fraction,
+        _ => return None,
+    };
+    let (mut nanos, mut unit) = (0, 100_000_000);
     for byte in fraction {
-        nanos += unit * u32::from(byte.is_ascii_digit().then(|| byte - b'0')?);
+        let digit = byte.wrapping_sub(b'0');
+        nanos += unit * u32::from((digit < 10).then_some(digit)?);
         unit /= 10;
     }
-    (whole < MAX_SECONDS).then(|| Duration::new(whole, nanos))
+    (at > 0).then(|| Duration::new(whole, nanos))
 }
 
 /// `2026-11-23T13:20:20+01:00`, or with `Z`.
@@ -72,7 +87,8 @@ fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     (year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1).checked_sub(719_468)
 }
 
-fn digits(text: &[u8]) -> Option<u64> {
+/// A whole number of up to 18 digits.
+pub(crate) fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || text.len() > 18 {
         return None;
     }

@@ -11,6 +11,7 @@ use crate::descriptor::Descriptor;
 use crate::latencies::Latencies;
 use crate::session::{Protocol, StreamKey};
 use crate::time::Timestamp;
+use crate::viewer_sketch::ViewerSketch;
 
 /// The configured name of a source, as it stands in labels and errors.
 pub type SourceName = Arc<str>;
@@ -204,6 +205,14 @@ pub struct PlayerView {
     pub stalled: Duration,
     /// Stalls that began.
     pub stall_starts: u32,
+    /// Requests for media, served or not; `None` where no log tells.
+    pub requests: Option<u64>,
+    /// Viewers that told that their buffer had run dry (CMCD `bs`), each once in a window of the 5 s grid, so that they add up over it.
+    pub starved_viewers: Option<u32>,
+    /// Viewers stalled for more than 5 % of the last 40 to 60 s, of those that were exposed in it.
+    pub stutter_viewers: Option<(u32, u32)>,
+    /// Who is present, to be joined with other nodes; where there is a key of the fleet.
+    pub present: Option<Arc<ViewerSketch>>,
     /// Frames shown or decoded.
     pub frames: Option<u64>,
     /// Media payload bytes received.

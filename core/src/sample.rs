@@ -10,6 +10,7 @@ use crate::latencies::Latencies;
 use crate::observation::{Provenance, Rtt};
 use crate::session::{Leg, Session};
 use crate::time::Window;
+use crate::viewer_sketch::ViewerSketch;
 
 /// A value and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -90,6 +91,14 @@ pub struct LegSample {
     pub stutter: Option<Measured<Share>>,
     /// Stalls that began in the window.
     pub stall_starts: Option<u32>,
+    /// Viewers stalled for more than 5 % of the last minute over those that were exposed in it, at the last word of the window.
+    pub stutter_viewers: Option<Measured<Share>>,
+    /// Requests for media in the window, where a log tells.
+    pub requests: Option<u64>,
+    /// Viewers that told in the window that their buffer had run dry.
+    pub starved_viewers: Option<u32>,
+    /// Who was present at some time of the window, to be joined with other nodes.
+    pub present: Option<Arc<ViewerSketch>>,
     /// Media payload bytes in the window.
     pub bytes: Option<u64>,
     /// Frames in the window.
@@ -114,11 +123,21 @@ impl LegSample {
             viewers: None,
             stutter: None,
             stall_starts: None,
+            stutter_viewers: None,
+            requests: None,
+            starved_viewers: None,
+            present: None,
             bytes: None,
             frames: None,
             first_frames: Vec::new(),
             heard_viewers: 0,
         }
+    }
+
+    /// Stalls that began for each 100 s of exposure.
+    #[must_use]
+    pub fn stutter_per_100s(&self) -> Option<f64> {
+        Some(f64::from(self.stall_starts?) * 100.0 / self.stutter?.value.whole)
     }
 
     /// The share of the leg's audience that its viewer-side values speak for, 0 to 1.
@@ -191,6 +210,12 @@ impl Sample {
     #[must_use]
     pub fn stutter(&self) -> Option<Measured<Share>> {
         self.pooled(|leg| leg.stutter)
+    }
+
+    /// Viewers that stuttered over viewers that were exposed, of the last minute.
+    #[must_use]
+    pub fn stutter_viewers(&self) -> Option<Measured<Share>> {
+        self.pooled(|leg| leg.stutter_viewers)
     }
 
     /// Loss towards all viewers.

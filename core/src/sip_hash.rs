@@ -21,14 +21,21 @@ pub fn sip_hash(key: [u64; 2], parts: &[&[u8]]) -> u64 {
             word = 0;
         }
     };
-    for (index, part) in parts.iter().enumerate() {
-        if index > 0 {
-            feed(SEPARATOR, &mut v);
-        }
+    let (first, others) = parts.split_first().map_or((&b""[..], &[][..]), |(first, others)| (*first, others));
+    let (words, rest) = first.as_chunks::<8>();
+    for word in words {
+        compress(&mut v, u64::from_le_bytes(*word));
+    }
+    for byte in rest {
+        feed(*byte, &mut v);
+    }
+    for part in others {
+        feed(SEPARATOR, &mut v);
         for byte in *part {
             feed(*byte, &mut v);
         }
     }
+    length += words.len() as u64 * 8;
     compress(&mut v, word | (length << 56));
     v[2] ^= 0xff;
     for _ in 0..3 {
@@ -37,12 +44,14 @@ pub fn sip_hash(key: [u64; 2], parts: &[&[u8]]) -> u64 {
     v[0] ^ v[1] ^ v[2] ^ v[3]
 }
 
+#[inline]
 fn compress(v: &mut [u64; 4], word: u64) {
     v[3] ^= word;
     round(v);
     v[0] ^= word;
 }
 
+#[inline]
 const fn round(v: &mut [u64; 4]) {
     v[0] = v[0].wrapping_add(v[1]);
     v[2] = v[2].wrapping_add(v[3]);

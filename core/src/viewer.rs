@@ -21,7 +21,7 @@ pub(crate) struct Told {
 }
 
 /// What is remembered of a viewer: no identifier, and a fixed size.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Viewer {
     /// Which session it is in.
     pub(crate) session: u32,
@@ -31,7 +31,8 @@ pub(crate) struct Viewer {
     pub(crate) seen: u64,
     track: Option<ObjectType>,
     buffer: BufferStall,
-    clock: PlayClock,
+    /// Made with its first event report: a viewer of requests alone needs none.
+    clock: Option<Box<PlayClock>>,
 }
 
 /// The state machine of event reports, by the player's own clock.
@@ -73,7 +74,7 @@ impl Viewer {
     pub(crate) fn request(&mut self, at: Timestamp, set: &Cmcd<'_>, told: &mut Told) {
         self.seen = self.seen.max(at.millis());
         let is_media = matches!(set.ot, None | Some(ObjectType::Audio | ObjectType::Video | ObjectType::Muxed));
-        if !is_media || self.clock.state.is_some() {
+        if !is_media || self.clock.as_ref().is_some_and(|clock| clock.state.is_some()) {
             return;
         }
         let (Some(bl), Some(d)) = (set.bl.of(set.ot), set.d) else {
@@ -122,18 +123,18 @@ impl Viewer {
             state: set.sta.filter(|_| speaks),
             hidden: set.bg.or((set.e == Some(Event::Background)).then_some(false)),
         };
-        self.clock.take(report, set.sn, told);
-        if speaks && ts >= self.clock.newest {
-            (self.clock.newest, self.clock.arrived) = (ts, at.millis());
+        let clock = self.clock.get_or_insert_default();
+        clock.take(report, set.sn, told);
+        if speaks && ts >= clock.newest {
+            (clock.newest, clock.arrived) = (ts, at.millis());
         }
     }
 
     /// Counts up to `now`, late reports allowed for; `last`: nothing more will come, so up to its last word.
     pub(crate) fn sweep(&mut self, now: Timestamp, last: bool, told: &mut Told) {
-        let clock = &mut self.clock;
-        if clock.state.is_none() {
+        let Some(clock) = self.clock.as_mut().filter(|clock| clock.state.is_some()) else {
             return;
-        }
+        };
         let now = now.millis();
         if last || now.saturating_sub(clock.arrived) > LATENESS_MILLIS {
             clock.release(told);
@@ -337,6 +338,6 @@ mod tests {
 
     #[test]
     fn a_viewer_is_small() {
-        assert!(size_of::<Viewer>() <= 150, "{}", size_of::<Viewer>());
+        assert!(size_of::<Viewer>() <= 72, "{}", size_of::<Viewer>());
     }
 }

@@ -1,27 +1,42 @@
 //! Reports of many viewers folded into what each class's viewers saw: the player's word from CDN logs and event posts. Decides who is a
 //! viewer, to which class it belongs and when it is gone; refuses classes and viewers beyond its bounds and counts them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::class_table::{ClassFold, ClassTable};
 use crate::cmcd::Cmcd;
 use crate::observation::{Fact, Observation, PlayerView, SourceName};
 use crate::session::{Name, Protocol, StreamKey};
-use crate::sip_hash::{Hashed, sip_hash};
-use crate::time::Timestamp;
+use crate::sip_hash::sip_hash;
+use crate::time::{GRID, Timestamp};
 use crate::viewer::{Told, Viewer};
+use crate::viewer_sketch::ViewerSketch;
+use crate::viewer_table::{Place, Slot, ViewerTable};
+
+pub use crate::class_table::MAX_SESSIONS;
+pub use crate::viewer_table::MAX_VIEWERS;
 
 /// The fold. One line costs a hash, a lookup and arithmetic: no allocation but for a class or viewer that is new.
 #[derive(Clone, Debug)]
 pub struct ViewerFold {
-    key: [u64; 2],
+    key: ViewerKey,
     source: SourceName,
-    sessions: BTreeMap<Name, u32>,
-    folds: Vec<SessionFold>,
-    free: Vec<u32>,
-    viewers: HashMap<u64, Viewer, Hashed>,
+    classes: ClassTable,
+    viewers: ViewerTable,
     swept: Option<Timestamp>,
+    /// Number of the window that lines belong to now: it ends with the first drain on or after the grid's next point.
+    window: u32,
     counts: FoldCounts,
+}
+
+/// The key of the hashes that stand for viewers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ViewerKey {
+    /// Of this process alone: nobody can tell that its viewers are those of another node.
+    Own([u64; 2]),
+    /// Of the fleet: sketches of who is present are made, and join with those of other nodes.
+    Fleet([u64; 2]),
 }
 
 /// One request for an object of a class.
@@ -35,8 +50,13 @@ pub struct Request<'a> {
     pub viewer: [&'a [u8]; 2],
     /// How the class is delivered, where the object's name says so.
     pub protocol: Option<Protocol>,
-    /// Media bytes of the answer; `None` of a manifest.
-    pub media_bytes: Option<u64>,
+    /// Whether media was asked for; else a manifest.
+    pub is_media: bool,
+    /// Whether it was served. A class comes into being by media that was: what is not there cannot be served, so names that
+    /// somebody makes up are no classes.
+    pub is_served: bool,
+    /// Bytes of the answer.
+    pub bytes: Option<u64>,
 }
 
 /// What the fold took, left out and refused.
@@ -52,106 +72,118 @@ pub struct FoldCounts {
     pub lost: u64,
     /// Event reports of viewers that made no request yet, so that their class is not known.
     pub homeless: u64,
+    /// Requests left out because their class had not served any media yet.
+    pub unserved: u64,
     /// Requests refused at [`MAX_SESSIONS`] or because the class has no good name.
     pub refused_sessions: u64,
     /// Requests refused at [`MAX_VIEWERS`].
     pub refused_viewers: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct SessionFold {
-    name: Option<Name>,
-    protocol: Option<Protocol>,
-    kept: u32,
-    present: u32,
-    told: Told,
-    bytes: Option<u64>,
-    first_frames: Vec<Duration>,
-    heard: bool,
+    /// Classes of which nearly nothing was heard, forgotten at [`MAX_SESSIONS`] for a new one.
+    pub displaced_sessions: u64,
+    /// Viewers heard once or no longer present, forgotten at [`MAX_VIEWERS`] for a new one.
+    pub displaced_viewers: u64,
 }
 
 impl ViewerFold {
     /// An empty fold. `key` keeps identifiers of viewers from being kept or guessed; `source` is who is said to speak.
     #[must_use]
-    pub fn new(source: SourceName, key: [u64; 2]) -> Self {
+    pub fn new(source: SourceName, key: impl Into<ViewerKey>) -> Self {
+        let key = key.into();
         Self {
             key,
             source,
-            sessions: BTreeMap::new(),
-            folds: Vec::new(),
-            free: Vec::new(),
-            viewers: HashMap::default(),
+            classes: ClassTable::new(key.words()),
+            viewers: ViewerTable::default(),
             swept: None,
+            window: 0,
             counts: FoldCounts::default(),
         }
     }
 
     /// Folds one request.
     pub fn request(&mut self, request: &Request<'_>, set: &Cmcd<'_>) {
-        let Some(session) = self.session(request.class) else {
-            self.counts.refused_sessions += 1;
+        let Some(session) = self.class_of(request) else {
             return;
         };
+        let key = self.key.words();
         let id = match set.sid {
-            Some(sid) => sip_hash(self.key, &[sid.raw()]),
-            None => sip_hash(self.key, &request.viewer),
+            Some(sid) => sip_hash(key, &[sid.raw()]),
+            None => sip_hash(key, &request.viewer),
         };
-        let room = self.viewers.len() < MAX_VIEWERS;
-        let viewer = match self.viewers.entry(id) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) if room => {
-                self.folds[session as usize].kept += 1;
-                entry.insert(Viewer::of(session))
-            }
-            std::collections::hash_map::Entry::Vacant(_) => {
-                self.counts.refused_viewers += 1;
-                return;
-            }
+        let Some(at) = self.viewer(id, session, request.at) else {
+            self.counts.refused_viewers += 1;
+            return;
         };
-        if viewer.session != session {
-            self.folds[viewer.session as usize].kept -= 1;
-            self.folds[session as usize].kept += 1;
-            *viewer = Viewer::of(session);
+        let slot = self.viewers.get_mut(at);
+        if slot.viewer.session != session {
+            if let Some(left) = self.classes.get_mut(slot.viewer.session) {
+                left.kept -= 1;
+            }
+            slot.viewer = Viewer::of(session);
+            if let Some(entered) = self.classes.get_mut(session) {
+                entered.kept += 1;
+            }
         }
-        let fold = &mut self.folds[session as usize];
-        viewer.request(request.at, set, &mut fold.told);
-        fold.start(viewer, set);
+        let Some(fold) = self.classes.get_mut(session) else {
+            return;
+        };
+        let was = fold.told;
+        slot.viewer.request(request.at, set, &mut fold.told);
+        slot.fares(request.at, was, fold.told);
+        fold.start(&mut slot.viewer, set);
         fold.protocol = request.protocol.or(fold.protocol);
-        if let Some(bytes) = request.media_bytes {
-            fold.bytes = Some(fold.bytes.unwrap_or(0).saturating_add(bytes));
+        if request.is_media {
+            fold.requests += 1;
+            if set.bs && slot.starved != self.window {
+                slot.starved = self.window;
+                fold.starved += 1;
+            }
+            if let Some(bytes) = request.bytes.filter(|_| request.is_served) {
+                fold.bytes = Some(fold.bytes.unwrap_or(0).saturating_add(bytes));
+            }
         }
-        fold.heard = true;
+        fold.hear();
         self.counts.requests += 1;
     }
 
     /// Folds one event report that arrived at `at`. Its class is that of the viewer's requests; a viewer without any is known by
     /// `class`, where the log says which class an event belongs to.
     pub fn event(&mut self, at: Timestamp, class: Option<&str>, set: &Cmcd<'_>) {
-        let Some(id) = set.sid.map(|sid| sip_hash(self.key, &[sid.raw()])) else {
+        let Some(id) = set.sid.map(|sid| sip_hash(self.key.words(), &[sid.raw()])) else {
             self.counts.homeless += 1;
             return;
         };
-        if !self.viewers.contains_key(&id) {
-            let room = self.viewers.len() < MAX_VIEWERS;
-            let Some(session) = class.filter(|_| room).and_then(|class| self.session(class)) else {
-                self.counts.homeless += 1;
-                return;
-            };
-            self.folds[session as usize].kept += 1;
-            self.viewers.insert(id, Viewer::of(session));
-        }
-        if let Some(viewer) = self.viewers.get_mut(&id) {
-            let fold = &mut self.folds[viewer.session as usize];
-            viewer.event(at, set, &mut fold.told);
-            fold.start(viewer, set);
-            fold.heard = true;
-            self.counts.events += 1;
-        }
+        let known = self.viewers.find(id).or_else(|| {
+            let session = self.classes.enter(class?)?;
+            self.viewer(id, session, at)
+        });
+        let slot = known.map(|known| self.viewers.get_mut(known));
+        let Some((slot, fold)) = slot.and_then(|slot| {
+            let session = slot.viewer.session;
+            Some((slot, self.classes.get_mut(session)?))
+        }) else {
+            self.counts.homeless += 1;
+            return;
+        };
+        let was = fold.told;
+        slot.viewer.event(at, set, &mut fold.told);
+        slot.fares(at, was, fold.told);
+        fold.start(&mut slot.viewer, set);
+        fold.protocol = fold.protocol.or(set.protocol());
+        fold.hear();
+        self.counts.events += 1;
+    }
+
+    /// The class that the viewer of this `sid` is counted in, where it is known.
+    #[must_use]
+    pub fn class_of_viewer(&self, sid: &[u8]) -> Option<&str> {
+        let at = self.viewers.find(sip_hash(self.key.words(), &[sid]))?;
+        self.classes.get(self.viewers.get(at).viewer.session)?.name.as_ref().map(Name::as_str)
     }
 
     /// What was told since the last drain: at most one observation a class. Viewers are looked through once a second.
     pub fn drain(&mut self, now: Timestamp) -> Vec<Observation> {
-        if self.swept.is_none_or(|swept| now.since(swept) >= SWEEP) {
+        if self.swept.is_none_or(|swept| now.floor(SWEEP) != swept.floor(SWEEP)) {
             self.sweep(now, false);
         }
         self.take(now)
@@ -166,45 +198,90 @@ impl ViewerFold {
     /// What was taken, left out and refused so far.
     #[must_use]
     pub const fn counts(&self) -> FoldCounts {
-        self.counts
+        FoldCounts { displaced_sessions: self.classes.displaced(), ..self.counts }
     }
 
     /// Viewers remembered now, and classes.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
-        (self.viewers.len(), self.sessions.len())
+        (self.viewers.len(), self.classes.len())
+    }
+
+    /// The class of a request; makes it where media was served.
+    fn class_of(&mut self, request: &Request<'_>) -> Option<u32> {
+        let known = self.classes.find(request.class);
+        if known.is_some() {
+            return known;
+        }
+        if !(request.is_media && request.is_served) {
+            self.counts.unserved += 1;
+            return None;
+        }
+        let made = self.classes.enter(request.class);
+        self.counts.refused_sessions += u64::from(made.is_none());
+        made
+    }
+
+    /// The viewer of this hash; makes it where there is room.
+    fn viewer(&mut self, id: u64, session: u32, now: Timestamp) -> Option<usize> {
+        match self.viewers.enter(id, session, (now - VIEWER_PRESENT).millis()) {
+            Place::Known(at) => {
+                self.viewers.get_mut(at).is_known = true;
+                Some(at)
+            }
+            Place::New(at, gone) => {
+                if let Some(left) = gone {
+                    self.counts.displaced_viewers += 1;
+                    if let Some(fold) = self.classes.get_mut(left.viewer.session) {
+                        fold.kept -= 1;
+                    }
+                }
+                if let Some(fold) = self.classes.get_mut(session) {
+                    fold.kept += 1;
+                }
+                Some(at)
+            }
+            Place::Full => None,
+        }
     }
 
     fn sweep(&mut self, now: Timestamp, last: bool) {
         self.swept = Some(now);
-        for fold in &mut self.folds {
-            fold.present = 0;
+        let sketches = matches!(self.key, ViewerKey::Fleet(_));
+        for fold in self.classes.iter_mut() {
+            (fold.present, fold.exposed, fold.stuttering) = (0, 0, 0);
+            fold.sketch = sketches.then(ViewerSketch::default);
         }
-        let folds = &mut self.folds;
-        self.viewers.retain(|_, viewer| {
-            let fold = &mut folds[viewer.session as usize];
-            viewer.sweep(now, last, &mut fold.told);
-            let silent = now.since(Timestamp::from_millis(viewer.seen));
-            fold.present += u32::from(silent <= VIEWER_PRESENT);
-            let stays = silent <= VIEWER_KEPT;
+        let (classes, millis) = (&mut self.classes, now.millis());
+        self.viewers.retain(|slot| {
+            // Its class made room for another, and it was not heard since.
+            let Some(fold) = classes.get_mut(slot.viewer.session) else {
+                return false;
+            };
+            let was = fold.told;
+            slot.viewer.sweep(now, last, &mut fold.told);
+            slot.fares(now, was, fold.told);
+            let silent = millis.saturating_sub(slot.viewer.seen);
+            if silent <= VIEWER_PRESENT.as_millis() as u64 {
+                let (exposed, stutters) = slot.recent.at(millis);
+                fold.present += 1;
+                fold.exposed += u32::from(exposed);
+                fold.stuttering += u32::from(stutters);
+                if let Some(sketch) = &mut fold.sketch {
+                    sketch.insert(slot.id);
+                }
+            }
+            let stays = silent <= VIEWER_KEPT.as_millis() as u64;
             fold.kept -= u32::from(!stays);
             stays
         });
-        let (folds, free) = (&mut self.folds, &mut self.free);
-        self.sessions.retain(|_, index| {
-            let fold = &mut folds[*index as usize];
-            let stays = fold.kept > 0 || fold.heard || fold.told != Told::default();
-            if !stays {
-                *fold = SessionFold::default();
-                free.push(*index);
-            }
-            stays
-        });
+        self.classes.sweep();
     }
 
     fn take(&mut self, now: Timestamp) -> Vec<Observation> {
+        self.window = (now.nanos() / GRID.as_nanos() as u64) as u32;
         let mut out = Vec::new();
-        for fold in &mut self.folds {
+        for fold in self.classes.iter_mut() {
             let Some(name) = fold.name.clone().filter(|_| fold.heard || fold.told != Told::default()) else {
                 continue;
             };
@@ -212,49 +289,57 @@ impl ViewerFold {
             fold.heard = false;
             self.counts.repeated += u64::from(told.repeated);
             self.counts.lost += u64::from(told.lost);
-            let view = PlayerView {
-                protocol: fold.protocol,
-                viewers: fold.present,
-                exposure: Duration::from_millis(told.exposure_millis),
-                stalled: Duration::from_millis(told.stalled_millis),
-                stall_starts: told.starts,
-                bytes: fold.bytes.take(),
-                first_frames: std::mem::take(&mut fold.first_frames),
-                ..PlayerView::default()
-            };
-            let fact = Fact::Players(Box::new(view));
+            let fact = Fact::Players(Box::new(fold.view(told)));
             let (source, stream) = (self.source.clone(), StreamKey::of_session(name));
             out.push(Observation { source, stream, at: now, fact });
         }
         out
     }
+}
 
-    /// The fold of a class; makes it where there is room.
-    fn session(&mut self, class: &str) -> Option<u32> {
-        if let Some(index) = self.sessions.get(class) {
-            return Some(*index);
-        }
-        if self.sessions.len() >= MAX_SESSIONS {
-            return None;
-        }
-        let name = Name::new(class).ok()?;
-        if let Some(index) = self.sessions.get(&name) {
-            return Some(*index);
-        }
-        let fold = SessionFold { name: Some(name.clone()), ..SessionFold::default() };
-        let index = if let Some(index) = self.free.pop() {
-            self.folds[index as usize] = fold;
-            index
-        } else {
-            self.folds.push(fold);
-            self.folds.len() as u32 - 1
-        };
-        self.sessions.insert(name, index);
-        Some(index)
+impl From<[u64; 2]> for ViewerKey {
+    fn from(key: [u64; 2]) -> Self {
+        Self::Own(key)
     }
 }
 
-impl SessionFold {
+impl ViewerKey {
+    pub(crate) const fn words(self) -> [u64; 2] {
+        match self {
+            Self::Own(key) | Self::Fleet(key) => key,
+        }
+    }
+}
+
+impl Slot {
+    /// Notes what was told of this viewer.
+    fn fares(&mut self, now: Timestamp, was: Told, is: Told) {
+        let exposure = is.exposure_millis.saturating_sub(was.exposure_millis);
+        let stalled = is.stalled_millis.saturating_sub(was.stalled_millis);
+        if exposure | stalled != 0 {
+            self.recent.add(now.millis(), exposure, stalled);
+        }
+    }
+}
+
+impl ClassFold {
+    fn view(&mut self, told: Told) -> PlayerView {
+        PlayerView {
+            protocol: self.protocol,
+            viewers: self.present,
+            exposure: Duration::from_millis(told.exposure_millis),
+            stalled: Duration::from_millis(told.stalled_millis),
+            stall_starts: told.starts,
+            requests: Some(std::mem::take(&mut self.requests)),
+            starved_viewers: Some(std::mem::take(&mut self.starved)),
+            stutter_viewers: (self.exposed > 0).then_some((self.stuttering, self.exposed)),
+            present: self.sketch.take().map(Arc::new),
+            bytes: self.bytes.take(),
+            first_frames: std::mem::take(&mut self.first_frames),
+            ..PlayerView::default()
+        }
+    }
+
     /// Notes how long a viewer took to start, once. dash.js 5.2 sends 2 ms first and the truth after it.
     fn start(&mut self, viewer: &mut Viewer, set: &Cmcd<'_>) {
         if let Some(millis) = set.msd.filter(|millis| *millis >= LEAST_START_MILLIS && !viewer.started) {
@@ -266,10 +351,6 @@ impl SessionFold {
     }
 }
 
-/// Most classes folded at once; more are counted in [`FoldCounts::refused_sessions`].
-pub const MAX_SESSIONS: usize = 4_000;
-/// Most viewers remembered of all classes; more are counted in [`FoldCounts::refused_viewers`].
-pub const MAX_VIEWERS: usize = 500_000;
 /// A viewer that was not heard for so long is not there any more.
 pub const VIEWER_PRESENT: Duration = Duration::from_secs(12);
 /// A viewer that was not heard for so long is forgotten; one that comes back is new.

@@ -8,6 +8,8 @@ fuzz_target!(|data: &[u8]| {
     let mut decoded = Vec::new();
     percent_decode(data, &mut decoded);
     assert!(decoded.len() <= data.len());
+    let mut scratch = Vec::new();
+    assert_eq!(Cmcd::of_query(data, &mut scratch), Cmcd::parse(&decoded), "read encoded and decoded alike");
     for record in records(data).chain([decoded.as_slice()]) {
         if let Ok(set) = Cmcd::parse(record) {
             assert!(set.v.is_none_or(|version| version <= NEWEST_VERSION));

@@ -20,11 +20,27 @@ impl ApiError {
         Self { status, code, message: message.into(), field: None }
     }
 
+    /// Its code for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The same, naming the field that is wrong.
     #[must_use]
     pub fn on(self, field: &'static str) -> Self {
         Self { field: Some(field), ..self }
     }
+}
+
+/// The answer where no route is.
+pub(crate) async fn nothing_here() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+}
+
+/// The answer where a route takes other methods.
+pub(crate) async fn wrong_method() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
 }
 
 impl IntoResponse for ApiError {

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::error::ApiError;
 use super::{ANSWER_TIMEOUT, Shared};
 use crate::beat::Order;
+use crate::clock;
 use crate::snapshot::{notice_json, sample_json};
 
 /// What the platform may say of a class; every field may be missing.
@@ -69,6 +70,7 @@ pub(super) async fn register(State(shared): State<Shared>, Path(id): Path<String
         Err(error) => return error.into_response(),
     };
     let (answer, answered) = oneshot::channel();
+    shared.ended.forget(&id);
     let order = Order::Register(id.clone(), stream, Box::new(descriptor), answer);
     match obeyed(&shared, order, answered).await {
         Ok(true) => Json(json!({ "session_id": id, "registered": true })).into_response(),
@@ -86,8 +88,11 @@ pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) ->
         return unknown(&id).into_response();
     };
     let (answer, answered) = oneshot::channel();
-    match obeyed(&shared, Order::End(name, answer), answered).await {
-        Ok(true) => Json(json!({ "session_id": id, "ended": true })).into_response(),
+    match obeyed(&shared, Order::End(name.clone(), answer), answered).await {
+        Ok(true) => {
+            shared.ended.note(&name, clock::now());
+            Json(json!({ "session_id": id, "ended": true })).into_response()
+        }
         Ok(false) => unknown(&id).into_response(),
         Err(error) => error.into_response(),
     }

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_takes_colour};
-use super::{ConfigFile, FAILED, bad_config, fail, print};
+use super::{ConfigFile, FAILED, bad_config, check_logs, fail, print};
 use crate::clock;
 use crate::config::Config;
 use crate::discover;
@@ -18,6 +18,7 @@ use crate::intake::source::Source;
 use crate::notify;
 use crate::otlp;
 use crate::place::Place;
+use crate::tls;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -72,11 +73,17 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
         }
     }
     for log in &config.logs {
-        let what = format!("log {} ({})", log.shown_name(), log.path.display());
-        match std::fs::File::open(&log.path) {
-            Ok(_) => line(true, &what, "can be read"),
-            Err(error) => line(false, &what, &error.to_string()),
+        let place = if log.listen.is_empty() { log.path.display().to_string() } else { log.listen.clone() };
+        let what = format!("log {} ({place})", log.shown_name());
+        match check_logs::check(log) {
+            Ok(detail) => line(true, &what, &detail),
+            Err(detail) => line(false, &what, &detail),
         }
+    }
+    match tls::server(&config.ingest.tls) {
+        Ok(Some(_)) => line(true, "ingest.tls", "certificate and key fit"),
+        Ok(None) => {}
+        Err(error) => line(false, "ingest.tls", &error.to_string()),
     }
     for (signal, verdict) in otlp::check(&config.otlp, &Place::of(config).resource(config)).await? {
         let what = format!("otlp {}", signal.as_str());

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 use super::{ConfigFile, bad_config, fail, top};
 use crate::config::Config;
-use crate::intake::log_settings::random_key;
 use crate::rfc3339;
 use crate::snapshot::sample_json;
 
@@ -50,7 +49,8 @@ pub(super) fn run(options: &Options) -> ExitCode {
 fn replay(options: &Options, config: &Config) -> Result<()> {
     // The table of this file, else the first one: a log on another machine has the same form under another path.
     let settings = config.logs.iter().find(|log| options.files.contains(&log.path)).or(config.logs.first());
-    let fold = settings.cloned().unwrap_or_default().fold(random_key()?)?;
+    let settings = settings.cloned().unwrap_or_default();
+    let fold = settings.fold(settings.viewer_key()?)?;
     let pipe = Pipe::new(&config.node.name, config.promised(), config.patience(), config.sessions.max);
     let out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut player = Player { fold, pipe, next: None, out, json: options.json, grace: config.sessions.identity_grace };
@@ -236,7 +236,7 @@ fn summary(fold: &LogFold, seconds: f64) -> String {
         "{lines} lines in {seconds:.2} s ({rate:.0} lines/s), {} requests, {} events, {other} other\n\
          left out: {} of another form, {} without an instant, {} too long, {} of a newer cmcd, {} cmcd values, {} events repeated, {} events of \
          unknown viewers; {} events never came\n\
-         at the end: {sessions} sessions, {viewers} viewers; refused: {} for sessions, {} for viewers\n",
+         at the end: {sessions} sessions, {viewers} viewers; refused: {} for sessions, {} for viewers; made room: {} sessions, {} viewers\n",
         counts.requests,
         counts.events,
         dirty.form,
@@ -248,7 +248,9 @@ fn summary(fold: &LogFold, seconds: f64) -> String {
         counts.homeless,
         counts.lost,
         counts.refused_sessions,
-        counts.refused_viewers
+        counts.refused_viewers,
+        counts.displaced_sessions,
+        counts.displaced_viewers
     )
 }
 

@@ -45,6 +45,9 @@ async fn daemon(file: &ConfigFile, mut config: Config) -> Result<()> {
     let manager = Manager::of_environment();
     let mut app = App::start(&config, manager.heartbeat()).await?;
     tracing::info!(address = %app.address(), sources = config.sources.len(), "watching; the page is at http://{}/", app.address());
+    if let Some(address) = app.ingest_address() {
+        tracing::info!(ingest = %address, "players may report here");
+    }
     manager.tell(NotifyState::Ready);
     loop {
         tokio::select! {

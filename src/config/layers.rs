@@ -178,6 +178,10 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if let Err(error) = log_settings::check(&config.logs) {
         return wrong(error.to_string());
     }
+    let names = config.logs.iter().map(log_settings::AccessLogSettings::shown_name);
+    if let Err(error) = config.ingest.check().and_then(|()| config.cmcd.check(names)) {
+        return wrong(error.to_string());
+    }
     Source::all(&config.sources, liveqos_probes::KINDS).map(drop).or_else(|error| wrong(error.to_string()))
 }
 

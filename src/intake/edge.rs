@@ -199,7 +199,7 @@ mod tests {
     fn fold(edge: &Edge) -> LogFold {
         let (format, rule) = (LogFormat::json([]).expect("plain"), ClassRule::Path(Some("live".to_owned())));
         let mut fold = LogFold::new(format, rule, "log".into(), edge.key());
-        fold.claims().keep_words();
+        fold.claims().keep_words(edge.key());
         fold
     }
 

@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use liveqos_core::log_fold::MAX_LINE;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// A file being followed.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct LogTail {
     /// Within a line that is too long.
     skips: bool,
     saved: Option<Position>,
+    synced: Option<(Instant, Position)>,
+    positions_lost: u64,
     buffer: Vec<u8>,
 }
 
@@ -45,7 +49,14 @@ enum Begin {
 struct Position {
     inode: u64,
     offset: u64,
+    /// Grows with every writing: the higher is the newer.
+    #[serde(default)]
+    number: u64,
 }
+
+/// A position file that cannot be understood.
+#[derive(Debug)]
+struct Nonsense;
 
 /// What a read gave to the reader of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,13 +71,16 @@ impl LogTail {
     /// Follows `path` from its end, or from where `position_file` says that it was left.
     ///
     /// # Errors
-    /// When the position file is there and cannot be read.
+    /// When the position file is there and may not be read. One that holds nonsense is as good as none, and counted.
     pub fn new(path: &Path, position_file: Option<&Path>) -> io::Result<Self> {
-        let saved = match position_file.map(std::fs::read) {
-            None => None,
-            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => None,
-            Some(read) => Some(serde_json::from_slice(&read?)?),
-        };
+        let recent = position_file.map(|path| beside(path, RECENT));
+        let read = |path: Option<&Path>| path.map_or(Ok(None), Position::read);
+        let read = [read(position_file)?, read(recent.as_deref())?];
+        let positions_lost = read.iter().filter(|read| matches!(read, Some(Err(Nonsense)))).count() as u64;
+        let saved = read.into_iter().flatten().flatten().max_by_key(|position| position.number);
+        if positions_lost > 0 {
+            tracing::warn!(log = %path.display(), "a file that keeps how far the log was read holds nonsense; reading goes on by the other, else from the log's end");
+        }
         Ok(Self {
             path: path.to_owned(),
             position_file: position_file.map(Path::to_owned),
@@ -75,6 +89,8 @@ impl LogTail {
             partial: Vec::new(),
             skips: false,
             saved,
+            synced: None,
+            positions_lost,
             buffer: vec![0; BUFFER],
         })
     }
@@ -109,25 +125,35 @@ impl LogTail {
         Ok(true)
     }
 
-    /// Writes down how far it read, where that moved: the start of the line that is not whole yet.
+    /// Writes down how far it read, where that moved: the start of the line that is not whole yet. Every time into a file beside the
+    /// position file, which outlives a killed daemon; every few seconds into the position file, down to the disk, which outlives the
+    /// machine.
     ///
     /// # Errors
-    /// When the position file cannot be written.
+    /// When a file cannot be written.
     pub fn save(&mut self) -> io::Result<()> {
         let (Some(path), Some(open)) = (&self.position_file, &self.open) else {
             return Ok(());
         };
-        let position = Position { inode: open.inode, offset: open.offset - self.partial.len() as u64 };
-        if self.saved == Some(position) {
-            return Ok(());
+        let (inode, offset) = (open.inode, open.offset - self.partial.len() as u64);
+        let has_moved = self.saved.is_none_or(|saved| (saved.inode, saved.offset) != (inode, offset));
+        let number = self.saved.map_or(0, |saved| saved.number) + u64::from(has_moved);
+        let position = Position { inode, offset, number };
+        let is_due = self.synced.is_none_or(|(at, synced)| at.elapsed() >= SYNC_EVERY && synced != position);
+        if is_due {
+            position.write(path, true)?;
+            self.synced = Some((Instant::now(), position));
+        } else if has_moved {
+            position.write(&beside(path, RECENT), false)?;
         }
-        // A name beside it first, so that a killed daemon leaves the old or the new one.
-        let beside = path.with_extension("new");
-        let mut file = File::create(&beside)?;
-        file.write_all(&serde_json::to_vec(&position)?)?;
-        std::fs::rename(beside, path)?;
         self.saved = Some(position);
         Ok(())
+    }
+
+    /// Position files that held nonsense.
+    #[must_use]
+    pub const fn positions_lost(&self) -> u64 {
+        self.positions_lost
     }
 
     fn reopen(&mut self) -> io::Result<Open> {
@@ -195,9 +221,43 @@ impl LogTail {
     }
 }
 
+impl Position {
+    fn read(path: &Path) -> io::Result<Option<Result<Self, Nonsense>>> {
+        match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            text => Ok(Some(serde_json::from_slice(&text?).map_err(|_| Nonsense))),
+        }
+    }
+
+    /// Puts it in place at once: a killed daemon leaves the old one or the new one, and with `sync` so does a machine without power.
+    fn write(&self, path: &Path, sync: bool) -> io::Result<()> {
+        let new = beside(path, ".new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        if sync {
+            file.sync_all()?;
+        }
+        std::fs::rename(new, path)?;
+        if sync && let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// A file beside another, of the same name with an ending more.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
 /// Most bytes read at one wake: 32 MB a second at four wakes.
 pub const MAX_READ: usize = 8 << 20;
 const BUFFER: usize = 1 << 16;
+/// How often a position is forced to the disk.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
+const RECENT: &str = ".recent";
 
 #[cfg(test)]
 mod tests {
@@ -298,8 +358,30 @@ mod tests {
         log.write("other file\n");
         // The same inode may be given again; then the position lies within it or not, and both are a restart of a rotated log.
         drop(tail);
+        std::fs::remove_file(log.path("position.recent")).unwrap_or_default();
         std::fs::write(log.path("position"), "{\"inode\":1,\"offset\":99}").expect("written");
         assert_eq!(lines(&mut log.tail()), ["other file"]);
+    }
+
+    #[test]
+    fn of_two_positions_the_newer_stands_and_nonsense_is_counted() {
+        let log = Log::new("");
+        let mut tail = log.tail();
+        lines(&mut tail);
+        tail.save().expect("saved to the disk");
+        for line in ["a\n", "b\n"] {
+            log.write(line);
+            lines(&mut tail);
+            tail.save().expect("saved beside it");
+        }
+        log.write("c\n");
+        assert_eq!(lines(&mut log.tail()), ["c"], "as after a kill");
+        std::fs::write(log.path("position.recent"), "").expect("cut by a power failure");
+        let mut tail = log.tail();
+        assert_eq!((lines(&mut tail), tail.positions_lost()), (vec!["a".into(), "b".into(), "c".into()], 1));
+        std::fs::write(log.path("position"), "{").expect("written");
+        let mut tail = log.tail();
+        assert_eq!((lines(&mut tail).len(), tail.positions_lost()), (0, 2), "both gone: from the end");
     }
 
     #[test]

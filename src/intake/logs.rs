@@ -1,136 +1,250 @@
-//! Follows access logs, each on a thread of its own, and hands on what they told: at most one observation a class and beat. Decides only
-//! the order: read, fold, drain, hand on, write down how far; refuses to wait for a reader that is behind.
+//! Follows access logs and takes in players' posts, each fold of viewers on a thread of its own, and hands on what they told: at most one
+//! observation a class and beat. Decides only the order: read, fold, drain, hand on, write down how far; refuses to wait for a reader
+//! that is behind.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use liveqos_core::claim_fold::ClaimCounts;
-use liveqos_core::log_fold::LogFold;
+use liveqos_core::log_fold::{DirtyCounts, LogFold, PostCounts};
 use liveqos_core::observation::SourceName;
 use liveqos_core::time::BEAT;
+use liveqos_core::viewer_fold::FoldCounts;
 use tokio::time::Instant;
 
 use super::edge::Edge;
-use super::log_settings::AccessLogSettings;
+use super::log_settings::{AccessLogSettings, LogSource};
 use super::log_tail::{LogTail, Piece};
 use super::poll::{Observations, hand_on};
+use super::posts::PostTray;
 use super::round::streams;
-use super::status::{RoundReport, SourceEntry};
+use super::status::{RoundReport, SourceEntry, SourceTable};
+use super::syslog_socket::{SyslogCounts, SyslogSocket};
 use crate::clock;
 use crate::meters::Meters;
 
-/// Begins to follow one log, until `stopping` is set or nobody reads any more.
-///
-/// # Errors
-/// When its settings or its position file are bad, or the thread cannot be started.
-pub fn start(settings: &AccessLogSettings, entry: Option<Arc<SourceEntry>>, around: Around) -> Result<()> {
-    let tail = LogTail::new(&settings.path, settings.position_file.as_deref());
-    let tail = tail.with_context(|| format!("reading the position of log \"{}\"", settings.shown_name()))?;
-    let mut fold = settings.fold(around.edge.key())?;
-    fold.claims().keep_words();
-    let Some(entry) = entry else {
-        return Ok(());
-    };
-    let (source, ports) = (SourceName::from(settings.shown_name()), settings.ports.clone());
-    let follower = Follower { tail, fold, entry, source, ports, around };
-    std::thread::Builder::new().name("access-log".to_owned()).spawn(move || follower.run())?;
-    Ok(())
-}
-
-/// What the threads of all logs share.
+/// What all followers share.
 #[derive(Clone)]
 pub struct Around {
     /// Where observations go.
     pub out: Observations,
     /// Where the words on connections go.
     pub edge: Edge,
-    /// The daemon's own counters.
+    /// The daemon's counters.
     pub meters: Meters,
-    /// Set when they are to end.
+    /// Set when they are to stop.
     pub stopping: Arc<AtomicBool>,
 }
 
+/// The logs to follow; where there is none but players may post, one without lines.
+#[must_use]
+pub fn followed(logs: &[AccessLogSettings], may_post: bool) -> Vec<AccessLogSettings> {
+    let posts = (logs.is_empty() && may_post).then(AccessLogSettings::of_posts);
+    logs.iter().cloned().chain(posts).collect()
+}
+
+/// Starts all followers; the posts go to the one of this name, else to the first.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_all(
+    logs: &[AccessLogSettings],
+    (named, tray): (&str, PostTray),
+    table: &SourceTable,
+    around: &Around,
+) -> Result<()> {
+    let with_posts = logs.iter().position(|log| log.shown_name() == named).unwrap_or(0);
+    let mut tray = Some(tray);
+    for (index, log) in logs.iter().enumerate() {
+        let posts = if index == with_posts { tray.take() } else { None };
+        start(log, posts, table.entry(log.shown_name()), around.clone())?;
+    }
+    Ok(())
+}
+
+/// Begins to follow one log, with the posts of its viewers where they come here, until told to stop or nobody reads any more.
+///
+/// # Errors
+/// When its settings or its position file are bad, its socket cannot be bound, or the thread cannot be started.
+pub fn start(
+    settings: &AccessLogSettings,
+    posts: Option<PostTray>,
+    entry: Option<Arc<SourceEntry>>,
+    around: Around,
+) -> Result<()> {
+    let name = settings.shown_name();
+    let input = match settings.source()? {
+        LogSource::File(path) => {
+            let tail = LogTail::new(&path, settings.position_file.as_deref());
+            Input::File(Box::new(tail.with_context(|| format!("reading the position of log \"{name}\""))?))
+        }
+        LogSource::Syslog(address) => {
+            let socket = SyslogSocket::bind(&address, settings.senders()?, settings.buffer_bytes());
+            Input::Syslog(Box::new(socket.with_context(|| format!("log \"{name}\": binding {address}"))?))
+        }
+        LogSource::Posts => Input::Posts,
+    };
+    let mut fold = settings.fold(settings.viewer_key()?)?;
+    fold.claims().keep_words(around.edge.key());
+    let Some(entry) = entry else {
+        return Ok(());
+    };
+    let (source, ports) = (SourceName::from(name), settings.ports.clone());
+    let follower = Follower { input, posts, fold, entry, source, ports, around, was: Told::default() };
+    std::thread::Builder::new().name("access-log".to_owned()).spawn(move || follower.run())?;
+    Ok(())
+}
+
+/// Where lines come from.
+enum Input {
+    File(Box<LogTail>),
+    Syslog(Box<SyslogSocket>),
+    /// From nowhere: posts alone.
+    Posts,
+}
+
 struct Follower {
-    tail: LogTail,
+    input: Input,
+    posts: Option<PostTray>,
     fold: LogFold,
     entry: Arc<SourceEntry>,
     source: SourceName,
     ports: Vec<u16>,
     around: Around,
+    was: Told,
+}
+
+/// All counts so far.
+#[derive(Clone, Copy, Default)]
+struct Told {
+    dirty: DirtyCounts,
+    fold: FoldCounts,
+    posts: PostCounts,
+    claims: ClaimCounts,
+    claims_refused: u64,
+    syslog: SyslogCounts,
+    homeless: u64,
+    positions_lost: u64,
 }
 
 impl Follower {
     fn run(mut self) {
         self.entry.started(clock::now());
         while !self.around.stopping.load(Ordering::Relaxed) && self.wake() {
-            std::thread::sleep(BEAT);
+            // A socket is read all the time; its reading is the pause.
+            if !matches!(self.input, Input::Syslog(_)) {
+                std::thread::sleep(BEAT);
+            }
         }
     }
 
     /// One look at the log; false when nobody reads any more.
     fn wake(&mut self) -> bool {
         let started = Instant::now();
-        let (was, claims_was) = (self.fold.counts(), self.fold.claims().counts());
-        let fold = &mut self.fold;
-        let read = self.tail.read(|piece| match piece {
-            // What is wrong with a line is counted by the fold.
-            Piece::Line(line) => fold.line(line).map_or((), |_| ()),
-            Piece::Long => fold.too_long(),
-        });
+        let read = self.read();
         let now = clock::now();
+        if let Some(posts) = &mut self.posts {
+            posts.empty_into(&mut self.fold, now);
+        }
         let refused = self.around.edge.take(&self.source, now, &self.ports, self.fold.claims());
         let observations = self.fold.drain(now);
-        self.count(&was);
-        self.count_claims(claims_was, refused);
+        self.count(refused);
+        let waited = if matches!(self.input, Input::Syslog(_)) { BEAT } else { std::time::Duration::ZERO };
         self.entry.round(&RoundReport {
-            at: clock::now(),
-            duration: started.elapsed(),
+            at: now,
+            duration: started.elapsed().saturating_sub(waited),
             gap: BEAT,
             observations: observations.len(),
             streams: streams(&observations),
             failures: read.err().map(|error| ("log", error.to_string())).into_iter().collect(),
         });
         let is_read = hand_on(observations, &self.entry, &self.around.out);
-        self.save();
+        if is_read {
+            self.save();
+        }
         is_read
     }
 
-    /// Counts what was left out since `was`.
-    fn count(&self, was: &Counts) {
-        let (_, _, dirty, fold) = self.fold.counts();
-        let (_, _, dirty_was, fold_was) = was;
-        for (reason, now, was) in [
-            ("log_line_form", dirty.form, dirty_was.form),
-            ("log_line_time", dirty.time, dirty_was.time),
-            ("log_line_long", dirty.long, dirty_was.long),
-            ("log_cmcd_version", dirty.version, dirty_was.version),
-            ("log_cmcd_value", dirty.values, dirty_was.values),
-            ("log_sessions", fold.refused_sessions, fold_was.refused_sessions),
-            ("log_viewers", fold.refused_viewers, fold_was.refused_viewers),
-            ("log_event_repeated", fold.repeated, fold_was.repeated),
-            ("log_event_homeless", fold.homeless, fold_was.homeless),
-        ] {
-            self.around.meters.shed(reason, now - was);
+    fn read(&mut self) -> io::Result<()> {
+        let fold = &mut self.fold;
+        match &mut self.input {
+            Input::File(tail) => tail
+                .read(|piece| match piece {
+                    // What is wrong with a line is counted by the fold.
+                    Piece::Line(line) => fold.line(line).map_or((), |_| ()),
+                    Piece::Long => fold.too_long(),
+                })
+                .map(drop),
+            Input::Syslog(socket) => socket.read(BEAT, |line| fold.line(line).map_or((), |_| ())),
+            Input::Posts => Ok(()),
         }
     }
 
-    fn count_claims(&mut self, was: ClaimCounts, refused: u64) {
-        let now = self.fold.claims().counts();
-        let meters = &self.around.meters;
-        meters.shed("log_connections", now.connections - was.connections + refused);
-        meters.shed("log_connection_classes", now.classes - was.classes);
-        meters.shed("log_ports", now.ports - was.ports);
+    /// Counts what was left out since the last time.
+    fn count(&mut self, claims_refused: u64) {
+        let (_, _, dirty, fold) = self.fold.counts();
+        let syslog = match &mut self.input {
+            Input::Syslog(socket) => socket.counts(),
+            _ => SyslogCounts::default(),
+        };
+        let positions_lost = match &self.input {
+            Input::File(tail) => tail.positions_lost(),
+            _ => 0,
+        };
+        let homeless = self.posts.as_ref().map_or(0, PostTray::homeless) + fold.homeless;
+        let now = Told {
+            dirty,
+            fold,
+            posts: self.fold.post_counts(),
+            claims: self.fold.claims().counts(),
+            claims_refused: self.was.claims_refused + claims_refused,
+            syslog,
+            homeless,
+            positions_lost,
+        };
+        let was = std::mem::replace(&mut self.was, now);
+        for (reason, of) in SHED {
+            self.around.meters.shed(reason, of(&now).saturating_sub(of(&was)));
+        }
     }
 
     fn save(&mut self) {
-        if let Err(error) = self.tail.save() {
+        if let Input::File(tail) = &mut self.input
+            && let Err(error) = tail.save()
+        {
             tracing::warn!("writing down how far the access log was read: {error}");
         }
     }
 }
 
-type Counts = (u64, u64, liveqos_core::log_fold::DirtyCounts, liveqos_core::viewer_fold::FoldCounts);
+type Reason = (&'static str, fn(&Told) -> u64);
+
+/// Why something was left out, as `liveqos_shed_total` says it.
+const SHED: [Reason; 21] = [
+    ("log_line_form", |told| told.dirty.form),
+    ("log_line_time", |told| told.dirty.time),
+    ("log_line_long", |told| told.dirty.long + told.syslog.long),
+    ("log_cmcd_version", |told| told.dirty.version),
+    ("log_cmcd_value", |told| told.dirty.values),
+    ("log_sessions", |told| told.fold.refused_sessions),
+    ("log_viewers", |told| told.fold.refused_viewers),
+    ("log_session_displaced", |told| told.fold.displaced_sessions),
+    ("log_viewer_displaced", |told| told.fold.displaced_viewers),
+    ("log_event_repeated", |told| told.fold.repeated),
+    ("log_event_homeless", |told| told.homeless),
+    ("log_position", |told| told.positions_lost),
+    ("cmcd_foreign", |told| told.posts.foreign),
+    ("cmcd_crowded", |told| told.posts.crowded),
+    ("syslog_form", |told| told.syslog.form),
+    ("syslog_lost", |told| told.syslog.lost),
+    ("syslog_sender", |told| told.syslog.strangers),
+    ("log_event_lost", |told| told.fold.lost),
+    ("log_connections", |told| told.claims.connections + told.claims_refused),
+    ("log_connection_classes", |told| told.claims.classes),
+    ("log_ports", |told| told.claims.ports),
+];
 
 #[cfg(test)]
 mod tests {
@@ -150,13 +264,13 @@ mod tests {
         let path = folder.path().join("access.log");
         std::fs::write(&path, "").expect("written");
         let settings = AccessLogSettings { path: path.clone(), app: "live".to_owned(), ..AccessLogSettings::default() };
-        let table = SourceTable::new(&[], None).with_log(settings.shown_name(), &path);
+        let table = SourceTable::new(&[], None).with_log(&settings);
         let entry = table.entry("access-log").expect("listed");
         let (out, mut seen) = mpsc::channel(8);
         let meters = Meters::new(&prometheus::Registry::new()).expect("instruments");
         let stopping = Arc::new(AtomicBool::new(false));
         let around = Around { out, edge: Edge::new([1, 2]), meters: meters.clone(), stopping: Arc::clone(&stopping) };
-        start(&settings, Some(entry), around).expect("started");
+        start(&settings, None, Some(entry), around).expect("started");
         while table.snapshot(clock::now())[0].rounds == 0 {
             std::thread::sleep(Duration::from_millis(5));
         }

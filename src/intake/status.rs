@@ -10,6 +10,7 @@ use liveqos_core::time::Timestamp;
 use liveqos_probes::probe::Intake;
 use serde::Serialize;
 
+use super::log_settings::{AccessLogSettings, LogSource};
 use super::source::Source;
 
 /// What `/api/v1/sources`, `/metrics` and the judge read.
@@ -30,23 +31,23 @@ impl SourceTable {
         Self { entries: sources.iter().map(entry).collect() }
     }
 
-    /// The table with an access log of this name and path as well.
+    /// The table with an access log as well.
     #[must_use]
-    pub fn with_log(mut self, name: &str, path: &std::path::Path) -> Self {
-        self.entries.push(Arc::new(SourceEntry {
-            name: name.into(),
-            kind: ACCESS_LOG,
-            url: path.display().to_string(),
-            intake: Intake::Poll,
-            record: Mutex::default(),
-        }));
+    pub fn with_log(mut self, log: &AccessLogSettings) -> Self {
+        let (kind, url) = match log.source() {
+            Ok(LogSource::Syslog(address)) => (SYSLOG, address.to_string()),
+            Ok(LogSource::Posts) => (EVENT_POSTS, "/v1/cmcd".to_owned()),
+            _ => (ACCESS_LOG, log.path.display().to_string()),
+        };
+        let (name, record) = (log.shown_name().into(), Mutex::default());
+        self.entries.push(Arc::new(SourceEntry { name, kind, url, intake: Intake::Poll, record }));
         self
     }
 
     /// The table with the access logs of `before`, which a reload leaves as they are.
     #[must_use]
     pub fn with_logs_of(mut self, before: &Self) -> Self {
-        self.entries.extend(before.entries.iter().filter(|entry| entry.kind == ACCESS_LOG).cloned());
+        self.entries.extend(before.entries.iter().filter(|entry| LOGS.contains(&entry.kind)).cloned());
         self
     }
 
@@ -317,6 +318,11 @@ impl Record {
 
 /// The kind of an access log in the table.
 pub const ACCESS_LOG: &str = "access-log";
+/// Kind of an access log that comes by syslog.
+pub const SYSLOG: &str = "syslog";
+/// Kind of the fold of posts where no log is configured.
+pub const EVENT_POSTS: &str = "cmcd";
+const LOGS: [&str; 3] = [ACCESS_LOG, SYSLOG, EVENT_POSTS];
 /// Failed rounds in a row after which a source is down.
 pub const DOWN_AFTER_ROUNDS: u32 = 3;
 /// Time without a good round after which a source that fails is down.

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 
+mod access_log;
 mod alertmanager;
 mod daemon;
 #[path = "../support/dashboard.rs"]

@@ -59,6 +59,10 @@ fn fact() -> impl Strategy<Value = Fact> {
             packets_lost: told.then_some(two),
             latencies: told.then(|| latencies(&[one])),
             first_frames: vec![Duration::from_millis(two); 3],
+            requests: told.then_some(one),
+            starved_viewers: told.then_some(viewers),
+            stutter_viewers: told.then_some((viewers, viewers / 2)),
+            present: None,
         }))
     });
     let names = (0..3_u8).prop_map(|id| described(&format!("s{id}")));

@@ -1,0 +1,37 @@
+//! 100,000 viewers in one class: what one takes.
+
+use liveqos_core::cmcd::Cmcd;
+use liveqos_core::time::Timestamp;
+use liveqos_core::viewer_fold::{Request, ViewerFold};
+
+use crate::cpu;
+
+pub(crate) fn print() {
+    let before = cpu::resident_kilobytes();
+    let mut fold = ViewerFold::new("bench".into(), [1, 2]);
+    for pass in 0..3_u64 {
+        for viewer in 0..VIEWERS {
+            let at = Timestamp::from_millis(1_800_000_000_000 + pass * 2_000 + viewer * 2_000 / VIEWERS);
+            let payload = format!("bl=4300,d=2000,sid=\"{viewer:08}-0000-4000-8000-000000000000\"");
+            let set = Cmcd::parse(payload.as_bytes()).expect("v1");
+            fold.request(
+                &Request {
+                    at,
+                    class: "live/one",
+                    viewer: [b"", b""],
+                    protocol: None,
+                    is_media: true,
+                    is_served: true,
+                    bytes: Some(1),
+                },
+                &set,
+            );
+        }
+    }
+    let told = fold.drain(Timestamp::from_millis(1_800_000_006_000));
+    let grown = cpu::resident_kilobytes() - before;
+    assert_eq!((fold.sizes(), told.len()), ((VIEWERS as usize, 1), 1));
+    println!("{VIEWERS} viewers in one class: {} B a viewer resident", grown * 1_024 / VIEWERS);
+}
+
+const VIEWERS: u64 = 100_000;

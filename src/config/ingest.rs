@@ -1,0 +1,217 @@
+//! What is configured of the ways in that face players: where they listen, who may write, how often. Decides which address asks;
+//! refuses networks, origins and certificates that cannot be read, before anything listens.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The ways in that face players: `/v1/cmcd` and `/v1/beacon`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestSettings {
+    /// A further address with these ways alone, such as `0.0.0.0:9443`; without one they are reached at the main address only.
+    pub listen: String,
+    /// Certificate and key of that address; without them it speaks plain HTTP.
+    pub tls: TlsSettings,
+    /// Web origins whose pages may report, such as `https://school.example`; `*` is all of them. The right to write comes from the token, not from here.
+    pub origins: Vec<String>,
+    /// Requests a second and source address (of IPv6: /64) in the long run; a school behind one address is one source.
+    pub rate_per_second: u32,
+    /// Requests of one source address that may come at once.
+    pub burst: u32,
+    /// Connections to that further address; more are closed at once and counted.
+    pub max_connections: usize,
+    /// Proxies whose `X-Forwarded-For` is believed to name the source address: addresses or networks.
+    pub trusted_proxies: Vec<String>,
+}
+
+/// A certificate and its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSettings {
+    /// File with the certificate and those between it and the root, PEM; read again at a reload.
+    pub cert: Option<PathBuf>,
+    /// File with its private key, PEM; read again at a reload.
+    pub key: Option<PathBuf>,
+}
+
+/// Event reports of players (CMCD v2) by `POST /v1/cmcd`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CmcdSettings {
+    /// Name of the `[[logs]]` table with the requests of the same viewers; without it the first one.
+    pub log: String,
+    /// Addresses or networks that may post without a token, such as that of the node's own nginx: `["127.0.0.1"]`.
+    pub without_token_from: Vec<String>,
+}
+
+/// Why these settings are wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// Not an address and port.
+    #[error("ingest.listen = \"{0}\" is not an address and port such as 0.0.0.0:9443")]
+    Listen(String),
+    /// Only one of the two.
+    #[error("ingest.tls needs both cert and key")]
+    Tls,
+    /// Not an address or network.
+    #[error("{0}: \"{1}\" is neither an address nor a network such as 10.0.0.0/8")]
+    Network(&'static str, String),
+    /// Not an origin.
+    #[error("ingest.origins: \"{0}\" is not an origin such as https://school.example (no path, no slash at its end)")]
+    Origin(String),
+    /// Nothing could come in.
+    #[error("ingest.{0} must be at least 1")]
+    Zero(&'static str),
+    /// No such log.
+    #[error("cmcd.log = \"{0}\" names none of [[logs]]")]
+    Log(String),
+}
+
+/// Networks of addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Networks(Vec<IpNet>);
+
+impl Networks {
+    /// Reads addresses and networks of the setting `key`.
+    ///
+    /// # Errors
+    /// [`IngestError::Network`].
+    pub fn read(key: &'static str, texts: &[String]) -> Result<Self, IngestError> {
+        let one = |text: &String| {
+            let address = text.parse::<IpAddr>().map(IpNet::from);
+            address.or_else(|_| text.parse()).map_err(|_| IngestError::Network(key, text.clone()))
+        };
+        texts.iter().map(one).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Whether `address` lies in one of them.
+    #[must_use]
+    pub fn contain(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.contains(&address.to_canonical()))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Default for IngestSettings {
+    fn default() -> Self {
+        Self {
+            listen: String::new(),
+            tls: TlsSettings::default(),
+            origins: vec!["*".to_owned()],
+            rate_per_second: 200,
+            burst: 1_000,
+            max_connections: 4_096,
+            trusted_proxies: vec!["127.0.0.1".to_owned(), "::1".to_owned()],
+        }
+    }
+}
+
+impl IngestSettings {
+    /// Checks them.
+    ///
+    /// # Errors
+    /// The first [`IngestError`].
+    pub fn check(&self) -> Result<(), IngestError> {
+        if !self.listen.is_empty() && self.listen.parse::<SocketAddr>().is_err() {
+            return Err(IngestError::Listen(self.listen.clone()));
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
+            return Err(IngestError::Tls);
+        }
+        if let Some(origin) = self.origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(IngestError::Origin(origin.clone()));
+        }
+        let least = [("rate_per_second", self.rate_per_second), ("burst", self.burst)];
+        if let Some((key, _)) = least.into_iter().find(|(_, value)| *value == 0) {
+            return Err(IngestError::Zero(key));
+        }
+        if self.max_connections == 0 {
+            return Err(IngestError::Zero("max_connections"));
+        }
+        self.proxies().map(drop)
+    }
+
+    /// Without what a reload reads again.
+    #[must_use]
+    pub fn without_files(&self) -> Self {
+        let speaks_tls = self.tls.cert.is_some().then(PathBuf::new);
+        Self { tls: TlsSettings { cert: speaks_tls.clone(), key: speaks_tls }, ..self.clone() }
+    }
+
+    /// The proxies that are believed.
+    ///
+    /// # Errors
+    /// [`IngestError::Network`].
+    pub fn proxies(&self) -> Result<Networks, IngestError> {
+        Networks::read("ingest.trusted_proxies", &self.trusted_proxies)
+    }
+}
+
+impl CmcdSettings {
+    /// Checks them; `logs` are the names of all logs.
+    ///
+    /// # Errors
+    /// The first [`IngestError`].
+    pub fn check<'a>(&self, mut logs: impl Iterator<Item = &'a str>) -> Result<(), IngestError> {
+        if !self.log.is_empty() && !logs.any(|name| name == self.log) {
+            return Err(IngestError::Log(self.log.clone()));
+        }
+        self.trusted().map(drop)
+    }
+
+    /// Who needs no token.
+    ///
+    /// # Errors
+    /// [`IngestError::Network`].
+    pub fn trusted(&self) -> Result<Networks, IngestError> {
+        Networks::read("cmcd.without_token_from", &self.without_token_from)
+    }
+}
+
+fn is_origin(text: &str) -> bool {
+    let host = text.split_once("://").map(|(_, host)| host);
+    text == "*" || host.is_some_and(|host| !host.is_empty() && host.bytes().all(|c| c.is_ascii_graphic() && c != b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_the_setting_and_what_to_do() {
+        let wrong = |text: &str| {
+            toml::from_str::<IngestSettings>(text).expect("toml").check().expect_err("refused").to_string()
+        };
+        for (text, says) in [
+            ("listen = 'here'", "0.0.0.0:9443"),
+            ("tls.cert = 'x'", "both cert and key"),
+            ("origins = ['https://a/']", "\"https://a/\" is not an origin"),
+            ("origins = ['a.example']", "is not an origin"),
+            ("trusted_proxies = ['nginx']", "ingest.trusted_proxies: \"nginx\" is neither"),
+            ("burst = 0", "ingest.burst must be at least 1"),
+        ] {
+            assert!(wrong(text).contains(says), "{text}: {}", wrong(text));
+        }
+        assert_eq!(IngestSettings::default().check(), Ok(()));
+        let cmcd = CmcdSettings { log: "cdn".to_owned(), ..CmcdSettings::default() };
+        assert_eq!(cmcd.check(["edge"].into_iter()), Err(IngestError::Log("cdn".to_owned())));
+        assert_eq!(cmcd.check(["edge", "cdn"].into_iter()), Ok(()));
+    }
+
+    #[test]
+    fn networks_contain_addresses_in_either_form() {
+        let networks = Networks::read("x", &["10.0.0.0/8".to_owned(), "::1".to_owned()]).expect("good");
+        let holds = |text: &str| networks.contain(text.parse().expect("an address"));
+        assert!(holds("10.9.9.9") && holds("::ffff:10.1.2.3") && holds("::1"));
+        assert!(!holds("11.0.0.1") && !holds("::2"));
+    }
+}

@@ -1,0 +1,212 @@
+//! The ways in that face players. Decides who asks (the peer, or what a trusted proxy says), how often it may, and which web pages may
+//! read the answers; refuses the rest with 429 before anything is read.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tower_http::cors::{AllowOrigin, CorsLayer};
+
+use crate::api::error::{ApiError, nothing_here, wrong_method};
+use crate::api::{Shared, body};
+use crate::config::ingest::{IngestError, IngestSettings, Networks};
+use crate::http_server::{self, Site};
+use crate::limit::Limiter;
+use crate::tls;
+
+/// The other end of the connection that brought a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub SocketAddr);
+
+/// The address that a request is counted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceAddress(pub IpAddr);
+
+/// Who may ask how often.
+pub struct Gate {
+    limiter: Limiter,
+    proxies: Networks,
+    origins: Vec<HeaderValue>,
+    since: Instant,
+}
+
+impl Gate {
+    /// A gate as configured.
+    ///
+    /// # Errors
+    /// [`IngestError`].
+    pub fn new(settings: &IngestSettings) -> Result<Self, IngestError> {
+        let origin = |text: &String| HeaderValue::from_str(text).map_err(|_| IngestError::Origin(text.clone()));
+        Ok(Self {
+            limiter: Limiter::new(settings.rate_per_second, settings.burst),
+            proxies: settings.proxies()?,
+            origins: settings.origins.iter().map(origin).collect::<Result<_, _>>()?,
+            since: Instant::now(),
+        })
+    }
+
+    /// Whose request it is: the peer's, or where that is a trusted proxy the last one of `X-Forwarded-For` that is none.
+    #[must_use]
+    pub fn source(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut source = peer;
+        let told = headers.get_all("x-forwarded-for").iter().rev().filter_map(|value| value.to_str().ok());
+        for hop in told.flat_map(|list| list.rsplit(',')) {
+            if !self.proxies.contain(source) {
+                break;
+            }
+            let Ok(address) = hop.trim().parse() else {
+                break;
+            };
+            source = address;
+        }
+        source
+    }
+
+    fn cors(&self) -> CorsLayer {
+        let any = self.origins.iter().any(|origin| origin == "*");
+        CorsLayer::new()
+            .allow_origin(if any { AllowOrigin::any() } else { AllowOrigin::list(self.origins.clone()) })
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(ASKED_HEADERS)
+            .expose_headers([header::RETRY_AFTER])
+            .max_age(PREFLIGHT_KEPT)
+    }
+}
+
+/// All of an address that faces players alone.
+pub fn router(shared: Shared) -> Router {
+    Router::new().fallback(nothing_here).merge(routes(&shared)).with_state(shared)
+}
+
+/// The routes, with their gate before them.
+pub fn routes(shared: &Shared) -> Router<Shared> {
+    Router::new()
+        .route("/v1/cmcd", post(crate::cmcd::take).get(crate::cmcd::take))
+        .route("/v1/beacon", post(crate::beacon::take))
+        .method_not_allowed_fallback(wrong_method)
+        .route_layer(from_fn_with_state(shared.clone(), body::whole))
+        .route_layer(from_fn_with_state(shared.clone(), pass))
+        .layer(shared.gate.cors())
+}
+
+/// The address that faces players alone, and its certificate.
+pub struct Entrance {
+    address: SocketAddr,
+    tls: Option<Arc<ArcSwap<ServerConfig>>>,
+}
+
+impl Entrance {
+    /// Opens it, where one is configured.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or the certificate cannot be read.
+    pub async fn open(
+        settings: &IngestSettings,
+        shared: &Shared,
+        tasks: &mut JoinSet<()>,
+        stopped: watch::Receiver<bool>,
+    ) -> Result<Option<Self>> {
+        if settings.listen.is_empty() {
+            return Ok(None);
+        }
+        let tls = tls::server(&settings.tls).context("ingest.tls")?.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
+        let listener = TcpListener::bind(&settings.listen).await;
+        let listener = listener.with_context(|| format!("listening on {} (ingest.listen)", settings.listen))?;
+        let address = listener.local_addr()?;
+        let site = Site {
+            router: router(shared.clone()),
+            tls: tls.clone(),
+            max_connections: settings.max_connections,
+            shed_reason: "ingest_connections",
+            meters: shared.meters.clone(),
+        };
+        tasks.spawn(http_server::serve(listener, site, stopped));
+        Ok(Some(Self { address, tls }))
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes a renewed certificate for connections that come from now on.
+    pub fn renew(&self, certificate: ServerConfig) {
+        if let Some(tls) = &self.tls {
+            tls.store(Arc::new(certificate));
+        }
+    }
+}
+
+/// Lets a request in, with its [`SourceAddress`], or answers 429.
+async fn pass(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(peer)| peer.ip());
+    let source = shared.gate.source(peer, request.headers());
+    if let Err(wait) = shared.gate.limiter.take(source, shared.gate.since.elapsed()) {
+        shared.meters.shed("source_rate", 1);
+        return later("too_often", "this address asks too often; report less often, or more at once", wait);
+    }
+    request.extensions_mut().insert(SourceAddress(source));
+    next.run(request).await
+}
+
+/// 429: come again after `wait`, to whole seconds.
+#[must_use]
+pub fn later(code: &'static str, message: &str, wait: Duration) -> Response {
+    let seconds = HeaderValue::from(wait.as_secs().max(1) + u64::from(wait.subsec_nanos() > 0));
+    let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, message);
+    ([(header::RETRY_AFTER, seconds)], error).into_response()
+}
+
+/// What a page may send beside what any page may.
+const ASKED_HEADERS: [HeaderName; 7] = [
+    header::CONTENT_TYPE,
+    header::AUTHORIZATION,
+    header::CONTENT_ENCODING,
+    HeaderName::from_static("cmcd-request"),
+    HeaderName::from_static("cmcd-object"),
+    HeaderName::from_static("cmcd-status"),
+    HeaderName::from_static("cmcd-session"),
+];
+/// How long a browser need not ask again; Chromium believes two hours at most.
+const PREFLIGHT_KEPT: Duration = Duration::from_hours(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(peer: &str, forwarded: &[&'static str]) -> String {
+        let gate = Gate::new(&IngestSettings {
+            trusted_proxies: vec!["127.0.0.1".to_owned(), "10.0.0.0/8".to_owned()],
+            ..IngestSettings::default()
+        });
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append("x-forwarded-for", HeaderValue::from_static(value));
+        }
+        gate.expect("good").source(peer.parse().expect("an address"), &headers).to_string()
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_is_believed_and_only_its_own_word() {
+        assert_eq!(source("192.0.2.1", &["198.51.100.7"]), "192.0.2.1", "a stranger says what it likes");
+        assert_eq!(source("127.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(source("127.0.0.1", &["6.6.6.6, 198.51.100.7"]), "198.51.100.7", "the rest is the client's word");
+        assert_eq!(source("127.0.0.1", &["6.6.6.6", "198.51.100.7, 10.1.1.1"]), "198.51.100.7");
+        assert_eq!(source("127.0.0.1", &["unknown"]), "127.0.0.1");
+        assert_eq!(source("127.0.0.1", &[]), "127.0.0.1");
+    }
+}

@@ -1,0 +1,117 @@
+//! The access log of a real nginx: by syslog over UDP and a Unix socket, and from a file over the daemon's violent death, each request
+//! counted once.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::daemon::{Daemon, get, value};
+use super::program::{Program, command, free_port};
+use super::wait::until;
+
+/// nginx with one place of media whose requests it logs as told.
+async fn edge(folder: &Path, log: &str) -> (Program, String) {
+    let port = free_port();
+    let guide = include_str!("../../docs/access-logs.md");
+    let (_, format) = guide.split_once("log_format liveqos ").unwrap();
+    let (format, _) = format.split_once(';').unwrap();
+    std::fs::create_dir_all(folder.join("hls/c1")).unwrap();
+    std::fs::write(folder.join("hls/c1/7.ts"), [7; 900]).unwrap();
+    // A log of each worker is flushed at once: nothing is buffered.
+    let config = format!(
+        "daemon off;\nworker_processes 1;\npid nginx.pid;\nerror_log stderr notice;\nevents {{}}\n\
+         http {{ log_format liveqos {format};\nserver {{ listen 127.0.0.1:{port}; root {}; {log} }} }}\n",
+        folder.display()
+    );
+    let file = folder.join("edge.conf");
+    std::fs::write(&file, config).unwrap();
+    let mut command = command("nginx");
+    command.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "stderr"]);
+    let program = Program::start("edge", &mut command, folder, false);
+    let url = format!("http://127.0.0.1:{port}/hls/c1/7.ts?CMCD=d%3D2000%2Csid%3D%22a%22");
+    until("nginx", Duration::from_secs(10), async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop)
+    })
+    .await;
+    (program, url)
+}
+
+async fn ask(url: &str, times: usize) {
+    for _ in 0..times {
+        get(url).await.unwrap();
+    }
+}
+
+/// Media bytes that viewers got by the log, as the daemon counts them.
+async fn bytes(daemon: &Daemon) -> f64 {
+    let page = daemon.metrics().await;
+    value(&page, "liveqos_media_io_bytes_total", &["direction=\"transmit\""]).unwrap_or_default()
+}
+
+async fn told(daemon: &Daemon, requests: usize) {
+    until("all requests of nginx", Duration::from_secs(30), async || {
+        let told = bytes(daemon).await;
+        assert!(told < requests as f64 * 900.0 + 1.0, "{told} bytes of {requests} requests: some are counted twice");
+        (told > requests as f64 * 900.0 - 1.0).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nginx_logs_by_syslog() {
+    for unix in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let (port, syslog) = (free_port(), free_port());
+        let socket = folder.path().join("log.sock");
+        let listen = if unix { format!("unix:{}", socket.display()) } else { format!("udp://127.0.0.1:{syslog}") };
+        let config = format!("discover = false\n[[logs]]\nlisten = \"{listen}\"\napp = \"live\"\n");
+        let daemon = Daemon::start(folder.path(), port, &config).await;
+        let server = if unix { listen.clone() } else { format!("127.0.0.1:{syslog}") };
+        // With the host's name and without: both are headers that nginx writes.
+        let option = if unix { "" } else { "nohostname," };
+        let log = format!("access_log syslog:server={server},{option}tag=liveqos liveqos;");
+        let (nginx, url) = edge(folder.path(), &log).await;
+        ask(&url, 120).await;
+        told(&daemon, 120).await;
+        let page = daemon.metrics().await;
+        for reason in ["syslog_form", "log_line_form", "syslog_lost"] {
+            assert!(!page.contains(&format!("reason=\"{reason}\"")), "{reason}: {page}");
+        }
+        // nginx goes on when nobody reads.
+        assert!(daemon.program.stop().await.success());
+        ask(&url, 50).await;
+        assert!(!nginx.log().contains("upstream timed out"), "{}", nginx.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_daemon_reads_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let log = folder.path().join("access.log");
+    std::fs::write(&log, "").unwrap();
+    let config = format!(
+        "discover = false\n[[logs]]\npath = {log:?}\nposition_file = {:?}\napp = \"live\"\n",
+        folder.path().join("access.position")
+    );
+    let (_nginx, url) = edge(folder.path(), &format!("access_log {} liveqos;", log.display())).await;
+    let mut daemon = Daemon::start(folder.path(), port, &config).await;
+    until("a first look at the log", Duration::from_secs(10), async || {
+        let sources = daemon.json("/api/v1/sources").await?;
+        sources["sources"][0]["last_success"].is_number().then_some(())
+    })
+    .await;
+    ask(&url, 70).await;
+    told(&daemon, 70).await;
+    daemon.program.signal("KILL");
+    daemon.program.ended(Duration::from_secs(5)).await;
+    // What is written while it is dead is read by the next one, and nothing of before.
+    ask(&url, 30).await;
+    let daemon = Daemon::start(folder.path(), port, &config).await;
+    ask(&url, 20).await;
+    told(&daemon, 50).await;
+    let sources = daemon.json("/api/v1/sources").await.unwrap();
+    assert_eq!(sources["sources"][0]["state"], "up", "{sources}");
+    // Two more windows: nothing comes after.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    told(&daemon, 50).await;
+}
