@@ -19,7 +19,8 @@ async fn an_average_node() {
     let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
     let key_file = folder.path().join("key");
     std::fs::write(&key_file, KEY).unwrap();
-    let daemon = Daemon::start(folder.path(), port, &format!("discover = false\n[beacon]\nkey_file = {key_file:?}\n")).await;
+    let daemon =
+        Daemon::start(folder.path(), port, &format!("discover = false\n[beacon]\nkey_file = {key_file:?}\n")).await;
     let pid = daemon.program.child.id();
     tokio::time::sleep(SETTLE).await;
     let (at_rest, _) = memory(pid);

@@ -149,8 +149,10 @@ fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
         wrong.len(),
     );
     for word in wrong.iter().take(SHOWN) {
-        let last = onsets.iter().filter(|onset| onset.session == word.session && onset.from < word.at).map(|onset| onset.to);
-        let after = last.max().map_or("no fault before".to_owned(), |to| format!("{} ms after it healed", word.at - to));
+        let last =
+            onsets.iter().filter(|onset| onset.session == word.session && onset.from < word.at).map(|onset| onset.to);
+        let after =
+            last.max().map_or("no fault before".to_owned(), |to| format!("{} ms after it healed", word.at - to));
         println!("  false: {}, {after}", word.session);
     }
     println!("  first line that shows it -> webhook: {}", spread(line));
