@@ -240,9 +240,9 @@ impl Viewer {
         out.extend_from_slice(b"{\"t\":");
         seconds(logged, out);
         let (name, report, stalled, class) = (&self.name, self.report, self.stalled, self.class);
-        write!(
+        writeln!(
             out,
-            ",\"u\":\"/cmcd\",\"e\":\"bsda=({stalled}),cid=\\\"class{class}\\\",e={kind},sf=h,sid=\\\"{name}\\\",sn={report},st=l,sta={state},ts={at},v=2\\n\"}}\n"
+            ",\"u\":\"/cmcd\",\"e\":\"bsda=({stalled}),cid=\\\"class{class}\\\",e={kind},sf=h,sid=\\\"{name}\\\",sn={report},st=l,sta={state},ts={at},v=2\\n\"}}"
         )
         .expect("a Vec takes all");
         self.report += 1;

@@ -5,6 +5,7 @@
 //! measures another build.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
+#![expect(clippy::print_stdout, reason = "a measurement prints")]
 
 mod audience;
 mod average;

@@ -35,7 +35,7 @@ impl Rival {
         let prometheus = Program::start("prometheus", &mut server, folder, false);
         for port in [alerts_port, metrics_port] {
             let ready = format!("http://127.0.0.1:{port}/-/ready");
-            wait::until("prometheus and alertmanager", Duration::from_secs(60), async || get(&ready).await).await;
+            wait::until("prometheus and alertmanager", Duration::from_mins(1), async || get(&ready).await).await;
         }
         Self { prometheus, alertmanager }
     }

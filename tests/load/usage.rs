@@ -34,7 +34,7 @@ impl Cpu {
         let thread = |(name, now): (&String, &Duration)| {
             (name.clone(), now.saturating_sub(was.threads.get(name).copied().unwrap_or_default()))
         };
-        Self { all: self.all - was.all, threads: self.threads.iter().map(thread).collect() }
+        Self { all: self.all.saturating_sub(was.all), threads: self.threads.iter().map(thread).collect() }
     }
 }
 

@@ -35,7 +35,7 @@ impl Writer {
     pub(crate) fn start(path: &Path, sizes: Vec<u16>, faults: Arc<Faults>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (stopping, path) = (Arc::clone(&stop), path.to_owned());
-        let thread = std::thread::spawn(move || write(&path, &sizes, faults, &stopping));
+        let thread = std::thread::spawn(move || write(&path, &sizes, &faults, &stopping));
         Self { stop, thread }
     }
 
@@ -45,9 +45,9 @@ impl Writer {
     }
 }
 
-fn write(path: &PathBuf, sizes: &[u16], faults: Arc<Faults>, stop: &AtomicBool) -> Written {
+fn write(path: &PathBuf, sizes: &[u16], faults: &Arc<Faults>, stop: &AtomicBool) -> Written {
     let began = now();
-    let mut audience = Audience::new(sizes, began, Arc::clone(&faults));
+    let mut audience = Audience::new(sizes, began, Arc::clone(faults));
     let mut file = File::options().append(true).create(true).open(path).unwrap();
     let mut out = Vec::with_capacity(1 << 20);
     let (mut bytes, mut rotations, mut longest, mut last) = (0, 0, 0, began);
