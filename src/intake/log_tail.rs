@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use liveqos_core::log_fold::MAX_LINE;
+use memchr::memchr;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -199,8 +200,11 @@ impl LogTail {
     }
 
     fn part(&mut self, bytes: &[u8], take: &mut impl FnMut(Piece<'_>)) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let (text, ends) = piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let end = memchr(b'\n', rest);
+            let (text, ends) = (&rest[..end.unwrap_or(rest.len())], end.is_some());
+            rest = end.map_or(&[], |end| &rest[end + 1..]);
             if !self.skips {
                 if self.partial.len() + text.len() > MAX_LINE {
                     self.skips = true;

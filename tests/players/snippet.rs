@@ -86,7 +86,7 @@ async fn tells_what_media_elements_show() {
     for (name, ..) in PLAYERS {
         let record = pages.record(name);
         let stop = record.events.iter().find(|event| event["action"] == "stop").unwrap()["t"].as_f64().unwrap();
-        let truth = Truth::of(&record, stop);
+        let truth = Truth::of(&record.events, stop);
         let told = Told::by_daemon(&daemon, name).await;
         let error = told.percent() - truth.percent();
         eprintln!(

@@ -23,7 +23,7 @@ impl Daemon {
     /// The same with variables of the environment.
     pub(crate) async fn start_with(folder: &Path, port: u16, config: &str, variables: &[(&str, &str)]) -> Self {
         let file = write_config(folder, port, config);
-        let mut command = command(LIVEQOS);
+        let mut command = command(&std::env::var("LOAD_PROGRAM").unwrap_or_else(|_| LIVEQOS.to_owned()));
         command.args(["run", "--config"]).arg(file).envs(variables.iter().copied());
         let program = Program::start("liveqos", &mut command, folder, false);
         let mut daemon = Self { program, url: format!("http://127.0.0.1:{port}") };

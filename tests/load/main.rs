@@ -1,0 +1,35 @@
+//! The whole daemon under the load of a busy edge and of an average node, as it runs: its processor time and memory, and how long it takes
+//! from the first log line that shows a fault until somebody is woken, beside Prometheus and Alertmanager in the same run. Prints; only
+//! what must hold on any machine is asserted. `cargo test --release --test load -- --nocapture`; without optimisation it is a short smoke
+//! run. `LOAD_ONSETS`, `LOAD_VIEWERS` and `LOAD_STALL` (`300-1300`, ms) change the edge, `LOAD_PROGRAM`
+//! measures another build.
+
+#![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
+#![expect(clippy::print_stdout, reason = "a measurement prints")]
+
+mod audience;
+mod average;
+#[path = "../real/daemon.rs"]
+#[expect(dead_code, reason = "the tests against real servers also read its answers")]
+mod daemon;
+mod edge;
+mod fault;
+#[path = "../real/program.rs"]
+#[expect(dead_code, reason = "the tests against real servers also stop it in other ways")]
+mod program;
+#[path = "../otlp/receiver.rs"]
+#[expect(dead_code, reason = "the tests of export also script its failures")]
+mod receiver;
+mod report;
+mod rival;
+mod usage;
+#[path = "../real/wait.rs"]
+mod wait;
+mod woken;
+mod writer;
+
+/// A number from the environment, else `whole`, and `short` without optimisation.
+fn asked(name: &str, whole: u64, short: u64) -> u64 {
+    let told = std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")));
+    told.unwrap_or(if cfg!(debug_assertions) { short } else { whole })
+}

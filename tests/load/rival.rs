@@ -1,0 +1,60 @@
+//! What one builds without liveqos's judge: Debian's Prometheus with a rule on the classes' stutter, and its Alertmanager, both as quick
+//! as they can reasonably be set.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::daemon::get;
+use super::program::{Program, command, free_port};
+use super::wait;
+
+/// Both, running.
+pub(crate) struct Rival {
+    pub(crate) prometheus: Program,
+    pub(crate) alertmanager: Program,
+}
+
+impl Rival {
+    /// Watches the daemon at `target`; tells `webhook`.
+    pub(crate) async fn start(folder: &Path, target: &str, webhook: &str) -> Self {
+        let (metrics_port, alerts_port) = (free_port(), free_port());
+        let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
+        write("rival.rules.yml", RULES.to_owned());
+        write("rival.yml", SCRAPE.replace("TARGET", target).replace("MANAGER", &format!("127.0.0.1:{alerts_port}")));
+        write("rival-routes.yml", ROUTES.replace("WEBHOOK", webhook));
+        let file = |name: &str| folder.join(name).display().to_string();
+        let mut manager = command("prometheus-alertmanager");
+        manager.arg(format!("--config.file={}", file("rival-routes.yml")));
+        manager.arg(format!("--storage.path={}", file("rival-alerts")));
+        manager.arg(format!("--web.listen-address=127.0.0.1:{alerts_port}")).arg("--cluster.listen-address=");
+        let alertmanager = Program::start("alertmanager", &mut manager, folder, false);
+        let mut server = command("prometheus");
+        server.arg(format!("--config.file={}", file("rival.yml")));
+        server.arg(format!("--storage.tsdb.path={}", file("rival-series")));
+        server.arg(format!("--web.listen-address=127.0.0.1:{metrics_port}"));
+        let prometheus = Program::start("prometheus", &mut server, folder, false);
+        for port in [alerts_port, metrics_port] {
+            let ready = format!("http://127.0.0.1:{port}/-/ready");
+            wait::until("prometheus and alertmanager", Duration::from_mins(1), async || get(&ready).await).await;
+        }
+        Self { prometheus, alertmanager }
+    }
+}
+
+const SCRAPE: &str = "
+global: { scrape_interval: 5s, evaluation_interval: 5s }
+rule_files: [rival.rules.yml]
+scrape_configs: [{ job_name: liveqos, static_configs: [{ targets: ['TARGET'] }] }]
+alerting: { alertmanagers: [{ static_configs: [{ targets: ['MANAGER'] }] }] }
+";
+
+const RULES: &str = "
+groups:
+  - name: stutter
+    rules: [{ alert: LiveStutterHigh, expr: 'max by (session_id) (liveqos_session_stutter_ratio) > 0.01' }]
+";
+
+const ROUTES: &str = "
+route: { receiver: webhook, group_by: ['session_id'], group_wait: 0s, group_interval: 1s, repeat_interval: 4h }
+receivers: [{ name: webhook, webhook_configs: [{ url: 'WEBHOOK', send_resolved: true }] }]
+";
