@@ -8,6 +8,7 @@
 pub mod attributes;
 mod buffer_stall;
 pub mod catalog;
+pub mod checkpoint;
 pub mod class_path;
 pub mod cmcd;
 mod cmcd_text;
