@@ -112,7 +112,12 @@ impl Live {
                 self.legs.at(protocol, LiveLeg::default).players(at, *view);
             }
             Fact::Gone => {
-                if let Some(server) = self.servers.get_mut(&(observation.stream, observation.source)) {
+                let whose = (observation.stream, observation.source);
+                if self.servers.values().next().is_none() {
+                    // Who says so listed it before the daemon came back.
+                    self.servers.at(whose.clone(), ServerWord::default);
+                }
+                if let Some(server) = self.servers.get_mut(&whose) {
                     server.leave(at);
                 }
             }
