@@ -5,7 +5,8 @@
 //! polls ─┐                      ┌─► otlp (spans, sample events)
 //! hooks ─┤► observations ─► heart ─► webhooks
 //! paths ─┤  (bounded)     (beat) ├─► history
-//! beacons┘                      └─► snapshot ─► page, API, /metrics ─► otlp (metrics)
+//! beacons┘                      ├─► state (journal, spool)
+//!                               └─► snapshot ─► page, API, /metrics ─► otlp (metrics)
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,9 +17,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
+use liveqos_core::checkpoint::{Checkpoint, Entry};
 use liveqos_core::judge::NodeLoad;
 use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::time::GRID;
 use liveqos_probes::probe::Kind;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,14 +43,15 @@ use crate::intake::round::Now;
 use crate::intake::source::Source;
 use crate::intake::status::{SourceEntry, SourceTable};
 use crate::meters::Meters;
-use crate::otlp::Otlp;
 use crate::otlp::record::Signal;
+use crate::otlp::{Otlp, Pace};
 use crate::place::Place;
 use crate::roster::Roster;
 use crate::sinks::history::History;
 use crate::sinks::prometheus::PageCollector;
 use crate::sinks::webhook::Webhooks;
 use crate::snapshot::Snapshot;
+use crate::state::{Opened, State};
 use crate::token::Key;
 
 /// A running daemon.
@@ -60,6 +64,9 @@ pub struct App {
     polls: JoinSet<()>,
     tasks: JoinSet<()>,
     otlp: Arc<Otlp>,
+    state: Option<Arc<State>>,
+    /// Held as long as the daemon lives.
+    _lock: Option<std::fs::File>,
     heart: std::thread::JoinHandle<()>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
@@ -98,7 +105,7 @@ impl App {
             config.metrics.max_sessions,
             parts.shared.meters.shed.with_label_values(&["session_series"]),
         )?;
-        parts.shared.registry.register(Box::new(page))?;
+        parts.shared.registry.register(Box::new(page.with_state(parts.shared.state.clone())))?;
 
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -107,7 +114,8 @@ impl App {
         let mut tasks = parts.start_tasks(config, &node)?;
         let router = api::router(parts.shared.clone());
         tasks.spawn(http_server::serve(listener, router, parts.shared.meters.clone(), stopped));
-        let Parts { place, sources, fetcher, otlp, webhooks, shared, observations, waiting, ordered } = parts;
+        let Parts { place, sources, fetcher, otlp, opened, webhooks, shared, observations, waiting, ordered } = parts;
+        let Opened { state, checkpoint, lock, .. } = opened;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         let meters = shared.meters.clone();
         if config.kernel.tcp_info {
@@ -125,11 +133,27 @@ impl App {
             last_beat: Arc::clone(&shared.last_beat),
             gather: Box::new(move |now| beacons.drain(now)),
             deliver: deliver(Arc::clone(&otlp), webhooks, Arc::clone(&shared.history)),
+            keep: state.as_ref().map(Arc::clone).map(keep),
             alive: Box::new(alive),
         };
-        let pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+        let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+        resume(&mut pipe, &checkpoint);
         let heart = beat::start(pipe, around, waiting, ordered)?;
-        Ok(Self { address, shared, observations, media_ports, fetcher, polls, tasks, otlp, heart, stop, stopping })
+        Ok(Self {
+            address,
+            shared,
+            observations,
+            media_ports,
+            fetcher,
+            polls,
+            tasks,
+            otlp,
+            state,
+            _lock: lock,
+            heart,
+            stop,
+            stopping,
+        })
     }
 
     /// Where it listens.
@@ -191,13 +215,24 @@ impl App {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         drop(self.shared);
+        let state = self.state;
+        let settle = state.clone();
+        let settled = move || settle.is_none_or(|state| state.settled(SETTLE));
+        let kept = tokio::task::spawn_blocking(settled).await.unwrap_or_default();
+        let keeps = self.otlp.keeps() && kept;
         let left = match Arc::try_unwrap(self.otlp) {
             Ok(otlp) => otlp.stop(LAST_EXPORT).await,
             Err(_) => return tracing::error!("otlp is still in use; what waits is lost"),
         };
-        let lost: u64 = left.iter().map(|backlog| backlog.items).sum();
-        if lost > 0 {
-            tracing::warn!(lost, "stopped with telemetry that no collector took");
+        if let Some(state) = state {
+            // The thread ends by itself; this only waits for it.
+            drop(tokio::task::spawn_blocking(move || state.stop(SETTLE)).await);
+        }
+        let waits: u64 = left.iter().map(|backlog| backlog.items).sum();
+        match (waits, keeps) {
+            (0, _) => {}
+            (waits, true) => tracing::info!(waits, "stopped with telemetry on disk that is sent after the next start"),
+            (lost, false) => tracing::warn!(lost, "stopped with telemetry that no collector took"),
         }
     }
 }
@@ -208,6 +243,7 @@ struct Parts {
     sources: Vec<Arc<Source>>,
     fetcher: Fetcher,
     otlp: Arc<Otlp>,
+    opened: Opened,
     webhooks: Webhooks,
     shared: Shared,
     observations: Observations,
@@ -230,7 +266,9 @@ impl Parts {
             .fold(SourceTable::new(&sources, None), |table, log| table.with_log(log.shown_name(), &log.path));
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
-        let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
+        let opened = Opened::open(&config.state)?;
+        let otlp = Otlp::start_with(&config.otlp, &place.resource(config), Arc::clone(&opened.outbox), Pace::default());
+        let otlp = Arc::new(otlp.context("starting otlp")?);
         let shared = Shared {
             snapshot: Arc::default(),
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
@@ -241,9 +279,10 @@ impl Parts {
             registry,
             meters,
             last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
+            state: opened.watch(),
             node: place.node.clone(),
         };
-        Ok(Self { place, sources, fetcher, otlp, webhooks, shared, observations, waiting, ordered })
+        Ok(Self { place, sources, fetcher, otlp, opened, webhooks, shared, observations, waiting, ordered })
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.
@@ -268,6 +307,24 @@ fn deliver(otlp: Arc<Otlp>, webhooks: Webhooks, history: Arc<History>) -> Box<dy
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
+}
+
+fn keep(state: Arc<State>) -> Box<dyn FnMut(Vec<Entry>) + Send> {
+    Box::new(move |entries| state.keep(entries))
+}
+
+/// Goes on with what lived when the daemon went down, unless the clock was set back meanwhile: instants of the future mean nothing.
+fn resume(pipe: &mut Pipe, checkpoint: &Checkpoint) {
+    let now = clock::now();
+    let ahead = checkpoint.last_cut().map_or(Duration::ZERO, |cut| cut.since(now));
+    if ahead > clock::WAITED_FOR + GRID {
+        return tracing::warn!(?ahead, "the clock was set back since the last run; its classes are not gone on with");
+    }
+    pipe.resume(checkpoint, now);
+    let (classes, announced) = (checkpoint.classes.len(), checkpoint.announced.len());
+    if classes + announced > 0 {
+        tracing::info!(classes, announced, "going on with what lived when the daemon went down");
+    }
 }
 
 fn start_logs(config: &Config, shared: &Shared, out: &Observations, stopping: &Arc<AtomicBool>) -> Result<()> {
@@ -315,4 +372,6 @@ fn now() -> Now {
 /// Of [`STOP_WITHIN`], for the heart's last word.
 const HEART_STOP: Duration = Duration::from_secs(1);
 /// Of [`STOP_WITHIN`], for what waits to be exported.
-const LAST_EXPORT: Duration = Duration::from_millis(3_500);
+const LAST_EXPORT: Duration = Duration::from_millis(2_500);
+/// Of [`STOP_WITHIN`], for the disk: before the last export and after it.
+const SETTLE: Duration = Duration::from_millis(500);

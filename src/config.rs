@@ -17,6 +17,7 @@ use crate::intake::log_settings::AccessLogSettings;
 use crate::intake::source::SourceSettings;
 use crate::otlp::resource::Role;
 use crate::otlp::settings::OtlpSettings;
+use crate::state::settings::StateSettings;
 
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +45,8 @@ pub struct Config {
     pub beacon: BeaconSettings,
     /// Export of traces, sample events and metrics by OTLP.
     pub otlp: OtlpSettings,
+    /// What outlives the daemon: the open minutes of classes, and what no collector has taken yet.
+    pub state: StateSettings,
     /// The daemon's own log.
     pub log: LogSettings,
     /// The media servers to watch.
@@ -223,6 +226,7 @@ impl Config {
             ("alerts", differs(|config| serde_json::to_value(&config.alerts))),
             ("beacon", differs(|config| serde_json::to_value(&config.beacon))),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
+            ("state", self.state != was.state),
             ("log", differs(|config| serde_json::to_value(&config.log))),
             ("logs", self.logs != was.logs),
         ] {
@@ -261,6 +265,7 @@ impl Default for Config {
             alerts: AlertSettings::default(),
             beacon: BeaconSettings::default(),
             otlp: OtlpSettings::default(),
+            state: StateSettings::default(),
             log: LogSettings::default(),
             sources: Vec::new(),
             logs: Vec::new(),

@@ -86,6 +86,11 @@ impl Pipe {
         }
     }
 
+    /// The alerts on live classes that hold, as they were told when they began.
+    pub fn incidents(&self) -> impl Iterator<Item = &Notice> {
+        self.plan.incidents()
+    }
+
     /// When a live class opened.
     #[must_use]
     pub fn opened_at(&self, id: &Name) -> Option<Timestamp> {

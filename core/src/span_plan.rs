@@ -122,6 +122,11 @@ impl SpanPlan {
         self.traces.insert(session.id.clone(), Box::new(trace));
     }
 
+    /// What fires on the classes in the making.
+    pub(crate) fn incidents(&self) -> impl Iterator<Item = &Notice> {
+        self.traces.values().flat_map(|trace| trace.incidents.values())
+    }
+
     /// When a class in the making opened.
     pub(crate) fn opened_at(&self, id: &Name) -> Option<Timestamp> {
         self.traces.get(id).map(|trace| trace.opened_at)
