@@ -107,7 +107,7 @@ impl Outbox for Spool {
                         let (segment, records) = (segment::name(signal, part.segment.first), taken.damaged);
                         tracing::warn!(segment, records, "the spool is damaged here; these records are skipped");
                     }
-                    self.with(signal, |queue| queue.given(taken))
+                    self.with(signal, |queue| queue.given(part.segment.first, taken))
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     tracing::warn!(

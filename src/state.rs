@@ -9,7 +9,7 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use liveqos_core::checkpoint::Entry;
+use liveqos_core::checkpoint::{Checkpoint, Entry};
 use serde::Serialize;
 
 pub use self::open::{OpenError, Opened, Watch};
@@ -69,23 +69,9 @@ impl State {
         (spool, journal): (Arc<dyn Disk>, Arc<dyn Disk>),
         caps: [u64; 3],
         health: Health,
-    ) -> io::Result<(Self, liveqos_core::checkpoint::Checkpoint)> {
-        let found = Found::read(&*journal)?;
-        let queues = recover(&*spool, found.marks)?;
-        let checkpoint = found.state.clone();
-        let desk = Arc::new(Desk { health: Mutex::new(health), ..Desk::default() });
-        let keeper = Keeper::new(Arc::clone(&spool), caps);
-        let spool = Arc::new(Spool::new(spool, queues, Box::new(Stir(Arc::clone(&desk)))));
-        let reached = spool.sealed();
-        let mut scribe = Scribe {
-            desk: Arc::clone(&desk),
-            spool: Arc::clone(&spool),
-            keeper,
-            journal: Journal::new(journal, found),
-            reached,
-            trouble: false,
-            cursors_kept: None,
-        };
+    ) -> io::Result<(Self, Checkpoint)> {
+        let (mut scribe, checkpoint) = Scribe::assemble((spool, journal), caps, health)?;
+        let (spool, desk) = (Arc::clone(&scribe.spool), Arc::clone(&scribe.desk));
         let thread = std::thread::Builder::new().name("state".to_owned()).spawn(move || scribe.run())?;
         Ok((Self { spool, desk, thread: Mutex::new(Some(thread)) }, checkpoint))
     }
@@ -218,28 +204,68 @@ struct Scribe {
 }
 
 impl Scribe {
+    /// Everything but the thread, going on with what is found in the folders.
+    fn assemble(
+        (spool, journal): (Arc<dyn Disk>, Arc<dyn Disk>),
+        caps: [u64; 3],
+        health: Health,
+    ) -> io::Result<(Self, Checkpoint)> {
+        let found = Found::read(&*journal)?;
+        let queues = recover(&*spool, found.marks)?;
+        let checkpoint = found.state.clone();
+        let desk = Arc::new(Desk { health: Mutex::new(health), ..Desk::default() });
+        let keeper = Keeper::new(Arc::clone(&spool), caps);
+        let spool = Arc::new(Spool::new(spool, queues, Box::new(Stir(Arc::clone(&desk)))));
+        let reached = spool.sealed();
+        let mut scribe = Self {
+            desk: Arc::clone(&desk),
+            spool: Arc::clone(&spool),
+            keeper,
+            journal: Journal::new(journal, found),
+            reached,
+            trouble: false,
+            cursors_kept: None,
+        };
+        scribe.begin();
+        Ok((scribe, checkpoint))
+    }
+
+    /// A journal stands before the first record of the spool: what the spool holds without one was told of by nobody.
+    fn begin(&mut self) {
+        if let Err(error) = self.journal.keep(self.reached) {
+            self.stumble(&error);
+        }
+    }
+
+    fn stumble(&mut self, error: &io::Error) {
+        self.trouble = true;
+        self.journal.close();
+        self.desk.trouble(&self.spool, &error.to_string());
+    }
+
     fn run(&mut self) {
         loop {
             let (entries, marks, stop) = self.wait();
-            self.journal.note(entries);
-            self.reached = marks.unwrap_or(self.reached);
-            let kept = self.commit(stop);
-            self.desk.work().busy = None;
-            match kept {
-                Ok(()) if self.trouble || !self.desk.health().kept => {
-                    self.trouble = false;
-                    self.desk.over(&self.spool);
-                }
-                Ok(()) => {}
-                Err(error) => {
-                    self.trouble = true;
-                    self.journal.close();
-                    self.desk.trouble(&self.spool, &error.to_string());
-                }
-            }
+            self.step(entries, marks, stop);
             if stop {
                 return;
             }
+        }
+    }
+
+    /// Keeps a group, or goes on from memory.
+    fn step(&mut self, entries: Vec<Entry>, marks: Option<Marks>, last: bool) {
+        self.journal.note(entries);
+        self.reached = marks.unwrap_or(self.reached);
+        let kept = self.commit(last);
+        self.desk.work().busy = None;
+        match kept {
+            Ok(()) if self.trouble || !self.desk.health().kept => {
+                self.trouble = false;
+                self.desk.over(&self.spool);
+            }
+            Ok(()) => {}
+            Err(error) => self.stumble(&error),
         }
     }
 
@@ -299,3 +325,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const HANGS: Duration = Duration::from_secs(5);
 /// How long the last write may take when nobody says otherwise.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;

@@ -27,8 +27,10 @@ pub(super) struct Queue {
     /// What was taken by the collector.
     cursor: Mark,
     peeked: Option<Peeked>,
-    /// Where in its file the cursor's record begins.
-    offset: Option<(Mark, u64)>,
+    /// Items that were dropped from disk while they were on their way: lost where their batch is not settled.
+    adrift: u64,
+    /// Where in the file of which segment the cursor's record begins.
+    offset: Option<Offset>,
     /// Whether the disk is in trouble, so that readers see what is in memory alone.
     pub(super) afloat: bool,
     pub(super) dropped: u64,
@@ -41,7 +43,15 @@ pub(super) struct Queue {
 struct Peeked {
     until: Mark,
     damaged: u64,
-    offset: Option<u64>,
+    offset: Option<Offset>,
+}
+
+/// A place in a segment's file.
+#[derive(Clone, Copy, Debug)]
+struct Offset {
+    segment: Mark,
+    record: Mark,
+    bytes: u64,
 }
 
 /// Where the next records are found.
@@ -129,12 +139,13 @@ impl Queue {
 
     /// Where the next records are; `None` where there is none to see.
     pub(super) fn look(&mut self, limits: Limits) -> Option<Look> {
+        self.dropped += std::mem::take(&mut self.adrift);
         self.cursor = self.cursor.max(self.first());
         let held = self.tail.front().is_some_and(|(at, _)| at.position == self.cursor.position);
         if !held {
             let segment = self.segments.iter().find(|segment| segment.end.position > self.cursor.position)?;
-            let known = self.offset.filter(|(at, _)| *at == self.cursor);
-            let offset = known.map_or(0, |(_, offset)| offset);
+            let known = self.offset.filter(|at| at.segment == segment.first && at.record == self.cursor);
+            let offset = known.map_or(0, |at| at.bytes);
             return Some(Look::Disk(Part { segment: *segment, from: self.cursor.max(segment.first), offset }));
         }
         let (batch, until) = self.from_memory(limits);
@@ -172,8 +183,9 @@ impl Queue {
     }
 
     /// Notes what was read from disk and gives it out.
-    pub(super) fn given(&mut self, taken: Taken) -> Batch {
-        self.peeked = Some(Peeked { until: taken.until, damaged: taken.damaged, offset: Some(taken.offset) });
+    pub(super) fn given(&mut self, segment: Mark, taken: Taken) -> Batch {
+        let offset = Offset { segment, record: taken.until, bytes: taken.offset };
+        self.peeked = Some(Peeked { until: taken.until, damaged: taken.damaged, offset: Some(offset) });
         if taken.messages.is_empty() {
             self.acknowledge(taken.until.position);
             return Batch::default();
@@ -195,13 +207,16 @@ impl Queue {
     /// All before `until` is delivered or never will be.
     pub(super) fn acknowledge(&mut self, until: u64) {
         let peeked = self.peeked.take().filter(|peeked| peeked.until.position == until);
+        if peeked.is_some() {
+            self.adrift = 0;
+        }
         if until <= self.cursor.position {
             return;
         }
         let plain = Mark { position: until, item: self.cursor.item + (until - self.cursor.position) };
         self.cursor = peeked.map_or(plain, |peeked| peeked.until);
         self.damaged += peeked.map_or(0, |peeked| peeked.damaged);
-        self.offset = peeked.and_then(|peeked| peeked.offset).map(|offset| (self.cursor, offset));
+        self.offset = peeked.and_then(|peeked| peeked.offset);
         while let Some((at, record)) = self.tail.pop_front_if(|(at, _)| at.position < until) {
             self.tail_bytes -= record.bytes.len();
             if at >= self.written {
@@ -228,7 +243,9 @@ impl Queue {
     pub(super) fn drop_oldest(&mut self, growing: Option<Mark>) -> Option<Segment> {
         let oldest = self.segments.pop_front_if(|first| Some(first.first) != growing)?;
         let on_the_way = self.peeked.map_or(self.cursor, |peeked| peeked.until.max(self.cursor));
-        self.dropped += oldest.end.item.saturating_sub(on_the_way.item.max(oldest.first.item));
+        let given = on_the_way.item.clamp(oldest.first.item, oldest.end.item.max(oldest.first.item));
+        self.dropped += oldest.end.item.saturating_sub(given);
+        self.adrift += given.saturating_sub(self.cursor.item.max(oldest.first.item));
         if self.cursor < oldest.end {
             self.cursor = oldest.end;
         }
