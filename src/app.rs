@@ -136,8 +136,7 @@ impl App {
             keep: state.as_ref().map(Arc::clone).map(keep),
             alive: Box::new(alive),
         };
-        let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
-        resume(&mut pipe, &checkpoint);
+        let pipe = resumed(config, &place, &checkpoint);
         let heart = beat::start(pipe, around, waiting, ordered)?;
         Ok(Self {
             address,
@@ -314,17 +313,20 @@ fn keep(state: Arc<State>) -> Box<dyn FnMut(Vec<Entry>) + Send> {
 }
 
 /// Goes on with what lived when the daemon went down, unless the clock was set back meanwhile: instants of the future mean nothing.
-fn resume(pipe: &mut Pipe, checkpoint: &Checkpoint) {
+fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint) -> Pipe {
+    let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
     let now = clock::now();
     let ahead = checkpoint.last_cut().map_or(Duration::ZERO, |cut| cut.since(now));
     if ahead > clock::WAITED_FOR + GRID {
-        return tracing::warn!(?ahead, "the clock was set back since the last run; its classes are not gone on with");
+        tracing::warn!(?ahead, "the clock was set back since the last run; its classes are not gone on with");
+        return pipe;
     }
     pipe.resume(checkpoint, now);
     let (classes, announced) = (checkpoint.classes.len(), checkpoint.announced.len());
     if classes + announced > 0 {
         tracing::info!(classes, announced, "going on with what lived when the daemon went down");
     }
+    pipe
 }
 
 fn start_logs(config: &Config, shared: &Shared, out: &Observations, stopping: &Arc<AtomicBool>) -> Result<()> {

@@ -95,7 +95,9 @@ impl Journal {
 
     /// Takes over changes, to be kept with the next group.
     pub(crate) fn note(&mut self, entries: Vec<Entry>) {
-        entries.iter().for_each(|entry| self.state.apply(entry.clone()));
+        for entry in &entries {
+            self.state.apply(entry.clone());
+        }
         if self.file.is_some() {
             self.pending.extend(entries);
         }

@@ -133,13 +133,12 @@ impl Checkpoint {
             Entry::Withdrawn(stream) => {
                 self.announced.remove(&stream);
             }
-            Entry::Known(id, known) => match self.classes.get_mut(&id) {
-                Some(class) => class.known = *known,
-                None => {
-                    let class = Class { known: *known, traced: None, minute: Vec::new(), last_sampled: None };
-                    self.classes.insert(id, class);
-                }
-            },
+            Entry::Known(id, known) => {
+                let class = self.classes.remove(&id);
+                let (traced, minute, last_sampled) =
+                    class.map_or_else(Default::default, |class| (class.traced, class.minute, class.last_sampled));
+                self.classes.insert(id, Class { known: *known, traced, minute, last_sampled });
+            }
             Entry::Traced(id, traced) => {
                 if let Some(class) = self.classes.get_mut(&id) {
                     class.traced = Some(*traced);
@@ -312,13 +311,13 @@ mod tests {
         }
     }
 
-    fn pipe() -> Pipe {
+    fn empty() -> Pipe {
         Pipe::new("n", Objectives::default(), Patience::default(), 10)
     }
 
     /// All spans and events of a class of 90 s, the daemon killed after each of these beats and resumed at once.
     fn run(kills: &[u64], gone: u64) -> Vec<SpanCommand> {
-        let (mut pipe, mut checkpoint, mut commands) = (pipe(), Checkpoint::default(), Vec::new());
+        let (mut pipe, mut checkpoint, mut commands) = (empty(), Checkpoint::default(), Vec::new());
         let class = Descriptor { course_id: Some(name("c9")), ..Descriptor::default() };
         assert!(pipe.registry_mut().register(&name("s1"), StreamKey::parse("live/c1").ok(), class, at(0)));
         for beat in 1..gone + 320 {
@@ -329,7 +328,7 @@ mod tests {
                 let mut again = Checkpoint::default();
                 fold(&mut again, checkpoint.entries().collect());
                 assert_eq!(again.classes.keys().collect::<Vec<_>>(), checkpoint.classes.keys().collect::<Vec<_>>());
-                pipe = super::tests::pipe();
+                pipe = empty();
                 pipe.resume(&again, at(beat));
             }
         }
@@ -376,11 +375,11 @@ mod tests {
 
     #[test]
     fn a_class_that_is_not_heard_of_again_ends_when_it_was_last_sampled() {
-        let (mut before, mut checkpoint) = (pipe(), Checkpoint::default());
+        let (mut before, mut checkpoint) = (empty(), Checkpoint::default());
         for beat in 1..=100 {
             fold(&mut checkpoint, play(&mut before, beat, 1_000).entries);
         }
-        let mut after = pipe();
+        let mut after = empty();
         after.resume(&checkpoint, at(4_000));
         let closed: Vec<_> =
             (4_000..4_300).flat_map(|beat| after.beat(at(beat), &Surroundings::default()).batch.closed).collect();
@@ -392,14 +391,14 @@ mod tests {
 
     #[test]
     fn an_alert_that_fired_resolves_after_the_restart() {
-        let (mut pipe, mut checkpoint) = (pipe(), Checkpoint::default());
+        let (mut pipe, mut checkpoint) = (empty(), Checkpoint::default());
         let mut fired = Vec::new();
         for beat in 1..=120 {
             let told = play(&mut pipe, beat, 1_000);
             fired.extend(told.notices);
             fold(&mut checkpoint, told.entries);
         }
-        let mut pipe = super::tests::pipe();
+        let mut pipe = empty();
         pipe.resume(&checkpoint, at(121));
         let beats = (121..300).map(|beat| play(&mut pipe, beat, 1_000)).collect::<Vec<_>>();
         let resolved: Vec<_> = beats.iter().flat_map(|beat| &beat.notices).collect();

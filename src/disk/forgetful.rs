@@ -55,6 +55,9 @@ impl Forgetful {
     }
 
     /// The bytes of a file, to damage.
+    ///
+    /// # Panics
+    /// Where it is not there.
     pub fn with(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let file = state.files.get_mut(name).expect("the file is there");

@@ -148,12 +148,12 @@ impl Queue {
             let offset = known.map_or(0, |at| at.bytes);
             return Some(Look::Disk(Part { segment: *segment, from: self.cursor.max(segment.first), offset }));
         }
-        let (batch, until) = self.from_memory(limits);
+        let (batch, until) = self.in_memory(limits);
         self.peeked = Some(Peeked { until, damaged: 0, offset: None });
         (!batch.messages.is_empty()).then_some(Look::Memory(batch))
     }
 
-    fn from_memory(&self, limits: Limits) -> (Batch, Mark) {
+    fn in_memory(&self, limits: Limits) -> (Batch, Mark) {
         let visible = if self.afloat { self.sealed } else { self.written };
         let (mut batch, mut room, mut until) = (Batch::default(), limits.bytes, self.cursor);
         for (at, record) in self.tail.iter().take_while(|(at, _)| at.position < visible.position) {

@@ -1,6 +1,5 @@
 //! State and spool on a disk that forgets, fills up and rots.
 
-use liveqos_core::descriptor::Descriptor;
 use liveqos_core::session::StreamKey;
 use liveqos_core::time::Timestamp;
 use proptest::prelude::*;
@@ -41,7 +40,7 @@ fn record(signal: Signal, number: u64, len: usize) -> Record {
 /// A change of state that tells its number.
 fn entry(number: u64) -> Entry {
     let stream = StreamKey::parse(&format!("live/{number:08}")).expect("a good key");
-    Entry::Announced(stream, Timestamp::from_secs(number), Box::new(Descriptor::default()))
+    Entry::Announced(stream, Timestamp::from_secs(number), Box::default())
 }
 
 impl Scribe {
@@ -60,13 +59,13 @@ impl Scribe {
             if batch.messages.is_empty() {
                 return out;
             }
-            out.extend(batch.messages.iter().map(|bytes| number(bytes)));
+            out.extend(batch.messages.iter().map(|bytes| number_of(bytes)));
             self.spool.acknowledge(signal, batch.until);
         }
     }
 }
 
-fn number(bytes: &[u8]) -> u64 {
+fn number_of(bytes: &[u8]) -> u64 {
     std::str::from_utf8(&bytes[..8]).expect("as written").parse().expect("as written")
 }
 
@@ -118,7 +117,7 @@ fn a_full_disk_is_gone_around_and_come_back_from() {
     assert_eq!(scribe.spool.backlog(Signal::Traces).records, 2);
     let batch = scribe.spool.peek(Signal::Traces, Limits { items: 1, ..ALL });
     scribe.spool.acknowledge(Signal::Traces, batch.until);
-    assert_eq!(number(&scribe.spool.peek(Signal::Traces, ALL).messages[0]), 2, "sent from memory meanwhile");
+    assert_eq!(number_of(&scribe.spool.peek(Signal::Traces, ALL).messages[0]), 2, "sent from memory meanwhile");
     scribe.tell(3);
     for disk in [&disks.spool, &disks.journal] {
         disk.trouble(None);
@@ -187,7 +186,7 @@ proptest! {
                 if !scribe.trouble && take > 0 {
                     let batch = scribe.spool.peek(Signal::Traces, Limits { items: take as u64, ..ALL });
                     for message in &batch.messages {
-                        acknowledged = acknowledged.max(super::tests::number(message));
+                        acknowledged = acknowledged.max(number_of(message));
                     }
                     scribe.spool.acknowledge(Signal::Traces, batch.until);
                 }
