@@ -101,11 +101,8 @@ pub fn take(disk: &dyn Disk, signal: Signal, part: &Part, limits: Limits) -> std
     loop {
         let step = frame::read(&bytes, at, salt(signal));
         let to = match step {
-            Step::Good(found, to) if found.number >= end.position => {
-                // Written, never told of, written again elsewhere.
-                let _ = (found, to);
-                break;
-            }
+            // Written, never told of, written again elsewhere.
+            Step::Good(found, _) if found.number >= end.position => break,
             Step::Good(found, to) => {
                 if found.number >= taken.until.position && !taken.add(&found, limits, &mut room) {
                     return Ok(taken);
@@ -170,7 +167,7 @@ pub fn end_of(bytes: &Bytes, signal: Signal, first: Mark, limit: u64) -> (Mark, 
         }
         length = to as u64;
     }
-    (end, length, !damaged.is_empty() || bytes.len() < HEADER as usize)
+    (end, length, !damaged.is_empty())
 }
 
 /// What tells this signal's records from all others.

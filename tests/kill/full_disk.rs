@@ -49,6 +49,13 @@ async fn a_full_disk_costs_nothing_but_the_promise() {
     daemon.program.signal("KILL");
     daemon.program.ended(WITHIN).await;
     daemon = Daemon::start(folder.path(), port, &config).await;
+    // Heard of again, so that their end is seen and need not be concluded.
+    let before = samples(&collector);
+    until("samples after the restart", WITHIN, async || {
+        seldom().await;
+        (samples(&collector) >= before + 40).then_some(())
+    })
+    .await;
     classes.end();
     until("all ends", WITHIN, async || {
         seldom().await;
