@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use liveqos::disk::{Disk as _, Folder};
-use liveqos::otlp::outbox::{Limits, Outbox as _};
+use liveqos::otlp::outbox::Limits;
 use liveqos::otlp::record::{Record, Signal};
 use liveqos::spool::segment::{self, HEADER, Mark, Part, Segment};
 use liveqos::state::Opened;
