@@ -1,4 +1,4 @@
-//! kill -9 at random instants: what the collector has in the end is what it would have had without.
+//! kill -9 at random instants, and an orderly restart now and then: what the collector has in the end is what it would have had without.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
@@ -44,7 +44,8 @@ async fn killed_under_load_every_sample_arrives_once_and_every_trace_is_whole() 
         }
         tokio::time::sleep(Duration::from_millis(chance % LONGEST_LIFE_MILLIS)).await;
         let killed = Instant::now();
-        daemon.program.signal("KILL");
+        // Every fourth time as an upgrade does it.
+        daemon.program.signal(if kill % 4 == 3 { "TERM" } else { "KILL" });
         daemon.program.ended(WITHIN).await;
         daemon = start().await;
         assert_eq!(live(&daemon).await, Some(CLASSES), "they are there again at once");
