@@ -16,7 +16,7 @@ use super::wait::{alone, until};
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_under_load_every_sample_arrives_once_and_every_trace_is_whole() {
     let _machine = alone().await;
-    let kills: usize = std::env::var("LIVEQOS_KILLS").map_or(20, |text| text.parse().unwrap());
+    let kills: usize = std::env::var("KILLS").map_or(20, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let (collector, classes, port) = (Collector::grpc(), Classes::serve(CLASSES).await, free_port());
     let config = format!(
