@@ -5,7 +5,8 @@
 //! polls ─┐                      ┌─► otlp (spans, sample events)
 //! hooks ─┤► observations ─► heart ─► notify
 //! paths ─┤  (bounded)     (beat) ├─► history
-//! beacons┘                      └─► snapshot ─► page, API, /metrics ─► otlp (metrics)
+//! beacons┘                      ├─► state (journal, spool)
+//!                               └─► snapshot ─► page, API, /metrics ─► otlp (metrics)
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,9 +17,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
+use liveqos_core::checkpoint::{Checkpoint, Entry};
 use liveqos_core::judge::NodeLoad;
 use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::time::GRID;
 use liveqos_probes::probe::Kind;
 use prometheus::proto::MetricFamily;
 use tokio::net::TcpListener;
@@ -48,14 +51,15 @@ use crate::intake::status::{SourceEntry, SourceTable};
 use crate::meters::Meters;
 use crate::notify::Notifiers;
 use crate::notify::silence::Silences;
-use crate::otlp::Otlp;
 use crate::otlp::record::Signal;
+use crate::otlp::{Otlp, Pace};
 use crate::place::Place;
 use crate::roster::Roster;
 use crate::sinks::history::History;
 use crate::sinks::prometheus::NodeCollector;
 use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::Snapshot;
+use crate::state::{Opened, State};
 use crate::tls;
 use crate::token::Key;
 
@@ -71,6 +75,9 @@ pub struct App {
     tasks: JoinSet<()>,
     otlp: Arc<Otlp>,
     silences: Arc<ArcSwap<Silences>>,
+    state: Option<Arc<State>>,
+    /// Held as long as the daemon lives.
+    _lock: Option<std::fs::File>,
     heart: std::thread::JoinHandle<()>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
@@ -103,6 +110,7 @@ impl App {
         let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
         let node_metrics = NodeCollector::new(&parts.shared.snapshot, &parts.shared.sources, &parts.otlp)?;
+        let node_metrics = node_metrics.with_state(parts.shared.state.clone());
         parts.shared.registry.register(Box::new(node_metrics))?;
         let (stop, stopped) = watch::channel(false);
         let stopping = Arc::new(AtomicBool::new(false));
@@ -115,8 +123,21 @@ impl App {
             Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters };
         tasks.spawn(http_server::serve(listener, site, stopped.clone()));
         let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
-        let Parts { place, sources, logs, tray, fetcher, otlp, notifiers, shared, observations, waiting, ordered } =
-            parts;
+        let Parts {
+            place,
+            sources,
+            logs,
+            tray,
+            fetcher,
+            otlp,
+            opened,
+            notifiers,
+            shared,
+            observations,
+            waiting,
+            ordered,
+        } = parts;
+        let Opened { state, checkpoint, lock, .. } = opened;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         let meters = shared.meters.clone();
         let edge = Edge::new(random_key()?);
@@ -140,9 +161,10 @@ impl App {
             last_beat: Arc::clone(&shared.last_beat),
             gather: Box::new(move |now| beacons.drain(now)),
             deliver: deliver(Arc::clone(&otlp), notifiers, Arc::clone(&shared.history)),
+            keep: state.as_ref().map(Arc::clone).map(keep),
             alive: Box::new(alive),
         };
-        let pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+        let pipe = resumed(config, &place, &checkpoint);
         let heart = beat::start(pipe, around, waiting, ordered)?;
         Ok(Self {
             address,
@@ -155,6 +177,8 @@ impl App {
             tasks,
             otlp,
             silences,
+            state,
+            _lock: lock,
             heart,
             stop,
             stopping,
@@ -232,13 +256,24 @@ impl App {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         drop(self.shared);
+        let state = self.state;
+        let settle = state.clone();
+        let settled = move || settle.is_none_or(|state| state.settled(SETTLE));
+        let kept = tokio::task::spawn_blocking(settled).await.unwrap_or_default();
+        let keeps = self.otlp.keeps() && kept;
         let left = match Arc::try_unwrap(self.otlp) {
             Ok(otlp) => otlp.stop(LAST_EXPORT).await,
             Err(_) => return tracing::error!("otlp is still in use; what waits is lost"),
         };
-        let lost: u64 = left.iter().map(|backlog| backlog.items).sum();
-        if lost > 0 {
-            tracing::warn!(lost, "stopped with telemetry that no collector took");
+        if let Some(state) = state {
+            // The thread ends by itself; this only waits for it.
+            drop(tokio::task::spawn_blocking(move || state.stop(SETTLE)).await);
+        }
+        let waits: u64 = left.iter().map(|backlog| backlog.items).sum();
+        match (waits, keeps) {
+            (0, _) => {}
+            (waits, true) => tracing::info!(waits, "stopped with telemetry on disk that is sent after the next start"),
+            (lost, false) => tracing::warn!(lost, "stopped with telemetry that no collector took"),
         }
     }
 }
@@ -251,6 +286,7 @@ struct Parts {
     tray: PostTray,
     fetcher: Fetcher,
     otlp: Arc<Otlp>,
+    opened: Opened,
     notifiers: Notifiers,
     shared: Shared,
     observations: Observations,
@@ -273,7 +309,9 @@ impl Parts {
         let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
-        let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
+        let opened = Opened::open(&config.state)?;
+        let otlp = Otlp::start_with(&config.otlp, &place.resource(config), Arc::clone(&opened.outbox), Pace::default());
+        let otlp = Arc::new(otlp.context("starting otlp")?);
         let snapshot = Arc::default();
         let left_out = meters.shed.with_label_values(&["session_series"]);
         let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
@@ -291,9 +329,23 @@ impl Parts {
             registry,
             meters,
             last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
+            state: opened.watch(),
             node: place.node.clone(),
         };
-        Ok(Self { place, sources, logs, tray, fetcher, otlp, notifiers, shared, observations, waiting, ordered })
+        Ok(Self {
+            place,
+            sources,
+            logs,
+            tray,
+            fetcher,
+            otlp,
+            opened,
+            notifiers,
+            shared,
+            observations,
+            waiting,
+            ordered,
+        })
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.
@@ -320,6 +372,27 @@ fn deliver(otlp: Arc<Otlp>, notifiers: Notifiers, history: Arc<History>) -> Box<
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
+}
+
+fn keep(state: Arc<State>) -> Box<dyn FnMut(Vec<Entry>) + Send> {
+    Box::new(move |entries| state.keep(entries))
+}
+
+/// Goes on with what lived when the daemon went down, unless the clock was set back meanwhile: instants of the future mean nothing.
+fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint) -> Pipe {
+    let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+    let now = clock::now();
+    let ahead = checkpoint.last_cut().map_or(Duration::ZERO, |cut| cut.since(now));
+    if ahead > clock::WAITED_FOR + GRID {
+        tracing::warn!(?ahead, "the clock was set back since the last run; its classes are not gone on with");
+        return pipe;
+    }
+    pipe.resume(checkpoint, now);
+    let (classes, announced) = (checkpoint.classes.len(), checkpoint.announced.len());
+    if classes + announced > 0 {
+        tracing::info!(classes, announced, "going on with what lived when the daemon went down");
+    }
+    pipe
 }
 
 fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
@@ -359,4 +432,6 @@ fn now() -> Now {
 /// Of [`STOP_WITHIN`], for the heart's last word.
 const HEART_STOP: Duration = Duration::from_secs(1);
 /// Of [`STOP_WITHIN`], for what waits to be exported.
-const LAST_EXPORT: Duration = Duration::from_millis(3_500);
+const LAST_EXPORT: Duration = Duration::from_millis(2_500);
+/// Of [`STOP_WITHIN`], for the disk: before the last export and after it.
+const SETTLE: Duration = Duration::from_millis(500);

@@ -37,13 +37,13 @@ use tokio::time::{Instant, timeout_at};
 
 use self::frame::Frame;
 use self::metrics::{Naming, Reading};
-use self::outbox::{Backlog, MemoryOutbox, Outbox};
+use self::outbox::{Backlog, Bell, MemoryOutbox, Outbox};
 use self::payload::Payload;
 use self::record::{Record, Signal};
 use self::resource::Resource;
 use self::retry::{Verdict, classify};
 pub use self::sender::Pace;
-use self::sender::{Bell, Sender};
+use self::sender::Sender;
 use self::settings::OtlpSettings;
 use self::stats::Stats;
 pub use self::transport::StartError;
@@ -97,6 +97,7 @@ impl Otlp {
                 continue;
             };
             let bell = Arc::<Bell>::default();
+            otlp.outbox.hang(signal, Arc::clone(&bell));
             otlp.bells[signal.index()] = Some(Arc::clone(&bell));
             senders.push(Sender {
                 signal,
@@ -149,6 +150,18 @@ impl Otlp {
     #[must_use]
     pub fn dropped(&self, signal: Signal) -> u64 {
         self.outbox.dropped(signal)
+    }
+
+    /// Records of `signal` that were kept and found damaged.
+    #[must_use]
+    pub fn damaged(&self, signal: Signal) -> u64 {
+        self.outbox.damaged(signal)
+    }
+
+    /// Whether what waits outlives the process.
+    #[must_use]
+    pub fn keeps(&self) -> bool {
+        self.outbox.keeps()
     }
 
     /// Sends what it can within `deadline` and stops; gives what is left of each signal, in the order of [`Signal::ALL`].

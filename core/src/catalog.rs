@@ -247,6 +247,22 @@ pub const METRICS: &[Metric] = &[
         &["signal"],
     ),
     shell(
+        "liveqos_spool_damaged_total",
+        "liveqos.spool.damaged",
+        Kind::Counter,
+        "{record}",
+        "Records that were on disk and found damaged or gone.",
+        &["signal"],
+    ),
+    shell(
+        "liveqos_state_kept",
+        "liveqos.state.kept",
+        Kind::Gauge,
+        "1",
+        "1 while what waits outlives the daemon, 0 while it is in memory only.",
+        &[],
+    ),
+    shell(
         "liveqos_export_total",
         "liveqos.export",
         Kind::Counter,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Incident;
 use crate::condition::{Condition, Finding, Rule};
 use crate::few::Few;
 use crate::leg::LegTotals;
@@ -96,6 +97,18 @@ impl Judge {
         }
         self.look_around(now, objectives, around, &mut notices);
         notices
+    }
+
+    /// Goes on with the alerts that fired on `session` when the daemon went down.
+    pub(crate) fn resume(&mut self, session: &Arc<Session>, incidents: &[Incident]) {
+        if incidents.is_empty() {
+            return;
+        }
+        let docket = self.sessions.entry(session.id.clone()).or_insert_with(|| Box::new(Docket::new(session)));
+        for incident in incidents {
+            let resumed = || Condition::resumed(incident.started_at, incident.evidence());
+            docket.conditions.at(incident.alert, resumed);
+        }
     }
 
     /// Resolves what still fires for sessions that closed, with the evidence that it fired on: there is no newer one.

@@ -9,6 +9,7 @@ pub mod answer_path;
 pub mod attributes;
 mod buffer_stall;
 pub mod catalog;
+pub mod checkpoint;
 pub mod claim;
 pub mod claim_fold;
 pub mod class_path;

@@ -2,9 +2,11 @@
 //! waits (the oldest that is not on its way); refuses to lose anything without counting it.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::frame::field_len;
 use super::record::{Record, Signal};
@@ -57,6 +59,53 @@ pub trait Outbox: std::fmt::Debug + Send + Sync + 'static {
 
     /// Spans, log records or data points of `signal` dropped so far.
     fn dropped(&self, signal: Signal) -> u64;
+
+    /// Records of `signal` that were kept and found damaged.
+    fn damaged(&self, _signal: Signal) -> u64 {
+        0
+    }
+
+    /// Rings `bell` whenever records of `signal` can be seen that could not before, where that is not at once.
+    fn hang(&self, _signal: Signal, _bell: Arc<Bell>) {}
+
+    /// Whether what waits outlives the process.
+    fn keeps(&self) -> bool {
+        false
+    }
+}
+
+/// How a sender learns that records came.
+#[derive(Debug, Default)]
+pub struct Bell {
+    came: Notify,
+    urgent: AtomicBool,
+}
+
+impl Bell {
+    /// Records can be seen; `urgent` where one of them is.
+    pub fn ring(&self, urgent: bool) {
+        if urgent {
+            self.set_urgent();
+        }
+        self.came.notify_one();
+    }
+
+    /// Returns when it was rung since.
+    pub(super) async fn rung(&self) {
+        self.came.notified().await;
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_urgent(&self) {
+        self.urgent.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_urgent(&self) -> bool {
+        self.urgent.swap(false, Ordering::AcqRel)
+    }
 }
 
 /// The bounds of one signal's queue in memory.

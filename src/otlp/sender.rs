@@ -3,15 +3,15 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::frame::Frame;
-use super::outbox::{Backlog, Batch, Limits, Outbox};
+use super::outbox::{Backlog, Batch, Bell, Limits, Outbox};
 use super::payload::Payload;
 use super::record::Signal;
 use super::retry::{Answer, Partial, Verdict, backoff, classify};
@@ -49,23 +49,6 @@ impl Default for Pace {
     }
 }
 
-/// How a sender learns that records came.
-#[derive(Debug, Default)]
-pub(super) struct Bell {
-    came: Notify,
-    urgent: AtomicBool,
-}
-
-impl Bell {
-    /// Records were appended; `urgent` where one of them is.
-    pub(super) fn ring(&self, urgent: bool) {
-        if urgent {
-            self.urgent.store(true, Ordering::Release);
-        }
-        self.came.notify_one();
-    }
-}
-
 /// The instant until which a stopping sender may go on; `None` while running.
 pub(super) type Stop = watch::Receiver<Option<Instant>>;
 
@@ -86,7 +69,10 @@ impl Sender {
     /// Sends until told to stop and either nothing is left or the time is up.
     pub(super) async fn run(mut self) {
         while self.due().await {
-            let batch = self.next();
+            let batch = self.next().await;
+            if batch.messages.is_empty() && self.stopping() {
+                return;
+            }
             if !self.deliver(batch).await {
                 return;
             }
@@ -103,13 +89,13 @@ impl Sender {
                 (0, false) => None,
                 _ if self.stopping() || self.full(backlog) => return true,
                 _ => {
-                    let urgent = self.bell.urgent.load(Ordering::Acquire);
+                    let urgent = self.bell.is_urgent();
                     let wait = if urgent { self.pace.linger } else { self.pace.interval };
                     Some(*since.get_or_insert_with(Instant::now) + wait)
                 }
             };
             tokio::select! {
-                () = self.bell.came.notified() => {}
+                () = self.bell.rung() => {}
                 () = until(wait_until) => return true,
                 () = told_to_stop(self.stop.clone()) => {}
             }
@@ -126,12 +112,14 @@ impl Sender {
     }
 
     /// The next batch; what is urgent beyond it stays urgent.
-    fn next(&self) -> Batch {
-        let urgent = self.bell.urgent.swap(false, Ordering::AcqRel);
+    async fn next(&self) -> Batch {
+        let urgent = self.bell.take_urgent();
         let limits = Limits { items: self.pace.items, bytes: self.room() };
-        let batch = self.outbox.peek(self.signal, limits);
+        let (outbox, signal) = (Arc::clone(&self.outbox), self.signal);
+        // It may read from disk. Where the runtime is going down there is nothing to send.
+        let batch = spawn_blocking(move || outbox.peek(signal, limits)).await.unwrap_or_default();
         if urgent && self.outbox.backlog(self.signal).records > batch.messages.len() as u64 {
-            self.bell.urgent.store(true, Ordering::Release);
+            self.bell.set_urgent();
         }
         batch
     }

@@ -21,12 +21,14 @@ use crate::otlp::Otlp;
 use crate::otlp::record::Signal;
 use crate::otlp::stats;
 use crate::snapshot::Snapshot;
+use crate::state::Watch;
 
 /// Gathers everything that is read at the time of asking rather than counted as it happens.
 pub struct NodeCollector {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sources: Arc<ArcSwap<SourceTable>>,
     otlp: Weak<Otlp>,
+    state: Option<Watch>,
     descs: Vec<Desc>,
 }
 
@@ -50,8 +52,17 @@ impl NodeCollector {
             snapshot: Arc::clone(snapshot),
             sources: Arc::clone(sources),
             otlp: Arc::downgrade(otlp),
+            state: None,
             descs: descs.collect::<prometheus::Result<_>>()?,
         })
+    }
+}
+
+impl NodeCollector {
+    /// The same, telling too whether what waits outlives the daemon.
+    #[must_use]
+    pub fn with_state(self, state: Watch) -> Self {
+        Self { state: Some(state), ..self }
     }
 }
 
@@ -69,6 +80,9 @@ impl Collector for NodeCollector {
                 Read::Leg(_) | Read::LegLatency(_) => Vec::new(),
                 Read::Fleet(read) => fleet(&snapshot, |totals, labels| Some(counter(labels, read(totals)?))),
                 Read::FleetBuckets(read) => fleet(&snapshot, |totals, labels| Some(histogram(labels, read(totals)?))),
+                Read::Shell if metric.name == "liveqos_state_kept" => {
+                    self.state.iter().map(|state| gauge(Vec::new(), f64::from(u8::from(state.health().kept)))).collect()
+                }
                 Read::Shell => shell(metric, &snapshot, &sources, &exports),
             };
             family(metric, series)
@@ -152,6 +166,7 @@ fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
     match name {
         "liveqos_spool_bytes" => vec![gauge(labels(), counts.waiting_bytes as f64)],
         "liveqos_spool_dropped_total" => vec![counter(labels(), counts.dropped as f64)],
+        "liveqos_spool_damaged_total" => vec![counter(labels(), counts.damaged as f64)],
         "liveqos_export_total" => {
             let outcomes = counts.outcomes.iter();
             outcomes.map(|(outcome, count)| counter(with(labels(), "outcome", outcome), *count as f64)).collect()
@@ -165,6 +180,7 @@ struct ExportCounts {
     signal: &'static str,
     waiting_bytes: u64,
     dropped: u64,
+    damaged: u64,
     outcomes: [(&'static str, u64); 4],
 }
 
@@ -177,6 +193,7 @@ fn export_counts(otlp: &Otlp) -> Vec<ExportCounts> {
             signal: signal.as_str(),
             waiting_bytes: otlp.backlog(signal).bytes,
             dropped: otlp.dropped(signal),
+            damaged: otlp.damaged(signal),
             outcomes: [
                 ("sent", stats::read(&counters.sent)),
                 ("retried", stats::read(&counters.retried)),

@@ -147,6 +147,13 @@ async fn a_batch_is_1024_records_or_less_than_4_mib() {
     let received = collector.wait(|received| received.len() == 2).await;
     let counts: Vec<_> = received.iter().map(|r| r.spans().len()).collect();
     assert_eq!(counts, [1_024, 1_024], "full batches do not wait");
+    // The collector has a request a moment before its answer is read.
+    let settled = async {
+        while otlp.backlog(Signal::Traces).records > 452 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.expect("both are acknowledged");
     assert_eq!(otlp.backlog(Signal::Traces).records, 452);
     let mut large = span(&class, SpanName::TeachingConduct, 1);
     large.attributes.push(("stream.url", Value::Text("x".repeat(9_999).into())));
