@@ -205,14 +205,21 @@ pub const METRICS: &[Metric] = &[
         "Rounds and hooks that failed.",
         &["source", "kind", "reason"],
     ),
-    shell("liveqos_spool_bytes", "liveqos.spool.size", Kind::Gauge, "By", "Telemetry waiting to be sent.", &["signal"]),
+    shell(
+        "liveqos_spool_bytes",
+        "liveqos.spool.size",
+        Kind::Gauge,
+        "By",
+        "Telemetry waiting to be sent.",
+        &["target", "signal"],
+    ),
     shell(
         "liveqos_spool_dropped_total",
         "liveqos.spool.dropped",
         Kind::Counter,
         "{record}",
         "Records dropped because the spool was full, the oldest first.",
-        &["signal"],
+        &["target", "signal"],
     ),
     shell(
         "liveqos_export_total",
@@ -220,7 +227,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         "{record}",
         "Records by what became of them.",
-        &["signal", "outcome"],
+        &["target", "signal", "outcome"],
     ),
     shell(
         "liveqos_tick_skew_seconds",

@@ -12,16 +12,16 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
 use tonic::body::Body;
 use tonic::codegen::{Body as _, Service as _, http};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Status};
 
 use super::payload::Payload;
 use super::retry::{Answer, read_response, retry_info};
-use super::transport::{MAX_RESPONSE_BYTES, Target, USER_AGENT, chain};
+use super::transport::{Endpoint, MAX_RESPONSE_BYTES, USER_AGENT, chain};
 
 /// A client of one export method.
 pub(super) struct Grpc {
-    endpoint: Endpoint,
+    endpoint: tonic::transport::Endpoint,
     /// Dropped when an answer stays away: a connection whose peer vanished looks open for many minutes.
     channel: Option<Channel>,
     path: &'static str,
@@ -31,16 +31,19 @@ pub(super) struct Grpc {
 
 impl Grpc {
     /// The client of `target`, not yet connected; in words why it cannot be built.
-    pub(super) fn new(target: Target) -> Result<Self, String> {
-        let mut endpoint = Endpoint::from_shared(target.url.to_string())
+    pub(super) fn new(target: Endpoint) -> Result<Self, String> {
+        let mut endpoint = tonic::transport::Endpoint::from_shared(target.url.to_string())
             .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
             .map_err(|error| chain(&error))?
             .connect_timeout(target.timeout);
         if target.url.scheme() == "https" {
-            let tls = match target.authorities {
+            let mut tls = match target.authorities {
                 Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
                 None => ClientTlsConfig::new().with_native_roots(),
             };
+            if let Some((certificate, key)) = target.identity {
+                tls = tls.identity(Identity::from_pem(certificate, key));
+            }
             endpoint = endpoint.tls_config(tls).map_err(|error| chain(&error))?;
         }
         Ok(Self {
@@ -66,7 +69,7 @@ impl Grpc {
 
     fn request(&self, payload: &Payload) -> http::Request<Body> {
         let mut body = BytesMut::with_capacity(PREFIX + payload.bytes.len());
-        body.put_u8(u8::from(payload.gzip));
+        body.put_u8(u8::from(payload.encoding().is_some()));
         // A batch is cut at 4 MiB, far below the field's 4 GiB.
         body.put_u32(u32::try_from(payload.bytes.len()).unwrap_or(u32::MAX));
         body.put_slice(&payload.bytes);
@@ -78,8 +81,8 @@ impl Grpc {
         headers.clone_from(&self.headers);
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
-        if payload.gzip {
-            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+        if let Some(encoding) = payload.encoding() {
+            headers.insert("grpc-encoding", HeaderValue::from_static(encoding));
         }
         // At most eight digits and a unit; an hour in milliseconds has seven.
         if let Ok(timeout) = HeaderValue::try_from(format!("{}m", self.timeout.as_millis())) {

@@ -18,9 +18,8 @@ use super::series::{Series, counter, gauge, histogram, label, labelled, summary,
 use crate::clock;
 use crate::intake::status::{SourceState, SourceStatus, SourceTable};
 use crate::meters;
-use crate::otlp::Otlp;
 use crate::otlp::record::Signal;
-use crate::otlp::stats;
+use crate::otlp::{Otlp, Target, stats};
 use crate::snapshot::Snapshot;
 
 /// Gathers everything that is read at the time of asking rather than counted as it happens.
@@ -169,7 +168,7 @@ fn of_source(name: &str, source: &SourceStatus) -> Vec<Series> {
 }
 
 fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
-    let labels = || labelled(&[("signal", counts.signal)]);
+    let labels = || labelled(&[("target", &counts.target), ("signal", counts.signal)]);
     match name {
         "liveqos_spool_bytes" => vec![gauge(labels(), counts.waiting_bytes as f64)],
         "liveqos_spool_dropped_total" => vec![counter(labels(), counts.dropped as f64)],
@@ -186,8 +185,9 @@ fn session_labels(sample: &Sample, leg: Leg) -> Vec<LabelPair> {
     vec![label("session_id", sample.session.id.as_str()), label("course_id", course), label("leg", leg.as_str())]
 }
 
-/// What became of one signal's records.
+/// What became of one signal's records on their way to one target.
 struct ExportCounts {
+    target: String,
     signal: &'static str,
     waiting_bytes: u64,
     dropped: u64,
@@ -195,23 +195,27 @@ struct ExportCounts {
 }
 
 fn export_counts(otlp: &Otlp) -> Vec<ExportCounts> {
-    let stats = otlp.stats();
-    let sent = Signal::ALL.into_iter().filter(|signal| otlp.sends(*signal));
-    sent.map(|signal| {
-        let counters = stats.of(signal);
-        ExportCounts {
-            signal: signal.as_str(),
-            waiting_bytes: otlp.backlog(signal).bytes,
-            dropped: otlp.dropped(signal),
-            outcomes: [
-                ("sent", stats::read(&counters.sent)),
-                ("retried", stats::read(&counters.retried)),
-                ("rejected", stats::read(&counters.rejected)),
-                ("failed", stats::read(&counters.failed)),
-            ],
-        }
-    })
-    .collect()
+    let of = |target: &Target| -> Vec<ExportCounts> {
+        let stats = target.stats();
+        let gets = Signal::ALL.into_iter().filter(|signal| target.gets(*signal));
+        gets.map(|signal| {
+            let counters = stats.of(signal);
+            ExportCounts {
+                target: target.name().to_owned(),
+                signal: signal.as_str(),
+                waiting_bytes: target.backlog(signal).bytes,
+                dropped: target.dropped(signal),
+                outcomes: [
+                    ("sent", stats::read(&counters.sent)),
+                    ("retried", stats::read(&counters.retried)),
+                    ("rejected", stats::read(&counters.rejected)),
+                    ("failed", stats::read(&counters.failed)),
+                ],
+            }
+        })
+        .collect()
+    };
+    otlp.targets().iter().flat_map(of).collect()
 }
 
 /// The exemplars of a family: the worst class of the newest window, for the series of its leg and scenario.

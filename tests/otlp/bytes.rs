@@ -114,7 +114,6 @@ async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: boo
         linger: if fresh { Duration::ZERO } else { Duration::from_hours(1) },
         ..Pace::default()
     };
-    let outbox = Arc::new(MemoryOutbox::default());
     let node = Resource {
         instance_id: "0b1c4cb0-6a3e-5d5b-9a57-8c7f6d2f1a11".to_owned(),
         host_name: "edge-bj-7.live.example.com".to_owned(),
@@ -122,8 +121,9 @@ async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: boo
         environment: Some("production".to_owned()),
         ..node()
     };
-    let otlp = Otlp::start_with(&grpc_to(collector.url()), &node, outbox, pace).unwrap();
-    let stats = otlp.stats();
+    let otlp =
+        Otlp::start_with(&grpc_to(collector.url()), &node, &|_| Ok(Arc::new(MemoryOutbox::default())), pace).unwrap();
+    let stats = otlp.targets()[0].stats();
     for (turn, commands) in turns.into_iter().enumerate() {
         otlp.take(&commands);
         if fresh {
