@@ -40,10 +40,11 @@ use crate::intake::round::Now;
 use crate::intake::source::Source;
 use crate::intake::status::{SourceEntry, SourceTable};
 use crate::meters::Meters;
-use crate::otlp::Otlp;
 use crate::otlp::record::Signal;
+use crate::otlp::{Otlp, StartError};
 use crate::place::Place;
 use crate::roster::Roster;
+use crate::sampling::Sampling;
 use crate::sinks::history::History;
 use crate::sinks::prometheus::PageCollector;
 use crate::sinks::webhook::Webhooks;
@@ -230,7 +231,7 @@ impl Parts {
             .fold(SourceTable::new(&sources, None), |table, log| table.with_log(log.shown_name(), &log.path));
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let webhooks = Webhooks::start(place.letterhead(config), &meters).context("starting webhooks")?;
-        let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
+        let otlp = Arc::new(start_otlp(config, &place).context("starting otlp")?);
         let shared = Shared {
             snapshot: Arc::default(),
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
@@ -268,6 +269,10 @@ fn deliver(otlp: Arc<Otlp>, webhooks: Webhooks, history: Arc<History>) -> Box<dy
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
+}
+
+fn start_otlp(config: &Config, place: &Place) -> Result<Otlp, StartError> {
+    Otlp::start(&config.otlp, &place.resource(config), Sampling::new(&config.sampling, &place.node))
 }
 
 fn start_logs(config: &Config, shared: &Shared, out: &Observations, stopping: &Arc<AtomicBool>) -> Result<()> {

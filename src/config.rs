@@ -17,6 +17,7 @@ use crate::intake::log_settings::AccessLogSettings;
 use crate::intake::source::SourceSettings;
 use crate::otlp::resource::Role;
 use crate::otlp::settings::OtlpSettings;
+use crate::sampling::settings::SamplingSettings;
 
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -44,6 +45,8 @@ pub struct Config {
     pub beacon: BeaconSettings,
     /// Export of traces, sample events and metrics by OTLP.
     pub otlp: OtlpSettings,
+    /// Which classes' traces are exported.
+    pub sampling: SamplingSettings,
     /// The daemon's own log.
     pub log: LogSettings,
     /// The media servers to watch.
@@ -223,6 +226,7 @@ impl Config {
             ("alerts", differs(|config| serde_json::to_value(&config.alerts))),
             ("beacon", differs(|config| serde_json::to_value(&config.beacon))),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
+            ("sampling", self.sampling != was.sampling),
             ("log", differs(|config| serde_json::to_value(&config.log))),
             ("logs", self.logs != was.logs),
         ] {
@@ -261,6 +265,7 @@ impl Default for Config {
             alerts: AlertSettings::default(),
             beacon: BeaconSettings::default(),
             otlp: OtlpSettings::default(),
+            sampling: SamplingSettings::default(),
             log: LogSettings::default(),
             sources: Vec::new(),
             logs: Vec::new(),

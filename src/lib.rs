@@ -22,6 +22,7 @@ pub mod otlp;
 pub mod place;
 pub mod rfc3339;
 pub mod roster;
+pub mod sampling;
 pub mod sinks;
 pub mod snapshot;
 pub mod tls;

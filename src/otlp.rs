@@ -2,7 +2,7 @@
 //! until a collector has taken it, and counts what became of it; refuses to block whoever tells.
 //!
 //! ```text
-//! SpanCommand ─► spans ─┐                                  ┌─► frame ─► payload ─► route ─► transport (grpc | http) ─► collector
+//! SpanCommand ─► sampling ┐                                 ┌─► frame ─► payload ─► route ─► transport (grpc | http) ─► collector
 //! families ─► metrics ──┴► Record ─┬► Outbox ─► lanes ─► sender ◄── retry (what an answer means) ◄─────────────────────────┘
 //!                                  └► the same for each copy
 //! ```
@@ -29,7 +29,7 @@ pub mod stats;
 mod transport;
 pub mod way;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use liveqos_core::span::SpanCommand;
@@ -52,11 +52,13 @@ use self::settings::{Compression, OtlpSettings};
 use self::stats::Stats;
 pub use self::transport::StartError;
 use self::transport::Transport;
+use crate::sampling::{Counts, Sampling};
 
 /// The running export: for each target a queue, and a task for each signal it gets.
 #[derive(Debug)]
 pub struct Otlp {
-    node: String,
+    sampling: Mutex<Sampling>,
+    sampled: Arc<Counts>,
     targets: Vec<Target>,
     stop: watch::Sender<Option<Instant>>,
     tasks: Vec<JoinHandle<()>>,
@@ -79,8 +81,9 @@ impl Otlp {
     ///
     /// # Errors
     /// [`StartError`] for a bad setting, an unreadable file of certificates, or a client that cannot be built.
-    pub fn start(settings: &OtlpSettings, resource: &Resource) -> Result<Self, StartError> {
-        Self::start_with(settings, resource, &|_| Ok(Arc::new(MemoryOutbox::default())), Pace::default())
+    pub fn start(settings: &OtlpSettings, resource: &Resource, sampling: Sampling) -> Result<Self, StartError> {
+        let open = |_: &str| Ok(Arc::<MemoryOutbox>::default() as Arc<dyn Outbox>);
+        Self::start_with(settings, resource, sampling, &open, Pace::default())
     }
 
     /// Starts on outboxes (which may hold records from before), one a target, and at `pace`.
@@ -90,6 +93,7 @@ impl Otlp {
     pub fn start_with(
         settings: &OtlpSettings,
         resource: &Resource,
+        sampling: Sampling,
         open: OpenOutbox<'_>,
         pace: Pace,
     ) -> Result<Self, StartError> {
@@ -130,13 +134,25 @@ impl Otlp {
             targets.push(target);
         }
         let tasks = senders.into_iter().map(|sender| tokio::spawn(sender.run())).collect();
-        Ok(Self { node: resource.node.clone(), targets, stop, tasks })
+        Ok(Self { sampled: sampling.counts(), sampling: Mutex::new(sampling), targets, stop, tasks })
     }
 
-    /// Takes spans and log events. Never waits: what finds no room pushes the oldest out, counted by [`Target::dropped`].
+    /// Takes spans and log events, of which those leave that are sampled. Never waits: what finds no room pushes the oldest out,
+    /// counted by [`Target::dropped`].
     pub fn take(&self, commands: &[SpanCommand]) {
-        let wanted = commands.iter().filter(|command| self.sends(signal_of(command)));
-        self.append(&wanted.map(|command| spans::record(command, &self.node)).collect::<Vec<_>>());
+        let records = self.sampling().take(commands, |signal| self.sends(signal));
+        self.append(&records);
+    }
+
+    /// Classes by what was decided about their traces.
+    #[must_use]
+    pub fn sampled(&self) -> &Counts {
+        &self.sampled
+    }
+
+    /// A poisoned lock is used as it is: at worst a class is judged anew.
+    fn sampling(&self) -> MutexGuard<'_, Sampling> {
+        self.sampling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the metrics as they stand; to be called once an interval.
@@ -161,6 +177,8 @@ impl Otlp {
     /// Sends what it can within `deadline` and stops; gives what is left for all targets, in the order of [`Signal::ALL`].
     pub async fn stop(mut self, deadline: Duration) -> [Backlog; 3] {
         let until = Instant::now() + deadline;
+        let held = self.sampling().release();
+        self.append(&held);
         self.stop.send_replace(Some(until));
         for mut task in self.tasks.drain(..) {
             if timeout_at(until + GRACE, &mut task).await.is_err() {
@@ -277,13 +295,6 @@ fn routes(place: way::Target<'_>, resource: &Resource) -> Result<Vec<(Signal, Ro
         }
     }
     Ok(routes)
-}
-
-const fn signal_of(command: &SpanCommand) -> Signal {
-    match command {
-        SpanCommand::Export(_) => Signal::Traces,
-        SpanCommand::Emit(_) => Signal::Logs,
-    }
 }
 
 /// Sets the process's TLS implementation; one that is already set stays.

@@ -230,6 +230,14 @@ pub const METRICS: &[Metric] = &[
         &["target", "signal", "outcome"],
     ),
     shell(
+        "liveqos_sampling_total",
+        "liveqos.sampling",
+        Kind::Counter,
+        "{session}",
+        "Classes by what was decided about exporting their traces.",
+        &["decision"],
+    ),
+    shell(
         "liveqos_tick_skew_seconds",
         "liveqos.tick.skew",
         Kind::Histogram(SKEW_BOUNDS),

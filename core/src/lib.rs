@@ -44,6 +44,7 @@ pub mod tcp_join;
 pub mod tcp_path;
 pub mod time;
 pub mod trace_parent;
+pub mod trace_state;
 pub mod trailing;
 mod viewer;
 pub mod viewer_fold;

@@ -334,6 +334,10 @@ fn identity(stream: StreamKey, descriptor: &Descriptor, opened: Option<&Session>
         scenario: descriptor.scenario.unwrap_or_default(),
         student_count: descriptor.student_count,
         trace_parent: opened.map_or(descriptor.trace_parent, |session| session.trace_parent),
+        trace_state: match opened {
+            Some(session) => session.trace_state.clone(),
+            None => descriptor.trace_state.clone().filter(|_| descriptor.trace_parent.is_some()),
+        },
         stream_type: descriptor.stream_type,
         stream,
     }

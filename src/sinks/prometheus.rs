@@ -69,7 +69,7 @@ impl Collector for PageCollector {
         let snapshot = self.snapshot.load();
         self.left_out.inc_by(snapshot.sessions.len().saturating_sub(self.max_sessions) as f64);
         let sources = self.sources.load().snapshot(clock::now());
-        let exports = self.otlp.upgrade().map(|otlp| export_counts(&otlp)).unwrap_or_default();
+        let exports = self.otlp.upgrade().map(|otlp| Exports::of(&otlp)).unwrap_or_default();
         let families = METRICS.iter().map(|metric| {
             let series = match metric.read {
                 Read::Leg(read) => self.legs(&snapshot, |leg, labels| Some(gauge(labels(), read(leg)?))),
@@ -106,7 +106,7 @@ fn fleet_labels(key: FleetKey) -> Vec<LabelPair> {
     labelled(&[("stream_type", key.leg.as_str()), ("scenario", key.scenario.as_str()), ("direction", direction)])
 }
 
-fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports: &[ExportCounts]) -> Vec<Series> {
+fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports: &Exports) -> Vec<Series> {
     match metric.name {
         "liveqos_viewer_count" => viewers(snapshot),
         "liveqos_session_active" => active(snapshot),
@@ -122,8 +122,12 @@ fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports
         name if name.starts_with("liveqos_probe_") => {
             sources.iter().flat_map(|source| of_source(name, source)).collect()
         }
+        "liveqos_sampling_total" => {
+            let decisions = exports.sampled.iter();
+            decisions.map(|(name, count)| counter(labelled(&[("decision", name)]), *count as f64)).collect()
+        }
         // What is left are instruments of their own.
-        name => exports.iter().flat_map(|counts| of_exports(name, counts)).collect(),
+        name => exports.counts.iter().flat_map(|counts| of_exports(name, counts)).collect(),
     }
 }
 
@@ -183,6 +187,19 @@ fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
 fn session_labels(sample: &Sample, leg: Leg) -> Vec<LabelPair> {
     let course = sample.session.course_id.as_ref().map_or("", |id| id.as_str());
     vec![label("session_id", sample.session.id.as_str()), label("course_id", course), label("leg", leg.as_str())]
+}
+
+/// What became of all that was to be exported.
+#[derive(Default)]
+struct Exports {
+    sampled: Vec<(&'static str, u64)>,
+    counts: Vec<ExportCounts>,
+}
+
+impl Exports {
+    fn of(otlp: &Otlp) -> Self {
+        Self { sampled: otlp.sampled().read().to_vec(), counts: export_counts(otlp) }
+    }
 }
 
 /// What became of one signal's records on their way to one target.

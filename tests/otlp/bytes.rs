@@ -121,8 +121,14 @@ async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: boo
         environment: Some("production".to_owned()),
         ..node()
     };
-    let otlp =
-        Otlp::start_with(&grpc_to(collector.url()), &node, &|_| Ok(Arc::new(MemoryOutbox::default())), pace).unwrap();
+    let otlp = Otlp::start_with(
+        &grpc_to(collector.url()),
+        &node,
+        crate::sampling(),
+        &|_| Ok(Arc::new(MemoryOutbox::default())),
+        pace,
+    )
+    .unwrap();
     let stats = otlp.targets()[0].stats();
     for (turn, commands) in turns.into_iter().enumerate() {
         otlp.take(&commands);

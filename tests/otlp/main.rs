@@ -20,6 +20,8 @@ use liveqos::otlp::retry::Verdict;
 use liveqos::otlp::settings::{Compression, OtlpSettings, Protocol, Secret};
 use liveqos::otlp::stats::read;
 use liveqos::otlp::{Otlp, Pace, Target, check, spans};
+use liveqos::sampling::Sampling;
+use liveqos::sampling::settings::SamplingSettings;
 use liveqos_core::span::{SpanCommand, SpanName, Value};
 use opentelemetry_proto::tonic::metrics::v1::metric;
 use receiver::{Body, Collector, PATIENCE, Received, Reply};
@@ -60,12 +62,17 @@ fn patient() -> Pace {
 }
 
 fn start(settings: &OtlpSettings, pace: Pace) -> Otlp {
-    Otlp::start_with(settings, &node(), &|_| Ok(Arc::new(MemoryOutbox::default())), pace).unwrap()
+    Otlp::start_with(settings, &node(), sampling(), &|_| Ok(Arc::new(MemoryOutbox::default())), pace).unwrap()
+}
+
+/// The usual rates.
+fn sampling() -> Sampling {
+    Sampling::new(&SamplingSettings::default(), NODE)
 }
 
 /// Starts with this one outbox.
 fn start_on(settings: &OtlpSettings, outbox: &Arc<MemoryOutbox>, pace: Pace) -> Otlp {
-    Otlp::start_with(settings, &node(), &|_| Ok(Arc::<MemoryOutbox>::clone(outbox)), pace).unwrap()
+    Otlp::start_with(settings, &node(), sampling(), &|_| Ok(Arc::<MemoryOutbox>::clone(outbox)), pace).unwrap()
 }
 
 /// The section's own target.
@@ -93,7 +100,7 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
     otlp.push_metrics(&prometheus::core::Collector::collect(&counter), reading, |_| None);
 
     let spans = collector.spans(2).await;
-    assert_eq!(spans, [spans::encode_span(&root, NODE), spans::encode_span(&segment, NODE)]);
+    assert_eq!(spans, [spans::encode_span(&root, NODE, "ot=th:0"), spans::encode_span(&segment, NODE, "ot=th:0")]);
     let trace = derived_trace_id("class-00001");
     let root_id = span_id(&trace, NODE, &root.this);
     assert!(spans.iter().all(|span| span.trace_id == trace));
@@ -144,7 +151,7 @@ async fn tls_trusts_the_configured_authority_and_no_other() {
     let verdicts = check(&grpc_to(url), &node()).await.unwrap();
     assert!(verdicts.iter().all(|one| matches!(one.verdict, Verdict::Retry { .. })), "{verdicts:?}");
     let missing = OtlpSettings { ca_file: Some("/nowhere.pem".into()), ..grpc_to("https://localhost:1".to_owned()) };
-    let error = Otlp::start(&missing, &node()).unwrap_err().to_string();
+    let error = Otlp::start(&missing, &node(), sampling()).unwrap_err().to_string();
     assert!(error.contains("/nowhere.pem"), "{error}");
 }
 
