@@ -46,7 +46,7 @@ use crate::place::Place;
 use crate::roster::Roster;
 use crate::sampling::Sampling;
 use crate::sinks::history::History;
-use crate::sinks::prometheus::PageCollector;
+use crate::sinks::prometheus::{PageCollector, exemplars};
 use crate::sinks::webhook::Webhooks;
 use crate::snapshot::Snapshot;
 use crate::token::Key;
@@ -254,7 +254,8 @@ impl Parts {
         tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
         if self.otlp.sends(Signal::Metrics) {
             let interval = config.otlp.metrics_interval()?;
-            tasks.spawn(push_metrics(Arc::clone(&self.otlp), self.shared.registry.clone(), interval));
+            let (otlp, shared) = (Arc::clone(&self.otlp), &self.shared);
+            tasks.spawn(push_metrics(otlp, shared.registry.clone(), Arc::clone(&shared.snapshot), interval));
         }
         Ok(tasks)
     }
@@ -287,16 +288,21 @@ fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
     std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping)).map(drop)
 }
 
-async fn push_metrics(otlp: Arc<Otlp>, registry: prometheus::Registry, interval: Duration) {
+async fn push_metrics(
+    otlp: Arc<Otlp>,
+    registry: prometheus::Registry,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    interval: Duration,
+) {
     let started = clock::now();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let reading = crate::otlp::metrics::Reading { since: started, at: clock::now() };
-        otlp.push_metrics(&registry.gather(), reading, |name| {
-            liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit))
-        });
+        let (families, snapshot) = (registry.gather(), snapshot.load_full());
+        let naming = |name: &str| liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit));
+        otlp.push_metrics(&families, reading, naming, &|name| exemplars(name, &snapshot, &families));
     }
 }
 

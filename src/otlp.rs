@@ -39,7 +39,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use self::frame::Frame;
-use self::metrics::{Naming, Reading};
+use self::metrics::{Naming, Pointing, Reading};
 use self::outbox::{Backlog, MemoryOutbox, Outbox};
 use self::payload::Payload;
 use self::record::{Record, Signal};
@@ -53,6 +53,7 @@ use self::stats::Stats;
 pub use self::transport::StartError;
 use self::transport::Transport;
 use crate::sampling::{Counts, Sampling};
+use crate::tls;
 
 /// The running export: for each target a queue, and a task for each signal it gets.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl Otlp {
         pace: Pace,
     ) -> Result<Self, StartError> {
         settings.check()?;
-        install_crypto();
+        tls::install();
         let (stop, stopped) = watch::channel(None);
         let mut targets = Vec::new();
         let mut senders = Vec::new();
@@ -156,9 +157,9 @@ impl Otlp {
     }
 
     /// Takes the metrics as they stand; to be called once an interval.
-    pub fn push_metrics(&self, families: &[MetricFamily], reading: Reading, naming: Naming) {
+    pub fn push_metrics(&self, families: &[MetricFamily], reading: Reading, naming: Naming, pointing: Pointing<'_>) {
         if self.sends(Signal::Metrics) {
-            self.append(&metrics::records(families, reading, naming));
+            self.append(&metrics::records(families, reading, naming, pointing));
         }
     }
 
@@ -266,7 +267,7 @@ pub struct Checked {
 /// As [`Otlp::start`]; what an endpoint answered is in the verdicts.
 pub async fn check(settings: &OtlpSettings, resource: &Resource) -> Result<Vec<Checked>, StartError> {
     settings.check()?;
-    install_crypto();
+    tls::install();
     let mut answers = Vec::new();
     for target in settings.targets() {
         for signal in Signal::ALL {
@@ -295,11 +296,6 @@ fn routes(place: way::Target<'_>, resource: &Resource) -> Result<Vec<(Signal, Ro
         }
     }
     Ok(routes)
-}
-
-/// Sets the process's TLS implementation; one that is already set stays.
-fn install_crypto() {
-    rustls::crypto::ring::default_provider().install_default().unwrap_or_else(drop);
 }
 
 /// How long a task may take to notice that its time is up.

@@ -4,8 +4,10 @@
 
 mod bytes;
 mod classes;
+mod outage;
 mod receiver;
 mod trouble;
+mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,7 +99,7 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
     let counter = prometheus::IntCounter::new("liveqos_export_total", "Exported.").unwrap();
     counter.inc_by(7);
     let reading = Reading { since: START, at: START };
-    otlp.push_metrics(&prometheus::core::Collector::collect(&counter), reading, |_| None);
+    otlp.push_metrics(&prometheus::core::Collector::collect(&counter), reading, |_| None, &|_| None);
 
     let spans = collector.spans(2).await;
     assert_eq!(spans, [spans::encode_span(&root, NODE, "ot=th:0"), spans::encode_span(&segment, NODE, "ot=th:0")]);
