@@ -185,7 +185,9 @@ mod tests {
                             let bounded = lanes.delivered.len() == MAX_STRETCHES;
                             prop_assert!(!lanes.split() || bounded || end - last <= 8, "fresh is {} behind", end - last);
                         }
-                        taken.into_iter().for_each(|number| *sent.entry(number).or_insert(0) += 1);
+                        for number in taken {
+                            *sent.entry(number).or_insert(0) += 1;
+                        }
                     }
                     2 | 3 => drop(lanes.next(lane, LIMITS, |from, limits| outbox.peek_from(TRACES, from, limits))),
                     count => for _ in 0..count { append(&outbox, next); next += 1; },
@@ -195,7 +197,9 @@ mod tests {
                 look(&mut lanes, &outbox);
                 for lane in [Lane::Fresh, Lane::Backlog] {
                     let taken = take(&mut lanes, lane, &outbox);
-                    taken.into_iter().for_each(|number| *sent.entry(number).or_insert(0) += 1);
+                    for number in taken {
+                        *sent.entry(number).or_insert(0) += 1;
+                    }
                 }
             }
             prop_assert_eq!(outbox.backlog(TRACES), Backlog::default());

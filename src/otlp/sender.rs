@@ -235,7 +235,9 @@ impl Sender {
         let firm = stopping || asked.is_some();
         refused[lane as usize] = Refused { times: refused[lane as usize].times.saturating_add(1), again, firm };
         if asked.is_some() {
-            refused.iter_mut().for_each(|other| (other.again, other.firm) = (again, true));
+            for lane in refused {
+                (lane.again, lane.firm) = (again, true);
+            }
         }
     }
 

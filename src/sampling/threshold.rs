@@ -1,4 +1,4 @@
-//! Rejection thresholds of consistent probability sampling (OpenTelemetry, TraceState: Probability Sampling). Decides a threshold's digits
+//! Rejection thresholds of consistent probability sampling (OpenTelemetry specification, `TraceState`: Probability Sampling). Decides a threshold's digits
 //! as the Collector's `probabilistic_sampler` does, so that both keep the same traces at the same rate; refuses texts that are none.
 
 use std::fmt;

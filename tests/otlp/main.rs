@@ -4,6 +4,7 @@
 
 mod bytes;
 mod classes;
+mod collector;
 mod outage;
 mod receiver;
 mod trouble;

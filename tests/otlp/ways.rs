@@ -177,7 +177,7 @@ async fn copies_get_the_same_bytes_and_one_that_is_down_holds_up_nobody() {
         copy("down", "http://127.0.0.1:1".to_owned(), &[Signal::Traces]),
         copy("hanging", hanging.url(), &[Signal::Traces, Signal::Logs]),
     ];
-    let settings = OtlpSettings { copies, timeout: Duration::from_secs(60), ..grpc_to(jaeger.url()) };
+    let settings = OtlpSettings { copies, timeout: Duration::from_mins(1), ..grpc_to(jaeger.url()) };
     let open = |_: &str| Ok(Arc::<MemoryOutbox>::default() as _);
     let otlp = Otlp::start_with(&settings, &node(), sampling(), &open, quick()).unwrap();
     for number in 0..20 {
