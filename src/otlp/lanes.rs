@@ -61,16 +61,18 @@ impl Lanes {
             (Lane::Backlog, None) => return Batch::default(),
             (Lane::Backlog, Some(fresh)) => (0, self.delivered.first().map_or(fresh, |stretch| stretch.start)),
         };
-        let batch = peek(from, limits);
-        if batch.until <= ceiling && !batch.messages.is_empty() {
-            return batch;
+        let mut batch = peek(from, limits);
+        while batch.until > ceiling && batch.messages.len() > 1 {
+            // Each record is an item at least, so as many items as there are positions before the ceiling do not pass it, save where
+            // records between are damaged.
+            let (before, most) = (ceiling.saturating_sub(first(&batch)), batch.messages.len() as u64 - 1);
+            let items = if before == 0 { most / 2 } else { before.min(most) };
+            batch = peek(from, Limits { items: items.max(1), ..limits });
         }
-        let before = ceiling.saturating_sub(first(&batch));
-        if before == 0 || batch.messages.is_empty() {
+        if batch.messages.is_empty() || batch.until > ceiling {
             return Batch { until: ceiling, ..Batch::default() };
         }
-        // Each record is an item at least, so this many items cannot reach the ceiling's record.
-        peek(from, Limits { items: before.min(limits.items), ..limits })
+        batch
     }
 
     /// Notes that `batch` of `lane` is settled; gives the position before which nothing is needed any more.
@@ -91,6 +93,11 @@ impl Lanes {
             *self = Self::default();
         }
         front
+    }
+
+    /// The outbox cannot give the fresh records before `end` now: they go with the backlog.
+    pub(super) fn pass(&mut self, end: u64) {
+        self.fresh = self.fresh.map(|fresh| fresh.max(end));
     }
 
     fn deliver(&mut self, stretch: Range<u64>) {
@@ -162,6 +169,22 @@ mod tests {
         }
         assert!(!lanes.split());
         assert_eq!(outbox.backlog(TRACES), Backlog::default());
+    }
+
+    #[test]
+    fn what_cannot_be_had_fresh_goes_with_the_rest() {
+        let (mut lanes, outbox) = (Lanes::default(), MemoryOutbox::default());
+        (0..20).for_each(|number| append(&outbox, number));
+        look(&mut lanes, &outbox);
+        let none = lanes.next(Lane::Fresh, LIMITS, |_, _| Batch::default());
+        assert_eq!(none, Batch::default());
+        lanes.pass(20);
+        assert_eq!(lanes.fresh(20), Some(0));
+        append(&outbox, 20);
+        assert_eq!(take(&mut lanes, Lane::Fresh, &outbox), [20]);
+        let rest: Vec<_> = (0..5).flat_map(|_| take(&mut lanes, Lane::Backlog, &outbox)).collect();
+        assert_eq!(rest, (0..20).collect::<Vec<_>>());
+        assert!(!lanes.split());
     }
 
     proptest! {

@@ -50,8 +50,9 @@ pub trait Outbox: std::fmt::Debug + Send + Sync + 'static {
     /// The oldest records of `signal` within `limits`, at least one where any waits. They stay until acknowledged.
     fn peek(&self, signal: Signal, limits: Limits) -> Batch;
 
-    /// As [`Outbox::peek`], of the records at position `from` and later: how fresh records overtake a backlog. Asked only of an
-    /// outbox that tells its [`end`](Outbox::end); without that, records go in their order.
+    /// As [`Outbox::peek`], of the records at position `from` and later: how fresh records overtake a backlog. It may give none where
+    /// they are not at hand; then they go with the rest. Asked only of an outbox that tells its [`end`](Outbox::end); without that,
+    /// records go in their order.
     fn peek_from(&self, signal: Signal, _from: u64, limits: Limits) -> Batch {
         self.peek(signal, limits)
     }

@@ -208,6 +208,9 @@ impl Sender {
         progress.refused[lane as usize] = Refused::default();
         if lane == Lane::Fresh {
             progress.since = None;
+            if batch.messages.is_empty() {
+                progress.lanes.pass(self.outbox.end(self.signal).unwrap_or_default());
+            }
         }
         self.outbox.acknowledge(self.signal, progress.lanes.settled(lane, &batch));
         true
