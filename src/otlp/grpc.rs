@@ -5,6 +5,7 @@
 //! message; the status comes in trailers, or in the headers where there is no message (gRPC over HTTP/2).
 
 use std::future::poll_fn;
+use std::io::Read;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -116,7 +117,7 @@ async fn exchange(mut channel: Channel, request: http::Request<Body>) -> Answer 
     match collect(body).await {
         Ok((message, trailers)) => {
             match Status::from_header_map(&trailers).or_else(|| Status::from_header_map(&head.headers)) {
-                Some(status) if status.code() == Code::Ok => accepted(&message),
+                Some(status) if status.code() == Code::Ok => accepted(&message, head.headers.get("grpc-encoding")),
                 Some(status) => refusal(&status),
                 None => Answer::Silence("the answer broke off before its status".to_owned()),
             }
@@ -141,12 +142,29 @@ async fn collect(mut body: Body) -> Result<(Bytes, HeaderMap), Answer> {
     Ok((message.freeze(), trailers))
 }
 
-fn accepted(message: &[u8]) -> Answer {
-    let inner = match message {
-        [0, a, b, c, d, inner @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == inner.len() => inner,
-        _ => return Answer::Unreadable("not one uncompressed grpc message".to_owned()),
+/// The answer in one message, which a server may compress as it got the request (the Collector does).
+fn accepted(message: &[u8], encoding: Option<&HeaderValue>) -> Answer {
+    let (flag, inner) = match message {
+        [flag @ 0..=1, a, b, c, d, inner @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == inner.len() => {
+            (*flag, inner)
+        }
+        _ => return Answer::Unreadable("not one grpc message".to_owned()),
     };
-    read_response(inner).map_or_else(|error| Answer::Unreadable(error.to_string()), Answer::Accepted)
+    let unpacked = if flag == 0 { Ok(inner.to_vec()) } else { unpacked(inner, encoding.map(HeaderValue::as_bytes)) };
+    let read = unpacked.and_then(|bytes| read_response(&bytes).map_err(|error| error.to_string()));
+    read.map_or_else(Answer::Unreadable, Answer::Accepted)
+}
+
+/// Decompressed, bounded.
+fn unpacked(inner: &[u8], encoding: Option<&[u8]>) -> Result<Vec<u8>, String> {
+    let mut reader: Box<dyn Read> = match encoding {
+        Some(b"gzip") => Box::new(flate2::read::GzDecoder::new(inner)),
+        Some(b"zstd") => Box::new(zstd::Decoder::new(inner).map_err(|error| error.to_string())?),
+        _ => return Err("compressed in an unknown way".to_owned()),
+    };
+    let (mut out, most) = (Vec::new(), MAX_RESPONSE_BYTES as u64);
+    reader.by_ref().take(most + 1).read_to_end(&mut out).map_err(|error| error.to_string())?;
+    if out.len() > MAX_RESPONSE_BYTES { Err(format!("over {MAX_RESPONSE_BYTES} bytes")) } else { Ok(out) }
 }
 
 fn refusal(status: &Status) -> Answer {
@@ -180,9 +198,27 @@ mod tests {
 
     #[test]
     fn only_one_whole_message_is_an_acceptance() {
-        assert_eq!(accepted(&[0, 0, 0, 0, 0]), Answer::Accepted(super::super::retry::Partial::default()));
+        assert_eq!(accepted(&[0, 0, 0, 0, 0], None), Answer::Accepted(super::super::retry::Partial::default()));
         for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 1], &[0, 0, 0, 0, 1, 255]] {
-            assert!(matches!(accepted(bad), Answer::Unreadable(_)), "{bad:?}");
+            assert!(matches!(accepted(bad, None), Answer::Unreadable(_)), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_compressed_answer_is_read_and_bounded() {
+        let framed = |packed: Vec<u8>| {
+            let len = u32::try_from(packed.len()).expect("small").to_be_bytes();
+            [&[1], &len[..], &packed].concat()
+        };
+        // partial_success { rejected: 3 }
+        let response = [0x0a, 2, 8, 3];
+        let (zstd, gzip) = (HeaderValue::from_static("zstd"), HeaderValue::from_static("gzip"));
+        let packed = zstd::bulk::compress(&response, 3).expect("packed");
+        let expected = super::super::retry::Partial { rejected: 3, ..Default::default() };
+        assert_eq!(accepted(&framed(packed.clone()), Some(&zstd)), Answer::Accepted(expected));
+        assert!(matches!(accepted(&framed(packed.clone()), Some(&gzip)), Answer::Unreadable(_)));
+        assert!(matches!(accepted(&framed(packed), None), Answer::Unreadable(_)));
+        let bomb = zstd::bulk::compress(&vec![0; MAX_RESPONSE_BYTES * 2], 3).expect("packed");
+        assert!(matches!(accepted(&framed(bomb), Some(&zstd)), Answer::Unreadable(_)));
     }
 }

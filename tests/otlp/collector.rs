@@ -7,13 +7,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use liveqos::otlp::ids::derived_trace_id;
+use liveqos::otlp::record::Signal;
 use liveqos::otlp::settings::{Compression, OtlpSettings};
+use liveqos::otlp::stats::read;
 use liveqos::sampling::threshold::{Randomness, Threshold};
 use liveqos_core::span::{SpanCommand, SpanName};
 
 use crate::classes::{session, span};
 use crate::receiver::{Collector, LOOPBACK, PATIENCE, Received};
-use crate::{grpc_to, quick, start, stop};
+use crate::{grpc_to, main_target, quick, start, stop};
 
 /// Ends with the test.
 struct Program(Child);
@@ -47,7 +49,9 @@ async fn the_collectors_sampler_keeps_what_ours_keeps() {
             let otlp = start(&settings, quick());
             let roots = (0..CLASSES).map(|number| span(&Arc::clone(&session(number)), SpanName::TeachingStart, 0));
             otlp.take(&roots.map(|root| SpanCommand::Export(Box::new(root))).collect::<Vec<_>>());
-            assert_eq!(stop(otlp, PATIENCE).await[0].records, 0, "the collector took all");
+            let stats = main_target(&otlp).stats();
+            assert_eq!(stop(otlp, PATIENCE).await[0].records, 0);
+            assert_eq!(read(&stats.of(Signal::Traces).sent), u64::from(CLASSES), "the collector took all and said so");
             let kept = Threshold::of_share(share).unwrap();
             let ids = (0..CLASSES).map(|number| derived_trace_id(&format!("class-{number:05}")));
             let expected: BTreeSet<_> =
