@@ -109,7 +109,7 @@ fn redb(folder: &Path, groups: u64) -> (Duration, Duration) {
 /// A start with so many full segments: how long it takes and how many bytes wait.
 fn start(folder: &Path, segments: u64) -> (Duration, u64) {
     let folder = folder.join(format!("state-{segments}"));
-    let disk = Folder::open(&folder.join("spool")).expect("a folder");
+    let disk = Folder::open(&folder.join("spool/main")).expect("a folder");
     let record = record();
     let each = (16 << 20) / (record.bytes.len() as u64 + 24);
     for number in 0..segments {
@@ -127,9 +127,9 @@ fn start(folder: &Path, segments: u64) -> (Duration, u64) {
     }
     let settings = StateSettings { dir: Some(folder), traces_bytes: 20_000_000_000, ..StateSettings::default() };
     let began = Instant::now();
-    let opened = Opened::open(&settings).expect("nobody else has it");
+    let opened = Opened::open(&settings, &[("main".to_owned(), [true; 3])]).expect("nobody else has it");
     let took = began.elapsed();
-    let waits = opened.outbox.backlog(Signal::Traces);
+    let waits = opened.outbox("main").expect("opened for it").backlog(Signal::Traces);
     assert_eq!(waits.records, segments * each, "all of it is there");
     (took, waits.bytes)
 }

@@ -55,8 +55,9 @@ use crate::otlp::record::Signal;
 use crate::otlp::{Otlp, Pace};
 use crate::place::Place;
 use crate::roster::Roster;
+use crate::sampling::Sampling;
 use crate::sinks::history::History;
-use crate::sinks::prometheus::NodeCollector;
+use crate::sinks::prometheus::{NodeCollector, exemplars};
 use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::Snapshot;
 use crate::state::{Opened, State};
@@ -256,7 +257,12 @@ impl App {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         drop(self.shared);
+        // Before the last word to the disk, so that it is kept too.
+        self.otlp.release();
         let state = self.state;
+        if let Some(state) = &state {
+            state.keep(Vec::new());
+        }
         let settle = state.clone();
         let settled = move || settle.is_none_or(|state| state.settled(SETTLE));
         let kept = tokio::task::spawn_blocking(settled).await.unwrap_or_default();
@@ -309,9 +315,8 @@ impl Parts {
         let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
-        let opened = Opened::open(&config.state)?;
-        let otlp = Otlp::start_with(&config.otlp, &place.resource(config), Arc::clone(&opened.outbox), Pace::default());
-        let otlp = Arc::new(otlp.context("starting otlp")?);
+        let opened = Opened::open(&config.state, &config.otlp.waiting())?;
+        let otlp = Arc::new(start_otlp(config, &place, &opened)?);
         let snapshot = Arc::default();
         let left_out = meters.shed.with_label_values(&["session_series"]);
         let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
@@ -357,7 +362,8 @@ impl Parts {
             let interval = config.otlp.metrics_interval()?;
             let (registry, series) = (self.shared.registry.clone(), Arc::clone(&self.shared.session_series));
             let gather = move || [registry.gather(), series.families()].concat();
-            tasks.spawn(push_metrics(Arc::clone(&self.otlp), gather, interval));
+            let snapshot = Arc::clone(&self.shared.snapshot);
+            tasks.spawn(push_metrics(Arc::clone(&self.otlp), gather, snapshot, interval));
         }
         Ok(tasks)
     }
@@ -372,6 +378,13 @@ fn deliver(otlp: Arc<Otlp>, notifiers: Notifiers, history: Arc<History>) -> Box<
         history.take(&beat.batch.samples);
         otlp.take(&beat.commands);
     })
+}
+
+fn start_otlp(config: &Config, place: &Place, opened: &Opened) -> Result<Otlp> {
+    let sampling = Sampling::new(&config.sampling, &place.node);
+    let open = |target: &str| opened.outbox(target);
+    let otlp = Otlp::start_with(&config.otlp, &place.resource(config), sampling, &open, Pace::default());
+    otlp.context("starting otlp")
 }
 
 fn keep(state: Arc<State>) -> Box<dyn FnMut(Vec<Entry>) + Send> {
@@ -399,16 +412,21 @@ fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
     std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping)).map(drop)
 }
 
-async fn push_metrics(otlp: Arc<Otlp>, gather: impl Fn() -> Vec<MetricFamily>, interval: Duration) {
+async fn push_metrics(
+    otlp: Arc<Otlp>,
+    gather: impl Fn() -> Vec<MetricFamily>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    interval: Duration,
+) {
     let started = clock::now();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let reading = crate::otlp::metrics::Reading { since: started, at: clock::now() };
-        otlp.push_metrics(&gather(), reading, |name| {
-            liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit))
-        });
+        let (families, snapshot) = (gather(), snapshot.load_full());
+        let naming = |name: &str| liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit));
+        otlp.push_metrics(&families, reading, naming, &|name| exemplars(name, &snapshot, &families));
     }
 }
 

@@ -20,6 +20,7 @@ use crate::intake::source::SourceSettings;
 use crate::notify::settings::AlertSettings;
 use crate::otlp::resource::Role;
 use crate::otlp::settings::OtlpSettings;
+use crate::sampling::settings::SamplingSettings;
 use crate::state::settings::StateSettings;
 
 /// All settings.
@@ -54,6 +55,8 @@ pub struct Config {
     pub otlp: OtlpSettings,
     /// What outlives the daemon: the open minutes of classes, and what no collector has taken yet.
     pub state: StateSettings,
+    /// Which classes' traces are exported.
+    pub sampling: SamplingSettings,
     /// The daemon's own log.
     pub log: LogSettings,
     /// The media servers to watch.
@@ -211,6 +214,7 @@ impl Config {
             ("cmcd", self.cmcd != was.cmcd),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
             ("state", self.state != was.state),
+            ("sampling", self.sampling != was.sampling),
             ("log", differs(|config| serde_json::to_value(&config.log))),
             ("logs", self.logs != was.logs),
         ] {
@@ -252,6 +256,7 @@ impl Default for Config {
             cmcd: CmcdSettings::default(),
             otlp: OtlpSettings::default(),
             state: StateSettings::default(),
+            sampling: SamplingSettings::default(),
             log: LogSettings::default(),
             sources: Vec::new(),
             logs: Vec::new(),

@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::frame::{self, Frame};
 use crate::disk::{Appender, Disk};
-use crate::spool::Marks;
+use crate::spool::Places;
 
 /// One record.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Group {
-    /// Places reached in the queues of traces, metrics and logs.
-    spool: Marks,
+    /// Places reached in each target's queues.
+    spool: Places,
     /// The changes.
     entries: Vec<Entry>,
 }
@@ -43,8 +43,8 @@ pub(crate) struct Journal {
 pub(crate) struct Found {
     /// What lived.
     pub(crate) state: Checkpoint,
-    /// Places that the spool had reached; `None` where there is no journal.
-    pub(crate) marks: Option<Marks>,
+    /// Places that the spool of each target had reached.
+    pub(crate) places: Places,
     number: u64,
 }
 
@@ -79,7 +79,7 @@ impl Found {
     fn take(&mut self, record: &Frame) {
         match serde_json::from_slice::<Group>(&record.payload) {
             Ok(group) => {
-                self.marks = Some(group.spool);
+                self.places = group.spool;
                 group.entries.into_iter().for_each(|entry| self.state.apply(entry));
             }
             Err(error) => tracing::warn!(%error, "a record of the journal is of another version and left out"),
@@ -107,10 +107,10 @@ impl Journal {
     ///
     /// # Errors
     /// What the disk says; call [`Journal::close`] then.
-    pub(crate) fn keep(&mut self, spool: Marks) -> io::Result<()> {
+    pub(crate) fn keep(&mut self, spool: &Places) -> io::Result<()> {
         let entries = std::mem::take(&mut self.pending);
         match &self.file {
-            Some(_) if self.len < self.base_len * 2 + SMALL => self.append(&Group { spool, entries }, 0),
+            Some(_) if self.len < self.base_len * 2 + SMALL => self.append(&Group { spool: spool.clone(), entries }, 0),
             _ => self.begin(spool),
         }
     }
@@ -127,12 +127,12 @@ impl Journal {
     }
 
     /// Writes a new file with the whole state, then removes those before it.
-    fn begin(&mut self, spool: Marks) -> io::Result<()> {
+    fn begin(&mut self, spool: &Places) -> io::Result<()> {
         self.number += 1;
         self.records = 0;
         self.len = 0;
         self.file = Some(self.disk.create(&name(self.number))?);
-        self.append(&Group { spool, entries: self.state.entries().collect() }, BASE)?;
+        self.append(&Group { spool: spool.clone(), entries: self.state.entries().collect() }, BASE)?;
         self.base_len = self.len;
         self.disk.sync()?;
         let older = self.disk.list()?.into_iter().filter(|(name, _)| parse(name).is_some_and(|n| n < self.number));

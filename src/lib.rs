@@ -29,6 +29,7 @@ pub mod otlp;
 pub mod place;
 pub mod rfc3339;
 pub mod roster;
+pub mod sampling;
 pub mod sinks;
 pub mod snapshot;
 pub mod spool;

@@ -12,7 +12,7 @@ mod queue;
 mod recovery;
 pub mod segment;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use self::keeper::Keeper;
@@ -25,6 +25,9 @@ use crate::otlp::record::{Record, Signal};
 
 /// Places in the queues of traces, metrics and logs.
 pub type Marks = [Mark; 3];
+
+/// Places in the queues of all targets, by the target's name.
+pub type Places = BTreeMap<String, Marks>;
 
 /// The queues.
 #[derive(Debug)]
@@ -126,6 +129,17 @@ impl Outbox for Spool {
                 return batch;
             }
         }
+    }
+
+    fn peek_from(&self, signal: Signal, from: u64, limits: Limits) -> Batch {
+        match from {
+            0 => self.peek(signal, limits),
+            from => self.with(signal, |queue| queue.ahead_of_rest(from, limits)),
+        }
+    }
+
+    fn end(&self, signal: Signal) -> Option<u64> {
+        Some(self.with(signal, |queue| queue.visible().position))
     }
 
     fn acknowledge(&self, signal: Signal, until: u64) {

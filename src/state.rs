@@ -16,7 +16,7 @@ pub use self::open::{OpenError, Opened, Watch};
 use crate::disk::Disk;
 use crate::journal::{Found, Journal};
 use crate::otlp::record::Signal;
-use crate::spool::{Keeper, Marks, Spool, Wake, recover};
+use crate::spool::{Keeper, Places, Spool, Wake, recover};
 
 /// How it stands with what must outlive the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,7 +34,7 @@ pub struct Health {
 /// The running keeper of state and spool.
 #[derive(Debug)]
 pub struct State {
-    spool: Arc<Spool>,
+    spools: Vec<(String, Arc<Spool>)>,
     desk: Arc<Desk>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
@@ -51,7 +51,7 @@ struct Desk {
 struct Work {
     entries: Vec<Entry>,
     /// Places that the entries go with.
-    marks: Option<Marks>,
+    places: Option<Places>,
     /// Whether something is to be done.
     stirred: bool,
     /// Whether it is to be done now, and then no more.
@@ -65,37 +65,38 @@ impl State {
     ///
     /// # Errors
     /// When the folders cannot be read, or the thread not be started.
-    pub(crate) fn start(
-        (spool, journal): (Arc<dyn Disk>, Arc<dyn Disk>),
-        caps: [u64; 3],
-        health: Health,
-    ) -> io::Result<(Self, Checkpoint)> {
-        let (mut scribe, checkpoint) = Scribe::assemble((spool, journal), caps, health)?;
-        let (spool, desk) = (Arc::clone(&scribe.spool), Arc::clone(&scribe.desk));
+    pub(crate) fn start(folders: Vec<Place>, journal: Arc<dyn Disk>, health: Health) -> io::Result<(Self, Checkpoint)> {
+        let (mut scribe, checkpoint) = Scribe::assemble(folders, journal, health)?;
+        let (spools, desk) = (scribe.spools(), Arc::clone(&scribe.desk));
         let thread = std::thread::Builder::new().name("state".to_owned()).spawn(move || scribe.run())?;
-        Ok((Self { spool, desk, thread: Mutex::new(Some(thread)) }, checkpoint))
+        Ok((Self { spools, desk, thread: Mutex::new(Some(thread)) }, checkpoint))
     }
 
-    /// The outbox on disk.
+    /// The outbox on disk of the target of this name.
     #[must_use]
-    pub fn outbox(&self) -> Arc<Spool> {
-        Arc::clone(&self.spool)
+    pub fn outbox(&self, target: &str) -> Option<Arc<Spool>> {
+        self.spools.iter().find(|(name, _)| name == target).map(|(_, spool)| Arc::clone(spool))
     }
 
     /// Takes what a beat must leave behind, together with what it appended to the outbox before. Never waits for the disk.
     pub fn keep(&self, entries: Vec<Entry>) {
-        let (marks, wants) = self.spool.seal();
+        let (mut places, mut wants) = (Places::new(), false);
+        for (name, spool) in &self.spools {
+            let (marks, more) = spool.seal();
+            places.insert(name.clone(), marks);
+            wants |= more;
+        }
         let mut work = self.desk.work();
         if work.busy.is_some_and(|since| since.elapsed() > HANGS) {
             drop(work);
-            self.desk.trouble(&self.spool, "the disk does not answer");
+            self.desk.trouble(self.spools.iter().map(|(_, spool)| spool), "the disk does not answer");
             work = self.desk.work();
         }
         if entries.is_empty() && !wants {
             return;
         }
         work.entries.extend(entries);
-        work.marks = Some(marks);
+        work.places = Some(places);
         work.stirred = true;
         drop(work);
         self.desk.came.notify_one();
@@ -161,7 +162,7 @@ impl Desk {
     }
 
     /// Goes on from memory; said once.
-    fn trouble(&self, spool: &Spool, why: &str) {
+    fn trouble<'a>(&self, mut spools: impl Iterator<Item = &'a Arc<Spool>>, why: &str) {
         let mut health = self.health();
         if health.kept {
             let dir = health.dir.as_deref().unwrap_or_default();
@@ -169,15 +170,15 @@ impl Desk {
         }
         (health.kept, health.why) = (false, Some(why.to_owned()));
         drop(health);
-        spool.float(true);
+        spools.by_ref().for_each(|spool| spool.float(true));
     }
 
-    fn over(&self, spool: &Spool) {
+    fn over<'a>(&self, spools: impl Iterator<Item = &'a Arc<Spool>>) {
         let mut health = self.health();
         tracing::info!(dir = health.dir.as_deref().unwrap_or_default(), "state and spool are on disk again");
         (health.kept, health.why) = (true, None);
         drop(health);
-        spool.float(false);
+        spools.for_each(|spool| spool.float(false));
     }
 }
 
@@ -192,47 +193,62 @@ impl Wake for Stir {
     }
 }
 
+/// Where what waits for a target is kept.
+#[derive(Debug)]
+pub(crate) struct Place {
+    /// The target.
+    pub(crate) name: String,
+    /// Its folder.
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Most bytes of each signal in it.
+    pub(crate) caps: [u64; 3],
+}
+
+/// One target's queues and who writes them.
+struct Shelf {
+    name: String,
+    spool: Arc<Spool>,
+    keeper: Keeper,
+}
+
 /// The thread's own.
 struct Scribe {
     desk: Arc<Desk>,
-    spool: Arc<Spool>,
-    keeper: Keeper,
+    shelves: Vec<Shelf>,
     journal: Journal,
-    reached: Marks,
+    reached: Places,
     trouble: bool,
     cursors_kept: Option<Instant>,
 }
 
 impl Scribe {
     /// Everything but the thread, going on with what is found in the folders.
-    fn assemble(
-        (spool, journal): (Arc<dyn Disk>, Arc<dyn Disk>),
-        caps: [u64; 3],
-        health: Health,
-    ) -> io::Result<(Self, Checkpoint)> {
+    fn assemble(folders: Vec<Place>, journal: Arc<dyn Disk>, health: Health) -> io::Result<(Self, Checkpoint)> {
         let found = Found::read(&*journal)?;
-        let queues = recover(&*spool, found.marks)?;
         let checkpoint = found.state.clone();
         let desk = Arc::new(Desk { health: Mutex::new(health), ..Desk::default() });
-        let keeper = Keeper::new(Arc::clone(&spool), caps);
-        let spool = Arc::new(Spool::new(spool, queues, Box::new(Stir(Arc::clone(&desk)))));
-        let reached = spool.sealed();
-        let mut scribe = Self {
-            desk: Arc::clone(&desk),
-            spool: Arc::clone(&spool),
-            keeper,
-            journal: Journal::new(journal, found),
-            reached,
-            trouble: false,
-            cursors_kept: None,
-        };
+        // A target that nothing is sent to now keeps its place: it may come back.
+        let (mut reached, mut shelves) = (found.places.clone(), Vec::new());
+        for Place { name, disk, caps } in folders {
+            let queues = recover(&*disk, found.places.get(&name).copied())?;
+            let keeper = Keeper::new(Arc::clone(&disk), caps);
+            let spool = Arc::new(Spool::new(disk, queues, Box::new(Stir(Arc::clone(&desk)))));
+            reached.insert(name.clone(), spool.sealed());
+            shelves.push(Shelf { name, spool, keeper });
+        }
+        let journal = Journal::new(journal, found);
+        let mut scribe = Self { desk, shelves, journal, reached, trouble: false, cursors_kept: None };
         scribe.begin();
         Ok((scribe, checkpoint))
     }
 
+    fn spools(&self) -> Vec<(String, Arc<Spool>)> {
+        self.shelves.iter().map(|shelf| (shelf.name.clone(), Arc::clone(&shelf.spool))).collect()
+    }
+
     /// A journal stands before the first record of the spool: what the spool holds without one was told of by nobody.
     fn begin(&mut self) {
-        if let Err(error) = self.journal.keep(self.reached) {
+        if let Err(error) = self.journal.keep(&self.reached) {
             self.stumble(&error);
         }
     }
@@ -240,13 +256,13 @@ impl Scribe {
     fn stumble(&mut self, error: &io::Error) {
         self.trouble = true;
         self.journal.close();
-        self.desk.trouble(&self.spool, &error.to_string());
+        self.desk.trouble(self.shelves.iter().map(|shelf| &shelf.spool), &error.to_string());
     }
 
     fn run(&mut self) {
         loop {
-            let (entries, marks, stop) = self.wait();
-            self.step(entries, marks, stop);
+            let (entries, places, stop) = self.wait();
+            self.step(entries, places, stop);
             if stop {
                 return;
             }
@@ -254,15 +270,15 @@ impl Scribe {
     }
 
     /// Keeps a group, or goes on from memory.
-    fn step(&mut self, entries: Vec<Entry>, marks: Option<Marks>, last: bool) {
+    fn step(&mut self, entries: Vec<Entry>, places: Option<Places>, last: bool) {
         self.journal.note(entries);
-        self.reached = marks.unwrap_or(self.reached);
+        self.reached.extend(places.into_iter().flatten());
         let kept = self.commit(last);
         self.desk.work().busy = None;
         match kept {
             Ok(()) if self.trouble || !self.desk.health().kept => {
                 self.trouble = false;
-                self.desk.over(&self.spool);
+                self.desk.over(self.shelves.iter().map(|shelf| &shelf.spool));
             }
             Ok(()) => {}
             Err(error) => self.stumble(&error),
@@ -270,7 +286,7 @@ impl Scribe {
     }
 
     /// Waits for work and a moment longer, so that what belongs together is written together.
-    fn wait(&self) -> (Vec<Entry>, Option<Marks>, bool) {
+    fn wait(&self) -> (Vec<Entry>, Option<Places>, bool) {
         let mut work = self.desk.work();
         let mut longest = if self.trouble { RETRY } else { CURSORS_EVERY };
         let began = Instant::now();
@@ -294,21 +310,30 @@ impl Scribe {
         }
         work.stirred = false;
         work.busy = Some(Instant::now());
-        (std::mem::take(&mut work.entries), work.marks.take(), work.stop)
+        (std::mem::take(&mut work.entries), work.places.take(), work.stop)
     }
 
     /// Spool first, then the journal with the places reached, then both count.
     fn commit(&mut self, last: bool) -> io::Result<()> {
-        let mut until = self.reached;
-        until[Signal::Metrics.index()] = self.spool.sealed()[Signal::Metrics.index()];
-        let written = self.keeper.write(&self.spool, &until)?;
-        if self.journal.wants() || written.iter().any(Option::is_some) {
-            self.journal.keep(until)?;
+        let (mut until, mut written) = (self.reached.clone(), Vec::new());
+        for Shelf { name, spool, keeper } in &mut self.shelves {
+            let marks = until.entry(name.clone()).or_default();
+            marks[Signal::Metrics.index()] = spool.sealed()[Signal::Metrics.index()];
+            written.push(keeper.write(spool, marks)?);
         }
-        Keeper::publish(&self.spool, &written);
-        self.keeper.tidy(&self.spool)?;
+        if self.journal.wants() || written.iter().flatten().any(Option::is_some) {
+            self.journal.keep(&until)?;
+        }
+        for (shelf, written) in self.shelves.iter().zip(&written) {
+            Keeper::publish(&shelf.spool, written);
+        }
+        for Shelf { spool, keeper, .. } in &mut self.shelves {
+            keeper.tidy(spool)?;
+        }
         if last || self.cursors_kept.is_none_or(|at| at.elapsed() >= CURSORS_EVERY) {
-            self.keeper.keep_cursors(&self.spool)?;
+            for Shelf { spool, keeper, .. } in &mut self.shelves {
+                keeper.keep_cursors(spool)?;
+            }
             self.cursors_kept = Some(Instant::now());
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::segment::{Reading, Segment};
 use crate::session::{Name, Session, StreamKey};
 use crate::time::Timestamp;
 use crate::trace_parent::TraceParent;
+use crate::trace_state::TraceState;
 
 /// A change of what must outlive the daemon. New fields need a default, so that the entries of an older version are read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +61,9 @@ pub struct Traced {
     /// The platform's trace context when it opened.
     #[serde(default)]
     pub trace_parent: Option<TraceParent>,
+    /// The vendors' part of that context.
+    #[serde(default)]
+    pub trace_state: Option<TraceState>,
     /// The publisher's connection when it opened.
     #[serde(default)]
     pub connection_id: Option<Name>,

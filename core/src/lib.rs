@@ -56,6 +56,7 @@ mod tcp_loss;
 pub mod tcp_path;
 pub mod time;
 pub mod trace_parent;
+pub mod trace_state;
 pub mod trailing;
 mod viewer;
 pub mod viewer_fold;

@@ -62,7 +62,8 @@ impl Live {
         let mut live = Self::new(class.known.stream.clone(), class.known.descriptor.clone(), class.known.first_seen);
         if let Some(traced) = &class.traced {
             live.opened = true;
-            let opened = Session { trace_parent: traced.trace_parent, ..(*live.session).clone() };
+            let (trace_parent, trace_state) = (traced.trace_parent, traced.trace_state.clone());
+            let opened = Session { trace_parent, trace_state, ..(*live.session).clone() };
             live.session = Arc::new(opened);
         }
         live.last_seen = now;
@@ -388,6 +389,10 @@ fn identity(stream: StreamKey, descriptor: &Descriptor, opened: Option<&Session>
         scenario: descriptor.scenario.unwrap_or_default(),
         student_count: descriptor.student_count,
         trace_parent: opened.map_or(descriptor.trace_parent, |session| session.trace_parent),
+        trace_state: match opened {
+            Some(session) => session.trace_state.clone(),
+            None => descriptor.trace_state.clone().filter(|_| descriptor.trace_parent.is_some()),
+        },
         stream_type: descriptor.stream_type,
         stream,
     }

@@ -232,6 +232,7 @@ impl Trace {
         Traced {
             opened_at: self.opened_at,
             trace_parent: self.session.trace_parent,
+            trace_state: self.session.trace_state.clone(),
             connection_id: self.connection_id.clone(),
             up: self.up,
             most_viewers: self.most_viewers,
@@ -251,11 +252,10 @@ impl Trace {
         self.end_segment(true, out);
         let whole = (self.opened_at, closed.at);
         let complete = self.under(SpanName::TeachingComplete);
-        if let Some(count) = self.interactions {
-            let mut interaction = self.span(SpanName::Interaction, complete, whole);
-            interaction.attributes.push(("interaction.count", Value::Int(i64::try_from(count).unwrap_or(i64::MAX))));
-            out.push(SpanCommand::Export(Box::new(interaction)));
-        }
+        let mut interaction = self.span(SpanName::Interaction, complete, whole);
+        let count = self.interactions.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+        interaction.attributes.extend(count.map(|count| ("interaction.count", Value::Int(count))));
+        out.push(SpanCommand::Export(Box::new(interaction)));
         let duration = ratio(closed.at.since(self.opened_at).as_secs_f64());
         let viewers = self.most_viewers.map(|count| ("total.viewers", Value::Int(i64::from(count))));
         let mut end = self.span(SpanName::StreamEnd, complete, (closed.at, closed.at));

@@ -1,7 +1,7 @@
 //! One signal's queue: what of it is on disk, what in memory, what was given out and what was taken. Decides what a reader may see (only
 //! what is kept, unless the disk is in trouble) and what goes when there is no room; does no IO itself.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::segment::{Mark, Part, Segment, Taken};
@@ -27,6 +27,8 @@ pub(super) struct Queue {
     /// What was taken by the collector.
     cursor: Mark,
     peeked: Option<Peeked>,
+    /// Places that were given out before their turn: the position and the items before it.
+    skips: BTreeMap<u64, u64>,
     /// Items that were dropped from disk while they were on their way: lost where their batch is not settled.
     adrift: u64,
     /// Where in the file of which segment the cursor's record begins.
@@ -148,15 +150,41 @@ impl Queue {
             let offset = known.map_or(0, |at| at.bytes);
             return Some(Look::Disk(Part { segment: *segment, from: self.cursor.max(segment.first), offset }));
         }
-        let (batch, until) = self.in_memory(limits);
+        let (batch, until) = self.in_memory(0, limits);
         self.peeked = Some(Peeked { until, damaged: 0, offset: None });
         (!batch.messages.is_empty()).then_some(Look::Memory(batch))
     }
 
-    fn in_memory(&self, limits: Limits) -> (Batch, Mark) {
-        let visible = if self.afloat { self.sealed } else { self.written };
+    /// Records of the tail from `from` on, before their turn. None where they are on disk alone: those go with the rest.
+    pub(super) fn ahead_of_rest(&mut self, from: u64, limits: Limits) -> Batch {
+        let index = self.tail.partition_point(|(at, _)| at.position < from);
+        let at_hand = self.tail.get(index).is_some_and(|(at, _)| at.position == from || from >= self.written.position);
+        if !at_hand {
+            return Batch::default();
+        }
+        let (batch, until) = self.in_memory(index, limits);
+        if !batch.messages.is_empty() {
+            self.skips.insert(until.position, until.item);
+            if self.skips.len() > MAX_SKIPS {
+                self.skips.pop_first();
+            }
+        }
+        batch
+    }
+
+    /// The place behind what a reader may see.
+    pub(super) const fn visible(&self) -> Mark {
+        if self.afloat { self.sealed } else { self.written }
+    }
+
+    /// Records of the tail from the one at `index` on that follow each other.
+    fn in_memory(&self, index: usize, limits: Limits) -> (Batch, Mark) {
+        let visible = self.visible();
         let (mut batch, mut room, mut until) = (Batch::default(), limits.bytes, self.cursor);
-        for (at, record) in self.tail.iter().take_while(|(at, _)| at.position < visible.position) {
+        for (at, record) in self.tail.range(index..).take_while(|(at, _)| at.position < visible.position) {
+            if !batch.messages.is_empty() && at.position != until.position {
+                break;
+            }
             let len = crate::otlp::frame::field_len(record.bytes.len());
             let full = batch.items + u64::from(record.items) > limits.items || len > room;
             if full && !batch.messages.is_empty() {
@@ -204,19 +232,22 @@ impl Queue {
         }
     }
 
-    /// All before `until` is delivered or never will be.
+    /// All before `until` is delivered or never will be. That may be nothing, or more than was given out last: what follows it and
+    /// was given out before its turn.
     pub(super) fn acknowledge(&mut self, until: u64) {
-        let peeked = self.peeked.take().filter(|peeked| peeked.until.position == until);
+        let until = until.min(self.next.position);
+        let peeked = self.peeked.take().filter(|peeked| peeked.until.position <= until);
         if peeked.is_some() {
             self.adrift = 0;
         }
         if until <= self.cursor.position {
             return;
         }
-        let plain = Mark { position: until, item: self.cursor.item + (until - self.cursor.position) };
-        self.cursor = peeked.map_or(plain, |peeked| peeked.until);
+        let reached = peeked.map_or(self.cursor, |peeked| peeked.until.max(self.cursor));
+        self.cursor = self.place(until, reached);
         self.damaged += peeked.map_or(0, |peeked| peeked.damaged);
-        self.offset = peeked.and_then(|peeked| peeked.offset);
+        self.offset = peeked.filter(|peeked| peeked.until.position == until).and_then(|peeked| peeked.offset);
+        self.skips = self.skips.split_off(&until);
         while let Some((at, record)) = self.tail.pop_front_if(|(at, _)| at.position < until) {
             self.tail_bytes -= record.bytes.len();
             if at >= self.written {
@@ -226,6 +257,17 @@ impl Queue {
         // What was sent from memory while the disk was in trouble need not be written any more.
         self.written = self.written.max(self.cursor);
         self.sealed = self.sealed.max(self.cursor);
+    }
+
+    /// The place of `position`, at or behind `reached`.
+    fn place(&self, position: u64, reached: Mark) -> Mark {
+        let bounds = self.segments.iter().flat_map(|segment| [segment.first, segment.end]);
+        let held = self.tail.binary_search_by_key(&position, |(at, _)| at.position).ok();
+        let skipped = self.skips.get(&position).map(|item| Mark { position, item: *item });
+        let known = [held.map(|index| self.tail[index].0), Some(self.next), skipped].into_iter().flatten();
+        // One item a record is right but for metrics, and there until the next segment's name tells better.
+        let plain = Mark { position, item: reached.item + position.saturating_sub(reached.position) };
+        known.chain(bounds).find(|mark| mark.position == position).unwrap_or(plain)
     }
 
     /// Segments of which nothing is needed any more; `growing` is the one that is being written.
@@ -297,5 +339,7 @@ fn count(backlog: &mut Backlog, record: &Record, more: bool) {
     }
 }
 
+/// Most places kept of what was given out before its turn; far more than a sender has on its mind.
+const MAX_SKIPS: usize = 256;
 /// Most records of a signal in memory, so that tiny ones cannot cost more in bookkeeping than in bytes.
 const MAX_IN_MEMORY: usize = 262_144;

@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 use liveqos_core::checkpoint::Checkpoint;
 
 use super::settings::StateSettings;
-use super::{Health, State};
-use crate::disk::Folder;
+use super::{Health, Place, State};
+use crate::disk::{Disk, Folder};
 use crate::otlp::outbox::{MemoryOutbox, Outbox};
 
 /// Why the daemon must not start.
@@ -34,8 +34,6 @@ pub struct Opened {
     pub state: Option<Arc<State>>,
     /// What lived when the daemon went down.
     pub checkpoint: Checkpoint,
-    /// Where telemetry waits.
-    pub outbox: Arc<dyn Outbox>,
     /// How it stands at start.
     pub health: Health,
     /// Held as long as the daemon lives.
@@ -43,18 +41,19 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens the folder of `settings`, or memory where there is none to use.
+    /// Opens the folder of `settings`, or memory where there is none to use. `targets` are the places that are sent to, each with the
+    /// signals that it gets: each has a spool of its own, and all of a signal share its bound.
     ///
     /// # Errors
     /// [`OpenError`] where another daemon uses it.
-    pub fn open(settings: &StateSettings) -> Result<Self, OpenError> {
+    pub fn open(settings: &StateSettings, targets: &[(String, [bool; 3])]) -> Result<Self, OpenError> {
         let Some(dir) = settings.folder() else {
             tracing::warn!(
                 "state.dir is empty or not there; a restart loses the open minute of each class and what waits"
             );
             return Ok(Self::memory(None, "no folder is configured"));
         };
-        match begin(&dir, settings.caps()) {
+        match begin(&dir, settings.caps(), targets) {
             Ok(opened) => Ok(opened),
             Err(Refused::InUse(holder)) => Err(OpenError::InUse { dir, holder }),
             Err(Refused::Io(error)) => {
@@ -62,6 +61,20 @@ impl Opened {
                 tracing::error!(dir = shown, %error, "the state folder cannot be used; until a restart nothing outlives the daemon");
                 Ok(Self::memory(Some(shown), &error.to_string()))
             }
+        }
+    }
+
+    /// Where telemetry for the target of this name waits.
+    ///
+    /// # Errors
+    /// Where the state was not opened for it.
+    pub fn outbox(&self, target: &str) -> Result<Arc<dyn Outbox>, String> {
+        match &self.state {
+            None => Ok(Arc::<MemoryOutbox>::default()),
+            Some(state) => match state.outbox(target) {
+                Some(spool) => Ok(spool),
+                None => Err("the state folder was not opened for it".to_owned()),
+            },
         }
     }
 
@@ -73,8 +86,7 @@ impl Opened {
 
     fn memory(dir: Option<String>, why: &str) -> Self {
         let health = Health { dir, kept: false, why: Some(why.to_owned()) };
-        let outbox = Arc::new(MemoryOutbox::default());
-        Self { state: None, checkpoint: Checkpoint::default(), outbox, health, lock: None }
+        Self { state: None, checkpoint: Checkpoint::default(), health, lock: None }
     }
 }
 
@@ -99,14 +111,41 @@ enum Refused {
     Io(io::Error),
 }
 
-fn begin(dir: &Path, caps: [u64; 3]) -> Result<Opened, Refused> {
-    let folder = |name: &str| Folder::open(&dir.join(name)).map(Arc::new).map_err(Refused::Io);
-    let (spool, journal) = (folder("spool")?, folder("journal")?);
+fn begin(dir: &Path, caps: [u64; 3], targets: &[(String, [bool; 3])]) -> Result<Opened, Refused> {
+    let folder =
+        |dir: &Path| -> Result<Arc<dyn Disk>, Refused> { Ok(Arc::new(Folder::open(dir).map_err(Refused::Io)?)) };
+    let (spool, journal) = (dir.join("spool"), folder(&dir.join("journal"))?);
     let lock = lock(&dir.join("lock"))?;
     let health = Health { dir: Some(dir.display().to_string()), kept: true, why: None };
-    let (state, checkpoint) = State::start((spool, journal), caps, health.clone()).map_err(Refused::Io)?;
-    let outbox = state.outbox();
-    Ok(Opened { state: Some(Arc::new(state)), checkpoint, outbox, health, lock: Some(lock) })
+    let mut places = Vec::new();
+    for (name, gets) in targets {
+        places.push(Place { name: name.clone(), disk: folder(&spool.join(name))?, caps: shares(caps, *gets, targets) });
+    }
+    warn_of_others(&spool, targets);
+    let (state, checkpoint) = State::start(places, journal, health.clone()).map_err(Refused::Io)?;
+    Ok(Opened { state: Some(Arc::new(state)), checkpoint, health, lock: Some(lock) })
+}
+
+/// What of the bounds falls to a target that gets these signals: as much as to any other.
+fn shares(caps: [u64; 3], gets: [bool; 3], targets: &[(String, [bool; 3])]) -> [u64; 3] {
+    std::array::from_fn(|signal| {
+        let sharing = targets.iter().filter(|(_, gets)| gets[signal]).count() as u64;
+        if gets[signal] { caps[signal] / sharing.max(1) } else { 0 }
+    })
+}
+
+/// What waits for a target that nothing is sent to any more takes room that nobody bounds.
+fn warn_of_others(spool: &Path, targets: &[(String, [bool; 3])]) {
+    for entry in std::fs::read_dir(spool).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if entry.path().is_dir() && targets.iter().all(|(target, _)| **target != *name) {
+            let dir = entry.path().display().to_string();
+            tracing::warn!(
+                dir,
+                "what waits here is for a target that is not configured; remove the folder if it stays so"
+            );
+        }
+    }
 }
 
 fn lock(path: &Path) -> Result<File, Refused> {
