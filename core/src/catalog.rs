@@ -259,7 +259,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         "{record}",
         "Records that were on disk and found damaged or gone.",
-        &["signal"],
+        &["target", "signal"],
     ),
     shell(
         "liveqos_state_kept",
