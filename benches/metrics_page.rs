@@ -11,6 +11,8 @@ use liveqos::intake::status::SourceTable;
 use liveqos::otlp::Otlp;
 use liveqos::otlp::resource::Resource;
 use liveqos::otlp::settings::OtlpSettings;
+use liveqos::sampling::Sampling;
+use liveqos::sampling::settings::SamplingSettings;
 use liveqos::sinks::exposition::{Form, encode, finish};
 use liveqos::sinks::prometheus::{NodeCollector, exemplars};
 use liveqos::sinks::session_series::SessionSeries;
@@ -30,7 +32,8 @@ const SESSIONS: usize = 500;
 fn main() {
     let passes = if std::env::args().any(|argument| argument == "--test") { 3 } else { 300 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let otlp = runtime.block_on(async { Otlp::start(&OtlpSettings::default(), &Resource::default()) });
+    let sampling = Sampling::new(&SamplingSettings::default(), "n");
+    let otlp = runtime.block_on(async { Otlp::start(&OtlpSettings::default(), &Resource::default(), sampling) });
     let otlp = Arc::new(otlp.expect("nothing to connect to"));
     let snapshot = Arc::new(ArcSwap::from_pointee(classes()));
     let sources = Arc::new(ArcSwap::from_pointee(SourceTable::new(&[], None)));

@@ -35,6 +35,7 @@ use crate::meters::Meters;
 use crate::sinks::history::History;
 use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::{Snapshot, notice_json};
+use crate::state::Watch;
 
 /// Largest body of any request.
 pub const MAX_BODY: usize = 64 * 1024;
@@ -68,6 +69,8 @@ pub struct Shared {
     pub meters: Meters,
     /// When the heart last beat.
     pub last_beat: Arc<ArcSwap<Timestamp>>,
+    /// How it stands with what must outlive the daemon.
+    pub state: Watch,
     /// The node's name.
     pub node: String,
 }
@@ -97,11 +100,13 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Ready while the heart beats.
+/// Ready while the heart beats; a second line says where nothing outlives the daemon.
 async fn readyz(State(shared): State<Shared>) -> Response {
     let silent = clock::now().since(**shared.last_beat.load());
     if silent < BEAT * STILL_BEATS {
-        return "ok\n".into_response();
+        let health = shared.state.health();
+        let why = health.why.map_or_else(String::new, |why| format!("nothing outlives the daemon: {why}\n"));
+        return format!("ok\n{why}").into_response();
     }
     let message = format!("the last beat was {:.1} s ago", silent.as_secs_f64());
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_beating", message).into_response()
@@ -114,7 +119,9 @@ async fn alerts(State(shared): State<Shared>) -> Response {
 }
 
 async fn sources(State(shared): State<Shared>) -> Response {
-    Json(json!({ "node": shared.node, "sources": shared.sources.load().snapshot(clock::now()) })).into_response()
+    let state = shared.state.health();
+    Json(json!({ "node": shared.node, "state": state, "sources": shared.sources.load().snapshot(clock::now()) }))
+        .into_response()
 }
 
 /// A media server's hook. A known server is always answered with success: a refused hook may drop a class.

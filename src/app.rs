@@ -5,8 +5,11 @@
 //! polls ─┐                      ┌─► otlp (spans, sample events)
 //! hooks ─┤► observations ─► heart ─► notify
 //! paths ─┤  (bounded)     (beat) ├─► history
-//! beacons┘                      └─► snapshot ─► page, API, /metrics ─► otlp (metrics)
+//! beacons┘                      ├─► state (journal, spool)
+//!                               └─► snapshot ─► page, API, /metrics ─► otlp (metrics)
 //! ```
+
+mod parts;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,47 +19,27 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use liveqos_core::judge::NodeLoad;
-use liveqos_core::observation::{Observation, SourceName};
-use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::observation::SourceName;
 use liveqos_probes::probe::Kind;
-use prometheus::proto::MetricFamily;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::api::{self, Shared};
-use crate::beacon::Beacons;
-use crate::beat::{self, Order, Surround};
-use crate::clock;
-use crate::cmcd::CmcdIntake;
+use self::parts::{Parts, Ties, beacon_key, now, ports_of, resumed};
+use crate::api::Shared;
+use crate::beat::{self, Order};
 use crate::config::Config;
-use crate::ended::Ended;
-use crate::http_server::{self, MAX_CONNECTIONS, Site};
-use crate::ingest::{Entrance, Gate};
-use crate::intake::edge::Edge;
+use crate::http_server;
+use crate::ingest::Entrance;
 use crate::intake::fetch::Fetcher;
 use crate::intake::hooks::HookIntake;
-use crate::intake::load::Load;
-use crate::intake::log_settings::{AccessLogSettings, random_key};
-use crate::intake::logs::{self, Around};
-use crate::intake::paths::Paths;
 use crate::intake::poll::{self, Observations};
-use crate::intake::posts::{PostTray, post_box};
-use crate::intake::round::Now;
 use crate::intake::source::Source;
 use crate::intake::status::{SourceEntry, SourceTable};
-use crate::meters::Meters;
-use crate::notify::Notifiers;
 use crate::notify::silence::Silences;
 use crate::otlp::Otlp;
-use crate::otlp::record::Signal;
-use crate::place::Place;
-use crate::roster::Roster;
-use crate::sinks::history::History;
-use crate::sinks::prometheus::NodeCollector;
-use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::Snapshot;
+use crate::state::{Opened, State};
 use crate::tls;
 use crate::token::Key;
 
@@ -72,6 +55,9 @@ pub struct App {
     tasks: JoinSet<()>,
     otlp: Arc<Otlp>,
     silences: Arc<ArcSwap<Silences>>,
+    state: Option<Arc<State>>,
+    /// Held as long as the daemon lives.
+    _lock: Option<std::fs::File>,
     heart: std::thread::JoinHandle<()>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
@@ -103,44 +89,21 @@ impl App {
         let listener = TcpListener::bind(&config.listen).await;
         let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
-        let node_metrics = NodeCollector::new(&parts.shared.snapshot, &parts.shared.sources, &parts.otlp)?;
-        parts.shared.registry.register(Box::new(node_metrics))?;
         let (stop, stopped) = watch::channel(false);
-        let stopping = Arc::new(AtomicBool::new(false));
-        let (roster, node) = (Arc::<ArcSwap<Roster>>::default(), Arc::<ArcSwap<NodeLoad>>::default());
-        let media_ports = Arc::new(ArcSwap::from_pointee(ports_of(&parts.sources)));
-        let mut tasks = parts.start_tasks(config, &node)?;
-        tasks.spawn(http_server::serve(listener, parts.site(), stopped.clone()));
+        let ties = Ties::of(&parts.sources);
+        let mut tasks = parts.start_tasks(config, &ties.node)?;
+        tasks.spawn(http_server::serve(listener, parts.site()?, stopped.clone()));
         let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
-        let Parts { place, sources, logs, tray, fetcher, otlp, notifiers, shared, observations, waiting, ordered } =
-            parts;
+        let Parts { place, sources, logs, fetcher, outlets, lasting, shared, observations, orders } = parts;
+        let Opened { state, checkpoint, lock, .. } = lasting;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
-        let meters = shared.meters.clone();
-        let edge = Edge::new(random_key()?);
-        if config.kernel.tcp_info {
-            let (roster, ports, out) = (Arc::clone(&roster), Arc::clone(&media_ports), observations.clone());
-            start_paths(
-                Paths { roster, ports, edge: edge.clone(), out, meters: meters.clone() },
-                Arc::clone(&stopping),
-            )?;
-        }
-        let around =
-            Around { out: observations.clone(), edge, meters: meters.clone(), stopping: Arc::clone(&stopping) };
-        logs::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)?;
-        let (beacons, silences) = (Arc::clone(&shared.beacons), notifiers.silences());
-        let around = Surround {
-            snapshot: Arc::clone(&shared.snapshot),
-            roster,
-            sources: Arc::clone(&shared.sources),
-            node,
-            meters,
-            last_beat: Arc::clone(&shared.last_beat),
-            gather: Box::new(move |now| beacons.drain(now)),
-            deliver: deliver(Arc::clone(&otlp), notifiers, Arc::clone(&shared.history)),
-            alive: Box::new(alive),
-        };
-        let pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+        ties.start_readers(config, &shared, &observations, logs)?;
+        let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
+        let around = ties.surround(&shared, outlets, state.clone(), alive);
+        let pipe = resumed(config, &place, &checkpoint);
+        let (waiting, ordered) = orders;
         let heart = beat::start(pipe, around, waiting, ordered)?;
+        let Ties { media_ports, stopping, .. } = ties;
         Ok(Self {
             address,
             entrance,
@@ -152,6 +115,8 @@ impl App {
             tasks,
             otlp,
             silences,
+            state,
+            _lock: lock,
             heart,
             stop,
             stopping,
@@ -229,139 +194,36 @@ impl App {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         drop(self.shared);
+        // Before the last word to the disk, so that it is kept too.
+        self.otlp.release();
+        let state = self.state;
+        if let Some(state) = &state {
+            state.keep(Vec::new());
+        }
+        let settle = state.clone();
+        let settled = move || settle.is_none_or(|state| state.settled(SETTLE));
+        let kept = tokio::task::spawn_blocking(settled).await.unwrap_or_default();
+        let keeps = self.otlp.keeps() && kept;
         let left = match Arc::try_unwrap(self.otlp) {
             Ok(otlp) => otlp.stop(LAST_EXPORT).await,
             Err(_) => return tracing::error!("otlp is still in use; what waits is lost"),
         };
-        let lost: u64 = left.iter().map(|backlog| backlog.items).sum();
-        if lost > 0 {
-            tracing::warn!(lost, "stopped with telemetry that no collector took");
+        if let Some(state) = state {
+            // The thread ends by itself; this only waits for it.
+            drop(tokio::task::spawn_blocking(move || state.stop(SETTLE)).await);
+        }
+        let waits: u64 = left.iter().map(|backlog| backlog.items).sum();
+        match (waits, keeps) {
+            (0, _) => {}
+            (waits, true) => tracing::info!(waits, "stopped with telemetry on disk that is sent after the next start"),
+            (lost, false) => tracing::warn!(lost, "stopped with telemetry that no collector took"),
         }
     }
-}
-
-/// What is built before anything runs, so that a bad setting is found in time.
-struct Parts {
-    place: Place,
-    sources: Vec<Arc<Source>>,
-    logs: Vec<AccessLogSettings>,
-    tray: PostTray,
-    fetcher: Fetcher,
-    otlp: Arc<Otlp>,
-    notifiers: Notifiers,
-    shared: Shared,
-    observations: Observations,
-    waiting: mpsc::Receiver<Vec<Observation>>,
-    ordered: mpsc::Receiver<Order>,
-}
-
-impl Parts {
-    fn build(config: &Config, key: Option<Key>, kinds: &[&'static Kind]) -> Result<Self> {
-        let sources = Source::all(&config.sources, kinds)?;
-        let place = Place::of(config);
-        let registry = prometheus::Registry::new_custom(None, Some(place.labels()))?;
-        let meters = Meters::new(&registry)?;
-        let fetcher = Fetcher::new()?;
-        let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);
-        let (orders, ordered) = mpsc::channel(beat::MAX_ORDERS);
-        let (posts, tray) = post_box();
-        let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
-        let logs = logs::followed(&config.logs, cmcd.is_open());
-        let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
-        let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
-        let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
-        let otlp = Arc::new(Otlp::start(&config.otlp, &place.resource(config)).context("starting otlp")?);
-        let snapshot = Arc::default();
-        let left_out = meters.shed.with_label_values(&["session_series"]);
-        let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
-        let ended: Arc<Ended> = Arc::default();
-        let shared = Shared {
-            snapshot,
-            session_series: Arc::new(series),
-            history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
-            sources: Arc::new(ArcSwap::from_pointee(table)),
-            hooks: Arc::new(ArcSwap::from_pointee(hooks)),
-            gate: Arc::new(Gate::new(&config.ingest)?),
-            cmcd: Arc::new(cmcd),
-            ended: Arc::clone(&ended),
-            beacons: Arc::new(Beacons::new(key, ended)),
-            orders,
-            registry,
-            meters,
-            last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
-            node: place.node.clone(),
-        };
-        Ok(Self { place, sources, logs, tray, fetcher, otlp, notifiers, shared, observations, waiting, ordered })
-    }
-
-    /// What the operators' listener serves.
-    fn site(&self) -> Site {
-        let router = api::router(self.shared.clone());
-        let meters = self.shared.meters.clone();
-        Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters }
-    }
-
-    /// What runs beside heart and polls: the node's load, the metrics push.
-    fn start_tasks(&self, config: &Config, node: &Arc<ArcSwap<NodeLoad>>) -> Result<JoinSet<()>> {
-        let mut tasks = JoinSet::new();
-        let meters = self.shared.meters.clone();
-        tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
-        if self.otlp.sends(Signal::Metrics) {
-            let interval = config.otlp.metrics_interval()?;
-            let (registry, series) = (self.shared.registry.clone(), Arc::clone(&self.shared.session_series));
-            let gather = move || [registry.gather(), series.families()].concat();
-            tasks.spawn(push_metrics(Arc::clone(&self.otlp), gather, interval));
-        }
-        Ok(tasks)
-    }
-}
-
-fn deliver(otlp: Arc<Otlp>, notifiers: Notifiers, history: Arc<History>) -> Box<dyn FnMut(&Beat) + Send> {
-    Box::new(move |beat| {
-        for notice in &beat.notices {
-            tracing::warn!(alert = notice.alert.as_str(), state = ?notice.state, "{}", notice.summary());
-        }
-        notifiers.take(&beat.notices);
-        history.take(&beat.batch.samples);
-        otlp.take(&beat.commands);
-    })
-}
-
-fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
-    std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping)).map(drop)
-}
-
-async fn push_metrics(otlp: Arc<Otlp>, gather: impl Fn() -> Vec<MetricFamily>, interval: Duration) {
-    let started = clock::now();
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let reading = crate::otlp::metrics::Reading { since: started, at: clock::now() };
-        otlp.push_metrics(&gather(), reading, |name| {
-            liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit))
-        });
-    }
-}
-
-fn beacon_key(config: &Config) -> Result<Option<Key>> {
-    let Some(path) = &config.beacon.key_file else {
-        return Ok(None);
-    };
-    let bytes = std::fs::read(path).with_context(|| format!("reading beacon.key_file {}", path.display()))?;
-    let key = Key::new(bytes.trim_ascii()).with_context(|| format!("beacon.key_file {}", path.display()))?;
-    Ok(Some(key))
-}
-
-fn ports_of(sources: &[Arc<Source>]) -> BTreeMap<SourceName, Vec<u16>> {
-    sources.iter().map(|source| (source.name.clone(), source.media_ports.clone())).collect()
-}
-
-fn now() -> Now {
-    Arc::new(clock::now)
 }
 
 /// Of [`STOP_WITHIN`], for the heart's last word.
 const HEART_STOP: Duration = Duration::from_secs(1);
 /// Of [`STOP_WITHIN`], for what waits to be exported.
-const LAST_EXPORT: Duration = Duration::from_millis(3_500);
+const LAST_EXPORT: Duration = Duration::from_millis(2_500);
+/// Of [`STOP_WITHIN`], for the disk: before the last export and after it.
+const SETTLE: Duration = Duration::from_millis(500);

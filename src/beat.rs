@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use liveqos_core::checkpoint::Entry;
 use liveqos_core::descriptor::Descriptor;
 use liveqos_core::judge::{NodeLoad, Objectives, Surroundings};
 use liveqos_core::observation::Observation;
@@ -39,7 +40,7 @@ pub enum Order {
     End(Name, oneshot::Sender<bool>),
     /// New settings.
     Set(Box<Objectives>, Patience, usize),
-    /// End the open segments and stop.
+    /// Leave everything as it must be found at the next start, and stop.
     Stop(oneshot::Sender<()>),
 }
 
@@ -61,6 +62,8 @@ pub struct Surround {
     pub gather: Box<dyn FnMut(Timestamp) -> Vec<Observation> + Send>,
     /// Where results go.
     pub deliver: Box<dyn FnMut(&Beat) + Send>,
+    /// Keeps what must outlive the daemon, together with what was delivered before; `None` where nothing does.
+    pub keep: Option<Box<dyn FnMut(Vec<Entry>) + Send>>,
     /// Told after every beat, for the watchdog.
     pub alive: Box<dyn Fn() + Send>,
 }
@@ -88,7 +91,8 @@ async fn run(
     mut observations: mpsc::Receiver<Vec<Observation>>,
     mut orders: mpsc::Receiver<Order>,
 ) {
-    let mut present = Snapshot::default();
+    let mut present = Snapshot::resumed(&pipe);
+    around.snapshot.store(Arc::new(present.clone()));
     let mut epoch = clock::Epoch::default();
     let mut waiting = Vec::with_capacity(FOLD_AT_ONCE);
     let mut next = clock::now().floor(BEAT) + BEAT;
@@ -107,8 +111,7 @@ async fn run(
             }
             order = orders.recv() => match order {
                 Some(Order::Stop(done)) => {
-                    let commands = pipe.stop();
-                    (around.deliver)(&Beat { commands, ..Beat::default() });
+                    stop(&mut pipe, &mut around);
                     // Who asked may have gone.
                     done.send(()).unwrap_or_default();
                     return;
@@ -132,8 +135,7 @@ fn beat(now: Timestamp, pipe: &mut Pipe, present: &mut Snapshot, around: &mut Su
     for observation in (around.gather)(now) {
         pipe.observe(observation);
     }
-    let beat = pipe.beat(now, &surroundings(now, around));
-    (around.deliver)(&beat);
+    let beat = hand_on(pipe.beat(now, &surroundings(now, around)), around);
     let refused = pipe.registry().refused();
     count_refused(&around.meters, present.refused, refused);
     present.refused = refused;
@@ -148,12 +150,26 @@ fn beat(now: Timestamp, pipe: &mut Pipe, present: &mut Snapshot, around: &mut Su
     (around.alive)();
 }
 
+/// Where state is kept, a minute that is open goes on after the restart; else it leaves as it is.
+fn stop(pipe: &mut Pipe, around: &mut Surround) {
+    let commands = if around.keep.is_some() { Vec::new() } else { pipe.stop() };
+    hand_on(Beat { commands, ..Beat::default() }, around);
+}
+
+/// To the sinks, and then to what keeps it: the two belong together.
+fn hand_on(mut beat: Beat, around: &mut Surround) -> Beat {
+    (around.deliver)(&beat);
+    if let Some(keep) = &mut around.keep {
+        keep(std::mem::take(&mut beat.entries));
+    }
+    beat
+}
+
 /// The clock was set back: what lives is forgotten and found again.
 fn set_back(pipe: &mut Pipe, present: &mut Snapshot, around: &mut Surround) {
     tracing::warn!("the clock was set back; live classes are forgotten and open again");
     around.meters.shed("clock_set_back", present.sessions.len() as u64);
-    let commands = pipe.forget();
-    (around.deliver)(&Beat { commands, ..Beat::default() });
+    hand_on(pipe.forget(), around);
     *present = Snapshot { fleet: pipe.fleet().clone(), refused: present.refused, ..Snapshot::default() };
     around.snapshot.store(Arc::new(present.clone()));
 }

@@ -20,6 +20,8 @@ use crate::intake::source::SourceSettings;
 use crate::notify::settings::AlertSettings;
 use crate::otlp::resource::Role;
 use crate::otlp::settings::OtlpSettings;
+use crate::sampling::settings::SamplingSettings;
+use crate::state::settings::StateSettings;
 
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +53,10 @@ pub struct Config {
     pub cmcd: CmcdSettings,
     /// Export of traces, sample events and metrics by OTLP.
     pub otlp: OtlpSettings,
+    /// What outlives the daemon: the open minutes of classes, and what no collector has taken yet.
+    pub state: StateSettings,
+    /// Which classes' traces are exported.
+    pub sampling: SamplingSettings,
     /// The daemon's own log.
     pub log: LogSettings,
     /// The media servers to watch.
@@ -236,6 +242,8 @@ impl Config {
             ("ingest", self.ingest.without_files() != was.ingest.without_files()),
             ("cmcd", self.cmcd != was.cmcd),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
+            ("state", self.state != was.state),
+            ("sampling", self.sampling != was.sampling),
             ("log", differs(|config| serde_json::to_value(&config.log))),
             ("logs", self.logs != was.logs),
         ] {
@@ -279,6 +287,8 @@ impl Default for Config {
             ingest: IngestSettings::default(),
             cmcd: CmcdSettings::default(),
             otlp: OtlpSettings::default(),
+            state: StateSettings::default(),
+            sampling: SamplingSettings::default(),
             log: LogSettings::default(),
             sources: Vec::new(),
             logs: Vec::new(),

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use liveqos_core::fleet::{Fleet, FleetKey};
 use liveqos_core::notice::{Alert, Notice, NoticeState, Subject};
 use liveqos_core::observation::Provenance;
+use liveqos_core::pipe::Pipe;
 use liveqos_core::registry::Refused;
 use liveqos_core::sample::{LegSample, Measured, Sample};
 use liveqos_core::session::{Name, Session};
@@ -60,6 +61,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// The present at start: what lived when the daemon went down.
+    #[must_use]
+    pub fn resumed(pipe: &Pipe) -> Self {
+        let mut out = Self { alerts: pipe.incidents().cloned().collect(), ..Self::default() };
+        for live in pipe.registry().sessions() {
+            let session = Arc::clone(&live.session);
+            let opened_at = pipe.opened_at(&session.id).unwrap_or_default();
+            let trace_id = ids::hex(&ids::trace_id(&session));
+            out.sessions.insert(session.id.clone(), SessionState { session, trace_id, opened_at, sample: None });
+        }
+        out
+    }
+
     /// Takes over what a beat brought. Gives whether anything changed.
     pub fn take(&mut self, beat: &liveqos_core::pipe::Beat) -> bool {
         for opened in &beat.batch.opened {

@@ -102,6 +102,7 @@ fn notice(class: usize, state: NoticeState) -> Notice {
         scenario: Scenario::LiveTeaching,
         student_count: None,
         trace_parent: None,
+        trace_state: None,
         stream_type: None,
     };
     Notice {

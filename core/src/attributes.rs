@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::notice::Notice;
 use crate::observation::Provenance;
 use crate::sample::{Measured, Sample, Share};
@@ -36,7 +38,7 @@ pub fn stream_url(session: &Session, node: &str) -> Value {
 
 /// The class's figures in one window, kept small because a segment holds a minute of them: single precision carries the six digits
 /// that are exported.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The cut.
     pub at: Timestamp,

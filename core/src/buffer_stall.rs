@@ -177,7 +177,8 @@ impl BufferStall {
         let signed = look.starving || was.starving || was.stalled;
         let dry_after = i64::from(was.bl) - ROUNDING;
         let could_run_dry = i64::from(passed.saturating_add(was.withheld)) >= dry_after;
-        let kept = if was.stalled || was.starving || was.withheld > 0 { i64::from(was.bl) } else { 0 };
+        // Who ran dry has no more than one object afterwards, unless it said so and waits for more; in a pause the buffer grows.
+        let kept = if was.stalled || was.starving { i64::from(was.bl) } else { 0 };
         let is_low = i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
         // With nothing buffered the position is not known, and with it how long it stalled: the next request shows it.
         let is_known = look.bl > 0 || look.behind.is_some();

@@ -94,6 +94,12 @@ impl Condition {
         }
     }
 
+    /// One that fires since `onset` on `evidence`, as it did before the daemon went down.
+    #[must_use]
+    pub fn resumed(onset: Timestamp, evidence: Evidence) -> Self {
+        Self { onset: Some(onset), last_bad: Some(evidence), firing: true, ..Self::default() }
+    }
+
     /// Whether it fires: since which onset, and what was last found over the limit.
     #[must_use]
     pub fn firing(&self) -> Option<(Timestamp, Evidence)> {

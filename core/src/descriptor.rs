@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::session::{Name, Protocol, Scenario};
 use crate::trace_parent::TraceParent;
+use crate::trace_state::TraceState;
 
 /// Facts about a class that no media server measures; every one may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +23,8 @@ pub struct Descriptor {
     pub student_count: Option<u32>,
     /// The platform's trace context.
     pub trace_parent: Option<TraceParent>,
+    /// The vendors' part of that context.
+    pub trace_state: Option<TraceState>,
     /// How the publisher sends.
     pub stream_type: Option<Protocol>,
     /// The publisher's connection id on its server.
@@ -57,6 +60,7 @@ impl Descriptor {
                 "scenario" | "education.scenario" => keep(&mut class.scenario, Scenario::parse(&value)),
                 "student_count" => keep(&mut class.student_count, value.parse().ok()),
                 "traceparent" => keep(&mut class.trace_parent, TraceParent::parse(&value).ok()),
+                "tracestate" => keep(&mut class.trace_state, TraceState::parse(&value).ok()),
                 _ => true,
             };
             refused += u32::from(!good);
@@ -83,6 +87,7 @@ impl Descriptor {
         over(&mut self.scenario, newer.scenario);
         over(&mut self.student_count, newer.student_count);
         over(&mut self.trace_parent, newer.trace_parent);
+        over(&mut self.trace_state, newer.trace_state);
         over(&mut self.stream_type, newer.stream_type);
         over(&mut self.connection_id, newer.connection_id);
         over(&mut self.interactions, newer.interactions);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cause::Own;
+use crate::checkpoint::Incident;
 use crate::condition::{Condition, Finding, Rule};
 use crate::few::Few;
 use crate::forecast::{SURE, is_step};
@@ -68,6 +69,19 @@ pub(crate) struct Change {
     pub(crate) onset: Timestamp,
     pub(crate) evidence: Evidence,
     pub(crate) forecast: Option<Forecast>,
+}
+
+impl Standing {
+    /// One that fired when the daemon went down.
+    pub(crate) fn resumed(incident: &Incident) -> Self {
+        let Incident { at, cause, .. } = *incident;
+        let why = incident.why.iter().cloned().collect();
+        Self {
+            condition: Condition::resumed(incident.started_at, incident.evidence()),
+            told: Some(Box::new(Told { at, cause, why, other: cause, looks: 0, silent: false })),
+            ..Self::default()
+        }
+    }
 }
 
 impl Docket {

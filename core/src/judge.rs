@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cause::{self, Neighbours};
+use crate::checkpoint::Incident;
 use crate::condition::{Condition, Finding, Rule};
-use crate::docket::{AT_ONCE, Change, Docket, SUSTAINED, Told, Verdict, against, evidence};
+use crate::docket::{AT_ONCE, Change, Docket, SUSTAINED, Standing, Told, Verdict, against, evidence};
 use crate::forecast::{Capacity, LOADS, NodeForecast, is_step};
 use crate::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
 pub use crate::objectives::{Limits, Objectives, Promise};
@@ -15,7 +16,7 @@ use crate::observation::SourceName;
 use crate::path_watch::PathWatch;
 use crate::registry::Registry;
 use crate::sample::Closed;
-use crate::session::Name;
+use crate::session::{Name, Session};
 pub use crate::surroundings::{NodeLoad, PathWord, Surroundings};
 use crate::time::Timestamp;
 
@@ -69,6 +70,18 @@ impl Judge {
             }
         }
         notices
+    }
+
+    /// Goes on with the alerts that fired on `session` when the daemon went down.
+    pub(crate) fn resume(&mut self, session: &Arc<Session>, incidents: &[Incident]) {
+        if incidents.is_empty() {
+            return;
+        }
+        let docket = self.sessions.entry(session.id.clone()).or_insert_with(|| Box::new(Docket::new(session)));
+        for incident in incidents {
+            let standing = || Standing::resumed(incident);
+            docket.conditions.at(incident.alert, standing);
+        }
     }
 
     /// Resolves what still fires for sessions that closed, with the evidence that it fired on: there is no newer one.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::checkpoint::{Class, Known};
 use crate::descriptor::Descriptor;
 use crate::few::Few;
 use crate::leg::LiveLeg;
@@ -30,6 +31,10 @@ pub struct Live {
     servers: Few<(StreamKey, SourceName), ServerWord>,
     legs: Few<Protocol, LiveLeg>,
     publisher_rtt: Option<Duration>,
+    /// When it was last sampled before the daemon went down, until it is heard of again.
+    unheard: Option<Timestamp>,
+    /// Whether what is known of it changed since it was last noted.
+    changed: bool,
 }
 
 impl Live {
@@ -47,12 +52,52 @@ impl Live {
             servers: Few::new(),
             legs: Few::new(),
             publisher_rtt: None,
+            unheard: None,
+            changed: true,
         }
+    }
+
+    /// The class as it was when the daemon went down, not heard of since.
+    pub(crate) fn resumed(class: &Class, now: Timestamp) -> Self {
+        let mut live = Self::new(class.known.stream.clone(), class.known.descriptor.clone(), class.known.first_seen);
+        if let Some(traced) = &class.traced {
+            live.opened = true;
+            let (trace_parent, trace_state) = (traced.trace_parent, traced.trace_state.clone());
+            let opened = Session { trace_parent, trace_state, ..(*live.session).clone() };
+            live.session = Arc::new(opened);
+        }
+        live.last_seen = now;
+        live.ended = class.known.ended;
+        live.unheard = Some(class.last_sampled.unwrap_or(class.known.first_seen));
+        live.changed = false;
+        live
+    }
+
+    /// What is known of it, without its streams.
+    pub(crate) fn known(&self) -> Known {
+        Known {
+            stream: self.session.stream.clone(),
+            streams: Vec::new(),
+            descriptor: self.descriptor.clone(),
+            first_seen: self.first_seen,
+            ended: self.ended,
+        }
+    }
+
+    /// Notes that what is known of it changed.
+    pub(crate) const fn touch(&mut self) {
+        self.changed = true;
+    }
+
+    /// Whether what is known of it changed since this was last asked.
+    pub(crate) const fn take_changed(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
     }
 
     pub(crate) fn observe(&mut self, observation: Observation) {
         let at = observation.at;
         self.last_seen = self.last_seen.max(at);
+        self.unheard = None;
         match observation.fact {
             Fact::Described(descriptor) => self.describe(*descriptor),
             Fact::Server(view) => self.hear_server((observation.stream, observation.source), at, *view),
@@ -68,7 +113,12 @@ impl Live {
                 self.legs.at(protocol, LiveLeg::default).players(at, *view);
             }
             Fact::Gone => {
-                if let Some(server) = self.servers.get_mut(&(observation.stream, observation.source)) {
+                let whose = (observation.stream, observation.source);
+                if self.servers.values().next().is_none() {
+                    // Who says so listed it before the daemon came back.
+                    self.servers.at(whose.clone(), ServerWord::default);
+                }
+                if let Some(server) = self.servers.get_mut(&whose) {
                     server.leave(at);
                 }
             }
@@ -77,7 +127,9 @@ impl Live {
 
     /// Takes over what the platform tells. The id and, once opened, the trace stay as they are.
     pub(crate) fn describe(&mut self, descriptor: Descriptor) {
+        let before = self.descriptor.clone();
         self.descriptor.merge(descriptor);
+        self.changed |= self.descriptor != before;
         let stream = self.session.stream.clone();
         let opened = self.opened.then_some(self.session.as_ref());
         let session = identity(stream, &self.descriptor, opened);
@@ -110,6 +162,7 @@ impl Live {
     /// The same session under the id that the platform told, not opened yet.
     pub(crate) fn renamed(mut self, id: Name) -> Self {
         self.opened = false;
+        self.changed = true;
         self.descriptor.session_id = Some(id);
         self.describe(Descriptor::default());
         self
@@ -117,6 +170,7 @@ impl Live {
 
     pub(crate) fn end(&mut self, at: Timestamp) {
         self.ended = true;
+        self.changed = true;
         self.away_since.get_or_insert(at);
     }
 
@@ -177,7 +231,8 @@ impl Live {
             return Some((CloseReason::Ended, self.away_since.unwrap_or(now)));
         }
         if now.since(self.last_seen) > patience.idle_timeout {
-            return Some((CloseReason::IdleTimeout, self.last_seen));
+            let unseen = self.unheard.map(|last| (CloseReason::EndedUnseen, last));
+            return unseen.or(Some((CloseReason::IdleTimeout, self.last_seen)));
         }
         if self.publisher_state(now)? {
             self.away_since = None;
@@ -341,6 +396,10 @@ fn identity(stream: StreamKey, descriptor: &Descriptor, opened: Option<&Session>
         scenario: descriptor.scenario.unwrap_or_default(),
         student_count: descriptor.student_count,
         trace_parent: opened.map_or(descriptor.trace_parent, |session| session.trace_parent),
+        trace_state: match opened {
+            Some(session) => session.trace_state.clone(),
+            None => descriptor.trace_state.clone().filter(|_| descriptor.trace_parent.is_some()),
+        },
         stream_type: descriptor.stream_type,
         stream,
     }

@@ -1,12 +1,14 @@
 //! The pipe from observations to what leaves the node, in one order: registry, judge, fleet sums, span plan. Decides nothing of its
 //! own; live operation, replay and benchmarks all run this, so a recorded day gives the same batches, notices and spans.
 
+use crate::checkpoint::{Checkpoint, Entry};
 use crate::fleet::Fleet;
 use crate::judge::{Judge, Objectives, Surroundings};
 use crate::notice::Notice;
 use crate::observation::Observation;
 use crate::registry::{Patience, Registry};
 use crate::sample::Batch;
+use crate::session::Name;
 use crate::span::SpanCommand;
 use crate::span_plan::SpanPlan;
 use crate::time::Timestamp;
@@ -30,6 +32,8 @@ pub struct Beat {
     pub notices: Vec<Notice>,
     /// What the traces gained.
     pub commands: Vec<SpanCommand>,
+    /// What of it must outlive the daemon.
+    pub entries: Vec<Entry>,
 }
 
 impl Pipe {
@@ -67,22 +71,51 @@ impl Pipe {
             let rtt = registry.session(&session.id)?.publisher_rtt()?;
             Some(rtt.as_secs_f64() * 1e3)
         });
-        Beat { batch, notices, commands }
+        Beat { batch, notices, commands, entries: self.take_entries() }
+    }
+
+    /// Goes on with what lived when the daemon went down, before the first beat. The same minutes, incidents and classes go on, so a span
+    /// that was begun before ends as if nothing had happened.
+    pub fn resume(&mut self, checkpoint: &Checkpoint, now: Timestamp) {
+        for session in self.registry.resume(checkpoint, now) {
+            let Some(class) = checkpoint.classes.get(&session.id) else {
+                continue;
+            };
+            self.plan.resume(&session, class);
+            self.judge.resume(&session, class.traced.as_ref().map_or(&[], |traced| &traced.incidents));
+        }
+    }
+
+    /// The alerts on live classes that hold, as they were told when they began.
+    pub fn incidents(&self) -> impl Iterator<Item = &Notice> {
+        self.plan.incidents()
+    }
+
+    /// When a live class opened.
+    #[must_use]
+    pub fn opened_at(&self, id: &Name) -> Option<Timestamp> {
+        self.plan.opened_at(id)
     }
 
     /// Forgets all live sessions, because the clock was set back and their instants mean nothing any more. The node's sums and
     /// what the platform announced stay; who still lives opens again.
-    pub fn forget(&mut self) -> Vec<SpanCommand> {
+    pub fn forget(&mut self) -> Beat {
         self.registry.forget();
         self.judge = Judge::default();
         let commands = self.plan.stop();
         self.plan.forget();
-        commands
+        Beat { commands, entries: self.take_entries(), ..Beat::default() }
     }
 
     /// Ends the open segments because the daemon stops.
     pub fn stop(&mut self) -> Vec<SpanCommand> {
         self.plan.stop()
+    }
+
+    fn take_entries(&mut self) -> Vec<Entry> {
+        let mut entries = self.registry.take_entries();
+        entries.extend(self.plan.take_entries());
+        entries
     }
 
     /// The live sessions.

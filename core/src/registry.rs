@@ -1,16 +1,16 @@
 //! All live sessions of the node. Decides which stream belongs to which class, when a class opens, is cut and closes; refuses more
 //! sessions than its bounds, and counts what it refused.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::checkpoint::{Checkpoint, Entry, Known};
 use crate::descriptor::Descriptor;
 use crate::live::Live;
 use crate::observation::{Fact, Observation};
 use crate::sample::{Batch, CloseReason, Closed, Opened};
-use crate::session::{Name, StreamKey};
+use crate::session::{Name, Session, StreamKey};
 use crate::time::{GRID, Timestamp, Window};
 
 /// Most classes the platform may announce before their first byte.
@@ -63,6 +63,8 @@ pub struct Registry {
     last_cut: Option<Timestamp>,
     renamed: Vec<Closed>,
     refused: Refused,
+    /// What must outlive the daemon, since last asked.
+    entries: Vec<Entry>,
 }
 
 impl Registry {
@@ -78,6 +80,7 @@ impl Registry {
             last_cut: None,
             renamed: Vec::new(),
             refused: Refused::default(),
+            entries: Vec::new(),
         }
     }
 
@@ -119,12 +122,13 @@ impl Registry {
             return true;
         }
         if self.registrations.len() >= MAX_REGISTRATIONS && !self.registrations.contains_key(&stream) {
-            self.registrations.retain(|_, (since, _)| at.since(*since) < REGISTRATION_KEPT);
+            self.withdraw(|(since, _)| at.since(*since) >= REGISTRATION_KEPT);
             if self.registrations.len() >= MAX_REGISTRATIONS {
                 self.refused.registrations += 1;
                 return false;
             }
         }
+        self.entries.push(Entry::Announced(stream.clone(), at, Box::new(descriptor.clone())));
         self.registrations.insert(stream, (at, descriptor));
         true
     }
@@ -132,7 +136,7 @@ impl Registry {
     /// The platform says that a class is over. Gives whether it was known.
     pub fn end(&mut self, id: &Name, at: Timestamp) -> bool {
         let announced = self.registrations.len();
-        self.registrations.retain(|_, (_, descriptor)| descriptor.session_id.as_ref() != Some(id));
+        self.withdraw(|(_, descriptor)| descriptor.session_id.as_ref() == Some(id));
         match self.sessions.get_mut(id) {
             Some(live) => {
                 live.end(at);
@@ -148,6 +152,39 @@ impl Registry {
         self.streams.clear();
         self.renamed.clear();
         self.last_cut = None;
+        self.entries.push(Entry::Forgotten);
+    }
+
+    /// Goes on with what lived and was announced when the daemon went down. Gives the sessions that had opened.
+    pub(crate) fn resume(&mut self, checkpoint: &Checkpoint, now: Timestamp) -> Vec<Arc<Session>> {
+        let mut opened = Vec::new();
+        for (id, class) in &checkpoint.classes {
+            let live = Box::new(Live::resumed(class, now));
+            opened.extend(live.opened.then(|| Arc::clone(&live.session)));
+            self.streams.extend(class.known.streams.iter().map(|stream| (stream.clone(), id.clone())));
+            self.sessions.insert(id.clone(), live);
+        }
+        let kept = checkpoint.announced.iter().filter(|(_, (since, _))| now.since(*since) < REGISTRATION_KEPT);
+        self.registrations.extend(kept.map(|(stream, announced)| (stream.clone(), announced.clone())));
+        // What was cut before is not cut again.
+        self.last_cut = checkpoint.last_cut().map(|cut| cut.max(now.floor(GRID)));
+        opened
+    }
+
+    /// What must outlive the daemon, since this was last asked.
+    pub(crate) fn take_entries(&mut self) -> Vec<Entry> {
+        let mut entries = std::mem::take(&mut self.entries);
+        let changed = self.sessions.iter_mut().filter_map(|(id, live)| live.take_changed().then(|| (id, live.known())));
+        let mut changed: BTreeMap<&Name, Known> = changed.collect();
+        if !changed.is_empty() {
+            for (stream, id) in &self.streams {
+                if let Some(known) = changed.get_mut(id) {
+                    known.streams.push(stream.clone());
+                }
+            }
+        }
+        entries.extend(changed.into_iter().map(|(id, known)| Entry::Known(id.clone(), Box::new(known))));
+        entries
     }
 
     /// One beat: opens what is settled, cuts the window when the grid was passed, closes at the cut what is over.
@@ -200,7 +237,8 @@ impl Registry {
     }
 
     fn close(&mut self, batch: &mut Batch) {
-        for (_, live) in self.sessions.extract_if(.., |_, live| live.over().is_some()) {
+        for (id, live) in self.sessions.extract_if(.., |_, live| live.over().is_some()) {
+            self.entries.push(Entry::Gone(id));
             if let Some((reason, at)) = live.over().filter(|_| live.opened) {
                 batch.closed.push(Closed { session: live.session, at, reason });
             }
@@ -234,6 +272,9 @@ impl Registry {
             self.sessions.insert(id.clone(), Box::new(Live::new(stream.clone(), descriptor, observation.at)));
         }
         self.streams.insert(stream.clone(), id.clone());
+        if let Some(live) = self.sessions.get_mut(&id) {
+            live.touch();
+        }
         Some(id)
     }
 
@@ -250,6 +291,7 @@ impl Registry {
         if !shared {
             // The whole session was this stream: it goes on under the new id with all that was folded.
             if let Some(old) = self.sessions.remove(was) {
+                self.entries.push(Entry::Gone(was.clone()));
                 if old.opened {
                     let session = Arc::clone(&old.session);
                     self.renamed.push(Closed { session, at, reason: CloseReason::Renamed });
@@ -258,11 +300,12 @@ impl Registry {
             }
         }
         match self.sessions.entry(told.clone()) {
-            Entry::Vacant(empty) => empty.insert(Box::new(live)).adopt(words),
-            Entry::Occupied(known) => {
+            btree_map::Entry::Vacant(empty) => empty.insert(Box::new(live)).adopt(words),
+            btree_map::Entry::Occupied(known) => {
                 let known = known.into_mut();
                 known.absorb(live);
                 known.adopt(words);
+                known.touch();
             }
         }
     }
@@ -270,7 +313,14 @@ impl Registry {
     fn announced(&mut self, stream: &StreamKey) -> Option<Descriptor> {
         let whole = self.registrations.contains_key(stream);
         let key = if whole { stream.clone() } else { stream.last_part()? };
-        self.registrations.remove(&key).map(|(_, descriptor)| descriptor)
+        let (_, descriptor) = self.registrations.remove(&key)?;
+        self.entries.push(Entry::Withdrawn(key));
+        Some(descriptor)
+    }
+
+    fn withdraw(&mut self, which: impl Fn(&(Timestamp, Descriptor)) -> bool) {
+        let gone = self.registrations.extract_if(.., |_, announced| which(announced));
+        self.entries.extend(gone.map(|(stream, _)| Entry::Withdrawn(stream)));
     }
 
     /// The live stream of this key, or whose last part it is.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::latencies::Latencies;
 use crate::observation::{Provenance, Rtt};
@@ -13,7 +13,7 @@ use crate::time::Window;
 use crate::viewer_sketch::ViewerSketch;
 
 /// A value and where it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured<T> {
     /// The value.
     pub value: T,
@@ -29,7 +29,7 @@ impl<T> Measured<T> {
 }
 
 /// A ratio kept as its two sums, so that sessions, windows and nodes add up exactly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// The part, in the unit of the whole.
     pub part: f64,
@@ -263,6 +263,8 @@ pub enum CloseReason {
     PublisherLost,
     /// Nothing was heard of it for long.
     IdleTimeout,
+    /// It was live when the daemon went down and was not heard of again when it came back.
+    EndedUnseen,
     /// The platform gave it another id.
     Renamed,
     /// The daemon stopped.
@@ -277,6 +279,7 @@ impl CloseReason {
             Self::Ended => "ended",
             Self::PublisherLost => "publisher_lost",
             Self::IdleTimeout => "idle_timeout",
+            Self::EndedUnseen => "ended_unseen",
             Self::Renamed => "renamed",
             Self::Shutdown => "shutdown",
         }

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::attributes::{Figures, of_session, ratio, rounded};
 use crate::sample::{Sample, Share};
 use crate::session::Session;
@@ -15,6 +17,35 @@ pub const SEGMENT: Duration = Duration::from_mins(1);
 
 /// The event that carries one sample.
 pub const SAMPLE_EVENT: &str = "live.qos.sample";
+
+/// What a segment keeps of a sample, and so what must outlive the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The sample's window.
+    pub window: Window,
+    /// Its figures.
+    pub figures: Figures,
+    /// Packets lost over expected.
+    pub loss: Option<Share>,
+    /// Stalled over exposure seconds.
+    pub stutter: Option<Share>,
+    /// Interactions so far.
+    pub interactions: Option<u64>,
+}
+
+impl Reading {
+    /// What a segment keeps of `sample`.
+    #[must_use]
+    pub fn of(sample: &Sample) -> Self {
+        Self {
+            window: sample.window,
+            figures: Figures::of(sample),
+            loss: sample.loss().map(|loss| loss.value),
+            stutter: sample.stutter().map(|stutter| stutter.value),
+            interactions: sample.interactions,
+        }
+    }
+}
 
 /// A segment that still takes samples.
 #[derive(Clone, Debug)]
@@ -83,18 +114,18 @@ impl Segment {
     }
 
     /// Takes a sample of its minute and gives the event that carries it.
-    pub fn add(&mut self, sample: &Sample) -> Event {
-        let figures = Figures::of(sample);
+    pub fn add(&mut self, reading: &Reading) -> Event {
+        let figures = reading.figures;
         self.figures.push(figures);
-        self.end = sample.window.end;
+        self.end = reading.window.end;
         self.bitrate.add(figures.bitrate.map(|bitrate| bitrate.value));
         self.fps.add(figures.fps.map(|fps| f64::from(fps.value)));
         self.latency_millis.add(figures.latency_millis.map(|latency| f64::from(latency.value)));
         self.viewers.add(figures.viewers.map(|viewers| f64::from(viewers.value)));
-        for (sum, more) in [(&mut self.loss, sample.loss()), (&mut self.stutter, sample.stutter())] {
+        for (sum, more) in [(&mut self.loss, reading.loss), (&mut self.stutter, reading.stutter)] {
             if let Some(more) = more {
-                sum.part += more.value.part;
-                sum.whole += more.value.whole;
+                sum.part += more.part;
+                sum.whole += more.whole;
             }
         }
         event_of(&figures)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::trace_parent::TraceParent;
+use crate::trace_state::TraceState;
 
 /// Longest identifier kept, in bytes: longer ones are refused, since every one of them becomes a label and an attribute.
 pub const MAX_NAME_BYTES: usize = 128;
@@ -279,6 +280,9 @@ pub struct Session {
     /// The platform's trace context; where present its trace id is the session's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_parent: Option<TraceParent>,
+    /// The vendors' part of that context, handed on with every span; none without a trace parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_state: Option<TraceState>,
     /// The protocol the publisher uses, where a server told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_type: Option<Protocol>,

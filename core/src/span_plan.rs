@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::attributes::{of_notice, of_session, ratio, stream_url};
+use crate::checkpoint::{Class, Entry, Incident, Traced};
 use crate::few::Few;
 use crate::notice::{Alert, Notice, NoticeState, Subject};
 use crate::sample::{Batch, Closed, Opened, Sample};
-use crate::segment::Segment;
+use crate::segment::{Reading, Segment};
 use crate::session::{Name, Session};
 use crate::span::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
 use crate::time::Timestamp;
@@ -18,6 +19,8 @@ use crate::time::Timestamp;
 pub struct SpanPlan {
     node: Arc<str>,
     traces: BTreeMap<Name, Box<Trace>>,
+    /// What must outlive the daemon, since last asked.
+    entries: Vec<Entry>,
 }
 
 #[derive(Clone, Debug)]
@@ -31,13 +34,15 @@ struct Trace {
     interactions: Option<u64>,
     /// What fires now, as it was told when it began; at most one an alert.
     incidents: Few<Alert, Notice>,
+    /// Whether more than samples came since its last entry.
+    changed: bool,
 }
 
 impl SpanPlan {
     /// A plan for the node of this name.
     #[must_use]
     pub fn new(node: &str) -> Self {
-        Self { node: node.into(), traces: BTreeMap::new() }
+        Self { node: node.into(), traces: BTreeMap::new(), entries: Vec::new() }
     }
 
     /// What the traces gain by a batch and its notices, judged at `now`. `publisher_rtt_millis` tells the round trip to a session's
@@ -55,7 +60,9 @@ impl SpanPlan {
         }
         for sample in &batch.samples {
             if let Some(trace) = self.traces.get_mut(&sample.session.id) {
-                trace.sample(sample, &self.node, &publisher_rtt_millis, &mut out);
+                let reading = Reading::of(sample);
+                self.entries.push(Entry::Sampled(sample.session.id.clone(), Box::new(reading)));
+                trace.sample((sample, &reading), &self.node, &publisher_rtt_millis, &mut out);
             }
         }
         for notice in notices.iter().filter(|notice| notice.forecast.is_none()) {
@@ -76,7 +83,53 @@ impl SpanPlan {
                 trace.end_segment(false, &mut out);
             }
         }
+        for (id, trace) in self.traces.iter_mut().filter(|(_, trace)| trace.changed) {
+            trace.changed = false;
+            self.entries.push(Entry::Traced(id.clone(), Box::new(trace.traced())));
+        }
         out
+    }
+
+    /// What must outlive the daemon, since this was last asked.
+    pub(crate) fn take_entries(&mut self) -> Vec<Entry> {
+        std::mem::take(&mut self.entries)
+    }
+
+    /// Goes on with the trace of `class`. A minute that was full has left.
+    pub(crate) fn resume(&mut self, session: &Arc<Session>, class: &Class) {
+        let Some(traced) = &class.traced else {
+            return;
+        };
+        let mut segment = class.minute.first().map(|first| Segment::new(first.window));
+        if let Some(segment) = &mut segment {
+            class.minute.iter().for_each(|reading| drop(segment.add(reading)));
+        }
+        let mut incidents = Few::new();
+        for incident in &traced.incidents {
+            incidents.at(incident.alert, || incident.notice(session));
+        }
+        let trace = Trace {
+            session: Arc::clone(session),
+            opened_at: traced.opened_at,
+            connection_id: traced.connection_id.clone(),
+            up: traced.up,
+            segment: segment.filter(|segment| !segment.is_full()),
+            most_viewers: traced.most_viewers,
+            interactions: traced.interactions,
+            incidents,
+            changed: false,
+        };
+        self.traces.insert(session.id.clone(), Box::new(trace));
+    }
+
+    /// What fires on the classes in the making.
+    pub(crate) fn incidents(&self) -> impl Iterator<Item = &Notice> {
+        self.traces.values().flat_map(|trace| trace.incidents.values())
+    }
+
+    /// When a class in the making opened.
+    pub(crate) fn opened_at(&self, id: &Name) -> Option<Timestamp> {
+        self.traces.get(id).map(|trace| trace.opened_at)
     }
 
     /// Ends the open segments as they are, because the daemon stops; the classes go on.
@@ -103,6 +156,7 @@ impl SpanPlan {
             most_viewers: None,
             interactions: None,
             incidents: Few::new(),
+            changed: true,
         };
         let mut root = trace.span(SpanName::TeachingStart, Parent::Platform, (opened.at, now.max(opened.at)));
         let count = opened.session.student_count;
@@ -137,7 +191,7 @@ impl Trace {
 
     fn sample(
         &mut self,
-        sample: &Sample,
+        (sample, reading): (&Sample, &Reading),
         node: &str,
         publisher_rtt_millis: impl Fn(&Session) -> Option<f64>,
         out: &mut Vec<SpanCommand>,
@@ -145,6 +199,7 @@ impl Trace {
         self.session = Arc::clone(&sample.session);
         if !self.up && sample.ingest().is_some_and(|leg| leg.bytes.is_some_and(|bytes| bytes > 0)) {
             self.up = true;
+            self.changed = true;
             self.come_up(sample.window.end, node, publisher_rtt_millis(&sample.session), out);
         }
         self.most_viewers = self.most_viewers.max(sample.viewers().map(|viewers| viewers.value));
@@ -153,7 +208,7 @@ impl Trace {
             self.end_segment(false, out);
         }
         let segment = self.segment.get_or_insert_with(|| Segment::new(sample.window));
-        let (span, mut event) = (segment.this(), segment.add(sample));
+        let (span, mut event) = (segment.this(), segment.add(reading));
         event.attributes.insert(0, ("session.id", Value::Text(Arc::from(self.session.id.as_str()))));
         let session = Arc::clone(&self.session);
         out.push(SpanCommand::Emit(Box::new(LogEvent { session, span, event })));
@@ -173,6 +228,19 @@ impl Trace {
         out.extend([establish, connect, start].map(|span| SpanCommand::Export(Box::new(span))));
     }
 
+    fn traced(&self) -> Traced {
+        Traced {
+            opened_at: self.opened_at,
+            trace_parent: self.session.trace_parent,
+            trace_state: self.session.trace_state.clone(),
+            connection_id: self.connection_id.clone(),
+            up: self.up,
+            most_viewers: self.most_viewers,
+            interactions: self.interactions,
+            incidents: self.incidents.values().map(Incident::of).collect(),
+        }
+    }
+
     fn end_segment(&mut self, last: bool, out: &mut Vec<SpanCommand>) {
         if let Some(segment) = self.segment.take() {
             let span = segment.finish(&self.session, self.under(SpanName::TeachingStart), last);
@@ -184,11 +252,10 @@ impl Trace {
         self.end_segment(true, out);
         let whole = (self.opened_at, closed.at);
         let complete = self.under(SpanName::TeachingComplete);
-        if let Some(count) = self.interactions {
-            let mut interaction = self.span(SpanName::Interaction, complete, whole);
-            interaction.attributes.push(("interaction.count", Value::Int(i64::try_from(count).unwrap_or(i64::MAX))));
-            out.push(SpanCommand::Export(Box::new(interaction)));
-        }
+        let mut interaction = self.span(SpanName::Interaction, complete, whole);
+        let count = self.interactions.map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+        interaction.attributes.extend(count.map(|count| ("interaction.count", Value::Int(count))));
+        out.push(SpanCommand::Export(Box::new(interaction)));
         let duration = ratio(closed.at.since(self.opened_at).as_secs_f64());
         let viewers = self.most_viewers.map(|count| ("total.viewers", Value::Int(i64::from(count))));
         let mut end = self.span(SpanName::StreamEnd, complete, (closed.at, closed.at));
@@ -220,6 +287,7 @@ fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, 
     // The span tells the numbers of the fault; those of the recovery are in its closing event.
     let mut fault = None;
     if let Some(trace) = trace {
+        trace.changed = true;
         fault = trace.incidents.take(|alert| *alert == notice.alert).pop();
         if notice.state == NoticeState::Firing {
             trace.incidents.at(notice.alert, || notice.clone());

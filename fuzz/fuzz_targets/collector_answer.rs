@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos::otlp::retry::{read_response, retry_info};
+use liveqos::otlp::retry::{read_response, retry_after, retry_info};
 
 fuzz_target!(|bytes: &[u8]| {
     drop(read_response(bytes));
     let _delay = retry_info(bytes);
     if let Ok(text) = std::str::from_utf8(bytes) {
-        let _after = liveqos::otlp::http_date::retry_after(text, Some(text));
+        let _after = retry_after(text, Some(text));
     }
 });

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use liveqos_core::descriptor::Descriptor;
 use liveqos_core::session::{Name, Scenario, StreamKey};
 use liveqos_core::trace_parent::TraceParent;
+use liveqos_core::trace_state::TraceState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -28,6 +29,7 @@ struct Registration {
     scenario: Option<String>,
     stream: Option<String>,
     traceparent: Option<String>,
+    tracestate: Option<String>,
     student_count: Option<u32>,
     interactions: Option<u64>,
 }
@@ -132,6 +134,8 @@ fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), 
     });
     let trace_parent =
         told.traceparent.map(|text| TraceParent::parse(&text).map_err(|error| wrong("traceparent", error.to_string())));
+    let trace_state =
+        told.tracestate.map(|text| TraceState::parse(&text).map_err(|error| wrong("tracestate", error.to_string())));
     let id = Name::new(id).map_err(|error| wrong("id", error.to_string()))?;
     let descriptor = Descriptor {
         session_id: Some(id.clone()),
@@ -140,6 +144,7 @@ fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), 
         scenario: scenario.transpose()?,
         student_count: told.student_count,
         trace_parent: trace_parent.transpose()?,
+        trace_state: trace_state.transpose()?,
         interactions: told.interactions,
         ..Descriptor::default()
     };
@@ -163,6 +168,7 @@ mod tests {
         for (body, field) in [
             (r#"{"scenario":"party"}"#, "scenario"),
             (r#"{"traceparent":"00-0-0-0"}"#, "traceparent"),
+            (r#"{"tracestate":"ot"}"#, "tracestate"),
             (r#"{"stream":"  "}"#, "stream"),
             (r#"{"course_id":"a\nb"}"#, "course_id"),
         ] {

@@ -85,9 +85,9 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
         Ok(None) => {}
         Err(error) => line(false, "ingest.tls", &error.to_string()),
     }
-    for (signal, verdict) in otlp::check(&config.otlp, &Place::of(config).resource(config)).await? {
-        let what = format!("otlp {}", signal.as_str());
-        match verdict {
+    for checked in otlp::check(&config.otlp, &Place::of(config).resource(config)).await? {
+        let what = format!("otlp {} to {} ({})", checked.signal.as_str(), checked.target, checked.endpoint);
+        match checked.verdict {
             otlp::retry::Verdict::Delivered { .. } => line(true, &what, "taken"),
             other => line(false, &what, &format!("{other:?}")),
         }

@@ -172,6 +172,9 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if let Err(error) = config.otlp.check() {
         return wrong(error.to_string());
     }
+    if let Err(detail) = config.sampling.check() {
+        return wrong(detail);
+    }
     if let Err(error) = notify::check(&config.alerts) {
         return wrong(error.to_string());
     }

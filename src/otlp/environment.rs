@@ -3,6 +3,7 @@
 //! header's value.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::record::Signal;
@@ -13,7 +14,7 @@ use super::settings::{Compression, OtlpSettings, Protocol, Secret};
 #[error("reading {variable} from the environment: {why}")]
 pub struct EnvironmentError {
     /// Its name.
-    pub variable: &'static str,
+    pub variable: String,
     /// What is wrong.
     pub why: String,
 }
@@ -24,31 +25,32 @@ impl OtlpSettings {
     /// # Errors
     /// [`EnvironmentError`] of the first variable that cannot be read; what came before it stays laid over.
     pub fn overlay_env(&mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<(), EnvironmentError> {
-        let get = |variable| lookup(variable).filter(|value| !value.trim().is_empty());
-        if let Some(endpoint) = get(ENDPOINT) {
-            self.endpoint = Some(endpoint);
-        }
-        for (signal, variable) in SIGNAL_ENDPOINTS {
-            if let Some(endpoint) = get(variable) {
-                self.of_mut(signal).endpoint = Some(endpoint);
+        let get = |variable: &str| lookup(variable).filter(|value| !value.trim().is_empty());
+        let shared = Part::read("", &get)?;
+        let own = Signal::ALL.map(|signal| (signal, Part::read(&format!("{}_", signal.as_str().to_uppercase()), &get)));
+        self.protocol = shared.protocol.unwrap_or(self.protocol);
+        self.compression = shared.compression.unwrap_or(self.compression);
+        self.timeout = shared.timeout.unwrap_or(self.timeout);
+        self.headers.extend(shared.headers);
+        over(&mut self.ca_file, shared.certificate);
+        over(&mut self.client_certificate_file, shared.client_certificate);
+        over(&mut self.client_key_file, shared.client_key);
+        let endpoint = shared.endpoint.map(|endpoint| with_scheme(endpoint, self.protocol, shared.insecure));
+        over(&mut self.endpoint, endpoint);
+        for (signal, own) in own {
+            let (own, protocol) = (own?, self.protocol);
+            let settings = self.of_mut(signal);
+            over(&mut settings.protocol, own.protocol);
+            over(&mut settings.compression, own.compression);
+            over(&mut settings.timeout, own.timeout);
+            if !own.headers.is_empty() {
+                settings.headers = own.headers;
             }
-        }
-        if let Some(text) = get(PROTOCOL) {
-            self.protocol = protocol(&text)?;
-        }
-        if let Some(text) = get(COMPRESSION) {
-            self.compression = compression(&text)?;
-        }
-        if let Some(text) = get(TIMEOUT) {
-            self.timeout = timeout(&text)?;
-        }
-        if let Some(path) = get(CERTIFICATE) {
-            self.ca_file = Some(path.into());
-        }
-        if let Some(text) = get(HEADERS) {
-            let headers = pairs(HEADERS, &text)?;
-            let headers = headers.into_iter().map(|(name, value)| (name, Secret::new(value)));
-            self.headers.extend(headers);
+            over(&mut settings.ca_file, own.certificate);
+            over(&mut settings.client_certificate_file, own.client_certificate);
+            over(&mut settings.client_key_file, own.client_key);
+            let (protocol, insecure) = (settings.protocol.unwrap_or(protocol), own.insecure.or(shared.insecure));
+            over(&mut settings.endpoint, own.endpoint.map(|endpoint| with_scheme(endpoint, protocol, insecure)));
         }
         if let Some(text) = get(RESOURCE_ATTRIBUTES) {
             self.resource.extend(pairs(RESOURCE_ATTRIBUTES, &text)?);
@@ -60,31 +62,85 @@ impl OtlpSettings {
     }
 }
 
-fn protocol(text: &str) -> Result<Protocol, EnvironmentError> {
+/// What the variables of one signal say, or those of all.
+#[derive(Debug, Default)]
+struct Part {
+    endpoint: Option<String>,
+    protocol: Option<Protocol>,
+    headers: BTreeMap<String, Secret>,
+    compression: Option<Compression>,
+    timeout: Option<Duration>,
+    certificate: Option<PathBuf>,
+    client_certificate: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    insecure: Option<bool>,
+}
+
+impl Part {
+    /// `signal` is what stands between prefix and name: nothing, or `TRACES_` and so on.
+    fn read(signal: &str, get: &impl Fn(&str) -> Option<String>) -> Result<Self, EnvironmentError> {
+        let get = |name: &str| {
+            let variable = format!("{PREFIX}{signal}{name}");
+            get(&variable).map(|value| (variable, value))
+        };
+        let path = |name| get(name).map(|(_, value)| PathBuf::from(value));
+        let headers = get("HEADERS").map(|(variable, text)| pairs(&variable, &text)).transpose()?.unwrap_or_default();
+        Ok(Self {
+            endpoint: get("ENDPOINT").map(|(_, value)| value),
+            protocol: get("PROTOCOL").map(|(variable, text)| protocol(&variable, &text)).transpose()?,
+            headers: headers.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+            compression: get("COMPRESSION").map(|(variable, text)| compression(&variable, &text)).transpose()?,
+            timeout: get("TIMEOUT").map(|(variable, text)| timeout(&variable, &text)).transpose()?,
+            certificate: path("CERTIFICATE"),
+            client_certificate: path("CLIENT_CERTIFICATE"),
+            client_key: path("CLIENT_KEY"),
+            // As the specification asks: only "true", in any case, is true.
+            insecure: get("INSECURE").map(|(_, text)| text.trim().eq_ignore_ascii_case("true")),
+        })
+    }
+}
+
+fn over<T>(slot: &mut Option<T>, value: Option<T>) {
+    if value.is_some() {
+        *slot = value;
+    }
+}
+
+/// A gRPC endpoint may come as `host:port`; then `INSECURE` says whether it speaks TLS, and without that it does.
+fn with_scheme(endpoint: String, protocol: Protocol, insecure: Option<bool>) -> String {
+    if protocol != Protocol::Grpc || endpoint.contains("://") {
+        return endpoint;
+    }
+    let scheme = if insecure == Some(true) { "http" } else { "https" };
+    format!("{scheme}://{}", endpoint.trim())
+}
+
+fn protocol(variable: &str, text: &str) -> Result<Protocol, EnvironmentError> {
     match text.trim() {
         "grpc" => Ok(Protocol::Grpc),
         "http/protobuf" => Ok(Protocol::HttpProtobuf),
-        other => Err(refused(PROTOCOL, format!("{other:?} is neither grpc nor http/protobuf"))),
+        other => Err(refused(variable, format!("{other:?} is neither grpc nor http/protobuf"))),
     }
 }
 
-fn compression(text: &str) -> Result<Compression, EnvironmentError> {
+fn compression(variable: &str, text: &str) -> Result<Compression, EnvironmentError> {
     match text.trim() {
         "gzip" => Ok(Compression::Gzip),
+        "zstd" => Ok(Compression::Zstd),
         "none" => Ok(Compression::None),
-        other => Err(refused(COMPRESSION, format!("{other:?} is neither gzip nor none"))),
+        other => Err(refused(variable, format!("{other:?} is none of gzip, zstd and none"))),
     }
 }
 
-fn timeout(text: &str) -> Result<Duration, EnvironmentError> {
+fn timeout(variable: &str, text: &str) -> Result<Duration, EnvironmentError> {
     match text.trim().parse::<u32>() {
         Ok(millis) if (1..=3_600_000).contains(&millis) => Ok(Duration::from_millis(u64::from(millis))),
-        _ => Err(refused(TIMEOUT, "it must be 1 to 3600000 milliseconds".to_owned())),
+        _ => Err(refused(variable, "it must be 1 to 3600000 milliseconds".to_owned())),
     }
 }
 
 /// `key1=value1,key2=value2` of W3C Baggage without properties, both sides percent-decoded.
-fn pairs(variable: &'static str, text: &str) -> Result<BTreeMap<String, String>, EnvironmentError> {
+fn pairs(variable: &str, text: &str) -> Result<BTreeMap<String, String>, EnvironmentError> {
     let parts = text.split(',').map(str::trim).enumerate();
     parts
         .filter(|(_, part)| !part.is_empty())
@@ -121,21 +177,11 @@ fn digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).map(|digit| digit as u8)
 }
 
-fn refused(variable: &'static str, why: String) -> EnvironmentError {
-    EnvironmentError { variable, why }
+fn refused(variable: &str, why: String) -> EnvironmentError {
+    EnvironmentError { variable: variable.to_owned(), why }
 }
 
-const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
-const SIGNAL_ENDPOINTS: [(Signal, &str); 3] = [
-    (Signal::Traces, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"),
-    (Signal::Metrics, "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"),
-    (Signal::Logs, "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT"),
-];
-const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
-const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
-const COMPRESSION: &str = "OTEL_EXPORTER_OTLP_COMPRESSION";
-const TIMEOUT: &str = "OTEL_EXPORTER_OTLP_TIMEOUT";
-const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+const PREFIX: &str = "OTEL_EXPORTER_OTLP_";
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
@@ -143,6 +189,7 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::settings::SignalSettings;
     use super::*;
 
     fn overlaid(variables: &[(&str, &str)]) -> Result<OtlpSettings, EnvironmentError> {
@@ -155,45 +202,93 @@ mod tests {
     #[test]
     fn every_variable_is_read() {
         let settings = overlaid(&[
-            (ENDPOINT, "http://c:4318"),
-            ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://d/logs"),
-            (PROTOCOL, "http/protobuf"),
-            (HEADERS, "authorization=Basic%20eA%3D%3D, x-scope=a"),
-            (COMPRESSION, "none"),
-            (TIMEOUT, "2500"),
-            (CERTIFICATE, "/etc/ca.pem"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20eA%3D%3D, x-scope=a"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
+            ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ca.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/etc/node.pem"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/etc/node.key"),
             (RESOURCE_ATTRIBUTES, "team=ops,room=%E8%AF%BE,service.name=no"),
             (SERVICE_NAME, "qos"),
         ])
         .expect("good variables");
         assert_eq!(settings.endpoint.as_deref(), Some("http://c:4318"));
-        assert_eq!(settings.logs.endpoint.as_deref(), Some("http://d/logs"));
-        assert_eq!(settings.traces.endpoint, None);
+        assert_eq!(settings.traces, SignalSettings::default());
         assert_eq!(settings.protocol, Protocol::HttpProtobuf);
         assert_eq!(settings.headers["authorization"].expose(), "Basic eA==");
         assert_eq!(settings.headers["x-scope"].expose(), "a");
         assert_eq!(settings.compression, Compression::None);
         assert_eq!(settings.timeout, Duration::from_millis(2_500));
         assert_eq!(settings.ca_file, Some("/etc/ca.pem".into()));
+        assert_eq!(settings.client_certificate_file, Some("/etc/node.pem".into()));
+        assert_eq!(settings.client_key_file, Some("/etc/node.key".into()));
         let resource = [("room", "课"), ("service.name", "qos"), ("team", "ops")];
         assert_eq!(settings.resource, resource.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
     }
 
     #[test]
+    fn a_signal_has_its_own_variables() {
+        let settings = overlaid(&[
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://d/traces"),
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "k=v"),
+            ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "zstd"),
+            ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "7"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/ca"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE", "/c"),
+            ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", "/k"),
+        ])
+        .expect("good variables");
+        let traces = SignalSettings {
+            enabled: true,
+            endpoint: Some("http://d/traces".to_owned()),
+            failover: Vec::new(),
+            protocol: Some(Protocol::HttpProtobuf),
+            headers: [("k".to_owned(), Secret::new("v".to_owned()))].into(),
+            compression: Some(Compression::Zstd),
+            timeout: Some(Duration::from_millis(7)),
+            ca_file: Some("/ca".into()),
+            client_certificate_file: Some("/c".into()),
+            client_key_file: Some("/k".into()),
+        };
+        assert_eq!(settings, OtlpSettings { traces, ..OtlpSettings::default() });
+    }
+
+    #[test]
+    fn a_grpc_endpoint_without_a_scheme_is_secure_unless_told() {
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317");
+        for (insecure, expected) in [("", "https://c:4317"), ("True", "http://c:4317"), ("yes", "https://c:4317")] {
+            let settings = overlaid(&[endpoint, ("OTEL_EXPORTER_OTLP_INSECURE", insecure)]).expect("good variables");
+            assert_eq!(settings.endpoint.as_deref(), Some(expected));
+        }
+        let both =
+            [endpoint, ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "d:1"), ("OTEL_EXPORTER_OTLP_LOGS_INSECURE", "true")];
+        let settings = overlaid(&both).expect("good variables");
+        assert_eq!(settings.logs.endpoint.as_deref(), Some("http://d:1"));
+        let http = overlaid(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]).expect("good variables");
+        assert!(http.check().is_err(), "under HTTP the scheme must be written");
+    }
+
+    #[test]
     fn empty_is_absent() {
-        let settings = overlaid(&[(ENDPOINT, ""), (PROTOCOL, " "), (HEADERS, ""), (TIMEOUT, "")]);
-        assert_eq!(settings, Ok(OtlpSettings::default()));
+        let names =
+            ["ENDPOINT", "PROTOCOL", "HEADERS", "TIMEOUT", "TRACES_HEADERS"].map(|name| format!("{PREFIX}{name}"));
+        let variables: Vec<_> = names.iter().map(|name| (name.as_str(), " ")).collect();
+        assert_eq!(overlaid(&variables), Ok(OtlpSettings::default()));
     }
 
     #[test]
     fn a_bad_value_is_named_without_its_secret() {
         for (variable, value) in [
-            (PROTOCOL, "http/json"),
-            (COMPRESSION, "zstd"),
-            (TIMEOUT, "10s"),
-            (TIMEOUT, "0"),
-            (HEADERS, "a=ok,hunter2"),
-            (HEADERS, "a=hunter2%4"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
+            ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "udp"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "lz4"),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "0"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a=ok,hunter2"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=hunter2%4"),
             (RESOURCE_ATTRIBUTES, "=x"),
             (RESOURCE_ATTRIBUTES, "a=%ff"),
         ] {
@@ -206,7 +301,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,40}") {
-            prop_assert!(pairs(HEADERS, &text).is_err() || !text.contains("%%"));
+            prop_assert!(pairs("HEADERS", &text).is_err() || !text.contains("%%"));
             let digits = crate::otlp::ids::hex(text.as_bytes());
             let escaped: Vec<&str> = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap()).collect();
             let escaped = escaped.iter().fold(String::new(), |all, pair| all + "%" + pair);

@@ -5,6 +5,7 @@
 //! message; the status comes in trailers, or in the headers where there is no message (gRPC over HTTP/2).
 
 use std::future::poll_fn;
+use std::io::Read;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -12,16 +13,16 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, TE};
 use tonic::body::Body;
 use tonic::codegen::{Body as _, Service as _, http};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Status};
 
 use super::payload::Payload;
 use super::retry::{Answer, read_response, retry_info};
-use super::transport::{MAX_RESPONSE_BYTES, Target, USER_AGENT, chain};
+use super::transport::{Endpoint, MAX_RESPONSE_BYTES, USER_AGENT, chain};
 
 /// A client of one export method.
 pub(super) struct Grpc {
-    endpoint: Endpoint,
+    endpoint: tonic::transport::Endpoint,
     /// Dropped when an answer stays away: a connection whose peer vanished looks open for many minutes.
     channel: Option<Channel>,
     path: &'static str,
@@ -31,16 +32,19 @@ pub(super) struct Grpc {
 
 impl Grpc {
     /// The client of `target`, not yet connected; in words why it cannot be built.
-    pub(super) fn new(target: Target) -> Result<Self, String> {
-        let mut endpoint = Endpoint::from_shared(target.url.to_string())
+    pub(super) fn new(target: Endpoint) -> Result<Self, String> {
+        let mut endpoint = tonic::transport::Endpoint::from_shared(target.url.to_string())
             .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
             .map_err(|error| chain(&error))?
             .connect_timeout(target.timeout);
         if target.url.scheme() == "https" {
-            let tls = match target.authorities {
+            let mut tls = match target.authorities {
                 Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
                 None => ClientTlsConfig::new().with_native_roots(),
             };
+            if let Some((certificate, key)) = target.identity {
+                tls = tls.identity(Identity::from_pem(certificate, key));
+            }
             endpoint = endpoint.tls_config(tls).map_err(|error| chain(&error))?;
         }
         Ok(Self {
@@ -66,7 +70,7 @@ impl Grpc {
 
     fn request(&self, payload: &Payload) -> http::Request<Body> {
         let mut body = BytesMut::with_capacity(PREFIX + payload.bytes.len());
-        body.put_u8(u8::from(payload.gzip));
+        body.put_u8(u8::from(payload.encoding().is_some()));
         // A batch is cut at 4 MiB, far below the field's 4 GiB.
         body.put_u32(u32::try_from(payload.bytes.len()).unwrap_or(u32::MAX));
         body.put_slice(&payload.bytes);
@@ -78,8 +82,8 @@ impl Grpc {
         headers.clone_from(&self.headers);
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT));
-        if payload.gzip {
-            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+        if let Some(encoding) = payload.encoding() {
+            headers.insert("grpc-encoding", HeaderValue::from_static(encoding));
         }
         // At most eight digits and a unit; an hour in milliseconds has seven.
         if let Ok(timeout) = HeaderValue::try_from(format!("{}m", self.timeout.as_millis())) {
@@ -113,7 +117,7 @@ async fn exchange(mut channel: Channel, request: http::Request<Body>) -> Answer 
     match collect(body).await {
         Ok((message, trailers)) => {
             match Status::from_header_map(&trailers).or_else(|| Status::from_header_map(&head.headers)) {
-                Some(status) if status.code() == Code::Ok => accepted(&message),
+                Some(status) if status.code() == Code::Ok => accepted(&message, head.headers.get("grpc-encoding")),
                 Some(status) => refusal(&status),
                 None => Answer::Silence("the answer broke off before its status".to_owned()),
             }
@@ -138,12 +142,29 @@ async fn collect(mut body: Body) -> Result<(Bytes, HeaderMap), Answer> {
     Ok((message.freeze(), trailers))
 }
 
-fn accepted(message: &[u8]) -> Answer {
-    let inner = match message {
-        [0, a, b, c, d, inner @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == inner.len() => inner,
-        _ => return Answer::Unreadable("not one uncompressed grpc message".to_owned()),
+/// The answer in one message, which a server may compress as it got the request (the Collector does).
+fn accepted(message: &[u8], encoding: Option<&HeaderValue>) -> Answer {
+    let (flag, inner) = match message {
+        [flag @ 0..=1, a, b, c, d, inner @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == inner.len() => {
+            (*flag, inner)
+        }
+        _ => return Answer::Unreadable("not one grpc message".to_owned()),
     };
-    read_response(inner).map_or_else(|error| Answer::Unreadable(error.to_string()), Answer::Accepted)
+    let unpacked = if flag == 0 { Ok(inner.to_vec()) } else { unpacked(inner, encoding.map(HeaderValue::as_bytes)) };
+    let read = unpacked.and_then(|bytes| read_response(&bytes).map_err(|error| error.to_string()));
+    read.map_or_else(Answer::Unreadable, Answer::Accepted)
+}
+
+/// Decompressed, bounded.
+fn unpacked(inner: &[u8], encoding: Option<&[u8]>) -> Result<Vec<u8>, String> {
+    let mut reader: Box<dyn Read> = match encoding {
+        Some(b"gzip") => Box::new(flate2::read::GzDecoder::new(inner)),
+        Some(b"zstd") => Box::new(zstd::Decoder::new(inner).map_err(|error| error.to_string())?),
+        _ => return Err("compressed in an unknown way".to_owned()),
+    };
+    let (mut out, most) = (Vec::new(), MAX_RESPONSE_BYTES as u64);
+    reader.by_ref().take(most + 1).read_to_end(&mut out).map_err(|error| error.to_string())?;
+    if out.len() > MAX_RESPONSE_BYTES { Err(format!("over {MAX_RESPONSE_BYTES} bytes")) } else { Ok(out) }
 }
 
 fn refusal(status: &Status) -> Answer {
@@ -177,9 +198,27 @@ mod tests {
 
     #[test]
     fn only_one_whole_message_is_an_acceptance() {
-        assert_eq!(accepted(&[0, 0, 0, 0, 0]), Answer::Accepted(super::super::retry::Partial::default()));
+        assert_eq!(accepted(&[0, 0, 0, 0, 0], None), Answer::Accepted(super::super::retry::Partial::default()));
         for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 1], &[0, 0, 0, 0, 1, 255]] {
-            assert!(matches!(accepted(bad), Answer::Unreadable(_)), "{bad:?}");
+            assert!(matches!(accepted(bad, None), Answer::Unreadable(_)), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_compressed_answer_is_read_and_bounded() {
+        let framed = |packed: Vec<u8>| {
+            let len = u32::try_from(packed.len()).expect("small").to_be_bytes();
+            [&[1], &len[..], &packed].concat()
+        };
+        // partial_success { rejected: 3 }
+        let response = [0x0a, 2, 8, 3];
+        let (zstd, gzip) = (HeaderValue::from_static("zstd"), HeaderValue::from_static("gzip"));
+        let packed = zstd::bulk::compress(&response, 3).expect("packed");
+        let expected = super::super::retry::Partial { rejected: 3, ..Default::default() };
+        assert_eq!(accepted(&framed(packed.clone()), Some(&zstd)), Answer::Accepted(expected));
+        assert!(matches!(accepted(&framed(packed.clone()), Some(&gzip)), Answer::Unreadable(_)));
+        assert!(matches!(accepted(&framed(packed), None), Answer::Unreadable(_)));
+        let bomb = zstd::bulk::compress(&vec![0; MAX_RESPONSE_BYTES * 2], 3).expect("packed");
+        assert!(matches!(accepted(&framed(bomb), Some(&zstd)), Answer::Unreadable(_)));
     }
 }

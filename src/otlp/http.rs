@@ -8,10 +8,9 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderNam
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 
-use super::http_date::retry_after;
 use super::payload::Payload;
-use super::retry::{Answer, read_response};
-use super::transport::{MAX_RESPONSE_BYTES, Target, USER_AGENT, chain};
+use super::retry::{Answer, read_response, retry_after};
+use super::transport::{Endpoint, MAX_RESPONSE_BYTES, USER_AGENT, chain};
 
 /// A client of one export path.
 pub(super) struct Http {
@@ -21,7 +20,7 @@ pub(super) struct Http {
 
 impl Http {
     /// The client of `target`, not yet connected; in words why it cannot be built.
-    pub(super) fn new(target: Target) -> Result<Self, String> {
+    pub(super) fn new(target: Endpoint) -> Result<Self, String> {
         let mut builder = Client::builder()
             .user_agent(USER_AGENT)
             .default_headers(target.headers)
@@ -31,6 +30,11 @@ impl Http {
             .timeout(target.timeout)
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(1);
+        if let Some((certificate, key)) = target.identity {
+            // One text of both is what the client reads.
+            let pem = [certificate, vec![b'\n'], key].concat();
+            builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(|error| chain(&error))?);
+        }
         if let Some(pem) = target.authorities {
             let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
             builder = builder.tls_certs_only(authorities);
@@ -44,8 +48,8 @@ impl Http {
     /// Sends a request and waits for its answer.
     pub(super) async fn send(&self, payload: &Payload) -> Answer {
         let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf");
-        if payload.gzip {
-            request = request.header(CONTENT_ENCODING, "gzip");
+        if let Some(encoding) = payload.encoding() {
+            request = request.header(CONTENT_ENCODING, encoding);
         }
         match request.body(payload.bytes.clone()).send().await {
             Ok(response) if response.status() == StatusCode::OK => accepted(response).await,

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use liveqos_core::time::Timestamp;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum, Summary,
+    self as proto, AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum, Summary,
     SummaryDataPoint, metric, number_data_point, summary_data_point::ValueAtQuantile,
 };
 use prometheus::proto::{Metric as Row, MetricFamily, MetricType};
@@ -13,9 +13,14 @@ use prost::Message as _;
 
 use super::record::{Record, Signal};
 use super::spans::key_value;
+use crate::sinks::exposition::{Exemplars, label_text};
+use crate::snapshot::Exemplar;
 
 /// The OpenTelemetry name and UCUM unit of a Prometheus name; `None` keeps the Prometheus name, without a unit.
 pub type Naming = fn(&str) -> Option<(&'static str, &'static str)>;
+
+/// The exemplars of a histogram family by its Prometheus name.
+pub type Pointing<'a> = &'a dyn Fn(&str) -> Option<Exemplars>;
 
 /// When the counters began, and when they were read.
 #[derive(Clone, Copy, Debug)]
@@ -28,10 +33,10 @@ pub struct Reading {
 
 /// One record a family, or several where it has more than 1,024 points.
 #[must_use]
-pub fn records(families: &[MetricFamily], reading: Reading, naming: Naming) -> Vec<Record> {
+pub fn records(families: &[MetricFamily], reading: Reading, naming: Naming, pointing: Pointing<'_>) -> Vec<Record> {
     families
         .iter()
-        .flat_map(|family| metrics_of(family, reading, naming))
+        .flat_map(|family| metrics_of(family, reading, naming, pointing))
         .map(|(metric, items)| Record {
             signal: Signal::Metrics,
             bytes: Bytes::from(metric.encode_to_vec()),
@@ -42,10 +47,11 @@ pub fn records(families: &[MetricFamily], reading: Reading, naming: Naming) -> V
 }
 
 /// The metrics of one family, each with the number of its points.
-fn metrics_of(family: &MetricFamily, reading: Reading, naming: Naming) -> Vec<(Metric, u32)> {
+fn metrics_of(family: &MetricFamily, reading: Reading, naming: Naming, pointing: Pointing<'_>) -> Vec<(Metric, u32)> {
+    let exemplars = pointing(family.name()).unwrap_or_default();
     let (name, unit) = naming(family.name()).unwrap_or((family.name(), ""));
     let rows = family.get_metric().chunks(MAX_POINTS);
-    rows.filter_map(|rows| data(family.get_field_type(), rows, reading))
+    rows.filter_map(|rows| data(family.get_field_type(), rows, reading, &exemplars))
         .map(|(data, items)| {
             let metric = Metric {
                 name: name.to_owned(),
@@ -60,7 +66,7 @@ fn metrics_of(family: &MetricFamily, reading: Reading, naming: Naming) -> Vec<(M
 }
 
 /// The points of `rows`, or nothing where none has a value.
-fn data(kind: MetricType, rows: &[Row], reading: Reading) -> Option<(metric::Data, usize)> {
+fn data(kind: MetricType, rows: &[Row], reading: Reading, exemplars: &Exemplars) -> Option<(metric::Data, usize)> {
     let numbers = |value: fn(&Row) -> f64, since| -> Vec<_> {
         rows.iter().filter(|row| !value(row).is_nan()).map(|row| number(row, value(row), since, reading.at)).collect()
     };
@@ -78,7 +84,7 @@ fn data(kind: MetricType, rows: &[Row], reading: Reading) -> Option<(metric::Dat
             (metric::Data::Gauge(Gauge { data_points }), points)
         }
         MetricType::HISTOGRAM => {
-            let data_points: Vec<_> = rows.iter().map(|row| histogram(row, reading)).collect();
+            let data_points: Vec<_> = rows.iter().map(|row| histogram(row, reading, exemplars)).collect();
             let points = data_points.len();
             let histogram = Histogram { data_points, aggregation_temporality: temporality };
             (metric::Data::Histogram(histogram), points)
@@ -104,7 +110,7 @@ fn number(row: &Row, value: f64, since: Option<Timestamp>, at: Timestamp) -> Num
 }
 
 /// Prometheus buckets count all below their bound; OTLP's count what lies between two bounds and end with all above the last.
-fn histogram(row: &Row, reading: Reading) -> HistogramDataPoint {
+fn histogram(row: &Row, reading: Reading, exemplars: &Exemplars) -> HistogramDataPoint {
     let all = row.get_histogram();
     let mut below = 0;
     let mut explicit_bounds = Vec::with_capacity(all.get_bucket().len());
@@ -123,8 +129,20 @@ fn histogram(row: &Row, reading: Reading) -> HistogramDataPoint {
         sum: Some(all.get_sample_sum()).filter(|sum| sum.is_finite()),
         bucket_counts,
         explicit_bounds,
+        exemplars: exemplars.get(&label_text(row.get_label())).and_then(exemplar).into_iter().collect(),
         ..HistogramDataPoint::default()
     }
+}
+
+/// `None` where its trace is no trace id.
+fn exemplar(worst: &Exemplar) -> Option<proto::Exemplar> {
+    let trace_id = u128::from_str_radix(&worst.trace_id, 16).ok().filter(|id| *id != 0)?;
+    Some(proto::Exemplar {
+        time_unix_nano: worst.at.nanos(),
+        trace_id: trace_id.to_be_bytes().to_vec(),
+        value: Some(proto::exemplar::Value::AsDouble(worst.value)),
+        ..proto::Exemplar::default()
+    })
 }
 
 fn summary(row: &Row, reading: Reading) -> SummaryDataPoint {
@@ -167,7 +185,7 @@ mod tests {
     }
 
     fn read(families: &[MetricFamily]) -> Vec<Metric> {
-        records(families, READING, named)
+        records(families, READING, named, &|_| None)
             .into_iter()
             .map(|record| Metric::decode(record.bytes).expect("a metric"))
             .collect()
@@ -226,12 +244,34 @@ mod tests {
     }
 
     #[test]
+    fn an_exemplar_points_from_its_series_to_the_trace() {
+        let opts = HistogramOpts::new("liveqos_latency_seconds", "L.").buckets(vec![0.2]);
+        let histograms = prometheus::HistogramVec::new(opts, &["leg"]).expect("a metric");
+        histograms.with_label_values(&["hls"]).observe(0.9);
+        histograms.with_label_values(&["rtmp"]).observe(0.1);
+        let trace_id = "9d5b219967131ccb6ff6e0346ac77d0a".to_owned();
+        let worst = Exemplar { trace_id: trace_id.clone(), value: 0.9, at: Timestamp::from_secs(110) };
+        let pointing = |name: &str| {
+            (name == "liveqos_latency_seconds").then(|| Exemplars::from([("leg=\"hls\"".to_owned(), worst.clone())]))
+        };
+        let record = records(&histograms.collect(), READING, named, &pointing).remove(0);
+        let Some(metric::Data::Histogram(read)) = Metric::decode(record.bytes).expect("a metric").data else {
+            panic!("not a histogram");
+        };
+        let told: Vec<_> = read.data_points.iter().map(|point| point.exemplars.as_slice()).collect();
+        let [[exemplar], []] = told[..] else { panic!("{told:?}") };
+        assert_eq!(super::super::ids::hex(&exemplar.trace_id), trace_id);
+        assert_eq!(exemplar.value, Some(proto::exemplar::Value::AsDouble(0.9)));
+        assert_eq!(exemplar.time_unix_nano, 110_000_000_000);
+    }
+
+    #[test]
     fn a_large_family_is_cut() {
         let gauge = GaugeVec::new(Opts::new("g", "G."), &["session_id"]).expect("a metric");
         for n in 0..=MAX_POINTS {
             gauge.with_label_values(&[&n.to_string()]).set(1.0);
         }
-        let items: Vec<_> = records(&gauge.collect(), READING, named).iter().map(|r| r.items).collect();
+        let items: Vec<_> = records(&gauge.collect(), READING, named, &|_| None).iter().map(|r| r.items).collect();
         assert_eq!(items, [1_024, 1]);
     }
 }

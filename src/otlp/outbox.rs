@@ -2,9 +2,12 @@
 //! waits (the oldest that is not on its way); refuses to lose anything without counting it.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use super::frame::field_len;
 use super::record::{Record, Signal};
@@ -21,7 +24,7 @@ pub struct Limits {
 /// What one request is made of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// Encoded messages, oldest first.
+    /// Encoded messages, oldest first, at consecutive positions.
     pub messages: Vec<Bytes>,
     /// Spans, log records or data points in them.
     pub items: u64,
@@ -49,6 +52,18 @@ pub trait Outbox: std::fmt::Debug + Send + Sync + 'static {
     /// The oldest records of `signal` within `limits`, at least one where any waits. They stay until acknowledged.
     fn peek(&self, signal: Signal, limits: Limits) -> Batch;
 
+    /// As [`Outbox::peek`], of the records at position `from` and later: how fresh records overtake a backlog. It may give none where
+    /// they are not at hand; then they go with the rest. Asked only of an outbox that tells its [`end`](Outbox::end); without that,
+    /// records go in their order.
+    fn peek_from(&self, signal: Signal, _from: u64, limits: Limits) -> Batch {
+        self.peek(signal, limits)
+    }
+
+    /// The position that the next record of `signal` will have. Positions are given one after the other.
+    fn end(&self, _signal: Signal) -> Option<u64> {
+        None
+    }
+
     /// Forgets all records of `signal` before position `until`: they were delivered, or will never be.
     fn acknowledge(&self, signal: Signal, until: u64);
 
@@ -57,6 +72,53 @@ pub trait Outbox: std::fmt::Debug + Send + Sync + 'static {
 
     /// Spans, log records or data points of `signal` dropped so far.
     fn dropped(&self, signal: Signal) -> u64;
+
+    /// Records of `signal` that were kept and found damaged.
+    fn damaged(&self, _signal: Signal) -> u64 {
+        0
+    }
+
+    /// Rings `bell` whenever records of `signal` can be seen that could not before, where that is not at once.
+    fn hang(&self, _signal: Signal, _bell: Arc<Bell>) {}
+
+    /// Whether what waits outlives the process.
+    fn keeps(&self) -> bool {
+        false
+    }
+}
+
+/// How a sender learns that records came.
+#[derive(Debug, Default)]
+pub struct Bell {
+    came: Notify,
+    urgent: AtomicBool,
+}
+
+impl Bell {
+    /// Records can be seen; `urgent` where one of them is.
+    pub fn ring(&self, urgent: bool) {
+        if urgent {
+            self.set_urgent();
+        }
+        self.came.notify_one();
+    }
+
+    /// Returns when it was rung since.
+    pub(super) async fn rung(&self) {
+        self.came.notified().await;
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        self.urgent.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_urgent(&self) {
+        self.urgent.store(true, Ordering::Release);
+    }
+
+    pub(super) fn take_urgent(&self) -> bool {
+        self.urgent.swap(false, Ordering::AcqRel)
+    }
 }
 
 /// The bounds of one signal's queue in memory.
@@ -104,7 +166,15 @@ impl Outbox for MemoryOutbox {
     }
 
     fn peek(&self, signal: Signal, limits: Limits) -> Batch {
-        self.with(signal, |queue| queue.peek(limits))
+        self.peek_from(signal, 0, limits)
+    }
+
+    fn peek_from(&self, signal: Signal, from: u64, limits: Limits) -> Batch {
+        self.with(signal, |queue| queue.peek(from, limits))
+    }
+
+    fn end(&self, signal: Signal) -> Option<u64> {
+        Some(self.with(signal, |queue| queue.next))
     }
 
     fn acknowledge(&self, signal: Signal, until: u64) {
@@ -126,8 +196,8 @@ struct Queue {
     backlog: Backlog,
     /// The position of the next record.
     next: u64,
-    /// Records at the front that were peeked and are not acknowledged: dropping them would count them twice.
-    on_the_way: usize,
+    /// Positions that were peeked last and are not acknowledged: dropping them would count them twice.
+    on_the_way: Range<u64>,
     dropped: u64,
 }
 
@@ -155,7 +225,8 @@ impl Queue {
     }
 
     fn drop_oldest(&mut self) -> bool {
-        let oldest = self.waiting.remove(self.on_the_way);
+        let at = self.waiting.iter().position(|waiting| !self.on_the_way.contains(&waiting.position));
+        let oldest = at.and_then(|at| self.waiting.remove(at));
         if let Some(oldest) = &oldest {
             self.dropped += u64::from(oldest.items);
             self.forget(oldest);
@@ -163,21 +234,22 @@ impl Queue {
         oldest.is_some()
     }
 
-    fn peek(&mut self, limits: Limits) -> Batch {
+    fn peek(&mut self, from: u64, limits: Limits) -> Batch {
         let mut batch = Batch::default();
         let mut bytes = 0;
-        for waiting in &self.waiting {
+        let first = self.waiting.partition_point(|waiting| waiting.position < from);
+        for waiting in self.waiting.range(first..) {
             let items = u64::from(waiting.items);
             bytes += field_len(waiting.bytes.len());
             let full = batch.items + items > limits.items || bytes > limits.bytes;
-            if full && !batch.messages.is_empty() {
+            if (full || waiting.position != batch.until) && !batch.messages.is_empty() {
                 break;
             }
             batch.messages.push(waiting.bytes.clone());
             batch.items += items;
             batch.until = waiting.position + 1;
         }
-        self.on_the_way = batch.messages.len();
+        self.on_the_way = batch.until - batch.messages.len() as u64..batch.until;
         batch
     }
 
@@ -185,7 +257,7 @@ impl Queue {
         while let Some(first) = self.waiting.pop_front_if(|first| first.position < until) {
             self.forget(&first);
         }
-        self.on_the_way = 0;
+        self.on_the_way = 0..0;
     }
 
     fn forget(&mut self, gone: &Waiting) {

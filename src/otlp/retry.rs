@@ -108,6 +108,20 @@ pub fn retry_info(details: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
 }
 
+/// The delay that `Retry-After` asks for, which is a number of seconds or a date (RFC 9110, section 10.2.3). A date is measured
+/// against the answer's own `Date`, so that a wrong clock on either side does no harm; in the past it is no delay. `None` where it
+/// cannot be read.
+#[must_use]
+pub fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let instant = |text: &str| httpdate::parse_http_date(text.trim()).ok();
+    let (then, now) = (instant(value)?, instant(date?)?);
+    Some(then.duration_since(now).unwrap_or_default())
+}
+
 /// Export response of any signal: the three have one shape (field 1 `partial_success`: 1 rejected, 2 message).
 ///
 /// # Errors
@@ -248,6 +262,21 @@ mod tests {
     }
 
     #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let date = Some("Mon, 23 Nov 2026 10:00:00 GMT");
+        assert_eq!(retry_after(" 7 ", None), Some(Duration::from_secs(7)));
+        let later = ["Mon, 23 Nov 2026 10:02:05 GMT", "Monday, 23-Nov-26 10:02:05 GMT", "Mon Nov 23 10:02:05 2026"];
+        for later in later {
+            assert_eq!(retry_after(later, date), Some(Duration::from_secs(125)), "{later}");
+        }
+        assert_eq!(retry_after(later[0], None), None);
+        assert_eq!(retry_after("Sun, 22 Nov 2026 10:00:00 GMT", date), Some(Duration::ZERO));
+        for bad in ["", "-1", "soon", "Mon, 32 Nov 2026 10:00:00 GMT", "2026-11-23T10:00:00Z"] {
+            assert_eq!(retry_after(bad, date), None, "{bad}");
+        }
+    }
+
+    #[test]
     fn backoff_doubles_to_its_bound_and_spreads() {
         let (first, max) = (Duration::from_secs(1), Duration::from_secs(30));
         let whole: Vec<_> = (0..7).map(|n| backoff(first, max, n, 1.0).as_secs()).collect();
@@ -261,6 +290,11 @@ mod tests {
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(retry_info(&bytes).is_none() || RpcStatus::decode(bytes.as_slice()).is_ok());
             prop_assert!(read_response(&bytes).is_err() || ExportResponse::decode(bytes.as_slice()).is_ok());
+        }
+
+        #[test]
+        fn any_text_is_a_delay_or_refused(text in "[A-Za-z0-9 ,:-]{0,40}") {
+            prop_assert!(retry_after(&text, Some(&text)).is_none_or(|delay| delay.subsec_nanos() == 0));
         }
     }
 }

@@ -1,23 +1,24 @@
-//! The task that empties one signal's queue. Decides when a batch is due and what follows an answer; refuses to give up on
-//! what a collector may still take: only the outbox's bound drops it.
+//! The task that empties one signal's queue to one target. Decides when a batch is due and what follows an answer; refuses to give
+//! up on what a collector may still take: only the outbox's bound drops it.
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
 
 use super::frame::Frame;
-use super::outbox::{Backlog, Batch, Limits, Outbox};
+use super::lanes::{Lane, Lanes};
+use super::outbox::{Batch, Bell, Limits, Outbox};
 use super::payload::Payload;
 use super::record::Signal;
 use super::retry::{Answer, Partial, Verdict, backoff, classify};
+use super::route::Route;
 use super::settings::Compression;
 use super::stats::{Counters, Stats, add, read};
-use super::transport::Transport;
 
 /// How a sender paces itself; the defaults are the product's, tests shorten them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,8 @@ pub struct Pace {
     pub linger: Duration,
     /// First wait before a repeat.
     pub first_retry: Duration,
-    /// Longest wait before a repeat.
+    /// Longest wait before a repeat: no longer than [`interval`](Self::interval), so that a collector that is back soon shows what
+    /// happens now. What is tried meanwhile is small.
     pub max_retry: Duration,
 }
 
@@ -44,35 +46,19 @@ impl Default for Pace {
             interval: Duration::from_secs(5),
             linger: Duration::from_millis(250),
             first_retry: Duration::from_secs(1),
-            max_retry: Duration::from_secs(30),
+            max_retry: Duration::from_secs(5),
         }
-    }
-}
-
-/// How a sender learns that records came.
-#[derive(Debug, Default)]
-pub(super) struct Bell {
-    came: Notify,
-    urgent: AtomicBool,
-}
-
-impl Bell {
-    /// Records were appended; `urgent` where one of them is.
-    pub(super) fn ring(&self, urgent: bool) {
-        if urgent {
-            self.urgent.store(true, Ordering::Release);
-        }
-        self.came.notify_one();
     }
 }
 
 /// The instant until which a stopping sender may go on; `None` while running.
 pub(super) type Stop = watch::Receiver<Option<Instant>>;
 
-/// One signal on its way to one endpoint.
+/// One signal on its way to one target.
 pub(super) struct Sender {
     pub(super) signal: Signal,
-    pub(super) transport: Transport,
+    pub(super) target: Arc<str>,
+    pub(super) route: Route,
     pub(super) compression: Compression,
     pub(super) frame: Frame,
     pub(super) outbox: Arc<dyn Outbox>,
@@ -80,70 +66,115 @@ pub(super) struct Sender {
     pub(super) stats: Arc<Stats>,
     pub(super) pace: Pace,
     pub(super) stop: Stop,
+    pub(super) progress: Progress,
+}
+
+/// How far a sender is.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    lanes: Lanes,
+    /// Since when fresh records wait.
+    since: Option<Instant>,
+    /// What fresh records and the backlog ran into last.
+    refused: [Refused; 2],
+}
+
+/// What the last attempts of a lane ran into; nothing after a success.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refused {
+    /// Attempts in a row that asked for another.
+    times: u32,
+    /// When the next may be.
+    again: Option<Instant>,
+    /// Whether that is what the collector asked for, or chosen by a sender that stops: no stop cuts it short.
+    firm: bool,
 }
 
 impl Sender {
     /// Sends until told to stop and either nothing is left or the time is up.
     pub(super) async fn run(mut self) {
-        while self.due().await {
-            let batch = self.next();
-            if !self.deliver(batch).await {
+        while let Some(lane) = self.due().await {
+            if !self.deliver(lane).await {
                 return;
             }
         }
     }
 
-    /// Waits until a batch should go; `false` where stopping and nothing is left.
-    async fn due(&mut self) -> bool {
-        let mut since = None;
+    /// Waits until a batch of a lane should go; `None` where stopping and nothing is left or the time is up.
+    async fn due(&mut self) -> Option<Lane> {
         loop {
-            let backlog = self.outbox.backlog(self.signal);
-            let wait_until = match (backlog.records, self.stopping()) {
-                (0, true) => return false,
-                (0, false) => None,
-                _ if self.stopping() || self.full(backlog) => return true,
-                _ => {
-                    let urgent = self.bell.urgent.load(Ordering::Acquire);
-                    let wait = if urgent { self.pace.linger } else { self.pace.interval };
-                    Some(*since.get_or_insert_with(Instant::now) + wait)
-                }
-            };
+            let stopping = self.stopping();
+            if stopping && self.outbox.backlog(self.signal).records == 0 {
+                return None;
+            }
+            let next = self.plan(stopping);
+            if let Some((at, lane)) = next
+                && at <= Instant::now()
+            {
+                return Some(lane);
+            }
             tokio::select! {
-                () = self.bell.came.notified() => {}
-                () = until(wait_until) => return true,
-                () = told_to_stop(self.stop.clone()) => {}
+                () = self.bell.rung() => {}
+                () = until(next.map(|(at, _)| at)) => {}
+                () = told_to_stop(self.stop.clone()), if !stopping => {}
+                () = time_up(self.stop.clone()), if stopping => return None,
             }
         }
     }
 
-    fn full(&self, backlog: Backlog) -> bool {
-        backlog.items >= self.pace.items || backlog.bytes >= self.room() as u64
+    /// Which lane goes next and when. Fresh records go first; while they are refused they alone are tried, a small request, and the
+    /// backlog waits until a collector takes something again.
+    fn plan(&mut self, stopping: bool) -> Option<(Instant, Lane)> {
+        let backlog = self.outbox.backlog(self.signal);
+        let end = self.outbox.end(self.signal);
+        let (limits, progress) = (self.limits(), &mut self.progress);
+        if let Some(end) = end {
+            progress.lanes.look(backlog, end, limits);
+        }
+        let now = Instant::now();
+        let fresh = end.and_then(|end| progress.lanes.fresh(end));
+        let (count, full) = match fresh {
+            Some(count) => (count, count >= limits.items),
+            None => (backlog.records, backlog.items >= limits.items || backlog.bytes >= limits.bytes as u64),
+        };
+        let [of_fresh, of_backlog] = progress.refused;
+        let free = |refused: Refused| refused.again.filter(|_| refused.firm || !stopping).unwrap_or(now);
+        let fresh = (count > 0).then(|| {
+            let urgent = self.bell.is_urgent();
+            let wait = if urgent { self.pace.linger } else { self.pace.interval };
+            let since = *progress.since.get_or_insert(now);
+            let ready = if stopping || full || of_fresh.times > 0 { now } else { since + wait };
+            (ready.max(free(of_fresh)), Lane::Fresh)
+        });
+        let backlog = progress.lanes.split() && (count == 0 || of_fresh.times == 0);
+        let backlog = backlog.then(|| (free(of_backlog), Lane::Backlog));
+        fresh.into_iter().chain(backlog).min_by_key(|(at, _)| (*at).max(now))
     }
 
-    /// Bytes left for messages in a request.
-    fn room(&self) -> usize {
-        self.pace.bytes.saturating_sub(self.frame.overhead())
+    fn limits(&self) -> Limits {
+        Limits { items: self.pace.items, bytes: self.pace.bytes.saturating_sub(self.frame.overhead()) }
     }
 
-    /// The next batch; what is urgent beyond it stays urgent.
-    fn next(&self) -> Batch {
-        let urgent = self.bell.urgent.swap(false, Ordering::AcqRel);
-        let limits = Limits { items: self.pace.items, bytes: self.room() };
-        let batch = self.outbox.peek(self.signal, limits);
-        if urgent && self.outbox.backlog(self.signal).records > batch.messages.len() as u64 {
-            self.bell.urgent.store(true, Ordering::Release);
+    /// The next batch of `lane`; what is urgent beyond it stays urgent.
+    async fn next(&self, lane: Lane) -> Batch {
+        let urgent = lane == Lane::Fresh && self.bell.take_urgent();
+        let (signal, outbox, limits) = (self.signal, Arc::clone(&self.outbox), self.limits());
+        let lanes = self.progress.lanes.clone();
+        // It may read from disk. Where the runtime is going down there is nothing to send.
+        let next = move || lanes.next(lane, limits, |from, limits| outbox.peek_from(signal, from, limits));
+        let batch = spawn_blocking(next).await.unwrap_or_default();
+        let beyond = |end: u64| end.saturating_sub(batch.until);
+        if urgent && self.outbox.end(signal).map_or_else(|| self.outbox.backlog(signal).records, beyond) > 0 {
+            self.bell.set_urgent();
         }
         batch
     }
 
-    /// Sends `batch` until it is settled; `false` where the time was up before.
-    async fn deliver(&mut self, batch: Batch) -> bool {
-        if batch.messages.is_empty() {
-            return true;
-        }
-        let payload = Payload::pack(self.frame.request(&batch.messages), self.compression).await;
-        let mut attempt = 0;
-        loop {
+    /// Sends the next batch of `lane` once; `false` where the time was up before an answer.
+    async fn deliver(&mut self, lane: Lane) -> bool {
+        let batch = self.next(lane).await;
+        if !batch.messages.is_empty() {
+            let payload = Payload::pack(self.frame.request(&batch.messages), self.compression).await;
             let Some(answer) = self.attempt(&payload).await else {
                 return false;
             };
@@ -152,43 +183,55 @@ impl Sender {
                 Verdict::Delivered(partial) => self.delivered(&batch, &payload, &partial),
                 Verdict::Final(reason) => self.failed(&batch, &reason),
                 Verdict::Retry { after, reason } => {
-                    self.refused(&reason);
-                    if !self.pause(after, attempt).await {
-                        return false;
-                    }
                     add(&self.counters().retried, batch.items);
-                    attempt = attempt.saturating_add(1);
-                    continue;
+                    self.refused(&reason);
+                    self.put_off(lane, after);
+                    return true;
                 }
             }
-            self.outbox.acknowledge(self.signal, batch.until);
+        }
+        if batch == Batch::default() && !(lane == Lane::Fresh && self.progress.lanes.split()) {
+            // Nothing can be had now and nothing is lost: a disk that cannot be read.
+            self.put_off(lane, None);
             return true;
         }
+        let progress = &mut self.progress;
+        progress.refused[lane as usize] = Refused::default();
+        if lane == Lane::Fresh {
+            progress.since = None;
+            if batch.messages.is_empty() {
+                progress.lanes.pass(self.outbox.end(self.signal).unwrap_or_default());
+            }
+        }
+        self.outbox.acknowledge(self.signal, progress.lanes.settled(lane, &batch));
+        true
     }
 
     /// One attempt; `None` where the time was up first.
     async fn attempt(&mut self, payload: &Payload) -> Option<Answer> {
         let time_up = time_up(self.stop.clone());
         tokio::select! {
-            answer = self.transport.send(payload) => Some(answer),
+            answer = self.route.send(payload) => Some(answer),
             () = time_up => None,
         }
     }
 
-    /// Waits before a repeat: as long as the collector asked, else the back-off, which a stop cuts short and keeps short.
-    /// `false` where the time was up first.
-    async fn pause(&self, asked: Option<Duration>, attempt: u32) -> bool {
+    /// Sets when a lane is tried again: as the collector asked, which then holds for both lanes, else by the back-off.
+    fn put_off(&mut self, lane: Lane, asked: Option<Duration>) {
         let stopping = self.stopping();
         let longest = if stopping { STOPPING_RETRY } else { Duration::MAX };
+        let refused = &mut self.progress.refused;
+        let pace = self.pace;
         let delay = asked.unwrap_or_else(|| {
-            let pace = self.pace;
-            backoff(pace.first_retry, pace.max_retry.min(longest), attempt, chance())
+            backoff(pace.first_retry, pace.max_retry.min(longest), refused[lane as usize].times, chance())
         });
-        let may_cut_short = asked.is_none() && !stopping;
-        tokio::select! {
-            () = sleep(delay) => true,
-            () = time_up(self.stop.clone()) => false,
-            () = told_to_stop(self.stop.clone()), if may_cut_short => true,
+        let again = Some(Instant::now() + delay);
+        let firm = stopping || asked.is_some();
+        refused[lane as usize] = Refused { times: refused[lane as usize].times.saturating_add(1), again, firm };
+        if asked.is_some() {
+            for lane in refused {
+                (lane.again, lane.firm) = (again, true);
+            }
         }
     }
 
@@ -201,12 +244,24 @@ impl Sender {
         let known = read(&counters.rejected) > 0;
         add(&counters.rejected, rejected);
         if rejected > 0 && !known {
-            tracing::warn!(signal = self.signal.as_str(), rejected, why = partial.message, "collector refuses a part");
+            tracing::warn!(
+                target = &*self.target,
+                signal = self.signal.as_str(),
+                rejected,
+                why = partial.message,
+                "collector refuses a part"
+            );
         } else if !partial.message.is_empty() {
-            tracing::debug!(signal = self.signal.as_str(), rejected, why = partial.message, "collector remarks");
+            tracing::debug!(
+                target = &*self.target,
+                signal = self.signal.as_str(),
+                rejected,
+                why = partial.message,
+                "collector remarks"
+            );
         }
         if counters.note(None) {
-            tracing::info!(signal = self.signal.as_str(), "collector takes records again");
+            tracing::info!(target = &*self.target, signal = self.signal.as_str(), "collector takes records again");
         }
     }
 
@@ -218,7 +273,12 @@ impl Sender {
     /// Logged when the trouble begins, then only counted.
     fn refused(&self, reason: &str) {
         if self.counters().note(Some(reason)) {
-            tracing::warn!(signal = self.signal.as_str(), why = reason, "collector does not take records");
+            tracing::warn!(
+                target = &*self.target,
+                signal = self.signal.as_str(),
+                why = reason,
+                "collector does not take records"
+            );
         }
     }
 

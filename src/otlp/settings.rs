@@ -1,7 +1,7 @@
-//! The `[otlp]` section: where to send and how. Decides which URL each signal goes to; refuses an endpoint that is not a URL
-//! and never shows a header's value.
+//! The `[otlp]` section: where to send and how. Decides what may be set and what it is without; refuses what cannot work and never
+//! shows a header's value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +19,8 @@ pub struct OtlpSettings {
     /// The collector, `http://host:4317` for gRPC or `http://host:4318` for HTTP; `https://` for TLS. Under HTTP the
     /// signals' paths (`/v1/traces`, ...) are appended. Environment: `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub endpoint: Option<String>,
+    /// Endpoints to go on with, in this order, while the first is silent or unavailable.
+    pub failover: Vec<String>,
     /// How to speak to it. Environment: `OTEL_EXPORTER_OTLP_PROTOCOL`.
     pub protocol: Protocol,
     /// Headers of every request, for instance an authorization; values are never logged. Environment:
@@ -33,6 +35,11 @@ pub struct OtlpSettings {
     pub timeout: Duration,
     /// PEM file of the authorities to trust instead of the system's. Environment: `OTEL_EXPORTER_OTLP_CERTIFICATE`.
     pub ca_file: Option<PathBuf>,
+    /// PEM file of the certificate that names this node to the collector (mutual TLS), with its chain. Environment:
+    /// `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`.
+    pub client_certificate_file: Option<PathBuf>,
+    /// PEM file of that certificate's private key. Environment: `OTEL_EXPORTER_OTLP_CLIENT_KEY`.
+    pub client_key_file: Option<PathBuf>,
     /// Time between two exports of metrics.
     #[serde(with = "duration_text")]
     #[schemars(schema_with = "duration_text::schema")]
@@ -45,20 +52,20 @@ pub struct OtlpSettings {
     pub logs: SignalSettings,
     /// More attributes of the resource. Environment: `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`.
     pub resource: BTreeMap<String, String>,
+    /// Where all of it, or some signals, go as well.
+    pub copies: Vec<CopySettings>,
 }
 
 impl OtlpSettings {
     /// Whether any signal has somewhere to go.
     #[must_use]
     pub fn enabled(&self) -> bool {
-        Signal::ALL.iter().any(|signal| self.sends(*signal))
+        let main = Signal::ALL.iter().any(|signal| self.of(*signal).enabled && self.has_endpoint(*signal));
+        main || !self.copies.is_empty()
     }
 
-    /// Whether `signal` is on and has somewhere to go.
-    #[must_use]
-    pub fn sends(&self, signal: Signal) -> bool {
-        let own = self.of(signal);
-        own.enabled && (own.endpoint.is_some() || self.endpoint.is_some())
+    fn has_endpoint(&self, signal: Signal) -> bool {
+        self.endpoint.is_some() || self.of(signal).endpoint.is_some()
     }
 
     /// The settings of one signal.
@@ -80,59 +87,29 @@ impl OtlpSettings {
         }
     }
 
-    /// The URL that `signal` is sent to, `None` where it is off. A signal's own endpoint is used as it is; the shared one gets
-    /// the signal's path under HTTP (OpenTelemetry protocol exporter specification, endpoint URLs for OTLP/HTTP).
-    ///
-    /// # Errors
-    /// [`SettingsError::Endpoint`] where it is not an absolute `http` or `https` URL.
-    pub fn url(&self, signal: Signal) -> Result<Option<reqwest::Url>, SettingsError> {
-        if !self.sends(signal) {
-            return Ok(None);
-        }
-        let (text, path) = match (&self.of(signal).endpoint, &self.endpoint, self.protocol) {
-            (Some(own), _, _) => (own, ""),
-            (None, Some(base), Protocol::HttpProtobuf) => (base, signal.http_path()),
-            (None, Some(base), Protocol::Grpc) => (base, ""),
-            (None, None, _) => return Ok(None),
-        };
-        let refuse = |why: String| SettingsError::Endpoint { signal: signal.as_str(), why };
-        let mut url: reqwest::Url =
-            text.trim().parse().map_err(|error| refuse(format!("{error}; write it like http://collector:4317")))?;
-        if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-            return Err(refuse("it must begin with http:// or https:// and name a host".to_owned()));
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(refuse("credentials belong into otlp.headers, not into the url".to_owned()));
-        }
-        if !path.is_empty() {
-            let joined = format!("{}{path}", url.path().trim_end_matches('/'));
-            url.set_path(&joined);
-        }
-        Ok(Some(url))
-    }
-
-    /// Checks what types cannot: URLs, durations, header names and values.
+    /// Checks what types cannot: URLs, durations, header names and values, names of copies.
     ///
     /// # Errors
     /// [`SettingsError`] of the first thing that is wrong.
     pub fn check(&self) -> Result<(), SettingsError> {
-        Signal::ALL.iter().try_for_each(|signal| self.url(*signal).map(drop))?;
-        self.timeout()?;
+        // What stands here must be good even where every signal has its own.
+        between("otlp.timeout", self.timeout, SHORTEST_TIMEOUT)?;
+        check_headers("otlp", &self.headers)?;
         self.metrics_interval()?;
-        self.headers.iter().try_for_each(|(name, value)| {
-            let good = reqwest::header::HeaderName::try_from(name).is_ok()
-                && reqwest::header::HeaderValue::try_from(value.expose()).is_ok()
-                && !RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name));
-            good.then_some(()).ok_or_else(|| SettingsError::Header(name.clone()))
-        })
-    }
-
-    /// How long a request may take.
-    ///
-    /// # Errors
-    /// [`SettingsError::Duration`] where it is not between 1 ms and an hour.
-    pub fn timeout(&self) -> Result<Duration, SettingsError> {
-        between("timeout", self.timeout, SHORTEST_TIMEOUT)
+        let mut names = BTreeSet::new();
+        for target in self.targets() {
+            if let Some(copy) = target.copy {
+                let plain = copy.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
+                if copy.name.is_empty() || copy.name.len() > MAX_TARGET_NAME || !plain {
+                    return Err(SettingsError::CopyName(copy.name.clone()));
+                }
+            }
+            if !names.insert(target.name()) {
+                return Err(SettingsError::CopyName(target.name().to_owned()));
+            }
+            Signal::ALL.iter().try_for_each(|signal| target.way(*signal).map(drop))?;
+        }
+        Ok(())
     }
 
     /// Time between two exports of metrics.
@@ -140,7 +117,7 @@ impl OtlpSettings {
     /// # Errors
     /// [`SettingsError::Duration`] where it is not between a second and an hour.
     pub fn metrics_interval(&self) -> Result<Duration, SettingsError> {
-        between("metrics_interval", self.metrics_interval, SHORTEST_INTERVAL)
+        between("otlp.metrics_interval", self.metrics_interval, SHORTEST_INTERVAL)
     }
 }
 
@@ -148,35 +125,111 @@ impl Default for OtlpSettings {
     fn default() -> Self {
         Self {
             endpoint: None,
+            failover: Vec::new(),
             protocol: Protocol::default(),
             headers: BTreeMap::new(),
             compression: Compression::default(),
             timeout: Duration::from_secs(10),
             ca_file: None,
+            client_certificate_file: None,
+            client_key_file: None,
             metrics_interval: Duration::from_secs(15),
             traces: SignalSettings::default(),
             metrics: SignalSettings::default(),
             logs: SignalSettings::default(),
             resource: BTreeMap::new(),
+            copies: Vec::new(),
         }
     }
 }
 
-/// One signal.
+/// One signal. What is not set here is as in `[otlp]`. Environment: as there with the signal's name, for instance
+/// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SignalSettings {
     /// Whether it is sent.
     pub enabled: bool,
-    /// Its own collector, used as it is: under HTTP with its path. Environment: `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` and
-    /// so on.
+    /// Its own collector, used as it is: under HTTP with its path.
     pub endpoint: Option<String>,
+    /// Endpoints to go on with while its own is silent or unavailable, as they are.
+    pub failover: Vec<String>,
+    /// How to speak to it.
+    pub protocol: Option<Protocol>,
+    /// Headers of its requests instead of the shared ones.
+    pub headers: BTreeMap<String, Secret>,
+    /// Compression of its requests.
+    pub compression: Option<Compression>,
+    /// Time until an unanswered request is given up.
+    #[serde(with = "duration_text::option")]
+    #[schemars(schema_with = "duration_text::schema")]
+    pub timeout: Option<Duration>,
+    /// PEM file of the authorities to trust.
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of this node's certificate.
+    pub client_certificate_file: Option<PathBuf>,
+    /// PEM file of its private key.
+    pub client_key_file: Option<PathBuf>,
 }
 
 impl Default for SignalSettings {
     fn default() -> Self {
-        Self { enabled: true, endpoint: None }
+        Self {
+            enabled: true,
+            endpoint: None,
+            failover: Vec::new(),
+            protocol: None,
+            headers: BTreeMap::new(),
+            compression: None,
+            timeout: None,
+            ca_file: None,
+            client_certificate_file: None,
+            client_key_file: None,
+        }
     }
+}
+
+/// One more place to send to, with a queue of its own: a slow or absent one delays and loses nothing of another's. What is
+/// not set is as in `[otlp]`, save the headers and the client's certificate, which are for the collector they were given for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CopySettings {
+    /// Its name in metrics, logs and the spool: lower-case letters, digits and `-`.
+    pub name: String,
+    /// The collector, as `otlp.endpoint`.
+    pub endpoint: String,
+    /// Endpoints to go on with while the first is silent or unavailable.
+    #[serde(default)]
+    pub failover: Vec<String>,
+    /// What it gets: `traces`, `metrics`, `logs`. Without it: all.
+    #[serde(default = "all_signals")]
+    pub signals: Vec<Signal>,
+    /// How to speak to it.
+    #[serde(default)]
+    pub protocol: Option<Protocol>,
+    /// Headers of every request to it.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+    /// Compression of requests.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+    /// Time until an unanswered request is given up.
+    #[serde(default, with = "duration_text::option")]
+    #[schemars(schema_with = "duration_text::schema")]
+    pub timeout: Option<Duration>,
+    /// PEM file of the authorities to trust.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of this node's certificate.
+    #[serde(default)]
+    pub client_certificate_file: Option<PathBuf>,
+    /// PEM file of its private key.
+    #[serde(default)]
+    pub client_key_file: Option<PathBuf>,
+}
+
+fn all_signals() -> Vec<Signal> {
+    Signal::ALL.to_vec()
 }
 
 /// The transport of OTLP.
@@ -198,6 +251,8 @@ pub enum Compression {
     /// RFC 1952; every OTLP server must take it.
     #[default]
     Gzip,
+    /// RFC 8878; smaller and cheaper, where the collector takes it (the OpenTelemetry Collector does).
+    Zstd,
     /// As it is.
     None,
 }
@@ -238,29 +293,51 @@ impl Serialize for Secret {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
     /// An endpoint that is no URL.
-    #[error("reading the otlp endpoint of {signal}: {why}")]
+    #[error("reading the endpoint of {place}: {why}")]
     Endpoint {
-        /// The signal.
-        signal: &'static str,
+        /// The target and its signal.
+        place: String,
         /// What is wrong with it.
         why: String,
     },
     /// A time out of bounds.
-    #[error("reading otlp.{0}: it must lie between {1} and 1h")]
-    Duration(&'static str, String),
-    /// A header that cannot be sent, by its name.
-    #[error("reading otlp.headers: {0:?} is no header that can be set, or its value is not printable ascii")]
-    Header(String),
+    #[error("reading {0}: it must lie between {1} and 1h")]
+    Duration(String, String),
+    /// A header that cannot be sent, by its place and name.
+    #[error("reading headers of {0}: {1:?} is no header that can be set, or its value is not printable ascii")]
+    Header(String, String),
+    /// Half of a client's certificate.
+    #[error("reading {0}: client_certificate_file and client_key_file come together or not at all")]
+    HalfIdentity(String),
+    /// A copy's name.
+    #[error(
+        "reading otlp.copies: {0:?} is no name; write a word of its own of at most {MAX_TARGET_NAME} lower-case letters, digits and '-'"
+    )]
+    CopyName(String),
 }
 
-fn between(name: &'static str, value: Duration, least: Duration) -> Result<Duration, SettingsError> {
+/// `value`, where it lies between `least` and an hour.
+pub(super) fn between(name: &str, value: Duration, least: Duration) -> Result<Duration, SettingsError> {
     let good = (least..=LONGEST).contains(&value);
-    good.then_some(value).ok_or_else(|| SettingsError::Duration(name, duration_text::format(least)))
+    good.then_some(value).ok_or_else(|| SettingsError::Duration(name.to_owned(), duration_text::format(least)))
 }
 
-const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+/// Refuses what cannot be sent as a header.
+pub(super) fn check_headers(place: &str, headers: &BTreeMap<String, Secret>) -> Result<(), SettingsError> {
+    headers.iter().try_for_each(|(name, value)| {
+        let good = reqwest::header::HeaderName::try_from(name).is_ok()
+            && reqwest::header::HeaderValue::try_from(value.expose()).is_ok()
+            && !RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name));
+        good.then_some(()).ok_or_else(|| SettingsError::Header(place.to_owned(), name.clone()))
+    })
+}
+
+/// Shortest wait for an answer.
+pub(super) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_hours(1);
+/// Longest name of a copy, in bytes.
+pub const MAX_TARGET_NAME: usize = 32;
 
 /// Headers that the exporter sets itself.
 const RESERVED: [&str; 8] = [
@@ -283,7 +360,8 @@ mod tests {
     }
 
     fn url(settings: &OtlpSettings, signal: Signal) -> Option<String> {
-        settings.url(signal).expect("a good url").map(String::from)
+        let target = settings.targets().next().expect("the main target");
+        target.way(signal).expect("a good way").map(|way| way.urls[0].to_string())
     }
 
     #[test]
@@ -291,9 +369,9 @@ mod tests {
         assert!(!OtlpSettings::default().enabled());
         assert_eq!(settings(""), OtlpSettings::default());
         let logs = settings("logs.endpoint = 'http://c/x'");
-        assert!(logs.enabled() && logs.sends(Signal::Logs) && !logs.sends(Signal::Traces));
+        assert!(logs.enabled() && url(&logs, Signal::Logs).is_some() && url(&logs, Signal::Traces).is_none());
         let off = settings("endpoint = 'http://c'\nlogs.enabled = false");
-        assert!(!off.sends(Signal::Logs) && off.sends(Signal::Metrics));
+        assert!(url(&off, Signal::Metrics).is_some());
         assert_eq!(url(&off, Signal::Logs), None);
     }
 

@@ -12,13 +12,13 @@ use prost::Message as _;
 use super::ids;
 use super::record::{Record, Signal};
 
-/// The record of `command`, its ids taken in the name of `node`.
+/// The record of `command`, its ids taken in the name of `node`; its spans carry `trace_state`.
 #[must_use]
-pub fn record(command: &SpanCommand, node: &str) -> Record {
+pub fn record(command: &SpanCommand, node: &str, trace_state: &str) -> Record {
     match command {
         SpanCommand::Export(span) => Record {
             signal: Signal::Traces,
-            bytes: Bytes::from(encode_span(span, node).encode_to_vec()),
+            bytes: Bytes::from(encode_span(span, node, trace_state).encode_to_vec()),
             items: 1,
             urgent: leaves_at_once(span.this.name),
         },
@@ -33,7 +33,7 @@ pub fn record(command: &SpanCommand, node: &str) -> Record {
 
 /// The span as OTLP writes it.
 #[must_use]
-pub fn encode_span(span: &Span, node: &str) -> proto::Span {
+pub fn encode_span(span: &Span, node: &str, trace_state: &str) -> proto::Span {
     let trace = ids::trace_id(&span.session);
     let (parent_span_id, remote) = match (&span.parent, &span.session.trace_parent) {
         (Parent::Span(parent), _) => (ids::span_id(&trace, node, parent).to_vec(), false),
@@ -48,6 +48,7 @@ pub fn encode_span(span: &Span, node: &str) -> proto::Span {
     proto::Span {
         trace_id: trace.to_vec(),
         span_id: ids::span_id(&trace, node, &span.this).to_vec(),
+        trace_state: trace_state.to_owned(),
         parent_span_id,
         flags: trace_flags(&span.session) | HAS_IS_REMOTE | if remote { IS_REMOTE } else { 0 },
         name: span.this.name.as_str().to_owned(),
@@ -150,6 +151,7 @@ mod tests {
             scenario: Scenario::LiveTeaching,
             student_count: None,
             trace_parent: trace_parent.map(|text| TraceParent::parse(text).expect("a traceparent")),
+            trace_state: None,
             stream_type: None,
         })
     }
@@ -180,9 +182,9 @@ mod tests {
     #[test]
     fn a_span_encoded_twice_is_the_same_bytes() {
         let command = SpanCommand::Export(Box::new(root(session(None))));
-        let once = record(&command, "edge-7");
-        assert_eq!(once, record(&command.clone(), "edge-7"));
-        assert_ne!(once.bytes, record(&command, "edge-8").bytes, "another node is another span");
+        let once = record(&command, "edge-7", "ot=th:0");
+        assert_eq!(once, record(&command.clone(), "edge-7", "ot=th:0"));
+        assert_ne!(once.bytes, record(&command, "edge-8", "ot=th:0").bytes, "another node is another span");
         assert!(once.urgent);
         let read = proto::Span::decode(once.bytes).expect("a span");
         let keys: Vec<_> = read.attributes.iter().map(|pair| pair.key.as_str()).collect();
@@ -194,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_local_root_has_no_parent() {
-        let span = encode_span(&root(session(None)), "n");
+        let span = encode_span(&root(session(None)), "n", "");
         assert_eq!((span.parent_span_id.as_slice(), span.flags), (&[][..], 0x101));
         assert_eq!(span.trace_id, ids::derived_trace_id("class-101"));
     }
@@ -202,7 +204,8 @@ mod tests {
     #[test]
     fn the_platforms_trace_wins_and_the_hash_stays_findable() {
         let platform = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
-        let span = encode_span(&root(session(Some(platform))), "n");
+        let span = encode_span(&root(session(Some(platform))), "n", "a=1");
+        assert_eq!(span.trace_state, "a=1");
         assert_eq!(ids::hex(&span.trace_id), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!(ids::hex(&span.parent_span_id), "00f067aa0ba902b7");
         assert_eq!(span.flags, 0x301);
@@ -210,7 +213,11 @@ mod tests {
         let derived = ids::hex(&ids::derived_trace_id("class-101"));
         assert_eq!(last, &key_value(DERIVED_ID, any_value::Value::StringValue(derived)));
         let vouched = platform.replace("-00f0", "-00f1").replace("b7-00", "b7-03");
-        assert_eq!(encode_span(&root(session(Some(&vouched))), "n").flags, 0x303, "the random bit is the platform's");
+        assert_eq!(
+            encode_span(&root(session(Some(&vouched))), "n", "").flags,
+            0x303,
+            "the random bit is the platform's"
+        );
     }
 
     #[test]
@@ -232,6 +239,6 @@ mod tests {
         assert_eq!(read.time_unix_nano, 5_000_000_000);
         assert_eq!(read.observed_time_unix_nano, read.time_unix_nano);
         assert_eq!(read.event_name, "live.qos.sample");
-        assert!(record(&SpanCommand::Emit(Box::new(log)), "n").urgent);
+        assert!(record(&SpanCommand::Emit(Box::new(log)), "n", "").urgent);
     }
 }

@@ -1,17 +1,20 @@
-//! The two ways to a collector behind one call. Decides trust: the system's authorities, or those of the configured file;
-//! refuses redirects and proxies, which would carry headers to somebody else.
+//! The two ways to a collector behind one call. Decides trust: the system's authorities, or those of the configured file, and
+//! what the node shows of itself; refuses redirects and proxies, which would carry headers to somebody else.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::grpc::Grpc;
 use super::http::Http;
 use super::payload::Payload;
 use super::record::Signal;
 use super::retry::Answer;
-use super::settings::{OtlpSettings, Protocol, SettingsError};
+use super::settings::{Protocol, SettingsError};
+use super::way::Way;
 
 /// Why export cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -19,19 +22,31 @@ pub enum StartError {
     /// A setting is wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The file of authorities cannot be read.
-    #[error("reading the otlp authorities in {path}: {why}")]
-    Authorities {
+    /// A file of certificates or a key cannot be read.
+    #[error("reading the otlp {what} in {path}: {why}")]
+    File {
+        /// What it should hold.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong.
         why: String,
     },
     /// A client cannot be built.
-    #[error("building the otlp client of {signal}: {why}")]
+    #[error("building the otlp client of {signal} for {target}: {why}")]
     Client {
         /// The signal.
         signal: &'static str,
+        /// The target.
+        target: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A queue cannot be opened.
+    #[error("opening the otlp queue of {target}: {why}")]
+    Outbox {
+        /// The target.
+        target: String,
         /// What is wrong.
         why: String,
     },
@@ -45,23 +60,28 @@ pub(super) enum Transport {
 }
 
 impl Transport {
-    /// The client of `signal`, not yet connected; `None` where the signal is off. Needs a Tokio runtime.
-    pub(super) fn of(settings: &OtlpSettings, signal: Signal) -> Result<Option<Self>, StartError> {
-        let Some(url) = settings.url(signal)? else {
-            return Ok(None);
-        };
-        let target = Target {
-            signal,
-            headers: headers(settings)?,
-            timeout: settings.timeout()?,
-            authorities: authorities(settings)?,
-            url,
-        };
-        let build = match settings.protocol {
-            Protocol::Grpc => Grpc::new(target).map(|grpc| Self::Grpc(Box::new(grpc))),
-            Protocol::HttpProtobuf => Http::new(target).map(Self::Http),
-        };
-        build.map(Some).map_err(|why| StartError::Client { signal: signal.as_str(), why })
+    /// The clients of `signal` on its way, the preferred first, none of them connected yet. Needs a Tokio runtime.
+    pub(super) fn all(way: &Way<'_>, signal: Signal, target: &str) -> Result<Vec<Self>, StartError> {
+        let headers = headers(way)?;
+        let authorities = way.ca_file.map(authorities).transpose()?;
+        let identity = way.identity.map(identity).transpose()?;
+        let urls = way.urls.iter().map(|url| {
+            let endpoint = Endpoint {
+                signal,
+                headers: headers.clone(),
+                timeout: way.timeout,
+                authorities: authorities.clone(),
+                identity: identity.clone(),
+                url: url.clone(),
+            };
+            let build = match way.protocol {
+                Protocol::Grpc => Grpc::new(endpoint).map(|grpc| Self::Grpc(Box::new(grpc))),
+                Protocol::HttpProtobuf => Http::new(endpoint).map(Self::Http),
+            };
+            let refuse = |why| StartError::Client { signal: signal.as_str(), target: target.to_owned(), why };
+            build.map_err(refuse)
+        });
+        urls.collect()
     }
 
     /// Sends a request and waits for its answer, no longer than the configured timeout.
@@ -74,7 +94,7 @@ impl Transport {
 }
 
 /// Where a client sends to.
-pub(super) struct Target {
+pub(super) struct Endpoint {
     /// What it sends.
     pub(super) signal: Signal,
     /// To where; under HTTP with its path.
@@ -85,6 +105,8 @@ pub(super) struct Target {
     pub(super) timeout: Duration,
     /// PEM of the authorities to trust instead of the system's.
     pub(super) authorities: Option<Vec<u8>>,
+    /// PEM of this node's certificate and of its private key.
+    pub(super) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 /// An error and what caused it, in one line.
@@ -101,10 +123,9 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn headers(settings: &OtlpSettings) -> Result<HeaderMap, StartError> {
-    settings.check()?;
-    let pairs = settings.headers.iter().map(|(name, secret)| {
-        let refuse = || SettingsError::Header(name.clone());
+fn headers(way: &Way<'_>) -> Result<HeaderMap, StartError> {
+    let pairs = way.headers.iter().map(|(name, secret)| {
+        let refuse = || SettingsError::Header("otlp".to_owned(), name.clone());
         let mut value = HeaderValue::try_from(secret.expose()).map_err(|_| refuse())?;
         value.set_sensitive(true);
         Ok((HeaderName::try_from(name).map_err(|_| refuse())?, value))
@@ -112,17 +133,32 @@ fn headers(settings: &OtlpSettings) -> Result<HeaderMap, StartError> {
     pairs.collect()
 }
 
-fn authorities(settings: &OtlpSettings) -> Result<Option<Vec<u8>>, StartError> {
-    let Some(path) = &settings.ca_file else {
-        return Ok(None);
-    };
-    let refuse = |why| StartError::Authorities { path: path.clone(), why };
-    let pem = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
-    let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refuse(chain(&error)))?;
+fn authorities(path: &Path) -> Result<Vec<u8>, StartError> {
+    let what = "authorities";
+    let pem = read(path, what)?;
+    let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refused(path, what, chain(&error)))?;
     if found.is_empty() {
-        return Err(refuse("it holds no certificate".to_owned()));
+        return Err(refused(path, what, "it holds no certificate".to_owned()));
     }
-    Ok(Some(pem))
+    Ok(pem)
+}
+
+fn identity((certificate, key): (&Path, &Path)) -> Result<(Vec<u8>, Vec<u8>), StartError> {
+    let (what, secret) = ("client certificate", "client key");
+    let (chain_pem, key_pem) = (read(certificate, what)?, read(key, secret)?);
+    let found = CertificateDer::pem_slice_iter(&chain_pem).next();
+    let found = found.map_or_else(|| Err("it holds no certificate".to_owned()), |one| one.map_err(|e| e.to_string()));
+    found.map_err(|why| refused(certificate, what, why))?;
+    PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| refused(key, secret, error.to_string()))?;
+    Ok((chain_pem, key_pem))
+}
+
+fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|error| refused(path, what, error.to_string()))
+}
+
+fn refused(path: &Path, what: &'static str, why: String) -> StartError {
+    StartError::File { what, path: path.to_owned(), why }
 }
 
 /// Longest answer read: a partial success is a number and a line of text.

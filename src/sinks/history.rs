@@ -83,6 +83,7 @@ mod tests {
             scenario: Scenario::default(),
             student_count: None,
             trace_parent: None,
+            trace_state: None,
             stream_type: None,
         };
         let window = Window { start: Timestamp::from_secs(number * 5), end: Timestamp::from_secs(number * 5 + 5) };

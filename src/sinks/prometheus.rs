@@ -17,16 +17,17 @@ use super::series::{Series, counter, gauge, histogram, labelled, with};
 use crate::clock;
 use crate::intake::status::{SourceState, SourceStatus, SourceTable};
 use crate::meters;
-use crate::otlp::Otlp;
 use crate::otlp::record::Signal;
-use crate::otlp::stats;
+use crate::otlp::{Otlp, Target, stats};
 use crate::snapshot::Snapshot;
+use crate::state::Watch;
 
 /// Gathers everything that is read at the time of asking rather than counted as it happens.
 pub struct NodeCollector {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sources: Arc<ArcSwap<SourceTable>>,
     otlp: Weak<Otlp>,
+    state: Option<Watch>,
     descs: Vec<Desc>,
 }
 
@@ -50,8 +51,17 @@ impl NodeCollector {
             snapshot: Arc::clone(snapshot),
             sources: Arc::clone(sources),
             otlp: Arc::downgrade(otlp),
+            state: None,
             descs: descs.collect::<prometheus::Result<_>>()?,
         })
+    }
+}
+
+impl NodeCollector {
+    /// The same, telling too whether what waits outlives the daemon.
+    #[must_use]
+    pub fn with_state(self, state: Watch) -> Self {
+        Self { state: Some(state), ..self }
     }
 }
 
@@ -63,12 +73,15 @@ impl Collector for NodeCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let snapshot = self.snapshot.load();
         let sources = self.sources.load().snapshot(clock::now());
-        let exports = self.otlp.upgrade().map(|otlp| export_counts(&otlp)).unwrap_or_default();
+        let exports = self.otlp.upgrade().map(|otlp| Exports::of(&otlp)).unwrap_or_default();
         let families = METRICS.iter().map(|metric| {
             let series = match metric.read {
                 Read::Leg(_) | Read::LegLatency(_) => Vec::new(),
                 Read::Fleet(read) => fleet(&snapshot, |totals, labels| Some(counter(labels, read(totals)?))),
                 Read::FleetBuckets(read) => fleet(&snapshot, |totals, labels| Some(histogram(labels, read(totals)?))),
+                Read::Shell if metric.name == "liveqos_state_kept" => {
+                    self.state.iter().map(|state| gauge(Vec::new(), f64::from(u8::from(state.health().kept)))).collect()
+                }
                 Read::Shell => shell(metric, &snapshot, &sources, &exports),
             };
             family(metric, series)
@@ -86,7 +99,7 @@ fn fleet_labels(key: FleetKey) -> Vec<LabelPair> {
     labelled(&[("stream_type", key.leg.as_str()), ("scenario", key.scenario.as_str()), ("direction", direction)])
 }
 
-fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports: &[ExportCounts]) -> Vec<Series> {
+fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports: &Exports) -> Vec<Series> {
     match metric.name {
         "liveqos_viewer_count" => viewers(snapshot),
         "liveqos_session_active" => active(snapshot),
@@ -102,8 +115,12 @@ fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports
         name if name.starts_with("liveqos_probe_") => {
             sources.iter().flat_map(|source| of_source(name, source)).collect()
         }
+        "liveqos_sampling_total" => {
+            let decisions = exports.sampled.iter();
+            decisions.map(|(name, count)| counter(labelled(&[("decision", name)]), *count as f64)).collect()
+        }
         // What is left are instruments of their own.
-        name => exports.iter().flat_map(|counts| of_exports(name, counts)).collect(),
+        name => exports.counts.iter().flat_map(|counts| of_exports(name, counts)).collect(),
     }
 }
 
@@ -148,10 +165,11 @@ fn of_source(name: &str, source: &SourceStatus) -> Vec<Series> {
 }
 
 fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
-    let labels = || labelled(&[("signal", counts.signal)]);
+    let labels = || labelled(&[("target", &counts.target), ("signal", counts.signal)]);
     match name {
         "liveqos_spool_bytes" => vec![gauge(labels(), counts.waiting_bytes as f64)],
         "liveqos_spool_dropped_total" => vec![counter(labels(), counts.dropped as f64)],
+        "liveqos_spool_damaged_total" => vec![counter(labels(), counts.damaged as f64)],
         "liveqos_export_total" => {
             let outcomes = counts.outcomes.iter();
             outcomes.map(|(outcome, count)| counter(with(labels(), "outcome", outcome), *count as f64)).collect()
@@ -160,32 +178,52 @@ fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
     }
 }
 
-/// What became of one signal's records.
+/// What became of all that was to be exported.
+#[derive(Default)]
+struct Exports {
+    sampled: Vec<(&'static str, u64)>,
+    counts: Vec<ExportCounts>,
+}
+
+impl Exports {
+    fn of(otlp: &Otlp) -> Self {
+        Self { sampled: otlp.sampled().read().to_vec(), counts: export_counts(otlp) }
+    }
+}
+
+/// What became of one signal's records on their way to one target.
 struct ExportCounts {
+    target: String,
     signal: &'static str,
     waiting_bytes: u64,
     dropped: u64,
+    damaged: u64,
     outcomes: [(&'static str, u64); 4],
 }
 
 fn export_counts(otlp: &Otlp) -> Vec<ExportCounts> {
-    let stats = otlp.stats();
-    let sent = Signal::ALL.into_iter().filter(|signal| otlp.sends(*signal));
-    sent.map(|signal| {
-        let counters = stats.of(signal);
-        ExportCounts {
-            signal: signal.as_str(),
-            waiting_bytes: otlp.backlog(signal).bytes,
-            dropped: otlp.dropped(signal),
-            outcomes: [
-                ("sent", stats::read(&counters.sent)),
-                ("retried", stats::read(&counters.retried)),
-                ("rejected", stats::read(&counters.rejected)),
-                ("failed", stats::read(&counters.failed)),
-            ],
-        }
-    })
-    .collect()
+    let of = |target: &Target| -> Vec<ExportCounts> {
+        let stats = target.stats();
+        let gets = Signal::ALL.into_iter().filter(|signal| target.gets(*signal));
+        gets.map(|signal| {
+            let counters = stats.of(signal);
+            ExportCounts {
+                target: target.name().to_owned(),
+                signal: signal.as_str(),
+                waiting_bytes: target.backlog(signal).bytes,
+                dropped: target.dropped(signal),
+                damaged: target.damaged(signal),
+                outcomes: [
+                    ("sent", stats::read(&counters.sent)),
+                    ("retried", stats::read(&counters.retried)),
+                    ("rejected", stats::read(&counters.rejected)),
+                    ("failed", stats::read(&counters.failed)),
+                ],
+            }
+        })
+        .collect()
+    };
+    otlp.targets().iter().flat_map(of).collect()
 }
 
 /// The exemplars of a family: the worst class of the newest window, for the series of its leg and scenario.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use liveqos::otlp::outbox::MemoryOutbox;
 use liveqos::otlp::record::Signal;
 use liveqos::otlp::resource::Resource;
+use liveqos::otlp::settings::{Compression, OtlpSettings};
 use liveqos::otlp::stats::read;
 use liveqos::otlp::{Otlp, Pace};
 use liveqos_core::session::Session;
@@ -107,14 +108,13 @@ fn minute(minute: u64, digits: Digits) -> Vec<SpanCommand> {
 
 /// Bytes of a sample in requests, as sent: `turns` are taken one after the other, each delivered before the next where
 /// `fresh`, else all together.
-async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: bool) -> f64 {
+async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: bool, compression: Compression) -> f64 {
     let collector = Collector::grpc();
     let pace = Pace {
         interval: if fresh { Duration::ZERO } else { Duration::from_hours(1) },
         linger: if fresh { Duration::ZERO } else { Duration::from_hours(1) },
         ..Pace::default()
     };
-    let outbox = Arc::new(MemoryOutbox::default());
     let node = Resource {
         instance_id: "0b1c4cb0-6a3e-5d5b-9a57-8c7f6d2f1a11".to_owned(),
         host_name: "edge-bj-7.live.example.com".to_owned(),
@@ -122,8 +122,15 @@ async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: boo
         environment: Some("production".to_owned()),
         ..node()
     };
-    let otlp = Otlp::start_with(&grpc_to(collector.url()), &node, outbox, pace).unwrap();
-    let stats = otlp.stats();
+    let otlp = Otlp::start_with(
+        &OtlpSettings { compression, ..grpc_to(collector.url()) },
+        &node,
+        crate::sampling(),
+        &|_| Ok(Arc::new(MemoryOutbox::default())),
+        pace,
+    )
+    .unwrap();
+    let stats = otlp.targets()[0].stats();
     for (turn, commands) in turns.into_iter().enumerate() {
         otlp.take(&commands);
         if fresh {
@@ -135,13 +142,15 @@ async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: boo
     read(&stats.of(signal).wire_bytes) as f64 / ALL as f64
 }
 
-/// A row of the table: bytes a sample for each way to write values.
-async fn row(name: &str, signal: Signal, fresh: bool, turns: impl Fn(Digits) -> Vec<Vec<SpanCommand>>) -> [f64; 3] {
-    let mut row = [0.0; 3];
-    for (bytes, digits) in row.iter_mut().zip([Digits::All, Digits::Read, Digits::Short]) {
-        *bytes = bytes_a_sample(turns(digits), signal, fresh).await;
+/// A row of the table: bytes a sample by gzip for each way to write values, and by zstd as people read them.
+async fn row(name: &str, signal: Signal, fresh: bool, turns: impl Fn(Digits) -> Vec<Vec<SpanCommand>>) -> [f64; 4] {
+    let mut row = [0.0; 4];
+    let (gzip, zstd) = (Compression::Gzip, Compression::Zstd);
+    let columns = [(Digits::All, gzip), (Digits::Read, gzip), (Digits::Short, gzip), (Digits::Read, zstd)];
+    for (bytes, (digits, compression)) in row.iter_mut().zip(columns) {
+        *bytes = bytes_a_sample(turns(digits), signal, fresh, compression).await;
     }
-    print(&format!("{name:44} {:8.1} {:9.1} {:8.1}", row[0], row[1], row[2]));
+    print(&format!("{name:44} {:8.1} {:9.1} {:8.1} {:8.1}", row[0], row[1], row[2], row[3]));
     row
 }
 
@@ -149,15 +158,17 @@ async fn row(name: &str, signal: Signal, fresh: bool, turns: impl Fn(Digits) -> 
 async fn a_sample_stays_within_its_bytes() {
     let cuts = |kept| move |digits| (0..SAMPLES).map(|tick| cut(tick, kept, digits)).collect();
     let minutes = |digits| (0..SAMPLES / 12).map(|at| minute(at, digits)).collect();
-    print("bytes a sample                               all digits  as read   short");
-    let [_, all_together, _] = row("log event, 13 attributes, 1,024 a request", Signal::Logs, false, cuts(5)).await;
+    print("bytes a sample                               all digits  as read   short     zstd");
+    let [_, all_together, _, all_zstd] =
+        row("log event, 13 attributes, 1,024 a request", Signal::Logs, false, cuts(5)).await;
     row("log event, 13 attributes, 20 a request", Signal::Logs, true, cuts(5)).await;
     row("log event, session.id + 8, 1,024 a request", Signal::Logs, false, cuts(1)).await;
-    let [_, fresh, _] = row("log event, session.id + 8, 20 a request", Signal::Logs, true, cuts(1)).await;
+    let [_, fresh, _, fresh_zstd] = row("log event, session.id + 8, 20 a request", Signal::Logs, true, cuts(1)).await;
     row("span event, 100 spans a request", Signal::Traces, false, minutes).await;
-    let [_, inside, _] = row("span event, 20 spans a request", Signal::Traces, true, minutes).await;
+    let [_, inside, _, inside_zstd] = row("span event, 20 spans a request", Signal::Traces, true, minutes).await;
     assert!(all_together <= 55.0, "a log event in a full batch: {all_together}");
     assert!(fresh <= 91.0, "a log event sent as it is cut: {fresh}");
+    assert!(all_zstd <= 55.0 && fresh_zstd <= 91.0 && inside_zstd <= 55.0, "{all_zstd}, {fresh_zstd}, {inside_zstd}");
     assert!(inside <= 55.0, "an event in its minute's span: {inside}");
 }
 

@@ -20,6 +20,7 @@ pub(crate) fn session(number: u32) -> Arc<Session> {
         scenario: Scenario::LiveTeaching,
         student_count: None,
         trace_parent: None,
+        trace_state: None,
         stream_type: Some(Protocol::Rtmp),
     })
 }

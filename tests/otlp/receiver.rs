@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Read as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,8 @@ pub(crate) enum Reply {
     Html,
     /// Never answers.
     Hang,
+    /// Takes it after this long.
+    Slow(Duration),
 }
 
 /// A request that reached the collector.
@@ -102,6 +104,7 @@ impl Received {
 struct Inner {
     received: Mutex<Vec<Received>>,
     script: Mutex<HashMap<Signal, VecDeque<Reply>>>,
+    mood: Mutex<Option<Reply>>,
     came: Notify,
 }
 
@@ -115,22 +118,26 @@ pub(crate) struct Collector {
 
 impl Collector {
     pub(crate) fn grpc() -> Self {
-        Self::grpc_on("127.0.0.1:0".parse().unwrap(), None)
+        Self::grpc_on(LOOPBACK, None)
     }
 
     pub(crate) fn grpc_on(address: SocketAddr, identity: Option<Identity>) -> Self {
+        Self::grpc_with(address, identity.map(|identity| ServerTlsConfig::new().identity(identity)))
+    }
+
+    pub(crate) fn grpc_with(address: SocketAddr, tls: Option<ServerTlsConfig>) -> Self {
         let listener = bind(address);
         let address = listener.local_addr().unwrap();
         let inner = Arc::<Inner>::default();
         let service = Service(Arc::clone(&inner));
         let mut server = Server::builder();
-        if let Some(identity) = identity {
-            server = server.tls_config(ServerTlsConfig::new().identity(identity)).unwrap();
+        if let Some(tls) = tls {
+            server = server.tls_config(tls).unwrap();
         }
         let router = server
-            .add_service(TraceServiceServer::new(service.clone()).accept_compressed(CompressionEncoding::Gzip))
-            .add_service(MetricsServiceServer::new(service.clone()).accept_compressed(CompressionEncoding::Gzip))
-            .add_service(LogsServiceServer::new(service).accept_compressed(CompressionEncoding::Gzip));
+            .add_service(TraceServiceServer::new(service.clone()).accept_compressed(GZIP).accept_compressed(ZSTD))
+            .add_service(MetricsServiceServer::new(service.clone()).accept_compressed(GZIP).accept_compressed(ZSTD))
+            .add_service(LogsServiceServer::new(service).accept_compressed(GZIP).accept_compressed(ZSTD));
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let incoming = TcpIncoming::from(listener);
@@ -141,7 +148,11 @@ impl Collector {
     }
 
     pub(crate) fn http() -> Self {
-        let listener = bind("127.0.0.1:0".parse().unwrap());
+        Self::http_on(LOOPBACK)
+    }
+
+    pub(crate) fn http_on(address: SocketAddr) -> Self {
+        let listener = bind(address);
         let address = listener.local_addr().unwrap();
         let inner = Arc::<Inner>::default();
         let router = axum::Router::new()
@@ -170,6 +181,11 @@ impl Collector {
     pub(crate) fn script(&self, signal: Signal, replies: impl IntoIterator<Item = Reply>) {
         let mut script = self.inner.script.lock().unwrap();
         script.entry(signal).or_default().extend(replies);
+    }
+
+    /// Answers every request so that has nothing else scripted; takes them again with `None`.
+    pub(crate) fn mood(&self, reply: Option<Reply>) {
+        *self.inner.mood.lock().unwrap() = reply;
     }
 
     pub(crate) fn received(&self) -> Vec<Received> {
@@ -203,7 +219,8 @@ impl Collector {
 
 impl Inner {
     fn next(&self, signal: Signal) -> Option<Reply> {
-        self.script.lock().unwrap().get_mut(&signal).and_then(VecDeque::pop_front)
+        let scripted = self.script.lock().unwrap().get_mut(&signal).and_then(VecDeque::pop_front);
+        scripted.or_else(|| self.mood.lock().unwrap().clone())
     }
 
     fn keep(&self, received: Received) {
@@ -235,7 +252,7 @@ impl Service {
             encoding,
             authorization,
             len: message.encoded_len(),
-            taken: matches!(reply, None | Some(Reply::Partial(_))),
+            taken: matches!(reply, None | Some(Reply::Partial(_) | Reply::Slow(_))),
             at: Instant::now(),
             body: body(message),
         });
@@ -244,6 +261,10 @@ impl Service {
             Some(Reply::Partial(rejected)) => Ok(rejected),
             Some(Reply::Code(code, details)) => Err(Status::with_details(code, "scripted", details.into())),
             Some(Reply::Hang) => std::future::pending().await,
+            Some(Reply::Slow(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(0)
+            }
             Some(other) => panic!("no gRPC answer: {other:?}"),
         }
     }
@@ -294,6 +315,7 @@ async fn http(
     let mut raw = Vec::new();
     match encoding.as_str() {
         "gzip" => flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut raw).unwrap(),
+        "zstd" => zstd::Decoder::new(&body[..]).unwrap().read_to_end(&mut raw).unwrap(),
         _ => (&body[..]).read_to_end(&mut raw).unwrap(),
     };
     let len = raw.len();
@@ -309,7 +331,7 @@ async fn http(
         encoding,
         authorization: header("authorization"),
         len,
-        taken: matches!(reply, None | Some(Reply::Partial(_) | Reply::Html)),
+        taken: matches!(reply, None | Some(Reply::Partial(_) | Reply::Html | Reply::Slow(_))),
         at: Instant::now(),
         body,
     });
@@ -318,6 +340,10 @@ async fn http(
         Some(Reply::Partial(rejected)) => trace_response(rejected).encode_to_vec().into_response(),
         Some(Reply::Html) => "<html>".into_response(),
         Some(Reply::Hang) => std::future::pending().await,
+        Some(Reply::Slow(time)) => {
+            tokio::time::sleep(time).await;
+            trace_response(0).encode_to_vec().into_response()
+        }
         Some(Reply::Http(status, retry_after)) => {
             let status = StatusCode::from_u16(status).unwrap();
             match retry_after {
@@ -348,5 +374,9 @@ fn bind(address: SocketAddr) -> TcpListener {
     socket.listen(64).unwrap()
 }
 
+const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
+const ZSTD: CompressionEncoding = CompressionEncoding::Zstd;
+/// Any free port.
+pub(crate) const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// How long a test waits before it is called hung.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use tonic::transport::server::TcpIncoming;
 
 use crate::classes::{sample, segments, session};
 use crate::receiver::{Collector, PATIENCE, Reply};
-use crate::{NODE, grpc_to, http_to, node, patient, quick, start, stop};
+use crate::{NODE, grpc_to, http_to, main_target, node, patient, quick, start, start_on, stop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unavailable_twice_delivers_each_once() {
@@ -25,7 +25,7 @@ async fn unavailable_twice_delivers_each_once() {
     let otlp = start(&grpc_to(collector.url()), patient());
     otlp.take(&segments(&session(1), 1_024));
     let spans = collector.spans(1_024).await;
-    let stats = otlp.stats();
+    let stats = main_target(&otlp).stats();
     stop(otlp, PATIENCE).await;
     assert_eq!(spans.len(), 1_024);
     assert_eq!(collector.received().len(), 3);
@@ -42,7 +42,7 @@ async fn what_was_taken_in_part_is_not_sent_again() {
         let otlp = start(&settings, quick());
         otlp.take(&segments(&session(1), 10));
         collector.wait(|received| !received.is_empty()).await;
-        let stats = otlp.stats();
+        let stats = main_target(&otlp).stats();
         assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());
         assert_eq!(collector.received().len(), 1);
         let counters = stats.of(Signal::Traces);
@@ -55,7 +55,7 @@ async fn what_is_refused_for_good_is_counted_and_the_next_goes() {
     let collector = Collector::http();
     collector.script(Signal::Traces, [Reply::Http(500, None), Reply::Html]);
     let otlp = start(&http_to(collector.url()), quick());
-    let stats = otlp.stats();
+    let stats = main_target(&otlp).stats();
     for count in 1..=3 {
         otlp.take(&segments(&session(1), count));
         collector.wait(|received| received.len() as u64 == count).await;
@@ -89,7 +89,7 @@ async fn exhausted_is_tried_again_only_where_the_collector_says_when() {
     let said = Reply::Code(Code::ResourceExhausted, details);
     collector.script(Signal::Traces, [said, Reply::Code(Code::ResourceExhausted, Vec::new())]);
     let otlp = start(&grpc_to(collector.url()), quick());
-    let stats = otlp.stats();
+    let stats = main_target(&otlp).stats();
     otlp.take(&segments(&session(1), 5));
     let received = collector.wait(|received| received.len() == 2).await;
     let waited = received[1].at - received[0].at;
@@ -122,7 +122,7 @@ async fn a_collector_that_comes_back_gets_everything() {
     let first = Collector::grpc();
     let address = first.address;
     let otlp = start(&grpc_to(first.url()), quick());
-    let stats = otlp.stats();
+    let stats = main_target(&otlp).stats();
     otlp.take(&segments(&session(1), 3));
     first.spans(3).await;
     first.close().await;
@@ -139,9 +139,9 @@ async fn a_collector_that_comes_back_gets_everything() {
 async fn a_full_outbox_drops_the_oldest_and_counts_them() {
     let collector = Collector::grpc();
     let outbox = Arc::new(MemoryOutbox::with_room(Room { records: 3, bytes: 1 << 20 }));
-    let otlp = Otlp::start_with(&grpc_to(collector.url()), &node(), outbox.clone(), patient()).unwrap();
+    let otlp = start_on(&grpc_to(collector.url()), &outbox, patient());
     otlp.take(&segments(&session(1), 5));
-    assert_eq!((otlp.dropped(Signal::Traces), otlp.dropped(Signal::Logs)), (2, 0));
+    assert_eq!((main_target(&otlp).dropped(Signal::Traces), main_target(&otlp).dropped(Signal::Logs)), (2, 0));
     stop(otlp, PATIENCE).await;
     let trace = derived_trace_id("class-00001");
     let id = |ordinal| {
@@ -190,7 +190,7 @@ async fn a_web_server_is_no_grpc_collector() {
         let server = tonic::transport::Server::builder().add_routes(tonic::service::Routes::from(router));
         let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         let verdicts = check(&grpc_to(url), &node()).await.unwrap();
-        judged.push(verdicts[0].1.clone());
+        judged.push(verdicts[0].verdict.clone());
         server.abort();
     }
     let [html, busy, who] = judged.as_slice() else { unreachable!() };
@@ -201,7 +201,7 @@ async fn a_web_server_is_no_grpc_collector() {
 
 /// Waits until the sender of spans knows that its last attempt failed.
 async fn noticed(otlp: &Otlp) {
-    let stats = otlp.stats();
+    let stats = main_target(otlp).stats();
     let trouble = tokio::time::timeout(PATIENCE, async {
         while stats.of(Signal::Traces).trouble().is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -1,0 +1,276 @@
+//! The parts that the daemon is made of, built before anything runs, and what ties them together. Decides what each is given; refuses
+//! settings that one of them refuses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use liveqos_core::checkpoint::{Checkpoint, Entry};
+use liveqos_core::judge::NodeLoad;
+use liveqos_core::observation::{Observation, SourceName};
+use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::time::GRID;
+use liveqos_probes::probe::Kind;
+use prometheus::proto::MetricFamily;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::api::{self, Shared};
+use crate::beacon::Beacons;
+use crate::beat::{self, Order, Surround};
+use crate::clock;
+use crate::cmcd::CmcdIntake;
+use crate::config::Config;
+use crate::ended::Ended;
+use crate::http_server::{MAX_CONNECTIONS, Site};
+use crate::ingest::Gate;
+use crate::intake::edge::Edge;
+use crate::intake::fetch::Fetcher;
+use crate::intake::hooks::HookIntake;
+use crate::intake::load::Load;
+use crate::intake::log_settings::{AccessLogSettings, random_key};
+use crate::intake::logs::{self, Around};
+use crate::intake::paths::Paths;
+use crate::intake::poll::Observations;
+use crate::intake::posts::{PostTray, post_box};
+use crate::intake::round::Now;
+use crate::intake::source::Source;
+use crate::intake::status::SourceTable;
+use crate::meters::Meters;
+use crate::notify::Notifiers;
+use crate::otlp::record::Signal;
+use crate::otlp::{Otlp, Pace};
+use crate::place::Place;
+use crate::roster::Roster;
+use crate::sampling::Sampling;
+use crate::sinks::history::History;
+use crate::sinks::prometheus::{NodeCollector, exemplars};
+use crate::sinks::session_series::SessionSeries;
+use crate::snapshot::Snapshot;
+use crate::state::{Opened, State};
+use crate::token::Key;
+
+/// What is built before anything runs, so that a bad setting is found in time.
+pub(super) struct Parts {
+    pub(super) place: Place,
+    pub(super) sources: Vec<Arc<Source>>,
+    pub(super) logs: (Vec<AccessLogSettings>, PostTray),
+    pub(super) fetcher: Fetcher,
+    pub(super) outlets: Outlets,
+    pub(super) lasting: Opened,
+    pub(super) shared: Shared,
+    pub(super) observations: Observations,
+    pub(super) orders: (mpsc::Receiver<Vec<Observation>>, mpsc::Receiver<Order>),
+}
+
+/// Where results leave the daemon.
+pub(super) struct Outlets {
+    pub(super) otlp: Arc<Otlp>,
+    pub(super) notifiers: Notifiers,
+}
+
+impl Parts {
+    pub(super) fn build(config: &Config, key: Option<Key>, kinds: &[&'static Kind]) -> Result<Self> {
+        let sources = Source::all(&config.sources, kinds)?;
+        let place = Place::of(config);
+        let registry = prometheus::Registry::new_custom(None, Some(place.labels()))?;
+        let meters = Meters::new(&registry)?;
+        let fetcher = Fetcher::new()?;
+        let (observations, waiting) = mpsc::channel(beat::MAX_WAITING);
+        let (orders, ordered) = mpsc::channel(beat::MAX_ORDERS);
+        let (posts, tray) = post_box();
+        let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
+        let logs = logs::followed(&config.logs, cmcd.is_open());
+        let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
+        let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
+        let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
+        let lasting = Opened::open(&config.state, &config.otlp.waiting())?;
+        let otlp = Arc::new(start_otlp(config, &place, &lasting)?);
+        let snapshot = Arc::default();
+        let left_out = meters.shed.with_label_values(&["session_series"]);
+        let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
+        let ended: Arc<Ended> = Arc::default();
+        let shared = Shared {
+            snapshot,
+            session_series: Arc::new(series),
+            history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
+            sources: Arc::new(ArcSwap::from_pointee(table)),
+            hooks: Arc::new(ArcSwap::from_pointee(hooks)),
+            gate: Arc::new(Gate::new(&config.ingest)?),
+            cmcd: Arc::new(cmcd),
+            ended: Arc::clone(&ended),
+            beacons: Arc::new(Beacons::new(key, ended)),
+            orders,
+            registry,
+            meters,
+            last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
+            state: lasting.watch(),
+            node: place.node.clone(),
+        };
+        let outlets = Outlets { otlp, notifiers };
+        let (logs, orders) = ((logs, tray), (waiting, ordered));
+        Ok(Self { place, sources, logs, fetcher, outlets, lasting, shared, observations, orders })
+    }
+
+    /// What the node's own address serves; from here on the page of metrics tells of everything.
+    pub(super) fn site(&self) -> Result<Site> {
+        let node_metrics = NodeCollector::new(&self.shared.snapshot, &self.shared.sources, &self.outlets.otlp)?;
+        let node_metrics = node_metrics.with_state(self.shared.state.clone());
+        self.shared.registry.register(Box::new(node_metrics))?;
+        let (router, meters) = (api::router(self.shared.clone()), self.shared.meters.clone());
+        Ok(Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters })
+    }
+
+    /// What runs beside heart and polls: the node's load, the metrics push.
+    pub(super) fn start_tasks(&self, config: &Config, node: &Arc<ArcSwap<NodeLoad>>) -> Result<JoinSet<()>> {
+        let mut tasks = JoinSet::new();
+        let meters = self.shared.meters.clone();
+        tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
+        if self.outlets.otlp.sends(Signal::Metrics) {
+            let interval = config.otlp.metrics_interval()?;
+            let (registry, series) = (self.shared.registry.clone(), Arc::clone(&self.shared.session_series));
+            let gather = move || [registry.gather(), series.families()].concat();
+            let snapshot = Arc::clone(&self.shared.snapshot);
+            tasks.spawn(push_metrics(Arc::clone(&self.outlets.otlp), gather, snapshot, interval));
+        }
+        Ok(tasks)
+    }
+}
+
+/// What intakes and heart share.
+#[derive(Default)]
+pub(super) struct Ties {
+    roster: Arc<ArcSwap<Roster>>,
+    pub(super) node: Arc<ArcSwap<NodeLoad>>,
+    pub(super) media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+impl Ties {
+    pub(super) fn of(sources: &[Arc<Source>]) -> Self {
+        Self { media_ports: Arc::new(ArcSwap::from_pointee(ports_of(sources))), ..Self::default() }
+    }
+
+    /// Starts the threads that read the kernel's connections and access logs.
+    pub(super) fn start_readers(
+        &self,
+        config: &Config,
+        shared: &Shared,
+        out: &Observations,
+        (logs, tray): (Vec<AccessLogSettings>, PostTray),
+    ) -> Result<()> {
+        let (edge, meters) = (Edge::new(random_key()?), shared.meters.clone());
+        if config.kernel.tcp_info {
+            let (roster, ports) = (Arc::clone(&self.roster), Arc::clone(&self.media_ports));
+            let paths = Paths { roster, ports, edge: edge.clone(), out: out.clone(), meters: meters.clone() };
+            start_paths(paths, Arc::clone(&self.stopping))?;
+        }
+        let around = Around { out: out.clone(), edge, meters, stopping: Arc::clone(&self.stopping) };
+        logs::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)
+    }
+
+    /// What the heart looks at and hands its results to.
+    pub(super) fn surround(
+        &self,
+        shared: &Shared,
+        outlets: Outlets,
+        state: Option<Arc<State>>,
+        alive: impl Fn() + Send + 'static,
+    ) -> Surround {
+        let beacons = Arc::clone(&shared.beacons);
+        Surround {
+            snapshot: Arc::clone(&shared.snapshot),
+            roster: Arc::clone(&self.roster),
+            sources: Arc::clone(&shared.sources),
+            node: Arc::clone(&self.node),
+            meters: shared.meters.clone(),
+            last_beat: Arc::clone(&shared.last_beat),
+            gather: Box::new(move |now| beacons.drain(now)),
+            deliver: deliver(outlets, Arc::clone(&shared.history)),
+            keep: state.map(keep),
+            alive: Box::new(alive),
+        }
+    }
+}
+
+fn deliver(outlets: Outlets, history: Arc<History>) -> Box<dyn FnMut(&Beat) + Send> {
+    let Outlets { otlp, notifiers } = outlets;
+    Box::new(move |beat| {
+        for notice in &beat.notices {
+            tracing::warn!(alert = notice.alert.as_str(), state = ?notice.state, "{}", notice.summary());
+        }
+        notifiers.take(&beat.notices);
+        history.take(&beat.batch.samples);
+        otlp.take(&beat.commands);
+    })
+}
+
+fn start_otlp(config: &Config, place: &Place, opened: &Opened) -> Result<Otlp> {
+    let sampling = Sampling::new(&config.sampling, &place.node);
+    let open = |target: &str| opened.outbox(target);
+    let otlp = Otlp::start_with(&config.otlp, &place.resource(config), sampling, &open, Pace::default());
+    otlp.context("starting otlp")
+}
+
+fn keep(state: Arc<State>) -> Box<dyn FnMut(Vec<Entry>) + Send> {
+    Box::new(move |entries| state.keep(entries))
+}
+
+/// Goes on with what lived when the daemon went down, unless the clock was set back meanwhile: instants of the future mean nothing.
+pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint) -> Pipe {
+    let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+    let now = clock::now();
+    let ahead = checkpoint.last_cut().map_or(Duration::ZERO, |cut| cut.since(now));
+    if ahead > clock::WAITED_FOR + GRID {
+        tracing::warn!(?ahead, "the clock was set back since the last run; its classes are not gone on with");
+        return pipe;
+    }
+    pipe.resume(checkpoint, now);
+    let (classes, announced) = (checkpoint.classes.len(), checkpoint.announced.len());
+    if classes + announced > 0 {
+        tracing::info!(classes, announced, "going on with what lived when the daemon went down");
+    }
+    pipe
+}
+
+fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
+    std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping)).map(drop)
+}
+
+async fn push_metrics(
+    otlp: Arc<Otlp>,
+    gather: impl Fn() -> Vec<MetricFamily>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    interval: Duration,
+) {
+    let started = clock::now();
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let reading = crate::otlp::metrics::Reading { since: started, at: clock::now() };
+        let (families, snapshot) = (gather(), snapshot.load_full());
+        let naming = |name: &str| liveqos_core::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit));
+        otlp.push_metrics(&families, reading, naming, &|name| exemplars(name, &snapshot, &families));
+    }
+}
+
+pub(super) fn beacon_key(config: &Config) -> Result<Option<Key>> {
+    let Some(path) = &config.beacon.key_file else {
+        return Ok(None);
+    };
+    let bytes = std::fs::read(path).with_context(|| format!("reading beacon.key_file {}", path.display()))?;
+    let key = Key::new(bytes.trim_ascii()).with_context(|| format!("beacon.key_file {}", path.display()))?;
+    Ok(Some(key))
+}
+
+pub(super) fn ports_of(sources: &[Arc<Source>]) -> BTreeMap<SourceName, Vec<u16>> {
+    sources.iter().map(|source| (source.name.clone(), source.media_ports.clone())).collect()
+}
+
+pub(super) fn now() -> Now {
+    Arc::new(clock::now)
+}

@@ -1,0 +1,86 @@
+//! The OpenTelemetry Collector itself, where there is one: `OTELCOL` names a program with the otlp receiver, the `probabilistic_sampler`
+//! and the `otlphttp` exporter. Run with `OTELCOL=… cargo test --test otlp collector -- --ignored`.
+
+use std::collections::BTreeSet;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use liveqos::otlp::ids::derived_trace_id;
+use liveqos::otlp::record::Signal;
+use liveqos::otlp::settings::{Compression, OtlpSettings};
+use liveqos::otlp::stats::read;
+use liveqos::sampling::threshold::{Randomness, Threshold};
+use liveqos_core::span::{SpanCommand, SpanName};
+
+use crate::classes::{session, span};
+use crate::receiver::{Collector, LOOPBACK, PATIENCE, Received};
+use crate::{grpc_to, main_target, quick, start, stop};
+
+/// Ends with the test.
+struct Program(Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.0.kill().unwrap_or_default();
+        self.0.wait().map(drop).unwrap_or_default();
+    }
+}
+
+const CLASSES: u32 = 4_000;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs an OpenTelemetry Collector"]
+async fn the_collectors_sampler_keeps_what_ours_keeps() {
+    let program = std::env::var("OTELCOL").expect("OTELCOL names the program");
+    let folder = tempfile::tempdir().unwrap();
+    for (percent, share) in [("10", 0.1), ("5", 0.05), ("33.3", 0.333), ("0.7", 0.007)] {
+        for (mode, compression) in [("equalizing", Compression::Gzip), ("proportional", Compression::Zstd)] {
+            let behind = Collector::http();
+            let port = TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap().port();
+            let file = folder.path().join("collector.yaml");
+            std::fs::write(&file, config(port, percent, mode, &behind.url())).unwrap();
+            #[expect(clippy::disallowed_methods, reason = "the Collector is a program of its own")]
+            let mut child = Command::new(&program);
+            child.arg("--config").arg(format!("file:{}", file.display()));
+            let _running = Program(child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+            let settings = OtlpSettings { compression, ..grpc_to(format!("http://127.0.0.1:{port}")) };
+            let otlp = start(&settings, quick());
+            let roots = (0..CLASSES).map(|number| span(&Arc::clone(&session(number)), SpanName::TeachingStart, 0));
+            otlp.take(&roots.map(|root| SpanCommand::Export(Box::new(root))).collect::<Vec<_>>());
+            let stats = main_target(&otlp).stats();
+            assert_eq!(stop(otlp, PATIENCE).await[0].records, 0);
+            assert_eq!(read(&stats.of(Signal::Traces).sent), u64::from(CLASSES), "the collector took all and said so");
+            let kept = Threshold::of_share(share).unwrap();
+            let ids = (0..CLASSES).map(|number| derived_trace_id(&format!("class-{number:05}")));
+            let expected: BTreeSet<_> =
+                ids.filter(|id| kept.keeps(Randomness::of_trace(u128::from_be_bytes(*id)))).collect();
+            let received = behind.wait(|received| traces(received).len() >= expected.len()).await;
+            assert_eq!(traces(&received), expected, "{percent} % {mode}");
+            let spans = received.iter().flat_map(all_spans).map(|span| span.trace_state);
+            assert_eq!(spans.collect::<BTreeSet<_>>(), [format!("ot=th:{kept}")].into(), "{percent} % {mode}");
+        }
+    }
+}
+
+fn config(port: u16, percent: &str, mode: &str, behind: &str) -> String {
+    format!(
+        "receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '127.0.0.1:{port}'}}}}}}}}\n\
+         processors: {{probabilistic_sampler: {{sampling_percentage: {percent}, mode: {mode}}}}}\n\
+         exporters: {{otlphttp: {{endpoint: '{behind}'}}}}\n\
+         service:\n  telemetry: {{metrics: {{level: none}}}}\n  \
+         pipelines: {{traces: {{receivers: [otlp], processors: [probabilistic_sampler], exporters: [otlphttp]}}}}\n"
+    )
+}
+
+/// Of a request with any number of resources and scopes.
+fn all_spans(received: &Received) -> Vec<opentelemetry_proto::tonic::trace::v1::Span> {
+    let crate::receiver::Body::Traces(request) = &received.body else { return Vec::new() };
+    let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+    scopes.flat_map(|scope| scope.spans.clone()).collect()
+}
+
+fn traces(received: &[Received]) -> BTreeSet<[u8; 16]> {
+    received.iter().flat_map(all_spans).map(|span| span.trace_id.try_into().unwrap()).collect()
+}
