@@ -28,8 +28,8 @@ fn delays(rule: &dyn Fn() -> Box<dyn Rule>, viewers: u32, habit: &Habit, (ratio,
     let mut delays = Vec::new();
     for seed in 1..=onsets {
         let (mut rule, mut crowd, mut dice) = (rule(), Crowd::default(), Dice::new(seed));
-        let early = (0..1_200)
-            .fold(false, |early, beat| rule.beat(crowd.beat(viewers, habit, &mut dice)) && beat > 960 || early);
+        let early =
+            (0..1_200).filter(|beat| rule.beat(crowd.beat(viewers, habit, &mut dice)) && *beat > 960).count() > 0;
         if early {
             continue;
         }
@@ -41,7 +41,10 @@ fn delays(rule: &dyn Fn() -> Box<dyn Rule>, viewers: u32, habit: &Habit, (ratio,
     delays
 }
 
-fn rules(length: f64) -> Vec<(&'static str, Box<dyn Fn() -> Box<dyn Rule>>)> {
+/// Makes a rule anew.
+type Maker = Box<dyn Fn() -> Box<dyn Rule>>;
+
+fn rules(length: f64) -> Vec<(&'static str, Maker)> {
     let ours = |proof: f64| -> Box<dyn Fn() -> Box<dyn Rule>> {
         let need: &'static Need =
             Box::leak(Box::new(Need { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof }));

@@ -75,7 +75,7 @@ impl Fault {
             "relay, probed" => world.path = Some((0.02 + 0.06 * dice.roll(), 20.0 + 100.0 * dice.roll())),
             _ => {}
         }
-        let bad: Vec<u64> = (0..1 + dice.pick(2)).map(|_| 1_000 + dice.pick(3) as u64).collect();
+        let bad: Vec<u64> = (0..=dice.pick(2)).map(|_| 1_000 + dice.pick(3) as u64).collect();
         let weak: Vec<u64> = (1_000..1_020).filter(|_| dice.roll() < 0.4).collect();
         for index in &self.classes {
             let class = &mut world.classes[*index];

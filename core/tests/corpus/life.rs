@@ -41,8 +41,8 @@ fn a_node_that_carries_too_much_is_named_with_its_numbers() {
         assert_eq!(told.len(), 5, "{alert:?}: every class, once");
         assert!(told.iter().all(|notice| notice.at.since(onset) <= Duration::from_secs(3)), "{alert:?}");
         let last = |subject: &Subject| {
-            let of = world.notices.iter().filter(|notice| notice.alert == alert && notice.subject == *subject);
-            of.last().map(|notice| (notice.cause, notice.why.join("; ")))
+            let mut of = world.notices.iter().filter(|notice| notice.alert == alert && notice.subject == *subject);
+            of.next_back().map(|notice| (notice.cause, notice.why.join("; ")))
         };
         for notice in told {
             let (cause, why) = last(&notice.subject).expect("told");
