@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::session::{Name, Protocol, Scenario};
+use crate::session::{Name, Protocol, Scenario, Session, StreamKey};
 use crate::trace_parent::TraceParent;
 use crate::trace_state::TraceState;
 
@@ -34,6 +34,26 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
+    /// The one place where a session's identity is built: the platform's id where told, else the stream's key. What was opened keeps its
+    /// id and its trace.
+    pub(crate) fn session(&self, stream: StreamKey, opened: Option<&Session>) -> Session {
+        let told = opened.map(|session| &session.id).or(self.session_id.as_ref());
+        Session {
+            id: told.unwrap_or(stream.name()).clone(),
+            course_id: self.course_id.clone(),
+            teacher_id: self.teacher_id.clone(),
+            scenario: self.scenario.unwrap_or_default(),
+            student_count: self.student_count,
+            trace_parent: opened.map_or(self.trace_parent, |session| session.trace_parent),
+            trace_state: match opened {
+                Some(session) => session.trace_state.clone(),
+                None => self.trace_state.clone().filter(|_| self.trace_parent.is_some()),
+            },
+            stream_type: self.stream_type,
+            stream,
+        }
+    }
+
     /// Reads a URL query or form body, `session_id=s1&course_id=c9&traceparent=00-…`: percent-decoded, a leading `?` allowed,
     /// unknown keys ignored, the first of a repeated key kept (a player may append its own). Gives the number of values left out
     /// because they were malformed beside the descriptor.

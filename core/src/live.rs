@@ -39,7 +39,7 @@ pub struct Live {
 
 impl Live {
     pub(crate) fn new(stream: StreamKey, descriptor: Descriptor, at: Timestamp) -> Self {
-        let session = Arc::new(identity(stream, &descriptor, None));
+        let session = Arc::new(descriptor.session(stream, None));
         Self {
             session,
             opened: false,
@@ -132,7 +132,7 @@ impl Live {
         self.changed |= self.descriptor != before;
         let stream = self.session.stream.clone();
         let opened = self.opened.then_some(self.session.as_ref());
-        let session = identity(stream, &self.descriptor, opened);
+        let session = self.descriptor.session(stream, opened);
         if *self.session != session {
             self.session = Arc::new(session);
         }
@@ -384,23 +384,3 @@ fn add(sum: &mut Option<u64>, more: Option<u64>) {
 
 /// Most connections of one stream kept for the kernel's join: above it the join would cost more than it tells.
 pub const MAX_CLIENTS: usize = 20_000;
-
-/// The one place where a session's identity is built: the platform's id where told, else the stream's key. What was opened keeps its
-/// id and its trace.
-fn identity(stream: StreamKey, descriptor: &Descriptor, opened: Option<&Session>) -> Session {
-    let told = opened.map(|session| &session.id).or(descriptor.session_id.as_ref());
-    Session {
-        id: told.unwrap_or(stream.name()).clone(),
-        course_id: descriptor.course_id.clone(),
-        teacher_id: descriptor.teacher_id.clone(),
-        scenario: descriptor.scenario.unwrap_or_default(),
-        student_count: descriptor.student_count,
-        trace_parent: opened.map_or(descriptor.trace_parent, |session| session.trace_parent),
-        trace_state: match opened {
-            Some(session) => session.trace_state.clone(),
-            None => descriptor.trace_state.clone().filter(|_| descriptor.trace_parent.is_some()),
-        },
-        stream_type: descriptor.stream_type,
-        stream,
-    }
-}
