@@ -98,4 +98,4 @@ impl Drop for Mounted<'_> {
     }
 }
 
-const WITHIN: Duration = Duration::from_secs(60);
+const WITHIN: Duration = Duration::from_mins(1);

@@ -81,4 +81,4 @@ pub(crate) async fn seldom() {
 const CLASSES: usize = 200;
 /// Longer than a window and shorter than two, so that kills fall on every part of it.
 const LONGEST_LIFE_MILLIS: u64 = 7_000;
-const WITHIN: Duration = Duration::from_secs(120);
+const WITHIN: Duration = Duration::from_mins(2);

@@ -28,6 +28,7 @@ const PLAYERS: [(&str, &str, &str); 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one run from its begin to its end")]
 async fn tells_what_media_elements_show() {
     let _alone = wait::alone().await;
     let folder = folder("snippet");
@@ -78,7 +79,9 @@ async fn tells_what_media_elements_show() {
     sleep(Duration::from_secs(10)).await;
     set(&links, None);
     sleep(Duration::from_secs(20)).await;
-    PLAYERS.iter().for_each(|(name, ..)| pages.ask(name, "stop"));
+    for (name, ..) in PLAYERS {
+        pages.ask(name, "stop");
+    }
     sleep(LAST_SAMPLE).await;
 
     eprintln!("{}", browser::version());
@@ -159,7 +162,7 @@ pub(crate) async fn open_daemon(folder: &Path) -> Daemon {
 
 /// A player's right to speak for a class.
 pub(crate) fn token(session: &str) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let now = liveqos::clock::now().millis() / 1_000;
     Key::new(KEY.as_bytes()).unwrap().sign(session, Timestamp::from_secs(now + 3_600))
 }
 

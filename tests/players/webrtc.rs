@@ -31,6 +31,7 @@ struct Door {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one run from its begin to its end")]
 async fn tells_what_a_webrtc_viewer_sees() {
     let _alone = wait::alone().await;
     let folder = folder("webrtc");

@@ -100,6 +100,7 @@ fn notices(state: NoticeState, started_at: Timestamp) -> Vec<Notice> {
             scenario: Scenario::LiveTeaching,
             student_count: None,
             trace_parent: None,
+            trace_state: None,
             stream_type: None,
         };
         Notice {
