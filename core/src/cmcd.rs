@@ -309,6 +309,14 @@ mod tests {
         assert_eq!(sid, b"s\"1");
     }
 
+    #[test]
+    fn a_bad_escape_before_a_blank_at_the_end_ends_nothing() {
+        let text = b"+d.=]4%=+%0A";
+        let (mut scratch, mut decoded) = (Vec::new(), Vec::new());
+        percent_decode(text, &mut decoded);
+        assert_eq!(Cmcd::of_query(text, &mut scratch), Cmcd::parse(&decoded));
+    }
+
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {

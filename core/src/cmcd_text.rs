@@ -44,7 +44,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         let mut rest = text.trim_ascii_end();
         loop {
             let (length, byte) = match rest {
-                [.., b'%', high, low] if ENCODED => (3, decoded(*high, *low).unwrap_or(b'%')),
+                [.., b'%', high, low] if ENCODED && let Some(byte) = decoded(*high, *low) => (3, byte),
                 [.., b'+'] if ENCODED => (1, b' '),
                 _ => break,
             };

@@ -13,7 +13,7 @@ const TEXT: &str =
 fuzz_target!(|data: &[u8]| {
     for format in [LogFormat::json([]), LogFormat::text(TEXT)] {
         let mut fold = LogFold::new(format.expect("good"), ClassRule::ContentId, "fuzz".into(), [1, 2]);
-        fold.claims().keep_words();
+        fold.claims().keep_words([1, 2]);
         let mut claims = Claims::new([1, 2]);
         let mut seen = 0;
         for line in data.split(|byte| *byte == b'\n') {
