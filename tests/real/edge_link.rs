@@ -56,11 +56,14 @@ async fn inside() {
         Some(dropped()).filter(|now| now - dropped_before >= LOSSES)
     })
     .await;
-    let figures = leg(&daemon).await.unwrap();
     // A loss is known when it is repaired and the next look came.
     tokio::time::sleep(Duration::from_millis(600)).await;
     let [sent, lost] = segments(&daemon, edge.port).await;
     let (dropped, lost) = (dropped_now - dropped_before, lost - lost_before);
+    let figures = wait::until("a window's loss", PATIENCE, async || {
+        leg(&daemon).await.filter(|leg| leg["packet_loss_ratio"].is_number())
+    })
+    .await;
     let ratio = figures["packet_loss_ratio"].as_f64().unwrap();
     let (joined, logged) = (figures["rtt_seconds"]["p50"].as_f64().unwrap(), logged_rtt(edge.folder.path()));
     println!(

@@ -84,7 +84,8 @@ async fn rules_are_evaluated(prometheus: &Prometheus) {
         let (name, expr) = (rule["name"].as_str().unwrap(), rule["query"].as_str().unwrap());
         assert_eq!(rule["health"], "ok", "{name}: {rule}");
         let what = format!("the recorded series {name}");
-        if rule["type"] == "recording" {
+        // Viewers of the demo's class tell no first frame.
+        if rule["type"] == "recording" && !name.contains("first_frame") {
             until(&what, Duration::from_secs(40), async || prometheus.series(name).await.ok().filter(|n| *n > 0)).await;
         }
         prometheus.series(expr).await.unwrap_or_else(|error| panic!("{name}: {error}"));
