@@ -207,7 +207,7 @@ fn hash(text: &[u8]) -> u64 {
     let mut hash = text.len() as u64;
     let (words, rest) = text.as_chunks::<8>();
     let mut mix = |word: u64| {
-        let wide = u128::from(hash ^ word) * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+        let wide = u128::from(hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         hash = (wide >> 64) as u64 ^ wide as u64;
     };
     for word in words {
