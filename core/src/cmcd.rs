@@ -310,11 +310,14 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_escape_before_a_blank_at_the_end_ends_nothing() {
-        let text = b"+d.=]4%=+%0A";
-        let (mut scratch, mut decoded) = (Vec::new(), Vec::new());
-        percent_decode(text, &mut decoded);
-        assert_eq!(Cmcd::of_query(text, &mut scratch), Cmcd::parse(&decoded));
+    fn what_fuzzing_found_is_read_encoded_as_decoded() {
+        let long =
+            b",e%52,e=\xff\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\x08\0\0\0\0\0\0\0\xc4\xc4\x30\xff%20=";
+        for text in [&b"+d.=]4%=+%0A"[..], b"s%69d=%22a%22,bs", b"d%2dx=1,d%2Dx", long] {
+            let (mut scratch, mut decoded) = (Vec::new(), Vec::new());
+            percent_decode(text, &mut decoded);
+            assert_eq!(Cmcd::of_query(text, &mut scratch), Cmcd::parse(&decoded), "{}", String::from_utf8_lossy(text));
+        }
     }
 
     proptest! {

@@ -117,7 +117,11 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
             let length = ends.trailing_zeros() as usize / 8;
             let key = word & !(u64::MAX << (length * 8 % 64));
             if (1..8).contains(&length) && small_letters(word) | u64::MAX << (length * 8) == u64::MAX {
-                return Some((key, Self { rest: &self.rest[length..] }));
+                let rest = &self.rest[length..];
+                // An escape may also be one more letter of the key.
+                if !ENCODED || matches!(rest, [b'%', b'2', b'C' | b'c', ..] | [b'%', b'3', b'D' | b'd', ..]) {
+                    return Some((key, Self { rest }));
+                }
             }
         }
         self.code(is_key)
