@@ -13,10 +13,11 @@ use liveqos::meters::Meters;
 use liveqos::notify::Notifiers;
 use liveqos::notify::letter::Letterhead;
 use liveqos::notify::settings::{AlertSettings, ReceiverKind, SilenceSettings, WebhookSettings};
-use liveqos_core::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
-use liveqos_core::session::{Scenario, Session, StreamKey};
+use liveqos_core::notice::{Notice, NoticeState};
 use liveqos_core::time::Timestamp;
 use serde_json::{Value, json};
+
+use super::support::notices::stutter;
 
 /// A receiver that answers from a list, then as its last answer again, and keeps what it was told.
 struct Robot {
@@ -92,35 +93,9 @@ fn receiver(kind: ReceiverKind, url: &str) -> WebhookSettings {
     WebhookSettings { kind, url: url.to_owned(), ..WebhookSettings::default() }
 }
 
-fn notice(class: usize, state: NoticeState) -> Notice {
-    let stream = StreamKey::new(None, "live", &format!("class{class}")).unwrap();
-    let session = Session {
-        id: stream.name().clone(),
-        stream,
-        course_id: None,
-        teacher_id: None,
-        scenario: Scenario::LiveTeaching,
-        student_count: None,
-        trace_parent: None,
-        trace_state: None,
-        stream_type: None,
-    };
-    Notice {
-        alert: Alert::LiveStutterHigh,
-        subject: Subject::Session(Arc::new(session)),
-        state,
-        started_at: Timestamp::from_secs(1_800_000_000),
-        at: Timestamp::from_secs(1_800_000_002),
-        evidence: Evidence { value: 0.041, threshold: 0.01, unit: "ratio", size: 380.0, size_unit: "viewer-seconds" },
-        cause: Cause::Node,
-        why: [].into(),
-        forecast: None,
-        retold: false,
-    }
-}
-
 fn all(classes: usize, state: NoticeState) -> Vec<Notice> {
-    (0..classes).map(|class| notice(class, state)).collect()
+    let (onset, at) = (Timestamp::from_secs(1_800_000_000), Timestamp::from_secs(1_800_000_002));
+    (0..classes).map(|class| stutter(class, state, onset, at)).collect()
 }
 
 #[tokio::test]

@@ -1,19 +1,18 @@
 //! A real Alertmanager with the routing that is shipped, told by the program's own desk: receives, groups, resolves.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use liveqos::meters::Meters;
 use liveqos::notify::Notifiers;
 use liveqos::notify::letter::Letterhead;
 use liveqos::notify::settings::{AlertSettings, ReceiverKind, WebhookSettings};
-use liveqos_core::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
-use liveqos_core::session::{Scenario, Session, StreamKey};
+use liveqos_core::notice::{Notice, NoticeState};
 use liveqos_core::time::Timestamp;
 use serde_json::Value;
 
 use super::daemon::get;
+use super::notices::stutter;
 use super::program::{Program, command, free_port, run};
 use super::wait;
 use super::webhook::Webhook;
@@ -90,37 +89,6 @@ impl Alertmanager {
 }
 
 fn notices(state: NoticeState, started_at: Timestamp) -> Vec<Notice> {
-    let notice = |class: usize| {
-        let stream = StreamKey::new(None, "live", &format!("class{class}")).unwrap();
-        let session = Session {
-            id: stream.name().clone(),
-            stream,
-            course_id: None,
-            teacher_id: None,
-            scenario: Scenario::LiveTeaching,
-            student_count: None,
-            trace_parent: None,
-            trace_state: None,
-            stream_type: None,
-        };
-        Notice {
-            alert: Alert::LiveStutterHigh,
-            subject: Subject::Session(Arc::new(session)),
-            state,
-            started_at,
-            at: liveqos::clock::now(),
-            evidence: Evidence {
-                value: 0.041,
-                threshold: 0.01,
-                unit: "ratio",
-                size: 380.0,
-                size_unit: "viewer-seconds",
-            },
-            cause: Cause::Node,
-            why: [].into(),
-            forecast: None,
-            retold: false,
-        }
-    };
-    (0..CLASSES).map(notice).collect()
+    let at = liveqos::clock::now();
+    (0..CLASSES).map(|class| stutter(class, state, started_at, at)).collect()
 }

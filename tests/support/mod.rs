@@ -1,3 +1,4 @@
 //! What several tests of the whole share.
 
 pub(crate) mod dashboard;
+pub(crate) mod notices;

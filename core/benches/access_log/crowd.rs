@@ -4,10 +4,10 @@ use liveqos_core::cmcd::Cmcd;
 use liveqos_core::time::Timestamp;
 use liveqos_core::viewer_fold::{Request, ViewerFold};
 
-use crate::cpu;
+use crate::usage;
 
 pub(crate) fn print() {
-    let before = cpu::resident_kilobytes();
+    let before = usage::resident_kilobytes();
     let mut fold = ViewerFold::new("bench".into(), [1, 2]);
     for pass in 0..3_u64 {
         for viewer in 0..VIEWERS {
@@ -29,7 +29,7 @@ pub(crate) fn print() {
         }
     }
     let told = fold.drain(Timestamp::from_millis(1_800_000_006_000));
-    let grown = cpu::resident_kilobytes() - before;
+    let grown = usage::resident_kilobytes() - before;
     assert_eq!((fold.sizes(), told.len()), ((VIEWERS as usize, 1), 1));
     println!("{VIEWERS} viewers in one class: {} B a viewer resident", grown * 1_024 / VIEWERS);
 }

@@ -6,10 +6,12 @@
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads a file; the rules it measures do not")]
 
+#[path = "../support/cpu.rs"]
 mod cpu;
 mod crowd;
 mod lines;
 mod scan;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -69,7 +71,7 @@ fn compare(path: &Path, lines: u64) {
         let begun = cpu::spent();
         let mut count = 0_u64;
         each_line(path, |line| count += u64::from(!line.is_empty()));
-        read_took.push(cpu::since(begun));
+        read_took.push(usage::since(begun));
         let each = |took: &[Duration]| took.last().map_or(0.0, |took| took.as_nanos() as f64 / lines as f64);
         println!(
             "fold {:4.0} ns a line, scan {:4.0}, ratio {:.2}; reading alone {:3.0} ns; grown by {} kB while folding",
@@ -93,7 +95,7 @@ fn compare(path: &Path, lines: u64) {
         fold - read,
         scan - read,
         (fold - read) / (scan - read),
-        cpu::resident_kilobytes(),
+        usage::resident_kilobytes(),
     );
 }
 
@@ -112,7 +114,7 @@ fn write(path: &Path, lines: u64, form: Form) {
 
 /// Through the fold with the daemon's beat, by the log's time: answer, CPU time, growth of memory in kB.
 fn fold(path: &Path, form: Form) -> (Answer, Duration, u64) {
-    let before = cpu::resident_kilobytes();
+    let before = usage::resident_kilobytes();
     let begun = cpu::spent();
     let format = if form == Form::Text { LogFormat::text(Form::TEXT) } else { LogFormat::json([]) };
     let mut fold = LogFold::new(format.expect("good"), ClassRule::Path(None), "bench".into(), [1, 2]);
@@ -131,7 +133,7 @@ fn fold(path: &Path, form: Form) -> (Answer, Duration, u64) {
     let end = next.unwrap_or_default().floor(GRID) + GRID;
     count(&mut answer, fold.drain(end), end);
     answer.retain(|_, row| row.requests > 0);
-    (answer, cpu::since(begun), cpu::resident_kilobytes().saturating_sub(before))
+    (answer, usage::since(begun), usage::resident_kilobytes().saturating_sub(before))
 }
 
 /// Adds what was told at `now` to its window.
@@ -152,7 +154,7 @@ fn scanned(path: &Path) -> (Answer, Duration) {
     let mut scan = Scan::new();
     each_line(path, |line| scan.line(line).unwrap_or_default());
     let answer = scan.end();
-    (answer, cpu::since(begun))
+    (answer, usage::since(begun))
 }
 
 /// Reads a file in pieces of one size, line by line without their ends.

@@ -1,4 +1,4 @@
-//! What this thread spent and this process holds: neighbours on a shared machine must not count.
+//! CPU time of this thread: neighbours on a shared machine must not count.
 
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ unsafe extern "C" {
     fn clock_gettime(clock: i32, at: *mut Timespec) -> i32;
 }
 
+/// What this thread spent so far.
 #[expect(unsafe_code, reason = "the standard library has no CPU clock")]
 pub(crate) fn spent() -> Duration {
     let mut at = Timespec { seconds: 0, nanos: 0 };
@@ -25,16 +26,4 @@ pub(crate) fn spent() -> Duration {
     let failed = unsafe { clock_gettime(THREAD_CPU, &raw mut at) } != 0;
     assert!(!failed, "this system has no CPU clock of threads");
     Duration::new(at.seconds.unsigned_abs(), at.nanos as u32)
-}
-
-/// What was spent since `begun`.
-pub(crate) fn since(begun: Duration) -> Duration {
-    spent().saturating_sub(begun)
-}
-
-/// Resident memory of this process.
-pub(crate) fn resident_kilobytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("a Linux system");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
-    line.trim().trim_end_matches("kB").trim().parse().expect("digits")
 }

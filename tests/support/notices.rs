@@ -1,0 +1,35 @@
+//! Notices as the judge makes them, for those who deliver them.
+
+use std::sync::Arc;
+
+use liveqos_core::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
+use liveqos_core::session::{Scenario, Session, StreamKey};
+use liveqos_core::time::Timestamp;
+
+/// Stutter of the class of this number, by a fault of the node.
+pub(crate) fn stutter(class: usize, state: NoticeState, started_at: Timestamp, at: Timestamp) -> Notice {
+    let stream = StreamKey::new(None, "live", &format!("class{class}")).expect("a good name");
+    let session = Session {
+        id: stream.name().clone(),
+        stream,
+        course_id: None,
+        teacher_id: None,
+        scenario: Scenario::LiveTeaching,
+        student_count: None,
+        trace_parent: None,
+        trace_state: None,
+        stream_type: None,
+    };
+    Notice {
+        alert: Alert::LiveStutterHigh,
+        subject: Subject::Session(Arc::new(session)),
+        state,
+        started_at,
+        at,
+        evidence: Evidence { value: 0.041, threshold: 0.01, unit: "ratio", size: 380.0, size_unit: "viewer-seconds" },
+        cause: Cause::Node,
+        why: [].into(),
+        forecast: None,
+        retold: false,
+    }
+}
