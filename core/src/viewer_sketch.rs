@@ -198,21 +198,15 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::print_stdout, reason = "the figures are what one wants to see")]
-    #[ignore = "a table for the documents: cargo test -p liveqos-core --release --lib sketch -- --ignored --nocapture"]
-    fn how_far_off_it_is() {
-        for many in [300_u64, 1_000, 10_000, 100_000] {
-            let errors: Vec<_> =
-                (0..200).map(|run| of(run << 32..(run << 32) + many).count() as f64 / many as f64 - 1.0).collect();
-            let square = errors.iter().map(|error| error * error).sum::<f64>() / errors.len() as f64;
-            let mean = errors.iter().sum::<f64>() / errors.len() as f64;
-            let worst = errors.iter().map(|error| error.abs()).fold(0.0, f64::max);
-            println!(
-                "{many} viewers: bias {:+.2} %, deviation {:.2} %, worst {:.2} %",
-                mean * 100.0,
-                square.sqrt() * 100.0,
-                worst * 100.0
-            );
+    fn its_standard_error_is_the_one_of_its_registers_and_it_has_no_bias() {
+        for many in [300_u64, 2_000, 20_000] {
+            let runs = 60;
+            let error = |run: u64| of(run << 32..(run << 32) + many).count() as f64 / many as f64 - 1.0;
+            let errors: Vec<_> = (0..runs).map(error).collect();
+            let mean = errors.iter().sum::<f64>() / runs as f64;
+            let deviation = (errors.iter().map(|error| error * error).sum::<f64>() / runs as f64).sqrt();
+            assert!(deviation < 0.0225, "{many} viewers: {deviation}, 1.04 / 64 is 0.01625");
+            assert!(mean.abs() < 0.0075, "{many} viewers: bias {mean}");
         }
     }
 

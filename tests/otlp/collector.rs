@@ -31,7 +31,7 @@ impl Drop for Program {
 const CLASSES: u32 = 4_000;
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs an OpenTelemetry Collector"]
+#[ignore = "no package has an OpenTelemetry Collector; with one: OTELCOL=PROGRAM cargo test --test otlp collector -- --ignored"]
 async fn the_collectors_sampler_keeps_what_ours_keeps() {
     let program = std::env::var("OTELCOL").expect("OTELCOL names the program");
     let folder = tempfile::tempdir().unwrap();

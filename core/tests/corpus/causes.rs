@@ -63,7 +63,7 @@ fn causes_are_named_right() {
 }
 
 #[test]
-#[ignore = "longer; the matrix in docs/alerts.md"]
+#[ignore = "the table of docs/alerts.md, a minute or more: cargo test -p liveqos-core --release --test corpus -- --ignored --nocapture causes"]
 fn causes_of_many_faults() {
     let (right, told, _) = matrix(100..160);
     assert!(right * 100 >= told * 80, "{right} of {told}");

@@ -60,7 +60,7 @@ fn rules(length: f64) -> Vec<(&'static str, Maker)> {
 }
 
 #[test]
-#[ignore = "minutes; the simulation behind the decision on likelihood"]
+#[ignore = "the table of decision 0009, minutes: cargo test -p liveqos-core --release --test corpus -- --ignored --nocapture choice"]
 fn choice() {
     let hours: u64 = 200;
     for (viewers, length, together, steady) in [

@@ -146,7 +146,7 @@ fn faults_are_told_in_time() {
 }
 
 #[test]
-#[ignore = "long; prints the table of docs/performance.md"]
+#[ignore = "the table of docs/performance.md, minutes: cargo test -p liveqos-core --release --test corpus -- --ignored --nocapture table"]
 fn table_of_onsets() {
     println!("viewers  stalls  onset  judge: within 1 s, 5 s, 10 s, 15 s, 60 s; median, p99   plain: median, p99");
     for viewers in SIZES {
@@ -175,7 +175,7 @@ fn table_of_onsets() {
 }
 
 #[test]
-#[ignore = "long; prints the table of docs/performance.md"]
+#[ignore = "the table of docs/performance.md, minutes: cargo test -p liveqos-core --release --test corpus -- --ignored --nocapture table"]
 fn table_of_false_alarms() {
     let hours: u64 = 1_000;
     println!("viewers  stalls  class-hours  false alarms: judge, plain rule");
