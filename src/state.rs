@@ -60,6 +60,21 @@ struct Work {
     busy: Option<Instant>,
 }
 
+impl Work {
+    /// Adds changes; gives how many that waited were given up for want of room.
+    fn add(&mut self, entries: Vec<Entry>) -> u64 {
+        let mut lost = 0;
+        if self.entries.len() + entries.len() > MAX_ENTRIES {
+            lost = self.entries.len() as u64;
+            // Later changes of classes whose beginning is not known are left out where this is read.
+            self.entries = vec![Entry::Forgotten];
+            tracing::error!(lost, "the disk takes nothing: classes that live now are not gone on with after a crash");
+        }
+        self.entries.extend(entries);
+        lost
+    }
+}
+
 impl State {
     /// Begins to keep in these folders, going on with what is found there.
     ///
@@ -78,8 +93,9 @@ impl State {
         self.spools.iter().find(|(name, _)| name == target).map(|(_, spool)| Arc::clone(spool))
     }
 
-    /// Takes what a beat must leave behind, together with what it appended to the outbox before. Never waits for the disk.
-    pub fn keep(&self, entries: Vec<Entry>) {
+    /// Takes what a beat must leave behind, together with what it appended to the outbox before. Never waits for the disk. Gives how many
+    /// changes were given up because [`MAX_ENTRIES`] wait: the classes of then are not gone on with after a crash.
+    pub fn keep(&self, entries: Vec<Entry>) -> u64 {
         let (mut places, mut wants) = (Places::new(), false);
         for (name, spool) in &self.spools {
             let (marks, more) = spool.seal();
@@ -93,13 +109,14 @@ impl State {
             work = self.desk.work();
         }
         if entries.is_empty() && !wants {
-            return;
+            return 0;
         }
-        work.entries.extend(entries);
+        let lost = work.add(entries);
         work.places = Some(places);
         work.stirred = true;
         drop(work);
         self.desk.came.notify_one();
+        lost
     }
 
     /// How it stands.
@@ -339,6 +356,9 @@ impl Scribe {
         Ok(())
     }
 }
+
+/// Most changes that wait for the disk: eight minutes of 500 classes.
+pub const MAX_ENTRIES: usize = 50_000;
 
 /// So long a group waits for companions: short beside the second within which a sample is kept, long beside a sync.
 const GROUP: Duration = Duration::from_millis(100);

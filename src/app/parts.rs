@@ -190,7 +190,7 @@ impl Ties {
             last_beat: Arc::clone(&shared.last_beat),
             gather: Box::new(move |now| beacons.drain(now)),
             deliver: deliver(outlets, Arc::clone(&shared.history)),
-            keep: state.map(keep),
+            keep: state.map(|state| keep(state, shared.meters.clone())),
             alive: Box::new(alive),
         }
     }
@@ -215,8 +215,8 @@ fn start_otlp(config: &Config, place: &Place, opened: &Opened) -> Result<Otlp> {
     otlp.context("starting otlp")
 }
 
-fn keep(state: Arc<State>) -> Box<dyn FnMut(Vec<Entry>) + Send> {
-    Box::new(move |entries| state.keep(entries))
+fn keep(state: Arc<State>, meters: Meters) -> Box<dyn FnMut(Vec<Entry>) + Send> {
+    Box::new(move |entries| meters.shed("state_entries", state.keep(entries)))
 }
 
 /// Goes on with what lived when the daemon went down, unless the clock was set back meanwhile: instants of the future mean nothing.

@@ -174,6 +174,16 @@ fn memory_is_bounded_while_nobody_takes_anything() {
 }
 
 #[test]
+fn changes_that_no_disk_takes_are_bounded_and_counted() {
+    let mut work = Work::default();
+    let lost: u64 = (0..MAX_ENTRIES as u64 + 3).map(|number| work.add(vec![entry(number)])).sum();
+    assert_eq!(lost, MAX_ENTRIES as u64);
+    let mut state = Checkpoint::default();
+    work.entries.drain(..).for_each(|entry| state.apply(entry));
+    assert_eq!(told(&state).len(), 3, "what came after stands, the classes of before are forgotten");
+}
+
+#[test]
 fn the_newest_go_first_and_nothing_is_sent_twice_or_lost() {
     let disks = Disks::default();
     let (mut scribe, _) = disks.start(CAPS);
