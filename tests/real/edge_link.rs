@@ -44,35 +44,44 @@ async fn inside() {
     }
     let edge = Edge::start().await;
     let daemon = edge.daemon().await;
-    lose(edge.port);
     let mut viewers = JoinSet::new();
     for sid in 0..8 {
         viewers.spawn(watch(edge.port, sid, None, Arc::default()));
     }
     wait::until("the class", PATIENCE, async || leg(&daemon).await?["rtt_seconds"]["p50"].as_f64()).await;
-    let (dropped_before, [_, lost_before]) = (dropped(), segments(&daemon, edge.port).await);
-    let dropped_now = wait::until("losses", PATIENCE, async || {
+    let [_, lost_before] = segments(&daemon, edge.port).await;
+    lose(edge.port);
+    wait::until("losses", PATIENCE, async || {
         assert!(viewers.try_join_next().is_none(), "a viewer ended");
-        Some(dropped()).filter(|now| now - dropped_before >= LOSSES)
+        Some(()).filter(|()| dropped() >= LOSSES)
     })
     .await;
-    // A loss is known when it is repaired and the next look came.
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    let [sent, lost] = segments(&daemon, edge.port).await;
-    let (dropped, lost) = (dropped_now - dropped_before, lost - lost_before);
     let figures = wait::until("a window's loss", PATIENCE, async || {
-        leg(&daemon).await.filter(|leg| leg["packet_loss_ratio"].is_number())
+        leg(&daemon).await.filter(|leg| leg["packet_loss_ratio"].as_f64().is_some_and(|ratio| ratio > 0.01))
     })
     .await;
+    heal();
+    let dropped = dropped();
+    // A loss is known when it is repaired and the next look came.
+    let mut lost = segments(&daemon, edge.port).await[1];
+    wait::until("the last loss", PATIENCE, async || {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = std::mem::replace(&mut lost, segments(&daemon, edge.port).await[1]);
+        (lost - before < 1.0).then_some(())
+    })
+    .await;
+    let (sent, lost) = (segments(&daemon, edge.port).await[0], lost - lost_before);
     let ratio = figures["packet_loss_ratio"].as_f64().unwrap();
     let (joined, logged) = (figures["rtt_seconds"]["p50"].as_f64().unwrap(), logged_rtt(edge.folder.path()));
     println!(
         "{figures}\nthe link dropped {dropped}, the kernel's witness counts {lost} lost of {sent}; class {ratio:.4}"
     );
-    println!("round trip: joined sockets {joined:.4} s, lines of the log {logged:.4} s");
-    assert!((lost - dropped).abs() <= dropped * 0.25, "{lost} lost beside {dropped} dropped");
-    assert!((0.01..0.06).contains(&ratio), "{ratio} beside 0.03");
-    assert!(joined / logged < 5.0 && logged / joined < 5.0, "{joined} beside {logged}");
+    let [least, median, most] = logged;
+    println!("round trip: joined sockets {joined:.4} s, lines of the log {median:.4} s, {least:.4} to {most:.4}");
+    assert!((lost - dropped).abs() <= dropped * 0.1, "{lost} lost beside {dropped} dropped");
+    assert!(ratio < 0.06, "{ratio} beside 0.03");
+    // The queue comes and goes with each segment: looks and ends of answers see other instants of the same connections.
+    assert!((least * 0.5..=most).contains(&joined), "{joined} beside {logged:?}");
     viewers.abort_all();
 }
 
@@ -85,6 +94,12 @@ fn lose(port: u16) {
     let mut nft = command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
     nft.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
     assert!(nft.wait().unwrap().success());
+}
+
+/// Drops no more; what was counted stays.
+fn heal() {
+    let (code, said) = run(command("nft").args(["flush", "chain", "inet", "link", "way"]));
+    assert_eq!(code, Some(0), "{said}");
 }
 
 /// Packets that the link dropped so far.
