@@ -10,13 +10,16 @@ use super::receiver::{Collector, Received};
 
 type SpanId = Vec<u8>;
 
+/// Samples of one trace, by their instant: the span they belong to and their bytes.
+type Samples = BTreeMap<u64, (SpanId, Vec<u8>)>;
+
 /// All that was taken, each span and event once.
 #[derive(Default)]
 pub(crate) struct Seen {
     /// By trace, then by span.
     pub(crate) traces: BTreeMap<Vec<u8>, BTreeMap<SpanId, Span>>,
     /// Samples as log events: by trace, the instant and the segment they belong to, with their attributes.
-    pub(crate) samples: BTreeMap<Vec<u8>, BTreeMap<u64, (SpanId, Vec<u8>)>>,
+    pub(crate) samples: BTreeMap<Vec<u8>, Samples>,
     /// Spans and events that came again, byte for byte the same.
     pub(crate) duplicates: usize,
 }

@@ -142,7 +142,7 @@ async fn a_slow_viewer_of_an_edge_is_late_by_as_much_as_it_counts_itself() {
     let (leg, max, took) = known;
     let own = took as f64 / 1e3 - PLAY_TIME.as_secs_f64();
     println!("late by the daemon {max:.3} s, by the viewer's own count {own:.3} s");
-    assert!((max - own).abs() < LOOK + RECEIVE_BUFFER as f64 * 2.0 / SLOW as f64, "{max} beside {own}");
+    assert!((max - own).abs() < LOOK + f64::from(RECEIVE_BUFFER) * 2.0 / SLOW as f64, "{max} beside {own}");
     assert!(leg["latency_seconds"]["p50"].as_f64().unwrap() < 0.1, "nine of ten are not late: {leg}");
     assert!(leg["latency_seconds"]["p95"].as_f64().unwrap() > 0.2, "{leg}");
     assert_eq!((&leg["viewers"], &leg["coverage_ratio"]), (&10.into(), &1.into()), "{leg}");
