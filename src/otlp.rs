@@ -12,7 +12,7 @@
 pub mod environment;
 pub mod frame;
 mod grpc;
-mod http;
+pub(crate) mod http;
 pub mod ids;
 mod lanes;
 pub mod metrics;

@@ -15,6 +15,7 @@ use super::post::Post;
 use super::settings::WebhookSettings;
 use crate::clock;
 use crate::meters::Meters;
+use crate::otlp::retry::{backoff, chance};
 
 /// One receiver's desk.
 pub(super) struct Desk {
@@ -26,8 +27,8 @@ pub(super) struct Desk {
     meters: Meters,
     /// When the mails of the last minute left.
     left: VecDeque<Instant>,
-    /// Not before, and the pause that led to it.
-    retry: Option<(Instant, Duration)>,
+    /// Not before, and how often it was tried in vain.
+    retry: Option<(Instant, u32)>,
 }
 
 impl Desk {
@@ -91,8 +92,9 @@ impl Desk {
             }
             Verdict::Again { after, why } => {
                 tracing::debug!(receiver = self.post.name(), "trying again: {why}");
-                let pause = self.retry.map_or(FIRST_PAUSE, |(_, pause)| (pause * 2).min(LONGEST_PAUSE));
-                self.retry = Some((Instant::now() + after.unwrap_or(pause), pause));
+                let tried = self.retry.map_or(0, |(_, tried)| tried);
+                let pause = after.unwrap_or_else(|| backoff(FIRST_PAUSE, LONGEST_PAUSE, tried, chance()));
+                self.retry = Some((Instant::now() + pause, tried.saturating_add(1)));
             }
             Verdict::Refused(why) => {
                 let lost = self.book.refused(&mail);

@@ -4,12 +4,13 @@
 use std::time::Duration;
 
 use liveqos_core::time::Timestamp;
-use reqwest::header::{AUTHORIZATION, HeaderValue, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{StatusCode, Url};
 
 use super::book::Mail;
 use super::channel::{Channel, Verdict};
 use super::settings::{NotifyError, WebhookSettings};
+use crate::otlp::http::delay;
 
 /// Where and how to post.
 pub(super) struct Post {
@@ -58,8 +59,7 @@ impl Post {
             Err(error) => return Verdict::Again { after: None, why: error.without_url().to_string() },
         };
         let status = answer.status();
-        let after = answer.headers().get(RETRY_AFTER).and_then(|text| text.to_str().ok()?.parse().ok());
-        let after = after.map(|seconds| Duration::from_secs(seconds).min(LONGEST_AFTER));
+        let after = delay(answer.headers()).map(|after| after.min(LONGEST_AFTER));
         let body = body_of(answer).await;
         if status.is_success() {
             return channel.verdict(&body);

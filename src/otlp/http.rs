@@ -80,7 +80,8 @@ async fn accepted(mut response: Response) -> Answer {
     read_response(&body).map_or_else(|error| Answer::Unreadable(error.to_string()), Answer::Accepted)
 }
 
-fn delay(headers: &HeaderMap) -> Option<Duration> {
+/// The delay that an answer asks for.
+pub(crate) fn delay(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: HeaderName| headers.get(name)?.to_str().ok();
     retry_after(text(RETRY_AFTER)?, text(DATE))
 }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use prost::Message as _;
+use ring::rand::{SecureRandom as _, SystemRandom};
 use tonic::Code;
 
 /// How an attempt ended, without judgement.
@@ -95,6 +96,15 @@ pub fn classify(answer: Answer) -> Verdict {
 pub fn backoff(first: Duration, max: Duration, attempt: u32, chance: f64) -> Duration {
     let whole = first.saturating_mul(2_u32.saturating_pow(attempt)).min(max);
     whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
+}
+
+/// Evenly from 0 to 1; the middle where the system has no randomness to give.
+pub(crate) fn chance() -> f64 {
+    let mut bytes = [0; 4];
+    match SystemRandom::new().fill(&mut bytes) {
+        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
+        Err(_) => 0.5,
+    }
 }
 
 /// The delay of the `google.rpc.RetryInfo` in `grpc-status-details-bin`, where there is one; zero where it names none.

@@ -5,7 +5,6 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
@@ -15,7 +14,7 @@ use super::lanes::{Lane, Lanes};
 use super::outbox::{Batch, Bell, Limits, Outbox};
 use super::payload::Payload;
 use super::record::Signal;
-use super::retry::{Answer, Partial, Verdict, backoff, classify};
+use super::retry::{Answer, Partial, Verdict, backoff, chance, classify};
 use super::route::Route;
 use super::settings::Compression;
 use super::stats::{Counters, Stats, add, read};
@@ -309,15 +308,6 @@ async fn time_up(mut stop: Stop) {
     let until = stop.wait_for(Option::is_some).await.ok().and_then(|until| *until);
     if let Some(until) = until {
         sleep_until(until).await;
-    }
-}
-
-/// Evenly from 0 to 1; the middle where the system has no randomness to give.
-fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    match SystemRandom::new().fill(&mut bytes) {
-        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 0.5,
     }
 }
 
