@@ -26,7 +26,7 @@ mod sender;
 pub mod settings;
 pub mod spans;
 pub mod stats;
-mod transport;
+pub(crate) mod transport;
 pub mod way;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

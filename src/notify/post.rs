@@ -11,6 +11,7 @@ use super::book::Mail;
 use super::channel::{Channel, Verdict};
 use super::settings::{NotifyError, WebhookSettings};
 use crate::otlp::http::delay;
+use crate::otlp::transport::chain;
 
 /// Where and how to post.
 pub(super) struct Post {
@@ -56,7 +57,7 @@ impl Post {
         }
         let answer = match request.send().await {
             Ok(answer) => answer,
-            Err(error) => return Verdict::Again { after: None, why: error.without_url().to_string() },
+            Err(error) => return Verdict::Again { after: None, why: chain(&error.without_url()) },
         };
         let status = answer.status();
         let after = delay(answer.headers()).map(|after| after.min(LONGEST_AFTER));
