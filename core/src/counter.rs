@@ -29,9 +29,18 @@ pub struct Counter {
     sum: u64,
     taken: u64,
     resets: u64,
-    points: VecDeque<(Timestamp, u64)>,
+    /// Ascending; the newest was read at `newest` and stands at `sum`.
+    points: VecDeque<Point>,
+    newest: Timestamp,
     heard: Option<Timestamp>,
     widest_gap: Duration,
+}
+
+/// A reading by what came since the one before it: there are three counters a class. More than fits is told by several points.
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    elapsed_micros: u32,
+    more: u32,
 }
 
 impl Counter {
@@ -48,9 +57,10 @@ impl Counter {
             return;
         }
         if let Some(delta) = self.last.and_then(|last| delta(self.width, last, total)) {
+            let before = self.sum;
             self.sum = self.sum.saturating_add(delta);
             if delta > 0 || step.is_zero() {
-                self.points.push_back((at, self.sum));
+                self.push(at, self.sum - before);
             }
             if let Some(heard) = self.heard {
                 self.widest_gap = (self.widest_gap * 7 / 8).max(at.since(heard));
@@ -58,15 +68,58 @@ impl Counter {
         } else {
             self.resets += u64::from(self.last.is_some());
             self.points.clear();
-            self.points.push_back((at, self.sum));
+            self.push(at, 0);
         }
         self.heard = Some(at);
         self.last = Some(total);
         let kept = if step.is_zero() { SMOOTH_KEPT + self.widest_gap * 2 } else { KEPT };
         // One reading from before the span stays: a rate begins at it.
-        while self.points.len() > MAX_POINTS || self.points.get(1).is_some_and(|(point, _)| *point < at - kept) {
+        let oldest: u64 = self.points.iter().skip(1).map(|point| u64::from(point.elapsed_micros)).sum();
+        let mut reaches = at.since(self.newest).as_micros() as u64 + oldest;
+        let kept = kept.as_micros() as u64;
+        while let Some(second) = self.points.get(1) {
+            reaches -= u64::from(second.elapsed_micros);
+            if self.points.len() <= MAX_POINTS && reaches <= kept {
+                break;
+            }
             self.points.pop_front();
         }
+    }
+
+    /// Keeps a reading at which the total had grown by `more`.
+    fn push(&mut self, at: Timestamp, more: u64) {
+        let at = Timestamp::from_nanos(at.nanos() / 1_000 * 1_000);
+        let elapsed = u32::try_from(at.since(self.newest).as_micros());
+        self.newest = at;
+        let whole = u64::from(u32::MAX);
+        let (Ok(mut elapsed_micros), true) = (elapsed, more <= whole * MOST_PARTS) else {
+            // Nothing was read for an hour and more, or ever, or more came than any link carries: no rate goes across that.
+            self.points.clear();
+            self.points.push_back(Point { elapsed_micros: 0, more: 0 });
+            return;
+        };
+        let mut left = more;
+        loop {
+            let part = left.min(whole);
+            if self.points.len() == self.points.capacity() {
+                self.points.reserve_exact(ROOM);
+            }
+            self.points.push_back(Point { elapsed_micros, more: part as u32 });
+            (left, elapsed_micros) = (left - part, 0);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The readings from the newest back: when, and the sum.
+    fn readings(&self) -> impl Iterator<Item = (Timestamp, u64)> {
+        let mut next = (self.newest, self.sum);
+        self.points.iter().rev().map(move |point| {
+            let (at, sum) = next;
+            next = (at - Duration::from_micros(u64::from(point.elapsed_micros)), sum - u64::from(point.more));
+            (at, sum)
+        })
     }
 
     /// What was counted since this was last asked; never negative, and the deltas of all askings sum to the whole.
@@ -101,15 +154,20 @@ impl Counter {
     }
 
     fn smooth_rate(&self, now: Timestamp, span: Duration) -> Option<f64> {
-        let (end, last) = *self.points.back()?;
+        let (end, last) = self.readings().next()?;
         let from = now - span;
-        let before = self.points.partition_point(|(at, _)| *at <= from);
-        let (start, first) = *self.points.get(before.saturating_sub(1))?;
-        per_second(last - first, end.since(start))
+        let mut begin = (end, last);
+        for reading in self.readings() {
+            begin = reading;
+            if reading.0 <= from {
+                break;
+            }
+        }
+        per_second(last - begin.1, end.since(begin.0))
     }
 
     fn stepped_rate(&self, heard: Timestamp, span: Duration, step: Duration) -> Option<f64> {
-        let (end, last) = *self.points.back()?;
+        let (end, last) = self.readings().next()?;
         if heard.since(end) > step * 2 + self.widest_gap {
             return (self.points.len() > 1).then_some(0.0);
         }
@@ -117,7 +175,8 @@ impl Counter {
         let wanted = if readable { span.max(step * 4) } else { span.max(self.widest_gap * 8) };
         let from = end - wanted;
         // The first point of a base is where reading began, at an unknown phase of the server's step: never a change.
-        let (start, first) = *self.points.iter().skip(1).find(|(at, _)| *at >= from)?;
+        let changes = self.readings().take(self.points.len() - 1);
+        let (start, first) = changes.take_while(|(at, _)| *at >= from).last()?;
         let elapsed = end.since(start);
         if !readable {
             return (elapsed >= step * 2).then(|| per_second(last - first, elapsed)).flatten();
@@ -151,6 +210,10 @@ const KEPT: Duration = Duration::from_mins(1);
 const SMOOTH_KEPT: Duration = Duration::from_secs(10);
 /// Rates over less than this are noise.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Most points that tell one reading: 68 GB between two of them.
+const MOST_PARTS: u64 = 16;
+/// Room for readings is taken by so many.
+const ROOM: usize = 4;
 const WRAP_32: u64 = 1 << 32;
 
 #[cfg(test)]
@@ -213,6 +276,18 @@ mod tests {
         }
         assert_eq!(counter.rate(at(29_000), FIVE, step), Some(0.0));
         assert_eq!(counter.rate(at(60_000), FIVE, step), None);
+    }
+
+    #[test]
+    fn a_reading_of_many_gigabytes_is_told_whole() {
+        let mut counter = Counter::default();
+        for second in 0..8 {
+            counter.observe(at(second * 1_000), total(1, second * 10_000_000_001), Duration::ZERO);
+        }
+        assert_eq!(counter.rate(at(7_000), FIVE, Duration::ZERO), Some(10_000_000_001.0));
+        counter.observe(at(8_000), total(1, u64::MAX), Duration::ZERO);
+        assert_eq!(counter.rate(at(8_000), FIVE, Duration::ZERO), None, "no link carries that");
+        assert_eq!(counter.sum(), u64::MAX);
     }
 
     #[test]
