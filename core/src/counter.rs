@@ -32,6 +32,8 @@ pub struct Counter {
     /// Ascending; the newest was read at `newest` and stands at `sum`.
     points: VecDeque<Point>,
     newest: Timestamp,
+    /// From the oldest to the newest.
+    span_micros: u64,
     heard: Option<Timestamp>,
     widest_gap: Duration,
 }
@@ -67,37 +69,42 @@ impl Counter {
             }
         } else {
             self.resets += u64::from(self.last.is_some());
-            self.points.clear();
-            self.push(at, 0);
+            self.begin(at);
         }
         self.heard = Some(at);
         self.last = Some(total);
         let kept = if step.is_zero() { SMOOTH_KEPT + self.widest_gap * 2 } else { KEPT };
         // One reading from before the span stays: a rate begins at it.
-        let oldest: u64 = self.points.iter().skip(1).map(|point| u64::from(point.elapsed_micros)).sum();
-        let mut reaches = at.since(self.newest).as_micros() as u64 + oldest;
         let kept = kept.as_micros() as u64;
+        let since = at.since(self.newest).as_micros() as u64;
         while let Some(second) = self.points.get(1) {
-            reaches -= u64::from(second.elapsed_micros);
-            if self.points.len() <= MAX_POINTS && reaches <= kept {
+            let left = self.span_micros - u64::from(second.elapsed_micros);
+            if self.points.len() <= MAX_POINTS && since + left <= kept {
                 break;
             }
+            self.span_micros = left;
             self.points.pop_front();
         }
     }
 
+    /// Forgets all readings but this one.
+    fn begin(&mut self, at: Timestamp) {
+        self.points.clear();
+        self.points.push_back(Point { elapsed_micros: 0, more: 0 });
+        (self.newest, self.span_micros) = (micros(at), 0);
+    }
+
     /// Keeps a reading at which the total had grown by `more`.
     fn push(&mut self, at: Timestamp, more: u64) {
-        let at = Timestamp::from_nanos(at.nanos() / 1_000 * 1_000);
-        let elapsed = u32::try_from(at.since(self.newest).as_micros());
-        self.newest = at;
         let whole = u64::from(u32::MAX);
+        let now = micros(at);
+        let elapsed = u32::try_from(now.since(self.newest).as_micros());
         let (Ok(mut elapsed_micros), true) = (elapsed, more <= whole * MOST_PARTS) else {
-            // Nothing was read for an hour and more, or ever, or more came than any link carries: no rate goes across that.
-            self.points.clear();
-            self.points.push_back(Point { elapsed_micros: 0, more: 0 });
-            return;
+            // Nothing was read for an hour and more, or more came than any link carries: no rate goes across that.
+            return self.begin(at);
         };
+        self.newest = now;
+        self.span_micros += u64::from(elapsed_micros);
         let mut left = more;
         loop {
             let part = left.min(whole);
@@ -198,6 +205,10 @@ fn delta(width: Width, last: Total, now: Total) -> Option<u64> {
         }
         None => None,
     }
+}
+
+fn micros(at: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(at.nanos() / 1_000 * 1_000)
 }
 
 fn per_second(units: u64, elapsed: Duration) -> Option<f64> {

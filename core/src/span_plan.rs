@@ -55,6 +55,10 @@ impl SpanPlan {
         publisher_rtt_millis: impl Fn(&Session) -> Option<f64>,
     ) -> Vec<SpanCommand> {
         let mut out = Vec::new();
+        // Most beats bring nothing, and then no trace changed.
+        if batch.is_empty() && notices.is_empty() {
+            return out;
+        }
         for opened in &batch.opened {
             self.open(now, opened, &mut out);
         }
