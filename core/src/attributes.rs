@@ -95,7 +95,7 @@ impl Figures {
         put(4, "live.viewer_count", self.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))));
         put(5, "live.stutter_ratio", self.stutter.map(|m| m.map(float(1e6))));
         out.extend(self.coverage.map(|share| ("live.coverage", float(1e6)(share))));
-        out.extend(source_of(&sources).map(|source| ("live.source", source)));
+        out.extend(source_of(sources).map(|source| ("live.source", source)));
         if self.partial {
             out.push(("live.partial", Value::Bool(true)));
         }
@@ -135,7 +135,7 @@ pub(crate) fn rounded(value: f64, parts: f64) -> f64 {
 const FIGURES: [&str; 6] = ["bitrate", "fps", "latency", "packet_loss", "viewer_count", "stutter_ratio"];
 
 /// One word when all values come from one source, else `value:source` pairs.
-fn source_of(sources: &[Option<Provenance>; 6]) -> Option<Value> {
+fn source_of(sources: [Option<Provenance>; 6]) -> Option<Value> {
     let mut told = sources.iter().flatten();
     let first = told.next()?;
     if told.all(|source| source == first) {
