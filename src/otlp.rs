@@ -32,6 +32,7 @@ pub mod way;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use liveqos_core::session::Name;
 use liveqos_core::span::SpanCommand;
 use prometheus::proto::MetricFamily;
 use tokio::sync::watch;
@@ -52,6 +53,7 @@ use self::settings::{Compression, OtlpSettings};
 use self::stats::Stats;
 pub use self::transport::StartError;
 use self::transport::Transport;
+use crate::sampling::holding::{Change, Holding};
 use crate::sampling::{Counts, Sampling};
 use crate::tls;
 
@@ -182,16 +184,26 @@ impl Otlp {
         self.targets.iter().all(|target| target.outbox.keeps())
     }
 
-    /// Hands on what is held of classes that are not judged yet, because the daemon stops.
+    /// What was decided and held since last asked, to outlive the process with what was taken.
+    #[must_use]
+    pub fn take_changes(&self) -> Vec<Change> {
+        self.sampling().take_changes()
+    }
+
+    /// Goes on with classes that could not be read when it started; see [`Sampling::join`].
+    pub fn join(&self, found: &Holding, lives: impl Fn(&Name) -> bool) {
+        self.sampling().join(found, lives);
+    }
+
+    /// Hands on what is held of classes that are not judged yet, because the daemon stops and nothing outlives it.
     pub fn release(&self) {
-        let held = self.sampling().release();
+        let held = self.sampling().release_all();
         self.append(&held);
     }
 
     /// Sends what it can within `deadline` and stops; gives what is left for all targets, in the order of [`Signal::ALL`].
     pub async fn stop(mut self, deadline: Duration) -> [Backlog; 3] {
         let until = Instant::now() + deadline;
-        self.release();
         self.stop.send_replace(Some(until));
         for mut task in self.tasks.drain(..) {
             if timeout_at(until + GRACE, &mut task).await.is_err() {
