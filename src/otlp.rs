@@ -17,6 +17,7 @@ pub mod ids;
 mod lanes;
 pub mod metrics;
 pub mod outbox;
+mod patience;
 mod payload;
 pub mod record;
 pub mod resource;
@@ -117,7 +118,7 @@ impl Otlp {
                 bells: Default::default(),
                 stats: Arc::default(),
             };
-            for (signal, route, compression) in routes {
+            for (signal, route, compression, timeout) in routes {
                 let bell = Arc::<Bell>::default();
                 target.outbox.hang(signal, Arc::clone(&bell));
                 target.bells[signal.index()] = Some(Arc::clone(&bell));
@@ -126,6 +127,7 @@ impl Otlp {
                     target: Arc::clone(&target.name),
                     route,
                     compression,
+                    timeout,
                     frame: Frame::new(resource),
                     outbox: Arc::clone(&target.outbox),
                     bell,
@@ -316,13 +318,16 @@ pub async fn check(settings: &OtlpSettings, resource: &Resource) -> Result<Vec<C
 }
 
 /// The routes of the signals that go to `place`.
-fn routes(place: way::Target<'_>, resource: &Resource) -> Result<Vec<(Signal, Route, Compression)>, StartError> {
+fn routes(
+    place: way::Target<'_>,
+    resource: &Resource,
+) -> Result<Vec<(Signal, Route, Compression, Duration)>, StartError> {
     let mut routes = Vec::new();
     for signal in Signal::ALL {
         if let Some(way) = place.way(signal)? {
             let empty = Payload::plain(Frame::new(resource).request(&[]));
             let route = Route::new(Transport::all(&way, signal, place.name())?, empty);
-            routes.push((signal, route, way.compression));
+            routes.push((signal, route, way.compression, way.timeout));
         }
     }
     Ok(routes)

@@ -1,10 +1,13 @@
 //! Classes that sampling holds back, killed before anything was wrong with them: those that fail later are there whole, from their first span
 //! on; those that never fail never leave.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use liveqos_core::time::Timestamp;
 
 use super::classes::Classes;
 use super::daemon::Daemon;
+use super::full_disk::samples;
 use super::kills::seldom;
 use super::program::free_port;
 use super::receiver::Collector;
@@ -34,7 +37,7 @@ async fn a_class_that_is_held_back_is_judged_over_kills() {
     for signal in ["KILL", "TERM", "KILL"] {
         // Two cuts, so that there is something to hold.
         tokio::time::sleep(Duration::from_secs(11)).await;
-        first_kill.get_or_insert_with(SystemTime::now);
+        first_kill.get_or_insert_with(liveqos::clock::now);
         daemon = killed(daemon, signal, folder.path(), port, &config).await;
         assert_eq!(live(&daemon).await, Some(CLASSES), "they are there again at once");
     }
@@ -52,11 +55,10 @@ async fn a_class_that_is_held_back_is_judged_over_kills() {
     .await;
     classes.leave(0);
     daemon = killed(daemon, "KILL", folder.path(), port, &config).await;
-    let before = Seen::of(&collector).samples.values().map(std::collections::BTreeMap::len).sum::<usize>();
+    let before = samples(&collector);
     until("what comes after the fault and the kill", WITHIN, async || {
         seldom().await;
-        let samples = Seen::of(&collector).samples.values().map(std::collections::BTreeMap::len).sum::<usize>();
-        (samples >= before + 2 * FAILING).then_some(())
+        (samples(&collector) >= before + 2 * FAILING).then_some(())
     })
     .await;
     classes.end();
@@ -68,13 +70,16 @@ async fn a_class_that_is_held_back_is_judged_over_kills() {
     .await;
     assert!(daemon.program.stop().await.success());
 
-    let seen = Seen::of(&collector);
+    all_of_those_that_failed(&Seen::of(&collector), first_kill.unwrap());
+}
+
+/// Panics where more or less is there than the classes that failed, each whole from before the first kill.
+fn all_of_those_that_failed(seen: &Seen, first_kill: Timestamp) {
     let samples = seen.all_whole();
     assert_eq!((seen.traces.len(), seen.count("live.teaching.start")), (FAILING, FAILING), "and no other");
     assert!(seen.count("live.qos.incident") >= FAILING);
-    let first_kill = first_kill.unwrap().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     for samples in seen.samples.values() {
-        assert!(samples.keys().filter(|at| u128::from(**at) < first_kill).count() >= 2, "whole from its beginning");
+        assert!(samples.keys().filter(|at| **at < first_kill.nanos()).count() >= 2, "whole from its beginning");
     }
     assert!(seen.most_missing() <= 4, "at most a sample a kill");
     eprintln!(
