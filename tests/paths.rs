@@ -16,11 +16,11 @@ use liveqos::peers::credentials::Credentials;
 use liveqos::peers::settings::{NodeTlsSettings, PathSettings, PeerSettings};
 use liveqos::peers::table::{PathStatus, PathTable};
 use liveqos::peers::{Peers, try_once};
-use liveqos_core::counter::Total;
 use liveqos_core::judge::{Objectives, Surroundings};
 use liveqos_core::notice::{Alert, Cause, Subject};
-use liveqos_core::observation::{Fact, Observation, PlayerView, ServerView};
+use liveqos_core::observation::{Fact, Observation, PlayerView, ServerView, Total};
 use liveqos_core::path_course::PathFigures;
+use liveqos_core::ping::ECHO_BYTES;
 use liveqos_core::pipe::Pipe;
 use liveqos_core::registry::Patience;
 use liveqos_core::session::{Protocol, StreamKey};
@@ -34,7 +34,7 @@ use super::players::shed;
 use super::support::node_certificates::write_certificates;
 use super::support::udp_relay::UdpRelay;
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn tls(folder: &Path, node: &str) -> NodeTlsSettings {
     let file = |name: String| folder.join(name);
@@ -109,6 +109,11 @@ fn lossy(loss_ratio: f64, delay: Duration) -> Impairment {
     Impairment { loss_ratio, delay, ..Impairment::default() }
 }
 
+/// Echoes in a packet of this length: each takes 82 to 84 bytes, all else in it less than half of that. A busy node sends several at once.
+const fn echoes_in(length: usize) -> u64 {
+    ((length - 20) / (ECHO_BYTES + 1)) as u64
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loss_and_round_trip_are_what_the_relay_did() {
     let (folder, delay) = (nodes(), Duration::from_millis(20));
@@ -118,22 +123,24 @@ async fn loss_and_round_trip_are_what_the_relay_did() {
     let edge = Node::start(&edge(folder.path(), relay.address));
     let healthy = edge.until("a healthy path", |path| path.sent >= 100).await;
     assert_eq!((healthy.lost_out, healthy.lost_back), (0, 0), "{healthy:?}");
-    assert_eq!(relay.counts().map(|(_, lost)| lost), [0, 0]);
+    assert_eq!(relay.counts().map(|(_, lost)| lost.len()), [0, 0]);
     let least = healthy.figures.least_rtt_seconds.unwrap();
-    assert!((0.04..0.06).contains(&least), "two ways of 20 ms: {least} s");
+    assert!((0.04..0.08).contains(&least), "two ways of 20 ms: {least} s");
 
     relay.set(lossy(0.05, delay), lossy(0.15, delay));
     edge.until("many pings", |path| path.sent >= healthy.sent + 600).await;
     relay.set(lossy(0.0, delay), lossy(0.0, delay));
     let before = edge.path();
     let told = edge.until("all to be decided", |path| path.sent >= before.sent + 60).await;
-    let [(out_seen, out_lost), (back_seen, back_lost)] = relay.counts();
+    let [(out_seen, out_lost), (_, back_lost)] = relay.counts();
+    let out_lost = out_lost.len() as u64;
     println!("there: {out_lost} of {out_seen} packets lost, told {} of {} pings", told.lost_out, told.sent);
-    println!("back: {back_lost} of {back_seen} packets lost, told {} of {} pings", told.lost_back, told.came);
-    // Some packets carry no ping and no echo: handshake and acknowledgements.
-    let (out_other, back_other) = (out_seen - told.sent, back_seen - (told.came - told.lost_back));
+    // Some packets carry no ping: handshake and acknowledgements.
+    let out_other = out_seen - told.sent;
     assert!(told.lost_out <= out_lost && told.lost_out + out_other >= out_lost, "{told:?}");
-    assert!(told.lost_back <= back_lost && told.lost_back + back_other >= back_lost, "{told:?}");
+    let echoes: u64 = back_lost.iter().map(|length| echoes_in(*length)).sum();
+    println!("back: {} packets lost with {echoes} echoes, told {} of {}", back_lost.len(), told.lost_back, told.came);
+    assert_eq!(told.lost_back, echoes);
     let expected = |of: u64, ratio: f64| (of as f64 * ratio, 5.0 * (of as f64 * ratio).sqrt());
     for (lost, of, ratio) in
         [(told.lost_out, told.sent - healthy.sent, 0.05), (told.lost_back, told.came - healthy.came, 0.15)]
@@ -143,7 +150,7 @@ async fn loss_and_round_trip_are_what_the_relay_did() {
     }
     let figures = told.figures;
     assert!(figures.back_loss_ratio > figures.out_loss_ratio && figures.loss_ratio() == figures.back_loss_ratio);
-    assert_eq!(edge.meters.shed.with_label_values(&["path_strange"]).get(), 0.0);
+    assert!(edge.meters.shed.with_label_values(&["path_strange"]).get() < 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -164,6 +171,7 @@ async fn who_goes_is_no_healthy_path_and_who_returns_is_heard_again() {
     // The origin stops in good order: it takes leave, and the silence is no sign against the path.
     origin.tasks.shutdown().await;
     edge.until("the end", |path| path.figures == PathFigures::default()).await;
+    drop(edge.table.words(clock::now()));
     assert!(edge.table.words(clock::now()).iter().all(|word| word.silent.is_none() && word.rtt.is_none()));
 }
 
@@ -189,6 +197,27 @@ async fn strangers_are_refused_and_named() {
     assert_eq!(try_once(&PeerSettings::at("nobody.invalid:9481"), &good).await.unwrap_err().reason, "resolve");
     assert!(try_once(&PeerSettings::at(&address), &good).await.is_ok(), "who belongs there is let in");
     assert!(origin.meters.shed.with_label_values(&["path_refused"]).get() >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewed_certificates_hold_from_the_next_connection_on() {
+    let (folder, new) = (nodes(), nodes());
+    let origin = Node::origin(folder.path());
+    let peer = PeerSettings::at(&origin.address().to_string());
+    let [old, renewed] = [&folder, &new].map(|folder| Credentials::read(&tls(folder.path(), "edge")).unwrap());
+    let edge = Node::start(&edge(folder.path(), origin.address()));
+    edge.until("a path", |path| path.came > 0).await;
+    for file in ["ca.pem", "origin.pem", "origin.key"] {
+        std::fs::copy(new.path().join(file), folder.path().join(file)).unwrap();
+    }
+    origin.peers.renew(origin.peers.read().unwrap());
+    assert!(try_once(&peer, &renewed).await.is_ok());
+    assert_eq!(try_once(&peer, &old).await.unwrap_err().reason, "certificate");
+    let before = edge.path();
+    edge.until("the open connection goes on", |path| path.came >= before.came + 50).await;
+    std::fs::write(folder.path().join("origin.key"), "nonsense").unwrap();
+    let error = origin.peers.read().err().unwrap().to_string();
+    assert!(error.contains("origin.key") && error.contains("PEM"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -231,6 +260,7 @@ fn free_port() -> u16 {
 
 fn configuration(folder: &Path, node: &str, rest: &str) -> String {
     let NodeTlsSettings { cert, key, ca } = tls(folder, node);
+    let [cert, key, ca] = [cert, key, ca].map(|file| file.display().to_string());
     format!(
         "[state]\ndir = \"\"\n[paths]\ninterval = \"20ms\"\n{rest}\n[paths.tls]\ncert = {cert:?}\nkey = {key:?}\nca = {ca:?}\n"
     )
@@ -295,7 +325,7 @@ fn a_path_that_turns_bad_is_told_and_ends() {
     assert_eq!(metric(&edge, "liveqos_path_rtt_seconds"), None);
     assert_eq!(metric(&edge, "liveqos_probe_up"), Some(0.0));
     assert!(alert(&edge, "LivePathDegraded").is_none(), "nor is it proven bad");
-    assert_eq!(shed(&edge, "path_strange"), 0.0);
+    assert!(shed(&edge, "path_strange") < 1.0);
     let again = Daemon::start_with(&configuration(folder.path(), "origin", &listens));
     until("the path again", || metric(&edge, "liveqos_path_rtt_seconds"));
     until("the end of the silence", || alert(&edge, "LiveSourceDown").is_none().then_some(()));
@@ -346,7 +376,9 @@ async fn classes_that_stall_behind_a_bad_path_have_it_as_their_cause() {
             relay.set(Impairment::default(), lossy(0.3, Duration::from_millis(10)));
         }
         if beats.is_multiple_of(4) {
-            tell_classes(beats / 4, if degraded { 12 } else { 0 }).into_iter().for_each(|told| pipe.observe(told));
+            for told in tell_classes(beats / 4, if degraded { 12 } else { 0 }) {
+                pipe.observe(told);
+            }
         }
         let now = clock::now();
         let around = Surroundings { paths: edge.table.words(now), ..Surroundings::default() };

@@ -169,7 +169,7 @@ impl Seen {
     }
 
     fn json(&self) -> Value {
-        let way = |share: Share| json!({ "lost": share.part, "of": share.whole });
+        let way = |share: Share| json!({ "lost": share.part as u64, "of": share.whole as u64 });
         let mut told = json!({ "echoes": self.micros.len(), "out": way(self.ways.out), "back": way(self.ways.back) });
         if let Some((median, least)) = self.rtt() {
             told["rtt_seconds"] = json!({ "median": median, "least": least });

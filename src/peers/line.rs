@@ -52,7 +52,8 @@ impl Line {
         let connecting = endpoint.connect_with(client, address, peer.shown_as());
         let connecting = connecting.map_err(|error| Trouble::new("connect", error.to_string()))?;
         let connection = timeout(HANDSHAKE, connecting).await;
-        let connection = connection.map_err(|_| Trouble::new("timeout", format!("{address} does not answer")))?;
+        let connection =
+            connection.map_err(|_| Trouble::new("timeout", format!("nobody answers at {address} (UDP)")))?;
         let connection = connection.map_err(|error| trouble(&error))?;
         if connection.max_datagram_size().is_none_or(|size| size < ping::ECHO_BYTES) {
             return Err(Trouble::new("protocol", "it takes no datagrams"));
@@ -127,5 +128,6 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const CONNECTION_REFUSED: u64 = 2;
 /// The alert `no_application_protocol` as an error of QUIC (RFC 9001 4.8).
 const NO_PROTOCOL: u64 = 0x100 + 120;
-/// Alerts about certificates: RFC 8446 6.2, from `bad_certificate` to `unknown_ca`, `access_denied`, `certificate_required`.
-const CERTIFICATE_ALERTS: [u64; 8] = [0x12a, 0x12b, 0x12c, 0x12d, 0x12e, 0x130, 0x131, 0x174];
+/// Alerts about certificates (RFC 8446 6.2): from `bad_certificate` to `unknown_ca`, `access_denied`, `decrypt_error` (an authority of the
+/// same name signed it), `certificate_required`.
+const CERTIFICATE_ALERTS: [u64; 9] = [0x12a, 0x12b, 0x12c, 0x12d, 0x12e, 0x130, 0x131, 0x133, 0x174];

@@ -26,7 +26,7 @@ async fn metrics_clean() {
     let source = stat_server::serve("class106").await;
     // And it pings itself, for the panels of paths.
     write_certificates(folder.path(), &["node"]);
-    let [cert, key, ca] = ["node.pem", "node.key", "ca.pem"].map(|file| folder.path().join(file));
+    let [cert, key, ca] = ["node.pem", "node.key", "ca.pem"].map(|file| folder.path().join(file).display().to_string());
     let path = format!("127.0.0.1:{}", free_port());
     let config = format!(
         "[[sources]]\nkind = \"nginx-rtmp\"\nurl = \"{source}\"\ninterval = \"1s\"\n\

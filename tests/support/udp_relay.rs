@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use liveqos::demo::Impairment;
@@ -25,7 +25,7 @@ pub(crate) struct UdpRelay {
 #[derive(Default)]
 struct Count {
     seen: AtomicU64,
-    lost: AtomicU64,
+    lost: Mutex<Vec<usize>>,
 }
 
 impl UdpRelay {
@@ -44,11 +44,11 @@ impl UdpRelay {
         self.ways.send_replace([out, back]);
     }
 
-    /// Packets seen and lost: on the way there, on the way back.
-    pub(crate) fn counts(&self) -> [(u64, u64); 2] {
+    /// Packets seen, and the length of each that was lost: on the way there, on the way back.
+    pub(crate) fn counts(&self) -> [(u64, Vec<usize>); 2] {
         [0, 1].map(|way| {
             let Count { seen, lost } = &self.counts[way];
-            (seen.load(Ordering::Relaxed), lost.load(Ordering::Relaxed))
+            (seen.load(Ordering::Relaxed), lost.lock().unwrap().clone())
         })
     }
 }
@@ -80,7 +80,7 @@ async fn relay(
                 }
                 counts[way].seen.fetch_add(1, Ordering::Relaxed);
                 if ways[way].push(Instant::now(), &packet[..length]) != Fate::Taken {
-                    counts[way].lost.fetch_add(1, Ordering::Relaxed);
+                    counts[way].lost.lock().unwrap().push(length);
                 }
             }
             changed = wanted.changed() => {
