@@ -180,7 +180,7 @@ mod tests {
             for echo in echoes {
                 let bytes: Vec<u8> = std::iter::once(2).chain(echo).collect();
                 if let Some(echo) = Echo::read(&bytes) {
-                    tally.hear(Duration::from_secs(60), &echo);
+                    tally.hear(Duration::from_mins(1), &echo);
                 }
             }
             prop_assert!(tally.undecided() as u64 <= TOLD);
