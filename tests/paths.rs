@@ -4,18 +4,15 @@
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use liveqos::clock;
 use liveqos::demo::Impairment;
-use liveqos::intake::status::SourceTable;
-use liveqos::meters::Meters;
 use liveqos::peers::credentials::Credentials;
-use liveqos::peers::settings::{NodeTlsSettings, PathSettings, PeerSettings};
-use liveqos::peers::table::{PathStatus, PathTable};
-use liveqos::peers::{Peers, try_once};
+use liveqos::peers::settings::{NodeTlsSettings, PeerSettings};
+use liveqos::peers::try_once;
 use liveqos_core::judge::{Objectives, Surroundings};
 use liveqos_core::notice::{Alert, Cause, Subject};
 use liveqos_core::observation::{Fact, Observation, PlayerView, ServerView, Total};
@@ -25,89 +22,12 @@ use liveqos_core::pipe::Pipe;
 use liveqos_core::registry::Patience;
 use liveqos_core::session::{Protocol, StreamKey};
 use serde_json::Value;
-use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
 use super::cli::Daemon;
 use super::players::shed;
-use super::support::node_certificates::write_certificates;
+use super::support::path_node::{Node, PATIENCE, edge, lossy, nodes, tls};
 use super::support::udp_relay::UdpRelay;
-
-const PATIENCE: Duration = Duration::from_mins(2);
-
-fn tls(folder: &Path, node: &str) -> NodeTlsSettings {
-    let file = |name: String| folder.join(name);
-    NodeTlsSettings {
-        cert: file(format!("{node}.pem")),
-        key: file(format!("{node}.key")),
-        ca: file("ca.pem".to_owned()),
-    }
-}
-
-fn nodes() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    write_certificates(folder.path(), &["origin", "edge"]);
-    folder
-}
-
-/// The settings of an edge that pings what is at `address` as `origin-1`, as often as it may.
-fn edge(folder: &Path, address: SocketAddr) -> PathSettings {
-    let peer = PeerSettings { name: "origin-1".to_owned(), ..PeerSettings::at(&address.to_string()) };
-    let interval = Duration::from_millis(20);
-    PathSettings { tls: tls(folder, "edge"), peers: vec![peer], interval, ..PathSettings::default() }
-}
-
-/// One node's paths without the rest of it.
-struct Node {
-    peers: Peers,
-    table: PathTable,
-    meters: Meters,
-    tasks: JoinSet<()>,
-}
-
-impl Node {
-    fn start(settings: &PathSettings) -> Self {
-        let table = PathTable::new(settings);
-        let sources = settings.peers.iter().fold(SourceTable::new(&[], None), SourceTable::with_peer);
-        let meters = Meters::new(&prometheus::Registry::new()).unwrap();
-        let mut tasks = JoinSet::new();
-        let peers = Peers::start(settings, &table, &sources, &meters, &mut tasks).unwrap().unwrap();
-        Self { peers, table, meters, tasks }
-    }
-
-    fn origin(folder: &Path) -> Self {
-        Self::start(&PathSettings {
-            listen: "127.0.0.1:0".to_owned(),
-            tls: tls(folder, "origin"),
-            ..PathSettings::default()
-        })
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.peers.address().unwrap()
-    }
-
-    fn path(&self) -> PathStatus {
-        self.table.status(clock::now()).remove(0)
-    }
-
-    async fn until(&self, what: &str, is: impl Fn(&PathStatus) -> bool) -> PathStatus {
-        let began = Instant::now();
-        loop {
-            let path = self.path();
-            if is(&path) {
-                return path;
-            }
-            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}: {path:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-fn lossy(loss_ratio: f64, delay: Duration) -> Impairment {
-    Impairment { loss_ratio, delay, ..Impairment::default() }
-}
 
 /// Echoes in a packet of this length: each takes 82 to 84 bytes, all else in it less than half of that. A busy node sends several at once.
 const fn echoes_in(length: usize) -> u64 {

@@ -3,4 +3,5 @@
 pub(crate) mod dashboard;
 pub(crate) mod node_certificates;
 pub(crate) mod notices;
+pub(crate) mod path_node;
 pub(crate) mod udp_relay;
