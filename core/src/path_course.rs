@@ -138,7 +138,7 @@ pub const RECENT: Duration = Duration::from_secs(10);
 /// Losses that are shown are of so long.
 pub const MINUTE: Duration = Duration::from_mins(1);
 /// A minute is kept in pieces of this length.
-const PIECE: Duration = Duration::from_secs(5);
+pub const PIECE: Duration = Duration::from_secs(5);
 /// Round trips kept.
 pub const MOST_TRIPS: usize = 512;
 /// A path from which nothing came for so long is silent: what it is like now is unknown.
