@@ -1,8 +1,6 @@
 //! The attributes of a class's spans and events. Decides their keys, units and rounding (the customer's keys; bit/s, 1/s, ms and
 //! ratios); refuses to write what was not measured.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use crate::notice::Notice;
@@ -15,7 +13,7 @@ use crate::time::Timestamp;
 /// What every span carries, so that a sampling decision on part of a trace equals the one on the whole.
 #[must_use]
 pub fn of_session(session: &Session) -> Attributes {
-    let text = |name: &crate::session::Name| Value::Text(Arc::from(name.as_str()));
+    let text = |name: &crate::session::Name| Value::Text(name.text());
     let mut out =
         vec![("session.id", text(&session.id)), ("education.scenario", Value::Static(session.scenario.as_str()))];
     out.extend(session.course_id.as_ref().map(|id| ("course.id", text(id))));
@@ -82,22 +80,22 @@ impl Figures {
     #[must_use]
     pub fn attributes(&self) -> Attributes {
         let mut out: Attributes = Vec::with_capacity(9);
-        let mut sources: Vec<(&'static str, Provenance)> = Vec::with_capacity(6);
-        let mut put = |key: &'static str, measured: Option<Measured<Value>>| {
+        let mut sources = [None; 6];
+        let mut put = |at: usize, key: &'static str, measured: Option<Measured<Value>>| {
             if let Some(Measured { value, source }) = measured {
                 out.push((key, value));
-                sources.push((key.trim_start_matches("live."), source));
+                sources[at] = Some(source);
             }
         };
         let float = |parts: f64| move |value: f32| Value::Float(rounded(f64::from(value), parts));
-        put("live.bitrate", self.bitrate.map(|m| m.map(|bits| Value::Int(bits.round() as i64))));
-        put("live.fps", self.fps.map(|m| m.map(float(100.0))));
-        put("live.latency", self.latency_millis.map(|m| m.map(float(1.0))));
-        put("live.packet_loss", self.loss.map(|m| m.map(float(1e6))));
-        put("live.viewer_count", self.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))));
-        put("live.stutter_ratio", self.stutter.map(|m| m.map(float(1e6))));
+        put(0, "live.bitrate", self.bitrate.map(|m| m.map(|bits| Value::Int(bits.round() as i64))));
+        put(1, "live.fps", self.fps.map(|m| m.map(float(100.0))));
+        put(2, "live.latency", self.latency_millis.map(|m| m.map(float(1.0))));
+        put(3, "live.packet_loss", self.loss.map(|m| m.map(float(1e6))));
+        put(4, "live.viewer_count", self.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))));
+        put(5, "live.stutter_ratio", self.stutter.map(|m| m.map(float(1e6))));
         out.extend(self.coverage.map(|share| ("live.coverage", float(1e6)(share))));
-        out.extend(source_of(&sources).map(|source| ("live.source", source)));
+        out.extend(source_of(sources).map(|source| ("live.source", source)));
         if self.partial {
             out.push(("live.partial", Value::Bool(true)));
         }
@@ -133,12 +131,22 @@ pub(crate) fn rounded(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
 
+/// The figures that have a source, in the order that they are told in.
+const FIGURES: [&str; 6] = ["bitrate", "fps", "latency", "packet_loss", "viewer_count", "stutter_ratio"];
+
 /// One word when all values come from one source, else `value:source` pairs.
-fn source_of(sources: &[(&'static str, Provenance)]) -> Option<Value> {
-    let first = sources.first()?.1;
-    if sources.iter().all(|(_, source)| *source == first) {
+fn source_of(sources: [Option<Provenance>; 6]) -> Option<Value> {
+    let mut told = sources.iter().flatten();
+    let first = told.next()?;
+    if told.all(|source| source == first) {
         return Some(Value::Static(first.as_str()));
     }
-    let pairs: Vec<String> = sources.iter().map(|(name, source)| format!("{name}:{}", source.as_str())).collect();
-    Some(Value::Text(pairs.join(" ").into()))
+    let mut text = String::with_capacity(128);
+    for (name, source) in FIGURES.iter().zip(sources) {
+        let Some(source) = source else { continue };
+        for part in [if text.is_empty() { "" } else { " " }, name, ":", source.as_str()] {
+            text.push_str(part);
+        }
+    }
+    Some(Value::Text(text.into()))
 }

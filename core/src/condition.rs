@@ -100,6 +100,13 @@ impl Condition {
         Self { onset: Some(onset), last_bad: Some(evidence), firing: true, ..Self::default() }
     }
 
+    /// Whether it goes on from here as a new one would: nothing bad in its looks, no onset, and no alert lately that would flap.
+    #[must_use]
+    pub fn is_over(&self, now: Timestamp) -> bool {
+        let flaps = self.resolved_at.is_some_and(|resolved| now.since(resolved) <= FLAPPING);
+        !self.firing && self.history == 0 && self.onset.is_none() && !flaps
+    }
+
     /// Whether it fires: since which onset, and what was last found over the limit.
     #[must_use]
     pub fn firing(&self) -> Option<(Timestamp, Evidence)> {

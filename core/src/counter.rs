@@ -29,9 +29,20 @@ pub struct Counter {
     sum: u64,
     taken: u64,
     resets: u64,
-    points: VecDeque<(Timestamp, u64)>,
+    /// Ascending; the newest was read at `newest` and stands at `sum`.
+    points: VecDeque<Point>,
+    newest: Timestamp,
+    /// From the oldest to the newest.
+    span_micros: u64,
     heard: Option<Timestamp>,
     widest_gap: Duration,
+}
+
+/// A reading by what came since the one before it: there are three counters a class. More than fits is told by several points.
+#[derive(Clone, Copy, Debug)]
+struct Point {
+    elapsed_micros: u32,
+    more: u32,
 }
 
 impl Counter {
@@ -48,25 +59,74 @@ impl Counter {
             return;
         }
         if let Some(delta) = self.last.and_then(|last| delta(self.width, last, total)) {
+            let before = self.sum;
             self.sum = self.sum.saturating_add(delta);
             if delta > 0 || step.is_zero() {
-                self.points.push_back((at, self.sum));
+                self.push(at, self.sum - before);
             }
             if let Some(heard) = self.heard {
                 self.widest_gap = (self.widest_gap * 7 / 8).max(at.since(heard));
             }
         } else {
             self.resets += u64::from(self.last.is_some());
-            self.points.clear();
-            self.points.push_back((at, self.sum));
+            self.begin(at);
         }
         self.heard = Some(at);
         self.last = Some(total);
         let kept = if step.is_zero() { SMOOTH_KEPT + self.widest_gap * 2 } else { KEPT };
         // One reading from before the span stays: a rate begins at it.
-        while self.points.len() > MAX_POINTS || self.points.get(1).is_some_and(|(point, _)| *point < at - kept) {
+        let kept = kept.as_micros() as u64;
+        let since = at.since(self.newest).as_micros() as u64;
+        while let Some(second) = self.points.get(1) {
+            let left = self.span_micros - u64::from(second.elapsed_micros);
+            if self.points.len() <= MAX_POINTS && since + left <= kept {
+                break;
+            }
+            self.span_micros = left;
             self.points.pop_front();
         }
+    }
+
+    /// Forgets all readings but this one.
+    fn begin(&mut self, at: Timestamp) {
+        self.points.clear();
+        self.points.push_back(Point { elapsed_micros: 0, more: 0 });
+        (self.newest, self.span_micros) = (micros(at), 0);
+    }
+
+    /// Keeps a reading at which the total had grown by `more`.
+    fn push(&mut self, at: Timestamp, more: u64) {
+        let whole = u64::from(u32::MAX);
+        let now = micros(at);
+        let elapsed = u32::try_from(now.since(self.newest).as_micros());
+        let (Ok(mut elapsed_micros), true) = (elapsed, more <= whole * MOST_PARTS) else {
+            // Nothing was read for an hour and more, or more came than any link carries: no rate goes across that.
+            return self.begin(at);
+        };
+        self.newest = now;
+        self.span_micros += u64::from(elapsed_micros);
+        let mut left = more;
+        loop {
+            let part = left.min(whole);
+            if self.points.len() == self.points.capacity() {
+                self.points.reserve_exact(ROOM);
+            }
+            self.points.push_back(Point { elapsed_micros, more: part as u32 });
+            (left, elapsed_micros) = (left - part, 0);
+            if left == 0 {
+                return;
+            }
+        }
+    }
+
+    /// The readings from the newest back: when, and the sum.
+    fn readings(&self) -> impl Iterator<Item = (Timestamp, u64)> {
+        let mut next = (self.newest, self.sum);
+        self.points.iter().rev().map(move |point| {
+            let (at, sum) = next;
+            next = (at - Duration::from_micros(u64::from(point.elapsed_micros)), sum - u64::from(point.more));
+            (at, sum)
+        })
     }
 
     /// What was counted since this was last asked; never negative, and the deltas of all askings sum to the whole.
@@ -101,15 +161,20 @@ impl Counter {
     }
 
     fn smooth_rate(&self, now: Timestamp, span: Duration) -> Option<f64> {
-        let (end, last) = *self.points.back()?;
+        let (end, last) = self.readings().next()?;
         let from = now - span;
-        let before = self.points.partition_point(|(at, _)| *at <= from);
-        let (start, first) = *self.points.get(before.saturating_sub(1))?;
-        per_second(last - first, end.since(start))
+        let mut begin = (end, last);
+        for reading in self.readings() {
+            begin = reading;
+            if reading.0 <= from {
+                break;
+            }
+        }
+        per_second(last - begin.1, end.since(begin.0))
     }
 
     fn stepped_rate(&self, heard: Timestamp, span: Duration, step: Duration) -> Option<f64> {
-        let (end, last) = *self.points.back()?;
+        let (end, last) = self.readings().next()?;
         if heard.since(end) > step * 2 + self.widest_gap {
             return (self.points.len() > 1).then_some(0.0);
         }
@@ -117,7 +182,8 @@ impl Counter {
         let wanted = if readable { span.max(step * 4) } else { span.max(self.widest_gap * 8) };
         let from = end - wanted;
         // The first point of a base is where reading began, at an unknown phase of the server's step: never a change.
-        let (start, first) = *self.points.iter().skip(1).find(|(at, _)| *at >= from)?;
+        let changes = self.readings().take(self.points.len() - 1);
+        let (start, first) = changes.take_while(|(at, _)| *at >= from).last()?;
         let elapsed = end.since(start);
         if !readable {
             return (elapsed >= step * 2).then(|| per_second(last - first, elapsed)).flatten();
@@ -141,6 +207,10 @@ fn delta(width: Width, last: Total, now: Total) -> Option<u64> {
     }
 }
 
+fn micros(at: Timestamp) -> Timestamp {
+    Timestamp::from_nanos(at.nanos() / 1_000 * 1_000)
+}
+
 fn per_second(units: u64, elapsed: Duration) -> Option<f64> {
     (elapsed >= SHORTEST).then(|| units as f64 / elapsed.as_secs_f64())
 }
@@ -151,6 +221,10 @@ const KEPT: Duration = Duration::from_mins(1);
 const SMOOTH_KEPT: Duration = Duration::from_secs(10);
 /// Rates over less than this are noise.
 const SHORTEST: Duration = Duration::from_secs(1);
+/// Most points that tell one reading: 68 GB between two of them.
+const MOST_PARTS: u64 = 16;
+/// Room for readings is taken by so many.
+const ROOM: usize = 4;
 const WRAP_32: u64 = 1 << 32;
 
 #[cfg(test)]
@@ -213,6 +287,18 @@ mod tests {
         }
         assert_eq!(counter.rate(at(29_000), FIVE, step), Some(0.0));
         assert_eq!(counter.rate(at(60_000), FIVE, step), None);
+    }
+
+    #[test]
+    fn a_reading_of_many_gigabytes_is_told_whole() {
+        let mut counter = Counter::default();
+        for second in 0..8 {
+            counter.observe(at(second * 1_000), total(1, second * 10_000_000_001), Duration::ZERO);
+        }
+        assert_eq!(counter.rate(at(7_000), FIVE, Duration::ZERO), Some(10_000_000_001.0));
+        counter.observe(at(8_000), total(1, u64::MAX), Duration::ZERO);
+        assert_eq!(counter.rate(at(8_000), FIVE, Duration::ZERO), None, "no link carries that");
+        assert_eq!(counter.sum(), u64::MAX);
     }
 
     #[test]

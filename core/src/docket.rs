@@ -82,6 +82,11 @@ impl Standing {
             ..Self::default()
         }
     }
+
+    /// Whether it holds nothing any more that a new one would not.
+    fn is_over(&self, now: Timestamp) -> bool {
+        self.told.is_none() && self.forecast.is_none() && self.condition.is_over(now)
+    }
 }
 
 impl Docket {
@@ -129,10 +134,12 @@ impl Docket {
         if self.suffers() {
             self.legs.accuse(now);
         }
+        self.conditions.forget(|_, held| held.is_over(now));
     }
 
     fn step(&mut self, now: Timestamp, (alert, rule): (Alert, Rule), finding: Finding, out: &mut Vec<Change>) {
-        if matches!(finding, Finding::Unknown | Finding::Calm) && self.conditions.get(&alert).is_none() {
+        // To what holds nothing, health is no news: most classes keep no condition at all.
+        if !matches!(finding, Finding::Bad(..)) && self.conditions.get(&alert).is_none() {
             return;
         }
         let standing = self.conditions.at(alert, Standing::default);
@@ -150,8 +157,8 @@ impl Docket {
     /// Whether viewers suffer by an alert that fires.
     fn suffers(&self) -> bool {
         let quality = [Alert::LiveStutterHigh, Alert::LivePacketLossHigh, Alert::LiveLatencyHigh, Alert::LiveFpsLow];
-        let firing = |alert: &Alert| self.conditions.get(alert).is_some_and(|held| held.condition.firing().is_some());
-        quality.iter().any(firing)
+        let mut held = self.conditions.iter().filter(|(alert, _)| quality.contains(alert));
+        held.any(|(_, held)| held.condition.firing().is_some())
     }
 
     /// The worst leg's latency, and how long it must hold: the fewer viewers speak for it, the longer.
@@ -191,8 +198,7 @@ impl Docket {
     }
 
     fn fps(&self, now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
-        let (_, declared) = live.frame_rates(now);
-        let (Some(pace), Some(_)) = (self.ingest.pace(declared), live.publishing(now)) else {
+        let (Some(pace), Some(_)) = (self.ingest.pace(live.declared_fps(now)), live.publishing(now)) else {
             return Finding::Unknown;
         };
         let limit = pace.usual * objectives.fps_ratio;
@@ -217,7 +223,11 @@ impl Docket {
         };
         self.trend.add(Some(level));
         let fires = self.suffers();
-        let forecast = if fires || level < limit * WATCHED { None } else { self.trend.reaches(limit, LATENCY_AHEAD) };
+        let warned = self.conditions.get(&Alert::LiveLatencyHigh).is_some_and(|held| held.forecast.is_some());
+        // A look whether it may be likely costs little; only a warning that stands needs to know how unlikely it is.
+        let wanted = !fires && level >= limit * WATCHED;
+        let wanted = wanted && (warned || self.trend.may_reach(limit, LATENCY_AHEAD));
+        let forecast = if wanted { self.trend.reaches(limit, LATENCY_AHEAD) } else { None };
         let evidence = evidence(level, limit, "seconds", (viewers as f64, "viewers"));
         self.warn(now, forecast.filter(|_| !fires), evidence, out);
     }

@@ -50,6 +50,17 @@ impl<K: Ord, V> Few<K, V> {
         self.0.extract_if(.., |(key, _)| wanted(key)).collect()
     }
 
+    /// Lets go of entries, and of all room with the last one.
+    pub(crate) fn forget(&mut self, unwanted: impl Fn(&K, &V) -> bool) {
+        if self.0.is_empty() {
+            return;
+        }
+        self.0.retain(|(key, value)| !unwanted(key, value));
+        if self.0.is_empty() {
+            self.0 = Vec::new();
+        }
+    }
+
     fn find(&self, key: &K) -> Result<usize, usize> {
         self.0.binary_search_by(|(at, _)| at.cmp(key))
     }
@@ -91,6 +102,8 @@ mod tests {
             prop_assert_eq!(few.get_mut(&out), tree.get_mut(&out));
             let taken = few.take(|key| *key == out);
             prop_assert_eq!(taken.into_iter().next(), tree.remove_entry(&out));
+            few.forget(|key, value| key % 2 == 0 && *value > 3);
+            tree.retain(|key, value| key % 2 != 0 || *value <= 3);
             prop_assert!(few.into_iter().eq(tree));
         }
     }

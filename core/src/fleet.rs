@@ -122,9 +122,7 @@ impl FleetTotals {
         count(&mut self.frames, leg.frames);
         if let Some(latency) = &leg.latency {
             let buckets = self.latency.get_or_insert_with(|| Buckets::new(LATENCY_BOUNDS));
-            for (millis, count) in latency.value.latencies.counts() {
-                buckets.record(millis as f64 / 1e3, count);
-            }
+            latency.value.latencies.each(|millis, count| buckets.record(millis as f64 / 1e3, count));
         }
         for first_frame in &leg.first_frames {
             let buckets = self.first_frame.get_or_insert_with(|| Buckets::new(FIRST_FRAME_BOUNDS));

@@ -50,9 +50,11 @@ impl Judge {
         }
         let (mut changes, mut changed) = (Vec::new(), Vec::new());
         let mut neighbours = self.neighbours(now);
+        self.meet(registry);
+        // Both in the order of their ids, so each look-up is a step.
+        let mut dockets = self.sessions.values_mut();
         for live in registry.sessions() {
-            let docket =
-                self.sessions.entry(live.session.id.clone()).or_insert_with(|| Box::new(Docket::new(&live.session)));
+            let Some(docket) = dockets.find(|docket| docket.session.id == live.session.id) else { break };
             docket.look((before, now), objectives, live, &mut changes);
             neighbours.judged += u32::from(docket.verdict != Verdict::Unknown);
             neighbours.bad += u32::from(docket.verdict == Verdict::Bad);
@@ -70,6 +72,16 @@ impl Judge {
             }
         }
         notices
+    }
+
+    /// A docket for each class that has none.
+    fn meet(&mut self, registry: &Registry) {
+        let mut known = self.sessions.keys();
+        // After the first that is missing all are taken for new; those that are not stay as they are.
+        let new: Vec<_> = registry.sessions().filter(|live| !known.any(|id| *id == live.session.id)).collect();
+        for live in new {
+            self.sessions.entry(live.session.id.clone()).or_insert_with(|| Box::new(Docket::new(&live.session)));
+        }
     }
 
     /// Goes on with the alerts that fired on `session` when the daemon went down.

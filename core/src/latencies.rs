@@ -5,19 +5,20 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// Up to this many values are kept exactly (4 bytes each); beyond it the histogram (about 6 kB) is smaller and fast enough.
+/// Up to this many values are kept one by one (2 bytes each); beyond it the histogram (about 6 kB) is small and fast enough.
 pub const MAX_EXACT: usize = 256;
 
 /// Longest latency told apart.
 pub const MAX_LATENCY: Duration = Duration::from_millis(MAX_MILLIS as u64);
 
-/// Latencies in whole milliseconds, 1 ms to 2 min. Sums exactly over viewers, sources and nodes.
+/// Latencies in whole milliseconds, 1 ms to 2 min; what is longer than half a minute to 4 ms. Sums exactly over viewers, sources and nodes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Latencies(Kept);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kept {
-    Exact(Vec<u32>),
+    /// As [`code`] makes them.
+    Exact(Vec<u16>),
     Folded(Box<Histogram<u32>>),
 }
 
@@ -36,8 +37,24 @@ impl Latencies {
 
     /// Adds all of `other`.
     pub fn add(&mut self, other: &Self) {
-        for (millis, count) in other.counts() {
-            self.record_many(millis as u32, count as u32);
+        match (&mut self.0, &other.0) {
+            (Kept::Exact(values), Kept::Exact(more)) if values.len() + more.len() <= MAX_EXACT => {
+                values.reserve_exact(more.len());
+                values.extend_from_slice(more);
+            }
+            _ => other.each(|millis, count| self.record_many(millis as u32, count as u32)),
+        }
+    }
+
+    /// Takes the place of what was kept; in the same room where it fits.
+    pub fn renew(&mut self, newer: Self) {
+        match (&mut self.0, newer.0) {
+            (Kept::Exact(values), Kept::Exact(newer)) => {
+                values.clear();
+                values.reserve_exact(newer.len());
+                values.extend_from_slice(&newer);
+            }
+            (kept, newer) => *kept = newer,
         }
     }
 
@@ -66,10 +83,12 @@ impl Latencies {
     pub fn quantile_millis(&self, quantile: f64) -> Option<u64> {
         match &self.0 {
             Kept::Exact(values) => {
-                let mut sorted = values.clone();
+                let mut room = [0; MAX_EXACT];
+                let sorted = &mut room[..values.len()];
+                sorted.copy_from_slice(values);
                 let rank = (quantile.clamp(0.0, 1.0) * sorted.len() as f64).ceil() as usize;
                 let at = rank.saturating_sub(1).min(sorted.len().checked_sub(1)?);
-                Some(u64::from(*sorted.select_nth_unstable(at).1))
+                Some(u64::from(decode(*sorted.select_nth_unstable(at).1)))
             }
             Kept::Folded(histogram) => Some(histogram.value_at_quantile(quantile)),
         }
@@ -79,7 +98,10 @@ impl Latencies {
     #[must_use]
     pub fn count_over(&self, millis: u64) -> u64 {
         match &self.0 {
-            Kept::Exact(values) => values.iter().filter(|value| u64::from(**value) > millis).count() as u64,
+            Kept::Exact(values) => {
+                let limit = code(u32::try_from(millis).unwrap_or(MAX_MILLIS).min(MAX_MILLIS));
+                values.iter().filter(|value| **value > limit).count() as u64
+            }
             Kept::Folded(histogram) => histogram.count_between(millis.saturating_add(1), u64::from(MAX_MILLIS)),
         }
     }
@@ -88,32 +110,30 @@ impl Latencies {
     #[must_use]
     pub fn max_millis(&self) -> Option<u64> {
         match &self.0 {
-            Kept::Exact(values) => values.iter().max().copied().map(u64::from),
+            Kept::Exact(values) => values.iter().max().map(|value| u64::from(decode(*value))),
             Kept::Folded(histogram) => Some(histogram.max()),
         }
     }
 
-    /// Recorded values in milliseconds, each with its count.
-    #[must_use]
-    pub fn counts(&self) -> Vec<(u64, u64)> {
+    /// Hands out the recorded values in milliseconds, each with its count.
+    pub fn each(&self, mut take: impl FnMut(u64, u64)) {
         match &self.0 {
-            Kept::Exact(values) => values.iter().map(|&millis| (u64::from(millis), 1)).collect(),
+            Kept::Exact(values) => values.iter().for_each(|value| take(u64::from(decode(*value)), 1)),
             Kept::Folded(histogram) => histogram
                 .iter_recorded()
-                .map(|step| (step.value_iterated_to(), step.count_since_last_iteration()))
-                .collect(),
+                .for_each(|step| take(step.value_iterated_to(), step.count_since_last_iteration())),
         }
     }
 
     fn record_many(&mut self, millis: u32, count: u32) {
         match &mut self.0 {
             Kept::Exact(values) if values.len() + count as usize <= MAX_EXACT => {
-                values.extend(std::iter::repeat_n(millis, count as usize));
+                values.extend(std::iter::repeat_n(code(millis), count as usize));
             }
             Kept::Exact(values) => {
                 let mut histogram = EMPTY.with(|empty| Box::new(empty.clone()));
                 for value in values.drain(..) {
-                    histogram.saturating_record(u64::from(value));
+                    histogram.saturating_record(u64::from(decode(value)));
                 }
                 histogram.saturating_record_n(u64::from(millis), count);
                 self.0 = Kept::Folded(histogram);
@@ -123,6 +143,17 @@ impl Latencies {
     }
 }
 
+/// Milliseconds as they are kept: whole ones up to [`FINE`], steps of 4 ms beyond. It keeps their order.
+const fn code(millis: u32) -> u16 {
+    (if millis < FINE { millis } else { FINE + (millis - FINE) / 4 }) as u16
+}
+
+const fn decode(code: u16) -> u32 {
+    let code = code as u32;
+    if code < FINE { code } else { FINE + (code - FINE) * 4 }
+}
+
+const FINE: u32 = 1 << 15;
 const MAX_MILLIS: u32 = 120_000;
 
 thread_local! {
@@ -163,7 +194,25 @@ mod tests {
         assert_eq!((latencies.quantile_millis(0.0), latencies.max_millis()), (Some(1), Some(120_000)));
     }
 
+    #[test]
+    fn the_newest_take_the_place_of_the_others() {
+        let (mut kept, many) = (of([1, 2, 3]), of((0..600).map(|at| at + 1)));
+        for newer in [of([9]), many.clone(), of([4, 5]), of([])] {
+            kept.renew(newer.clone());
+            assert_eq!(kept, newer);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_kept_reads_back(millis in 1..=MAX_MILLIS, other in 1..=MAX_MILLIS) {
+            let read = decode(code(millis));
+            let step = if millis < FINE { 1 } else { 4 };
+            prop_assert!(millis - read < step);
+            prop_assert_eq!(code(millis) > code(other), read > other);
+            prop_assert_eq!(of([u64::from(millis)]).count_over(u64::from(other)), u64::from(read > other));
+        }
+
         #[test]
         fn many_agree_with_exact_within_one_percent(millis in prop::collection::vec(1_u64..120_000, 257..600), q in 0.0..1.0_f64) {
             let folded = of(millis.iter().copied()).quantile_millis(q).expect("not empty") as f64;

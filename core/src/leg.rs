@@ -38,8 +38,8 @@ pub struct LegTotals {
 /// One leg of a live session.
 #[derive(Clone, Debug, Default)]
 pub struct LiveLeg {
-    players: Fold,
-    path: Fold,
+    players: Option<Box<Fold>>,
+    path: Option<Box<Fold>>,
     first_frames: Vec<Duration>,
     frames: Option<u64>,
     bytes: Option<u64>,
@@ -69,7 +69,7 @@ struct Fold {
 impl LiveLeg {
     /// Folds the kernel's word of one beat.
     pub fn path(&mut self, at: Timestamp, view: PathView) {
-        let fold = &mut self.path;
+        let fold = self.path.get_or_insert_default();
         fold.hear(at, view.viewers);
         self.backlog_bytes = view.backlog_bytes;
         fold.totals.count(view.segments_sent.zip(view.segments_lost));
@@ -79,7 +79,7 @@ impl LiveLeg {
 
     /// Folds what players told since their last word.
     pub fn players(&mut self, at: Timestamp, view: PlayerView) {
-        let fold = &mut self.players;
+        let fold = self.players.get_or_insert_default();
         fold.hear(at, view.viewers);
         fold.totals.exposure_seconds += view.exposure.as_secs_f64();
         fold.totals.stalled_seconds += view.stalled.min(view.exposure).as_secs_f64();
@@ -105,21 +105,23 @@ impl LiveLeg {
     /// The growing sums: the players' where they told, else the kernel's.
     #[must_use]
     pub fn totals(&self) -> LegTotals {
-        let players = self.players.totals;
+        let of = |fold: &Option<Box<Fold>>| fold.as_ref().map(|fold| fold.totals).unwrap_or_default();
+        let players = of(&self.players);
         if players.by_players {
             return players;
         }
-        LegTotals { expected: self.path.totals.expected, lost: self.path.totals.lost, ..players }
+        let path = of(&self.path);
+        LegTotals { expected: path.expected, lost: path.lost, ..players }
     }
 
     /// The newest latencies of viewers, where heard of lately.
     #[must_use]
     pub fn latest(&self, now: Timestamp) -> Option<(&Latencies, Provenance)> {
-        let fresh = |fold: &Fold| fold.is_fresh(now) && !fold.latest.is_empty();
-        if fresh(&self.players) {
-            return Some((&self.players.latest, Provenance::Player));
-        }
-        fresh(&self.path).then_some((&self.path.latest, Provenance::Estimated))
+        let told = fresh(self.players.as_deref(), now).map(|fold| (&fold.latest, Provenance::Player));
+        told.filter(|(latest, _)| !latest.is_empty()).or_else(|| {
+            let seen = fresh(self.path.as_deref(), now).map(|fold| (&fold.latest, Provenance::Estimated));
+            seen.filter(|(latest, _)| !latest.is_empty())
+        })
     }
 
     /// Which groups of viewers suffer, where players tell.
@@ -131,36 +133,36 @@ impl LiveLeg {
     /// Bytes that waited in the node's kernel for these viewers, where it was heard of lately.
     #[must_use]
     pub fn backlog_bytes(&self, now: Timestamp) -> Option<u64> {
-        self.path.is_fresh(now).then_some(self.backlog_bytes)
+        fresh(self.path.as_deref(), now).map(|_| self.backlog_bytes)
     }
 
     /// Viewers that speak for themselves or whose connections are seen.
     #[must_use]
     pub fn heard_viewers(&self, now: Timestamp) -> u32 {
-        [&self.players, &self.path]
-            .into_iter()
-            .filter(|fold| fold.is_fresh(now))
-            .map(|fold| fold.viewers)
-            .max()
-            .unwrap_or(0)
+        let folds = [&self.players, &self.path].into_iter().filter_map(|fold| fresh(fold.as_deref(), now));
+        folds.map(|fold| fold.viewers).max().unwrap_or(0)
     }
 
     /// Players lately heard of, where any were.
     #[must_use]
     pub fn players_heard(&self, now: Timestamp) -> Option<u32> {
-        self.players.is_fresh(now).then_some(self.players.viewers)
+        fresh(self.players.as_deref(), now).map(|fold| fold.viewers)
     }
 
     /// When it last said anything.
     #[must_use]
     pub fn last_heard(&self) -> Option<Timestamp> {
-        self.players.heard.max(self.path.heard)
+        let heard = |fold: &Option<Box<Fold>>| fold.as_ref().and_then(|fold| fold.heard);
+        heard(&self.players).max(heard(&self.path))
     }
 
     /// Takes over what another leg heard since its last cut, when two classes turn out to be one.
     pub fn absorb(&mut self, other: Self) {
-        self.players.absorb(other.players);
-        self.path.absorb(other.path);
+        for (fold, other) in [(&mut self.players, other.players), (&mut self.path, other.path)] {
+            if let Some(other) = other {
+                fold.get_or_insert_default().absorb(*other);
+            }
+        }
         add(&mut self.frames, other.frames);
         add(&mut self.bytes, other.bytes);
         add(&mut self.requests, other.requests);
@@ -175,19 +177,17 @@ impl LiveLeg {
     /// second are means over exposure, so a viewer that joined late or stalled counts for its time only.
     pub fn cut(&mut self, leg: Leg) -> LegSample {
         let mut sample = LegSample::empty(leg);
-        let viewers = self.players.most_viewers.max(self.path.most_viewers);
-        sample.heard_viewers = viewers;
-        let players = self.players.cut();
-        let path = self.path.cut();
+        let folds = [self.players.as_ref(), self.path.as_ref()].into_iter().flatten();
+        sample.heard_viewers = folds.map(|fold| fold.most_viewers).max().unwrap_or(0);
+        let cut = |fold: &mut Option<Box<Fold>>| fold.as_mut().map(|fold| (fold.cut(), fold.looks)).unwrap_or_default();
+        let (players, player_looks) = cut(&mut self.players);
+        let (path, path_looks) = cut(&mut self.path);
         sample.stutter = measured(Share::of(players.0.stalled_seconds, players.0.exposure_seconds), Provenance::Player);
         sample.stall_starts = sample.stutter.map(|_| u32::try_from(players.0.stall_starts).unwrap_or(u32::MAX));
         sample.loss = measured(share(players.0), Provenance::Player).or(measured(share(path.0), Provenance::Server));
-        sample.latency = reading(players.1, self.players.looks, Provenance::Player).or(reading(
-            path.1,
-            self.path.looks,
-            Provenance::Estimated,
-        ));
-        sample.rtt = measured(self.path.rtt.take(), Provenance::Server);
+        sample.latency =
+            reading(players.1, player_looks, Provenance::Player).or(reading(path.1, path_looks, Provenance::Estimated));
+        sample.rtt = measured(self.path.as_mut().and_then(|path| path.rtt.take()), Provenance::Server);
         sample.frames = self.frames.take();
         sample.bytes = self.bytes.take();
         sample.requests = self.requests.take();
@@ -227,13 +227,13 @@ impl Fold {
         let second = at.nanos() / 1_000_000_000;
         if self.window_look != Some(second) {
             self.window_look = Some(second);
-            for (millis, count) in latencies.counts() {
+            latencies.each(|millis, count| {
                 self.looks.0 += count;
                 self.looks.1 += millis as f64 / 1e3 * count as f64;
-            }
+            });
             self.window.add(&latencies);
         }
-        self.latest = latencies;
+        self.latest.renew(latencies);
     }
 
     fn absorb(&mut self, mut other: Self) {
@@ -268,6 +268,11 @@ impl Fold {
         };
         (delta, std::mem::take(&mut self.window))
     }
+}
+
+/// The fold, where it was heard of lately.
+fn fresh(fold: Option<&Fold>, now: Timestamp) -> Option<&Fold> {
+    fold.filter(|fold| fold.is_fresh(now))
 }
 
 fn share(totals: LegTotals) -> Option<Share> {

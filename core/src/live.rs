@@ -306,11 +306,10 @@ impl Live {
         sending.next()
     }
 
-    /// Its frames per second and what the encoder declares.
+    /// Frames per second that the encoder declares.
     #[must_use]
-    pub fn frame_rates(&self, now: Timestamp) -> (Option<f64>, Option<f64>) {
-        let fps = self.servers.values().find_map(|server| server.ingest_fps(now));
-        (fps, self.servers.values().find_map(|server| server.present(now)?.declared_fps))
+    pub fn declared_fps(&self, now: Timestamp) -> Option<f64> {
+        self.servers.values().find_map(|server| server.present(now)?.declared_fps)
     }
 
     /// Cuts the window.
@@ -328,11 +327,10 @@ impl Live {
             leg.viewers = Some(Measured { value: *count, source: Provenance::Server });
         }
         let ingest = self.cut_servers(now, &mut legs);
-        let (_, declared_fps) = self.frame_rates(now);
         Sample {
             session: Arc::clone(&self.session),
             window,
-            declared_fps,
+            declared_fps: self.declared_fps(now),
             publishing: self.publisher_state(now),
             partial: self.servers.values().filter_map(|server| server.present(now)).any(|view| view.partial),
             interactions: self.descriptor.interactions,

@@ -32,6 +32,9 @@ pub enum Provenance {
 }
 
 impl Provenance {
+    /// All of them, each at its own number.
+    pub const ALL: [Self; 4] = [Self::Player, Self::Server, Self::Estimated, Self::Probed];
+
     /// The attribute text.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

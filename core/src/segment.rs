@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::attributes::{Figures, of_session, ratio, rounded};
-use crate::sample::{Sample, Share};
+use crate::observation::Provenance;
+use crate::sample::{Measured, Sample, Share};
 use crate::session::Session;
 use crate::span::{Event, Parent, Span, SpanName, SpanRef, Value};
 use crate::time::{GRID, Timestamp, Window};
@@ -53,13 +54,22 @@ pub struct Segment {
     minute: Timestamp,
     start: Timestamp,
     end: Timestamp,
-    figures: Vec<Figures>,
-    bitrate: Spread,
-    fps: Spread,
-    latency_millis: Spread,
-    viewers: Spread,
+    kept: Vec<Kept>,
     loss: Share,
     stutter: Share,
+}
+
+/// The figures of a sample in half their room: a minute of them is kept of every class.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    bitrate: f64,
+    /// Frame rate, latency, loss, stutter, coverage.
+    values: [f32; 5],
+    viewers: u32,
+    /// The cut, in milliseconds after the segment's start.
+    cut: u32,
+    /// Three bits a value say whether there was one and from where; then whether there is a coverage and whether it is partial.
+    marks: u32,
 }
 
 /// Smallest, largest and mean of a value over the samples that had it.
@@ -85,11 +95,7 @@ impl Segment {
             minute: Self::minute_of(window),
             start: window.start,
             end: window.start,
-            figures: Vec::with_capacity(SAMPLES),
-            bitrate: Spread::default(),
-            fps: Spread::default(),
-            latency_millis: Spread::default(),
-            viewers: Spread::default(),
+            kept: Vec::with_capacity(SAMPLES),
             loss: Share::default(),
             stutter: Share::default(),
         }
@@ -116,12 +122,8 @@ impl Segment {
     /// Takes a sample of its minute and gives the event that carries it.
     pub fn add(&mut self, reading: &Reading) -> Event {
         let figures = reading.figures;
-        self.figures.push(figures);
+        self.kept.push(Kept::of(&figures, self.start));
         self.end = reading.window.end;
-        self.bitrate.add(figures.bitrate.map(|bitrate| bitrate.value));
-        self.fps.add(figures.fps.map(|fps| f64::from(fps.value)));
-        self.latency_millis.add(figures.latency_millis.map(|latency| f64::from(latency.value)));
-        self.viewers.add(figures.viewers.map(|viewers| f64::from(viewers.value)));
         for (sum, more) in [(&mut self.loss, reading.loss), (&mut self.stutter, reading.stutter)] {
             if let Some(more) = more {
                 sum.part += more.part;
@@ -138,10 +140,20 @@ impl Segment {
         attributes
             .push(("live.segment.index", Value::Int((self.minute.nanos() / SEGMENT.as_nanos() as u64).cast_signed())));
         attributes.push(("live.segment.final", Value::Bool(last)));
-        self.bitrate.put(["live.bitrate", "live.bitrate.min", "live.bitrate.max"], 1.0, &mut attributes);
-        self.fps.put(["live.fps", "live.fps.min", "live.fps.max"], 100.0, &mut attributes);
-        self.latency_millis.put(["live.latency", "live.latency.min", "live.latency.max"], 1.0, &mut attributes);
-        self.viewers.put(["live.viewer_count", "live.viewer_count.min", "live.viewer_count.max"], 1.0, &mut attributes);
+        let (mut bitrate, mut fps) = (Spread::default(), Spread::default());
+        let (mut latency_millis, mut viewers) = (Spread::default(), Spread::default());
+        let mut events = Vec::with_capacity(self.kept.len());
+        for figures in self.kept.iter().map(|kept| kept.figures(self.start)) {
+            bitrate.add(figures.bitrate.map(|bitrate| bitrate.value));
+            fps.add(figures.fps.map(|fps| f64::from(fps.value)));
+            latency_millis.add(figures.latency_millis.map(|latency| f64::from(latency.value)));
+            viewers.add(figures.viewers.map(|viewers| f64::from(viewers.value)));
+            events.push(event_of(&figures));
+        }
+        bitrate.put(["live.bitrate", "live.bitrate.min", "live.bitrate.max"], 1.0, &mut attributes);
+        fps.put(["live.fps", "live.fps.min", "live.fps.max"], 100.0, &mut attributes);
+        latency_millis.put(["live.latency", "live.latency.min", "live.latency.max"], 1.0, &mut attributes);
+        viewers.put(["live.viewer_count", "live.viewer_count.min", "live.viewer_count.max"], 1.0, &mut attributes);
         if self.loss.whole > 0.0 {
             attributes.push(("live.packet_loss", ratio(self.loss.ratio())));
         }
@@ -158,13 +170,49 @@ impl Segment {
             end: self.end,
             error: None,
             attributes,
-            events: self.figures.iter().map(event_of).collect(),
+            events,
         }
     }
 }
 
 fn event_of(figures: &Figures) -> Event {
     Event { name: SAMPLE_EVENT, at: figures.at, attributes: figures.attributes() }
+}
+
+impl Kept {
+    fn of(figures: &Figures, start: Timestamp) -> Self {
+        fn put<T>(marks: &mut u32, value: Option<Measured<T>>) -> Option<T> {
+            *marks = *marks << 3 | value.as_ref().map_or(0, |value| 1 + value.source as u32);
+            value.map(|value| value.value)
+        }
+        let mut marks = u32::from(figures.partial) << 1 | u32::from(figures.coverage.is_some());
+        let bitrate = put(&mut marks, figures.bitrate).unwrap_or_default();
+        let viewers = put(&mut marks, figures.viewers).unwrap_or_default();
+        let measured = [figures.fps, figures.latency_millis, figures.loss, figures.stutter];
+        let [fps, latency, loss, stutter] = measured.map(|value| put(&mut marks, value).unwrap_or_default());
+        let values = [fps, latency, loss, stutter, figures.coverage.unwrap_or_default()];
+        let cut = u32::try_from(figures.at.since(start).as_millis()).unwrap_or(u32::MAX);
+        Self { bitrate, values, viewers, cut, marks }
+    }
+
+    fn figures(&self, start: Timestamp) -> Figures {
+        fn take<T>(marks: u32, at: u32, value: T) -> Option<Measured<T>> {
+            let source = (marks >> (3 * at) & 7).checked_sub(1)?;
+            Some(Measured { value, source: *Provenance::ALL.get(source as usize)? })
+        }
+        let [fps, latency, loss, stutter, coverage] = self.values;
+        Figures {
+            at: start + Duration::from_millis(u64::from(self.cut)),
+            bitrate: take(self.marks, 5, self.bitrate),
+            viewers: take(self.marks, 4, self.viewers),
+            fps: take(self.marks, 3, fps),
+            latency_millis: take(self.marks, 2, latency),
+            loss: take(self.marks, 1, loss),
+            stutter: take(self.marks, 0, stutter),
+            coverage: (self.marks >> 18 & 1 == 1).then_some(coverage),
+            partial: self.marks >> 19 & 1 == 1,
+        }
+    }
 }
 
 impl Spread {
@@ -189,3 +237,29 @@ impl Spread {
 
 /// Samples in a full minute.
 const SAMPLES: usize = (SEGMENT.as_secs() / GRID.as_secs()) as usize;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn measured<T: std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Option<Measured<T>>> {
+        let source = prop::sample::select(&Provenance::ALL[..]);
+        prop::option::of((value, source).prop_map(|(value, source)| Measured { value, source }))
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_segment_keeps_reads_back(
+            (bitrate, viewers) in (measured(0.0..1e12_f64), measured(any::<u32>())),
+            (fps, latency_millis, loss, stutter) in (measured(0.0..1e3_f32), measured(0.0..1e6_f32), measured(0.0..1.0_f32), measured(0.0..1.0_f32)),
+            (coverage, partial, second) in (prop::option::of(0.0..1.0_f32), any::<bool>(), 0_u64..4_000_000),
+        ) {
+            let start = Timestamp::from_secs(1_700_000_000);
+            let at = start + Duration::from_secs(second);
+            let figures = Figures { at, bitrate, fps, latency_millis, loss, viewers, stutter, coverage, partial };
+            prop_assert_eq!(Kept::of(&figures, start).figures(start), figures);
+        }
+    }
+}

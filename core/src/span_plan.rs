@@ -55,6 +55,10 @@ impl SpanPlan {
         publisher_rtt_millis: impl Fn(&Session) -> Option<f64>,
     ) -> Vec<SpanCommand> {
         let mut out = Vec::new();
+        // Most beats bring nothing, and then no trace changed.
+        if batch.is_empty() && notices.is_empty() {
+            return out;
+        }
         for opened in &batch.opened {
             self.open(now, opened, &mut out);
         }
@@ -209,14 +213,14 @@ impl Trace {
         }
         let segment = self.segment.get_or_insert_with(|| Segment::new(sample.window));
         let (span, mut event) = (segment.this(), segment.add(reading));
-        event.attributes.insert(0, ("session.id", Value::Text(Arc::from(self.session.id.as_str()))));
+        event.attributes.insert(0, ("session.id", Value::Text(self.session.id.text())));
         let session = Arc::clone(&self.session);
         out.push(SpanCommand::Emit(Box::new(LogEvent { session, span, event })));
     }
 
     fn come_up(&self, at: Timestamp, node: &str, rtt_millis: Option<f64>, out: &mut Vec<SpanCommand>) {
         let began = (self.opened_at, at);
-        let connection = self.connection_id.as_ref().map(|id| ("connection.id", Value::Text(Arc::from(id.as_str()))));
+        let connection = self.connection_id.as_ref().map(|id| ("connection.id", Value::Text(id.text())));
         let mut establish = self.span(SpanName::StreamEstablish, self.under(SpanName::TeachingStart), began);
         establish.attributes.extend(connection.clone());
         establish.attributes.push(("stream.url", stream_url(&self.session, node)));
@@ -279,7 +283,7 @@ fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, 
         NoticeState::Firing => ("live.qos.incident.start", notice.started_at),
         NoticeState::Resolved => ("live.qos.incident.end", notice.at),
     };
-    let mut attributes = vec![("session.id", Value::Text(Arc::from(session.id.as_str())))];
+    let mut attributes = vec![("session.id", Value::Text(session.id.text()))];
     attributes.extend(of_notice(notice));
     let event = Event { name, at, attributes };
     out.push(SpanCommand::Emit(Box::new(LogEvent { session: Arc::clone(session), span: this, event })));

@@ -1,7 +1,6 @@
 //! How much of the past a ratio is judged on. Decides whether any trailing span carries enough evidence, in whole and in number of
 //! occurrences, that the ratio passes its limit, and since when; refuses an answer while there is too little, or when it is too old.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::sample::Share;
@@ -36,20 +35,24 @@ pub enum Trail {
 #[derive(Clone, Debug)]
 pub struct Trailing {
     need: &'static Need,
-    entries: VecDeque<Entry>,
+    /// Ascending; the newest begins at `newest`.
+    entries: Vec<Entry>,
     coarse: usize,
     usual: Usual,
+    newest: Timestamp,
     accused_until: Timestamp,
 }
 
 /// Kept small, since there are trails for every leg of every class.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    start: Timestamp,
-    millis: u32,
+    /// In milliseconds, of which only those since another entry mean anything.
+    start: u32,
+    /// How long, in steps of 2 ms, rounded up; no longer than two minutes.
+    steps: u16,
+    events: u16,
     part: f32,
     whole: f32,
-    events: f32,
 }
 
 /// Fine entries hold at least one part in so many of the needed whole.
@@ -74,7 +77,8 @@ impl Trailing {
     /// An empty trail.
     #[must_use]
     pub const fn new(need: &'static Need) -> Self {
-        Self { need, entries: VecDeque::new(), coarse: 0, usual: Usual::NEW, accused_until: Timestamp::from_secs(0) }
+        let never = Timestamp::from_secs(0);
+        Self { need, entries: Vec::new(), coarse: 0, usual: Usual::NEW, newest: never, accused_until: never }
     }
 
     /// Says that what is in it now, and what comes until `to`, belongs to a fault: it teaches nothing of the usual course.
@@ -84,28 +88,33 @@ impl Trailing {
 
     /// Adds what came between `from` and `to`: the share, and how many occurrences (stalls) began.
     pub fn add(&mut self, from: Timestamp, to: Timestamp, share: Share, events: u64) {
+        let end = to.millis() as u32;
         if share.whole > 0.0 {
+            let length = to.millis().saturating_sub(from.millis());
             let new = Entry {
-                start: from,
-                millis: millis(to.since(from)),
+                start: from.millis() as u32,
+                steps: steps(u32::try_from(length).unwrap_or(u32::MAX)),
+                events: u16::try_from(events).unwrap_or(u16::MAX),
                 part: share.part as f32,
                 whole: share.whole as f32,
-                events: events as f32,
             };
             let fine = self.entries.len() > self.coarse;
             let grain = self.need.whole / GRAINS as f64;
-            match self.entries.back_mut() {
+            match self.entries.last_mut() {
                 Some(last) if fine && f64::from(last.whole) < grain => last.take(&new),
                 _ => {
                     if self.entries.len() == self.entries.capacity() {
                         self.entries.reserve_exact(MAX_ENTRIES / 6);
                     }
-                    self.entries.push_back(new);
+                    self.entries.push(new);
+                    self.newest = Timestamp::from_millis(from.millis());
                 }
             }
             self.coarsen();
         }
-        while self.entries.front().is_some_and(|first| to.since(first.end()) > MAX_AGE) {
+        // An end rounded up lies in the future at most.
+        let is_old = |first: &Entry| end.wrapping_sub(first.end()).cast_signed() > MAX_AGE.as_millis() as i32;
+        while self.entries.first().is_some_and(is_old) {
             self.leave(to);
         }
     }
@@ -113,12 +122,12 @@ impl Trailing {
     /// The share of the newest entries, at least `span` long where there is as much.
     #[must_use]
     pub fn lately(&self, span: Duration) -> Option<Share> {
-        let end = self.entries.back()?.end();
+        let end = self.entries.last()?.end();
         let mut sum = Share::default();
         for entry in self.entries.iter().rev() {
             sum.part += f64::from(entry.part);
             sum.whole += f64::from(entry.whole);
-            if end.since(entry.start) >= span {
+            if u128::from(end.wrapping_sub(entry.start)) >= span.as_millis() {
                 break;
             }
         }
@@ -126,7 +135,8 @@ impl Trailing {
     }
 
     fn leave(&mut self, now: Timestamp) {
-        if let Some(entry) = self.entries.pop_front() {
+        if !self.entries.is_empty() {
+            let entry = self.entries.remove(0);
             self.usual.learn(&entry, now <= self.accused_until, self.need);
         }
         self.coarse = self.coarse.saturating_sub(1);
@@ -136,12 +146,12 @@ impl Trailing {
     /// what was before it no longer counts: it would keep an alert alive for as long as it is remembered.
     #[must_use]
     pub fn against(&self, limit: f64, clear: f64) -> Option<Trail> {
-        let newest = self.entries.back()?;
+        let newest = self.entries.last()?;
         let end = newest.end();
         // Most looks find nothing over the limit and need no usual course.
         let mut usual = None;
-        let mut seen = Seen { sum: Share::default(), events: 0.0, elapsed: Duration::ZERO, coming: 0.0 };
-        let (mut excess, mut most_excess, mut onset) = (0.0, 0.0, end);
+        let mut seen = Seen { sum: Share::default(), events: 0.0, elapsed: 0, coming: 0.0 };
+        let (mut excess, mut most_excess, mut onset) = (0.0, 0.0, newest.start);
         let (mut shown, mut over, mut calm) = (None, None, None);
         for entry in self.entries.iter().rev() {
             let (part, whole) = (f64::from(entry.part), f64::from(entry.whole));
@@ -155,7 +165,7 @@ impl Trailing {
             if seen.sum.whole < self.need.whole {
                 continue;
             }
-            seen.elapsed = end.since(entry.start);
+            seen.elapsed = end.wrapping_sub(entry.start);
             if over.is_none() {
                 shown = shown.or((seen.sum.ratio() > limit).then_some(seen.sum));
                 over = shown.filter(|_| {
@@ -164,7 +174,7 @@ impl Trailing {
                     seen.proves(limit, usual, self.need)
                 });
             }
-            if calm.is_none() && seen.elapsed >= CALM {
+            if calm.is_none() && u128::from(seen.elapsed) >= CALM.as_millis() {
                 if over.is_none() && seen.sum.ratio() < clear {
                     return Some(Trail::Under(seen.sum));
                 }
@@ -172,7 +182,10 @@ impl Trailing {
             }
         }
         match over {
-            Some(share) => Some(Trail::Over(share, onset)),
+            Some(share) => {
+                let before = Duration::from_millis(u64::from(newest.start.wrapping_sub(onset)));
+                Some(Trail::Over(share, self.newest - before))
+            }
             None => (seen.sum.whole >= self.need.whole).then(|| Trail::Under(calm.unwrap_or(seen.sum))),
         }
     }
@@ -184,15 +197,16 @@ impl Trailing {
         }
         let oldest = self.entries[self.coarse];
         match self.coarse.checked_sub(1).map(|at| &mut self.entries[at]) {
-            Some(last) if Duration::from_millis(u64::from(last.millis)) < COARSE => {
+            Some(last) if u128::from(last.millis()) < COARSE.as_millis() => {
                 last.take(&oldest);
                 self.entries.remove(self.coarse);
             }
             _ => self.coarse += 1,
         }
         if self.entries.len() > MAX_ENTRIES {
-            let now = self.entries.back().map_or(oldest.start, Entry::end);
-            self.leave(now);
+            // The end of the newest.
+            let now = self.entries.last().map_or(0, Entry::millis);
+            self.leave(self.newest + Duration::from_millis(u64::from(now)));
         }
     }
 }
@@ -202,7 +216,8 @@ impl Trailing {
 struct Seen {
     sum: Share,
     events: f64,
-    elapsed: Duration,
+    /// In milliseconds.
+    elapsed: u32,
     /// Part that what goes on now will still bring.
     coming: f64,
 }
@@ -216,7 +231,7 @@ impl Seen {
             return false;
         }
         let usually = usual.ratio * self.sum.whole;
-        let elapsed = self.elapsed.as_secs_f64().max(0.001);
+        let elapsed = (f64::from(self.elapsed) / 1e3).max(0.001);
         let at_once = if need.timed { (self.sum.part / elapsed, usually / elapsed) } else { (0.0, 1.0) };
         let ways = [
             (self.events, usually / usual.length),
@@ -275,8 +290,8 @@ impl Usual {
     /// Takes in what leaves the trail; the ratio only where it was not accused. The spread is that between neighbouring spans, which a
     /// lasting fault hardly moves: (a - b)²/(a + b) is 1 on average where occurrences come singly, at any rate.
     fn learn(&mut self, entry: &Entry, accused: bool, need: &Need) {
-        let kept = 1.0 - (entry.millis as f32 / 1e3 / MEMORY.as_secs_f32()).min(1.0);
-        let count = entry.events.max(entry.part / need.occurrence as f32);
+        let kept = 1.0 - (entry.millis() as f32 / 1e3 / MEMORY.as_secs_f32()).min(1.0);
+        let count = f32::from(entry.events).max(entry.part / need.occurrence as f32);
         let (last, last_whole) = std::mem::replace(&mut self.last, (count, entry.whole));
         if last + count > 0.0 && last_whole > 0.0 {
             let difference = count * last_whole - last * entry.whole;
@@ -318,25 +333,29 @@ const MOST_SPREAD: f32 = 200.0;
 const LONGEST: f64 = 2.0;
 
 impl Entry {
-    fn end(&self) -> Timestamp {
-        self.start + Duration::from_millis(u64::from(self.millis))
+    fn end(&self) -> u32 {
+        self.start.wrapping_add(self.millis())
+    }
+
+    fn millis(&self) -> u32 {
+        u32::from(self.steps) * 2
     }
 
     /// Of a part that is time: how many were affected at once. What goes on now will last: this is only its beginning.
     fn part_per_second(&self) -> f64 {
-        f64::from(self.part) / (f64::from(self.millis) / 1e3).max(0.001)
+        f64::from(self.part) / (f64::from(self.millis()) / 1e3).max(0.001)
     }
 
     fn take(&mut self, later: &Self) {
-        self.millis = millis(later.end().since(self.start));
+        self.steps = steps(later.end().wrapping_sub(self.start));
+        self.events = self.events.saturating_add(later.events);
         self.part += later.part;
         self.whole += later.whole;
-        self.events += later.events;
     }
 }
 
-fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+fn steps(millis: u32) -> u16 {
+    u16::try_from(millis.div_ceil(2)).unwrap_or(u16::MAX)
 }
 
 /// Fine entries kept: with a minute of coarse ones they fit into [`MAX_ENTRIES`].

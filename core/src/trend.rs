@@ -33,7 +33,30 @@ impl Trend {
         if self.points.len() == POINTS {
             self.points.pop_front();
         }
+        if self.points.len() == self.points.capacity() {
+            self.points.reserve_exact(POINTS / 4);
+        }
         self.points.push_back(level as f32);
+    }
+
+    /// Whether [`Self::reaches`] may give a forecast that is likelier than not; never wrong where it says no, and far cheaper. Half of
+    /// all pairs of points must rise as steeply as it takes to the limit from the highest point, and within the span of their levels
+    /// only near ones can.
+    #[must_use]
+    pub(crate) fn may_reach(&self, limit: f64, horizon: f64) -> bool {
+        let points = self.points.iter().map(|point| f64::from(*point));
+        let (mut lowest, mut highest) = (f64::INFINITY, f64::NEG_INFINITY);
+        for point in points {
+            (lowest, highest) = (lowest.min(point), highest.max(point));
+        }
+        // Over fewer points than all, the reach is no longer and the levels span no more.
+        Self::spans(self.points.len()).any(|span| {
+            let steps = (horizon / STEP_SECONDS).min(span as f64 * REACH);
+            let least = (limit - highest) / ((span - 1) as f64 + steps);
+            let farthest = ((highest - lowest) / least).floor().clamp(0.0, (span - 1) as f64) as usize;
+            let near = farthest * span - farthest * (farthest + 1) / 2;
+            least <= 0.0 || near * 2 >= span * (span - 1) / 2
+        })
     }
 
     /// When the level passes `limit` by its trend, and how sure it is that it does within `horizon` seconds. `None` when it has passed it
@@ -45,9 +68,8 @@ impl Trend {
             return None;
         }
         // The past that most surely rises and goes straight on into the present: an old plateau must not flatten a rise, nor an old rise outlive its end.
-        let spans = [points.len(), points.len() * 2 / 3, points.len() / 2, LEAST_POINTS];
-        let spans = spans.into_iter().filter(|span| (LEAST_POINTS..=points.len()).contains(span));
-        let lines = spans.filter_map(|span| Some((span, Line::through(&points[points.len() - span..])?)));
+        let lines =
+            Self::spans(points.len()).filter_map(|span| Some((span, Line::through(&points[points.len() - span..])?)));
         let going = lines.filter(|(_, line)| line.goes_on);
         let (span, line) = going.max_by(|a, b| a.1.least().total_cmp(&b.1.least()))?;
         let left = limit - line.now;
@@ -64,6 +86,12 @@ impl Trend {
             soonest: (left - DECILE * line.noise).max(0.0) / steepest * STEP_SECONDS,
             confidence,
         })
+    }
+
+    /// The pasts that are looked at, in points.
+    fn spans(count: usize) -> impl Iterator<Item = usize> {
+        let spans = [count, count * 2 / 3, count / 2, LEAST_POINTS];
+        spans.into_iter().filter(move |span| (LEAST_POINTS..=count).contains(span))
     }
 
     /// The newest level.
@@ -143,6 +171,8 @@ const DECILE: f64 = 1.2816;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn of(points: impl IntoIterator<Item = f64>) -> Trend {
@@ -174,6 +204,20 @@ mod tests {
         let mut broken = of((0..30).map(|at| 0.5 + 0.01 * f64::from(at)));
         broken.add(None);
         assert_eq!(broken.reaches(0.95, 600.0), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_may_not_reach_is_unlikely(
+            (level, slope, noise) in (0.0..1.0_f64, -0.01..0.03_f64, 0.0..0.2_f64),
+            wild in prop::collection::vec(-1.0..1.0_f64, 0..60),
+        ) {
+            let trend = of((0..).zip(&wild).map(|(at, wild)| level + slope * f64::from(at) + noise * wild.powi(3)));
+            for limit in [0.5, 1.0, 2.0] {
+                let forecast = trend.reaches(limit, 180.0).filter(|forecast| forecast.confidence >= 0.5);
+                prop_assert!(forecast.is_none() || trend.may_reach(limit, 180.0));
+            }
+        }
     }
 
     #[test]

@@ -125,6 +125,7 @@ fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
         words.iter().find(is_it).map(|word| word.at)
     };
     let (mut line, mut stall, mut healed, mut standing) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let mut behind_beat = Vec::new();
     for onset in onsets {
         let until = onset.to + AFTER;
         let Some(fired) = first(&onset.session, true, onset.from, until) else {
@@ -135,6 +136,7 @@ fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
         };
         line.push(fired.saturating_sub(onset.shown.written));
         stall.push(fired.saturating_sub(onset.shown.began));
+        behind_beat.push(fired % BEAT);
         healed.extend(first(&onset.session, false, fired.max(onset.to), until + AFTER).map(|at| at - onset.to));
     }
     let is_true = |word: &Word| {
@@ -157,6 +159,10 @@ fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
     }
     println!("  first line that shows it -> webhook: {}", spread(line));
     println!("  first stall of a viewer  -> webhook: {}", spread(stall));
+    if who == "liveqos" {
+        // It judges on a grid: what lies between is the way out.
+        println!("  last beat -> webhook: {}", spread(behind_beat));
+    }
     println!("  healed -> webhook: {}", spread(healed));
 }
 
@@ -172,6 +178,8 @@ fn stall() -> RangeInclusive<u64> {
     from.parse().expect("milliseconds")..=to.parse().expect("milliseconds")
 }
 
+/// liveqos judges at every multiple of so many Unix ms.
+const BEAT: u64 = 250;
 const CLASSES: usize = 200;
 const LARGE: usize = 20;
 const LARGE_SIZE: usize = 160;
