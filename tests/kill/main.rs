@@ -9,11 +9,18 @@ mod classes;
 mod daemon;
 mod full_disk;
 mod kills;
+mod outage;
+#[path = "../otlp/classes.rs"]
+#[expect(dead_code, reason = "the tests of export ask it for more")]
+mod past;
 #[path = "../real/program.rs"]
 mod program;
 #[path = "../otlp/receiver.rs"]
 #[expect(dead_code, reason = "the tests of export ask it for more")]
 mod receiver;
+#[path = "../otlp/resetting.rs"]
+mod resetting;
+mod sdk;
 mod seen;
 #[path = "../real/wait.rs"]
 mod wait;
