@@ -162,8 +162,9 @@ fn parse(name: &str) -> Option<u64> {
     name.strip_prefix("journal-")?.strip_suffix(".log")?.parse().ok()
 }
 
-const SALT: u32 = 0x4c51_4a01;
-/// The first record of a file, with the whole state.
-const BASE: u32 = 1;
+/// What tells a journal's records from those of other files.
+pub const SALT: u32 = 0x4c51_4a01;
+/// Tag of the first record of a file, with the whole state.
+pub const BASE: u32 = 1;
 /// A journal is not written anew below this.
 const SMALL: u64 = 1 << 20;

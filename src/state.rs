@@ -80,7 +80,7 @@ impl State {
     ///
     /// # Errors
     /// When the folders cannot be read, or the thread not be started.
-    pub(crate) fn start(folders: Vec<Place>, journal: Arc<dyn Disk>, health: Health) -> io::Result<(Self, Checkpoint)> {
+    pub fn start(folders: Vec<Place>, journal: Arc<dyn Disk>, health: Health) -> io::Result<(Self, Checkpoint)> {
         let (mut scribe, checkpoint) = Scribe::assemble(folders, journal, health)?;
         let (spools, desk) = (scribe.spools(), Arc::clone(&scribe.desk));
         let thread = std::thread::Builder::new().name("state".to_owned()).spawn(move || scribe.run())?;
@@ -212,13 +212,13 @@ impl Wake for Stir {
 
 /// Where what waits for a target is kept.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub struct Place {
     /// The target.
-    pub(crate) name: String,
+    pub name: String,
     /// Its folder.
-    pub(crate) disk: Arc<dyn Disk>,
+    pub disk: Arc<dyn Disk>,
     /// Most bytes of each signal in it.
-    pub(crate) caps: [u64; 3],
+    pub caps: [u64; 3],
 }
 
 /// One target's queues and who writes them.
