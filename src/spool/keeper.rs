@@ -174,8 +174,7 @@ impl Keeper {
 
 /// The file of the cursors.
 pub(super) const CURSOR: &str = "cursor";
-/// What tells the record of the cursors from those of other files.
-pub const CURSOR_SALT: u32 = 0x4c51_4301;
+pub(super) const CURSOR_SALT: u32 = 0x4c51_4301;
 /// Longest segment: what a start reads at most of each signal.
 const LONGEST: u64 = 16 << 20;
 const SHORTEST: u64 = 4 << 10;

@@ -12,6 +12,7 @@ mod outage;
 mod program;
 mod receiver;
 mod resetting;
+mod silence;
 mod trouble;
 #[path = "../real/wait.rs"]
 #[expect(dead_code, reason = "the tests beside real servers ask it for more")]
