@@ -1,5 +1,5 @@
-//! The spool's segments beside a kept crate (redb): 100,000 records of 1 kB in durable groups of 500, then drained in the same groups, then
-//! the start with 10 GB waiting. `cargo bench --bench spool`; with `-- --test` one small pass.
+//! The spool's segments beside a kept crate (redb): 100,000 records of 1 kB in durable groups of 500, then drained in the same groups.
+//! `cargo bench --bench spool`; with `-- --test` one small pass.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,8 +8,6 @@ use liveqos::disk::{Disk as _, Folder};
 use liveqos::otlp::outbox::Limits;
 use liveqos::otlp::record::{Record, Signal};
 use liveqos::spool::segment::{self, HEADER, Mark, Part, Segment};
-use liveqos::state::Opened;
-use liveqos::state::settings::StateSettings;
 use redb::{Database, ReadableTable as _, TableDefinition};
 
 const GROUP: u64 = 500;
@@ -31,13 +29,6 @@ fn main() {
             ours.as_secs_f64() / theirs.as_secs_f64()
         );
     }
-    let (few, many) = (start(folder.path(), 1), start(folder.path(), if small { 4 } else { 600 }));
-    println!(
-        "start with one full segment of 16 MiB {:>8.3?}, with {:.1} GB {:>8.3?}",
-        few.0,
-        many.1 as f64 / 1e9,
-        many.0
-    );
 }
 
 fn record() -> Record {
@@ -104,32 +95,4 @@ fn redb(folder: &Path, groups: u64) -> (Duration, Duration) {
         transaction.commit().expect("a good disk");
     }
     (appended, began.elapsed())
-}
-
-/// A start with so many full segments: how long it takes and how many bytes wait.
-fn start(folder: &Path, segments: u64) -> (Duration, u64) {
-    let folder = folder.join(format!("state-{segments}"));
-    let disk = Folder::open(&folder.join("spool/main")).expect("a folder");
-    let record = record();
-    let each = (16 << 20) / (record.bytes.len() as u64 + 24);
-    for number in 0..segments {
-        let first = Mark { position: number * each, item: number * each };
-        let name = segment::name(Signal::Traces, first);
-        let mut file = disk.create(&name).expect("a file");
-        if number + 1 < segments {
-            // Only names and lengths of these are looked at.
-            disk.cut(&name, 16 << 20).expect("a sparse file");
-        } else {
-            let mut buffer = segment::header(Signal::Traces);
-            (0..each).for_each(|at| segment::write(&mut buffer, Signal::Traces, first.position + at, &record));
-            file.append(&buffer).expect("room");
-        }
-    }
-    let settings = StateSettings { dir: Some(folder), traces_bytes: 20_000_000_000, ..StateSettings::default() };
-    let began = Instant::now();
-    let opened = Opened::open(&settings, &[("main".to_owned(), [true; 3])]).expect("nobody else has it");
-    let took = began.elapsed();
-    let waits = opened.outbox("main").expect("opened for it").backlog(Signal::Traces);
-    assert_eq!(waits.records, segments * each, "all of it is there");
-    (took, waits.bytes)
 }

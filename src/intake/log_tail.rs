@@ -7,10 +7,13 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use liveqos_core::log_fold::MAX_LINE;
 use memchr::memchr;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
+
+use crate::disk::frame::{self, Step};
 
 /// A file being followed.
 #[derive(Debug)]
@@ -229,15 +232,29 @@ impl Position {
     fn read(path: &Path) -> io::Result<Option<Result<Self, Nonsense>>> {
         match std::fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            text => Ok(Some(serde_json::from_slice(&text?).map_err(|_| Nonsense))),
+            bytes => Ok(Some(Self::decode(&bytes?.into()).ok_or(Nonsense))),
         }
+    }
+
+    /// The whole of a file: a digit that is another one must not pass for a place in the log.
+    fn decode(bytes: &Bytes) -> Option<Self> {
+        match frame::read(bytes, 0, SALT) {
+            Step::Good(found, end) if end == bytes.len() => serde_json::from_slice(&found.payload).ok(),
+            _ => None,
+        }
+    }
+
+    fn encode(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, SALT, (0, self.number), &serde_json::to_vec(self)?);
+        Ok(bytes)
     }
 
     /// Puts it in place at once: a killed daemon leaves the old one or the new one, and with `sync` so does a machine without power.
     fn write(&self, path: &Path, sync: bool) -> io::Result<()> {
         let new = beside(path, ".new");
         let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
+        file.write_all(&self.encode()?)?;
         if sync {
             file.sync_all()?;
         }
@@ -259,12 +276,16 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 /// Most bytes read at one wake: 32 MB a second at four wakes.
 pub const MAX_READ: usize = 8 << 20;
 const BUFFER: usize = 1 << 16;
+/// What tells a position from the records of other files.
+const SALT: u32 = 0x4c51_5001;
 /// How often a position is forced to the disk.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 const RECENT: &str = ".recent";
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     struct Log {
@@ -363,7 +384,7 @@ mod tests {
         // The same inode may be given again; then the position lies within it or not, and both are a restart of a rotated log.
         drop(tail);
         std::fs::remove_file(log.path("position.recent")).unwrap_or_default();
-        std::fs::write(log.path("position"), "{\"inode\":1,\"offset\":99}").expect("written");
+        Position { inode: 1, offset: 99, number: 9 }.write(&log.path("position"), false).expect("written");
         assert_eq!(lines(&mut log.tail()), ["other file"]);
     }
 
@@ -386,6 +407,28 @@ mod tests {
         std::fs::write(log.path("position"), "{").expect("written");
         let mut tail = log.tail();
         assert_eq!((lines(&mut tail).len(), tail.positions_lost()), (0, 2), "both gone: from the end");
+    }
+
+    proptest! {
+        /// Any bytes of it are others, or it is shorter or longer: it is what was written, or nonsense.
+        #[test]
+        fn a_damaged_position_is_no_position(
+            numbers in any::<[u64; 3]>(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            length in 0_usize..120,
+        ) {
+            let [inode, offset, number] = numbers;
+            let whole = Position { inode, offset, number };
+            let good = whole.encode().expect("small");
+            let mut bytes = good.clone();
+            for (at, value) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            prop_assert_eq!(Position::decode(&bytes.clone().into()), (bytes == good).then_some(whole));
+            bytes.resize(length, b' ');
+            prop_assert_eq!(Position::decode(&bytes.clone().into()), (bytes == good).then_some(whole));
+        }
     }
 
     #[test]

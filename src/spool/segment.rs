@@ -96,7 +96,7 @@ pub struct Taken {
 pub fn take(disk: &dyn Disk, signal: Signal, part: &Part, limits: Limits) -> std::io::Result<Taken> {
     let (name, end) = (name(signal, part.segment.first), part.segment.end);
     let mut taken = Taken { until: part.from, offset: part.offset.max(HEADER), ..Taken::default() };
-    let (mut bytes, mut at, mut want) = (Bytes::new(), 0, limits.bytes.clamp(SMALLEST_READ, LARGEST_READ));
+    let (mut bytes, mut at, mut want) = (Bytes::new(), 0, expected(&part.segment, limits));
     let (mut room, mut whole) = (limits.bytes, false);
     loop {
         let step = frame::read(&bytes, at, salt(signal));
@@ -131,6 +131,13 @@ pub fn take(disk: &dyn Disk, signal: Signal, part: &Part, limits: Limits) -> std
     taken.damaged += end.position.saturating_sub(taken.until.position);
     taken.until = end;
     Ok(taken)
+}
+
+/// How much to read for as many items as there may be, by the segment's mean: what is read beyond them is read again with the next.
+fn expected(segment: &Segment, limits: Limits) -> usize {
+    let records = segment.end.position.saturating_sub(segment.first.position).max(1);
+    let most = limits.items.saturating_mul(segment.bytes / records + 1);
+    limits.bytes.min(usize::try_from(most).unwrap_or(usize::MAX)).clamp(SMALLEST_READ, LARGEST_READ)
 }
 
 impl Taken {

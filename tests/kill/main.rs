@@ -10,12 +10,19 @@ mod daemon;
 mod full_disk;
 mod held;
 mod kills;
+mod outage;
+#[path = "../otlp/classes.rs"]
+#[expect(dead_code, reason = "the tests of export ask it for more")]
+mod past;
 #[path = "../real/program.rs"]
 mod program;
 mod read_only;
 #[path = "../otlp/receiver.rs"]
 #[expect(dead_code, reason = "the tests of export ask it for more")]
 mod receiver;
+#[path = "../otlp/resetting.rs"]
+mod resetting;
+mod sdk;
 mod seen;
 #[path = "../real/wait.rs"]
 mod wait;

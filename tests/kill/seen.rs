@@ -70,6 +70,22 @@ impl Seen {
         }
     }
 
+    /// How many different spans and samples `collector` was sent and refused. Panics where one of them never came again.
+    pub(crate) fn refused(&self, collector: &Collector) -> usize {
+        let (mut spans, mut samples) = (BTreeSet::new(), BTreeSet::new());
+        for request in collector.received().iter().filter(|request| !request.taken) {
+            spans.extend(request.spans().into_iter().map(|span| (span.trace_id, span.span_id)));
+            samples.extend(request.logs().into_iter().map(|log| (log.trace_id, log.time_unix_nano)));
+        }
+        for (trace, span) in &spans {
+            assert!(self.traces[trace].contains_key(span), "a span was on disk and is lost");
+        }
+        for (trace, at) in &samples {
+            assert!(self.samples[trace].contains_key(at), "a sample was on disk and is lost");
+        }
+        spans.len() + samples.len()
+    }
+
     /// How many spans of this name all traces have.
     pub(crate) fn count(&self, name: &str) -> usize {
         self.traces.values().flat_map(BTreeMap::values).filter(|span| span.name == name).count()

@@ -5,10 +5,18 @@
 mod bytes;
 mod classes;
 mod collector;
+mod memory;
 mod outage;
+#[path = "../real/program.rs"]
+#[expect(dead_code, reason = "the tests beside real servers ask it for more")]
+mod program;
 mod receiver;
+mod resetting;
 mod silence;
 mod trouble;
+#[path = "../real/wait.rs"]
+#[expect(dead_code, reason = "the tests beside real servers ask it for more")]
+mod wait;
 mod ways;
 
 use std::sync::Arc;

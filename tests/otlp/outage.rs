@@ -10,16 +10,19 @@ use liveqos::otlp::outbox::{MemoryOutbox, Outbox as _};
 use liveqos::otlp::record::Signal;
 use liveqos::otlp::settings::OtlpSettings;
 use liveqos::otlp::{Otlp, Pace};
-use tokio::io::AsyncReadExt as _;
+use liveqos::state::Opened;
+use liveqos::state::settings::StateSettings;
 use tonic::Code;
 
 use crate::classes::{START, sample, session};
 use crate::receiver::{Collector, LOOPBACK, PATIENCE, Received, Reply};
-use crate::{grpc_to, http_to, start_on, stop};
+use crate::resetting::Resetting;
+use crate::wait::until;
+use crate::{grpc_to, http_to, main_target, node, sampling, start_on, stop};
 
 /// Classes on the node, and cuts in ten minutes.
 const CLASSES: u32 = 20;
-const CUTS: u64 = 120;
+pub(crate) const CUTS: u64 = 120;
 /// A cut of 5 s.
 const CUT: Duration = Duration::from_millis(50);
 /// Cuts after the collector is back.
@@ -28,7 +31,7 @@ const AFTER: u64 = 6;
 const ITEMS: u64 = 64;
 
 /// The product's pace, a hundred times as fast.
-fn fast() -> Pace {
+pub(crate) fn fast() -> Pace {
     let usual = Pace::default();
     Pace {
         items: ITEMS,
@@ -54,7 +57,7 @@ fn taken(received: &[Received]) -> Vec<(u64, Vec<u8>)> {
 }
 
 /// How many different ones.
-fn different(received: &[Received]) -> usize {
+pub(crate) fn different(received: &[Received]) -> usize {
     taken(received).into_iter().collect::<BTreeSet<_>>().len()
 }
 
@@ -82,7 +85,7 @@ async fn outage(settings: OtlpSettings, once: bool, back: impl AsyncFnOnce() -> 
 }
 
 /// An address where nobody listens.
-fn nowhere() -> SocketAddr {
+pub(crate) fn nowhere() -> SocketAddr {
     TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap()
 }
 
@@ -116,21 +119,12 @@ async fn refusing_and_hanging() {
 #[tokio::test(flavor = "multi_thread")]
 async fn resetting_connections() {
     for grpc in [false, true] {
-        let listener = tokio::net::TcpListener::bind(LOOPBACK).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let resets = tokio::spawn(async move {
-            loop {
-                let (mut connection, _) = listener.accept().await.unwrap();
-                // Something has come, and is thrown away with the connection.
-                let _read = connection.read(&mut [0; 64]).await;
-                connection.set_zero_linger().unwrap();
-            }
-        });
+        let resetting = Resetting::begin().await;
+        let address = resetting.address;
         let url = format!("http://{address}");
         let settings = if grpc { grpc_to(url) } else { http_to(url) };
         outage(settings, true, async || {
-            resets.abort();
-            assert!(resets.await.unwrap_err().is_cancelled());
+            resetting.end().await;
             if grpc { Collector::grpc_on(address, None) } else { Collector::http_on(address) }
         })
         .await;
@@ -154,3 +148,43 @@ async fn a_slow_collector_sees_what_happens_now_before_the_rest() {
     assert_eq!(taken(&received).len(), all, "each sample of each class once");
     stop(otlp, PATIENCE).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn beyond_the_cap_the_oldest_are_dropped_and_counted_and_the_newest_arrive() {
+    let (folder, address) = (tempfile::tempdir().unwrap(), nowhere());
+    let cap = 100_000;
+    let settings = StateSettings { dir: Some(folder.path().to_owned()), logs_bytes: cap, ..StateSettings::default() };
+    let opened = Opened::open(&settings, &[("main".to_owned(), [true; 3])]).unwrap();
+    let open = |name: &str| opened.outbox(name);
+    let url = format!("http://{address}");
+    let otlp = Otlp::start_with(&http_to(url), &node(), sampling(), &open, fast()).unwrap();
+    let state = opened.state.as_ref().unwrap();
+    for tick in 0..CUTS {
+        otlp.take(&(0..CLASSES).map(|number| sample(&session(number), tick, Vec::new())).collect::<Vec<_>>());
+        assert_eq!(state.keep(Vec::new()), 0);
+        // A few at a time, as over ten minutes.
+        assert!(tick % 4 != 3 || state.settled(PATIENCE));
+    }
+    let files = std::fs::read_dir(folder.path().join("spool/main")).unwrap();
+    let on_disk: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(on_disk <= cap + SMALL, "{on_disk} bytes");
+    let collector = Collector::http_on(address);
+    let all = (CUTS * u64::from(CLASSES)) as usize;
+    // What was on its way when it was dropped is counted once it is known that nobody took it.
+    let dropped = || usize::try_from(main_target(&otlp).dropped(Signal::Logs)).unwrap();
+    let received = until("what was not dropped", PATIENCE, async || {
+        let received = collector.received();
+        (different(&received) + dropped() >= all).then_some(received)
+    })
+    .await;
+    let came: BTreeSet<_> = taken(&received).into_iter().collect();
+    assert!(dropped() > all / 4 && came.len() > all / 4, "{} dropped, {} came", dropped(), came.len());
+    assert_eq!(came.len() + dropped(), all, "each came or is counted");
+    let oldest = came.first().unwrap().0;
+    let newer = came.iter().filter(|(cut, _)| *cut > oldest).count();
+    assert_eq!(newer, (CUTS - 1 - oldest) as usize * CLASSES as usize, "the newest of every class");
+    stop(otlp, PATIENCE).await;
+}
+
+/// The cursor beside the segments.
+const SMALL: u64 = 1 << 10;

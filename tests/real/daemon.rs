@@ -1,6 +1,7 @@
 //! The daemon as a user runs it: the built program, a configuration file, HTTP.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -22,10 +23,14 @@ impl Daemon {
 
     /// The same with variables of the environment.
     pub(crate) async fn start_with(folder: &Path, port: u16, config: &str, variables: &[(&str, &str)]) -> Self {
-        let file = write_config(folder, port, config);
-        let mut command = command(&std::env::var("LOAD_PROGRAM").unwrap_or_else(|_| LIVEQOS.to_owned()));
-        command.args(["run", "--config"]).arg(file).envs(variables.iter().copied());
-        let program = Program::start("liveqos", &mut command, folder, false);
+        let program = std::env::var("LOAD_PROGRAM").unwrap_or_else(|_| LIVEQOS.to_owned());
+        Self::start_command(command(&program).envs(variables.iter().copied()), folder, port, config).await
+    }
+
+    /// The same of a program that stands elsewhere.
+    pub(crate) async fn start_command(command: &mut Command, folder: &Path, port: u16, config: &str) -> Self {
+        command.args(["run", "--config"]).arg(write_config(folder, port, config));
+        let program = Program::start("liveqos", command, folder, false);
         let mut daemon = Self { program, url: format!("http://127.0.0.1:{port}") };
         wait::until("the daemon", START, async || {
             assert!(daemon.program.is_running(), "the daemon ended at once");

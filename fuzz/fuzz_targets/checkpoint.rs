@@ -1,0 +1,117 @@
+//! A journal's entries with any bytes of them changed, each inside of a good record: nothing may panic when they are read, folded and gone
+//! on with, and what the resumed classes tell can be encoded.
+#![no_main]
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use liveqos::otlp::spans;
+use liveqos_core::checkpoint::{Checkpoint, Entry};
+use liveqos_core::descriptor::Descriptor;
+use liveqos_core::judge::{Objectives, Surroundings};
+use liveqos_core::latencies::Latencies;
+use liveqos_core::observation::{Fact, Observation, PathView, ServerView};
+use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::registry::Patience;
+use liveqos_core::session::{Name, Protocol, StreamKey};
+use liveqos_core::span::SpanCommand;
+use liveqos_core::time::{BEAT, Timestamp};
+
+/// Entries of a class of half a minute with an alert, as JSON.
+fn entries() -> &'static [String] {
+    static ENTRIES: OnceLock<Vec<String>> = OnceLock::new();
+    ENTRIES.get_or_init(|| {
+        let mut pipe = empty();
+        let class = Descriptor { course_id: Name::new("c9").ok(), ..Descriptor::default() };
+        let id = Name::new("s1").expect("a good name");
+        assert!(pipe.registry_mut().register(&id, StreamKey::parse("live/c1").ok(), class, at(0)));
+        let told = (1..130).flat_map(|beat| play(&mut pipe, beat).entries);
+        told.map(|entry| serde_json::to_string(&entry).expect("an entry is JSON")).collect()
+    })
+}
+
+fn empty() -> Pipe {
+    Pipe::new("n", Objectives::default(), Patience::default(), 10)
+}
+
+fn at(beat: u32) -> Timestamp {
+    Timestamp::from_secs(1_000_000) + BEAT * beat
+}
+
+fn play(pipe: &mut Pipe, beat: u32) -> Beat {
+    let mut latencies = Latencies::default();
+    latencies.record(Duration::from_millis(if beat > 40 { 900 } else { 5 }));
+    let path = PathView {
+        protocol: Protocol::Rtmp,
+        viewers: 1,
+        rtt: None,
+        latencies,
+        segments_sent: Some(1_000),
+        segments_lost: Some(1),
+        backlog_bytes: 0,
+        publisher_rtt: Some(Duration::from_millis(8)),
+    };
+    let server = ServerView {
+        publishing: Some(true),
+        viewers: Some(vec![(Protocol::Rtmp, 3)]),
+        ..ServerView::default()
+    };
+    for fact in [Fact::Server(Box::new(server)), Fact::Path(Box::new(path))] {
+        let stream = StreamKey::parse("live/c1").expect("a good key");
+        pipe.observe(Observation { source: "nginx-rtmp".into(), stream, at: at(beat), fact });
+    }
+    pipe.beat(at(beat), &Surroundings::default())
+}
+
+/// Another byte, one more, one less, or the rest repeated: by four bytes of the input for each change.
+fn change(texts: &mut Vec<Vec<u8>>, change: &[u8; 4]) {
+    let [which, how, place, value] = *change;
+    let which = (usize::from(which) | usize::from(how >> 3) << 8) % texts.len();
+    let text = &mut texts[which];
+    let place = if text.is_empty() { 0 } else { usize::from(place) * text.len() / 256 + usize::from(how >> 6) };
+    match how & 7 {
+        0..=2 => {
+            if let Some(byte) = text.get_mut(place) {
+                *byte = value;
+            }
+        }
+        3 => text.insert(place.min(text.len()), value),
+        4 if place < text.len() => drop(text.remove(place)),
+        5 => {
+            let again = text.clone();
+            texts.push(again);
+        }
+        6 => text.clear(),
+        _ => {
+            let digits = usize::from(value % 24);
+            text.splice(place.min(text.len())..place.min(text.len()), std::iter::repeat_n(b'9', digits));
+        }
+    }
+}
+
+fuzz_target!(|data: &[u8]| {
+    let mut texts: Vec<Vec<u8>> = entries().iter().map(|text| text.clone().into_bytes()).collect();
+    let (changes, _) = data.as_chunks::<4>();
+    changes.iter().take(64).for_each(|four| change(&mut texts, four));
+    let mut checkpoint = Checkpoint::default();
+    for entry in texts.iter().filter_map(|text| serde_json::from_slice::<Entry>(text).ok()) {
+        checkpoint.apply(entry);
+    }
+    let mut again = Checkpoint::default();
+    checkpoint.entries().for_each(|entry| again.apply(entry));
+    assert!(again.classes.keys().eq(checkpoint.classes.keys()), "what is written anew speaks of the same classes");
+    let mut pipe = empty();
+    pipe.resume(&checkpoint, at(130));
+    let mut commands = Vec::new();
+    for beat in (130..180).chain((180..1_000).step_by(10)) {
+        commands.extend(if beat < 170 { play(&mut pipe, beat) } else { pipe.beat(at(beat), &Surroundings::default()) }.commands);
+    }
+    commands.extend(pipe.stop());
+    for command in &commands {
+        match command {
+            SpanCommand::Export(span) => drop(spans::encode_span(span, "n", "")),
+            SpanCommand::Emit(event) => drop(spans::encode_event(event, "n")),
+        }
+    }
+});

@@ -1,0 +1,187 @@
+//! What a node holds in memory while no collector takes anything: bounded by what the spool keeps at hand, however long it lasts. The node
+//! is a process of its own, so that its resident memory is the product's and not the test's.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use liveqos::otlp::outbox::{MemoryOutbox, Outbox, Room};
+use liveqos::otlp::record::Signal;
+use liveqos::otlp::settings::{OtlpSettings, Protocol};
+use liveqos::otlp::{Otlp, Pace};
+use liveqos::state::Opened;
+use liveqos::state::settings::StateSettings;
+use liveqos_core::span::Value;
+
+use crate::classes::{sample, session};
+use crate::outage::{CUTS, different, fast, nowhere};
+use crate::program::{Program, command};
+use crate::receiver::{Collector, Reply};
+use crate::resetting::Resetting;
+use crate::{node as resource, sampling};
+
+/// So that ten minutes are three times what the spool keeps at hand of log events.
+const CLASSES: u32 = 400;
+const CUT: Duration = Duration::from_millis(50);
+
+/// What a node says after a cut.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    /// Bytes of records that were told so far.
+    told: u64,
+    /// Resident bytes.
+    resident: u64,
+    /// Records that wait.
+    waits: u64,
+}
+
+/// A node that is taught, and what it says.
+struct Node {
+    _program: Program,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Node {
+    /// This very program, asked for the one test that is no test.
+    fn start(folder: &Path, url: &str, outbox: &str) -> Self {
+        let mut command = command(std::env::current_exe().unwrap().to_str().unwrap());
+        command.args(["--ignored", "--exact", "memory::node", "--nocapture"]);
+        command.env(FOLDER, folder).env(URL, url).env(OUTBOX, outbox);
+        let mut program = Program::start("node", &mut command, folder, true);
+        let lines = BufReader::new(program.child.stdout.take().unwrap()).lines();
+        Self { _program: program, lines }
+    }
+
+    /// What it says next; `None` at its end.
+    fn next(&mut self) -> Option<Said> {
+        self.lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let mut numbers = line.strip_prefix(SAYS)?.split(' ').map(|number| number.parse().unwrap());
+            Some(Said { told: numbers.next()?, resident: numbers.next()?, waits: numbers.next()? })
+        })
+    }
+
+    /// By how much it grew in the second half of the outage for each byte that it was told in it.
+    fn grows(&mut self) -> f64 {
+        let said: Vec<_> = (0..CUTS).map(|_| self.next().unwrap()).collect();
+        let (half, end) = (said[said.len() / 2], said[said.len() - 1]);
+        assert!(end.waits > CUTS * u64::from(CLASSES) / 10 * 9, "what was told waits: {end:?}");
+        end.resident.saturating_sub(half.resident) as f64 / (end.told - half.told) as f64
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_stays_flat_whatever_the_collector_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let resetting = Resetting::begin().await;
+    let mut cases = vec![
+        ("gone", format!("http://{}", nowhere()), None),
+        ("resetting", format!("http://{}", resetting.address), None),
+    ];
+    for (name, reply) in [
+        ("429", Reply::Http(429, None)),
+        ("503", Reply::Http(503, Some("0"))),
+        ("hanging", Reply::Hang),
+        ("slow", Reply::Slow(CUT * 200)),
+    ] {
+        let collector = Collector::http();
+        collector.mood(Some(reply));
+        cases.push((name, collector.url(), Some(collector)));
+    }
+    let mut nodes = tokio::task::JoinSet::new();
+    for (name, url, collector) in cases {
+        let folder = folder.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let mut node = Node::start(&folder, &url, ON_DISK);
+        nodes.spawn_blocking(move || (name, node.grows(), collector));
+    }
+    while let Some(done) = nodes.join_next().await {
+        let (name, grows, _collector) = done.unwrap();
+        eprintln!("{name}: grew by {grows:.3} of what it was told");
+        assert!(grows < 0.25, "{name}: {grows} of what came stayed in memory");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_measure_sees_what_piles_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Node::start(folder.path(), &format!("http://{}", nowhere()), IN_MEMORY);
+    let grows = tokio::task::spawn_blocking(move || node.grows()).await.unwrap();
+    eprintln!("in memory: grew by {grows:.3} of what it was told");
+    assert!(grows > 0.75, "{grows} of what came stayed in memory, and all of it did");
+}
+
+/// The collector is back: what waited goes, and reading it from the disk takes no more than a few requests' worth.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_drains_without_being_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = nowhere();
+    let mut node = Node::start(folder.path(), &format!("http://{address}"), ON_DISK);
+    let (before, mut node) =
+        tokio::task::spawn_blocking(move || ((0..CUTS).filter_map(|_| node.next()).last().unwrap(), node))
+            .await
+            .unwrap();
+    let collector = Collector::http_on(address);
+    let drained = tokio::task::spawn_blocking(move || {
+        let mut most = 0;
+        while let Some(said) = node.next() {
+            most = most.max(said.resident);
+            if said.waits == 0 {
+                return most;
+            }
+        }
+        panic!("it ended with a backlog");
+    });
+    let most = drained.await.unwrap();
+    assert_eq!(different(&collector.received()), (CUTS * u64::from(CLASSES)) as usize, "nothing is lost");
+    let more = most.saturating_sub(before.resident);
+    eprintln!("{} bytes were told; it held {} before the drain and {more} more in it", before.told, before.resident);
+    assert!(more < before.told / 4, "{more} bytes more for a backlog of {}", before.told);
+}
+
+#[test]
+#[ignore = "no test: the node that the tests of memory start"]
+fn node() {
+    tokio::runtime::Runtime::new().unwrap().block_on(teach());
+}
+
+/// Teaches ten minutes, then says how it stands until somebody ends it.
+#[expect(clippy::print_stdout, reason = "this is how it answers")]
+async fn teach() {
+    let settings = OtlpSettings { protocol: Protocol::HttpProtobuf, timeout: CUT * 20, ..crate::grpc_to(var(URL)) };
+    let state = StateSettings { dir: Some(Path::new(&var(FOLDER)).join("state")), ..StateSettings::default() };
+    let opened = Opened::open(&state, &[("main".to_owned(), [true; 3])]).unwrap();
+    let outbox: Arc<dyn Outbox> = if var(OUTBOX) == ON_DISK {
+        opened.outbox("main").unwrap()
+    } else {
+        Arc::new(MemoryOutbox::with_room(Room { records: usize::MAX, bytes: usize::MAX }))
+    };
+    let pace = Pace { items: 256, ..fast() };
+    let otlp = Otlp::start_with(&settings, &resource(), sampling(), &|_| Ok(Arc::clone(&outbox)), pace).unwrap();
+    let mut told = 0;
+    for tick in 0.. {
+        if tick < CUTS {
+            let text = "x".repeat(1_000);
+            let samples = (0..CLASSES)
+                .map(|number| sample(&session(number), tick, vec![("stream.url", Value::Text(text.as_str().into()))]));
+            otlp.take(&samples.collect::<Vec<_>>());
+            told += u64::from(CLASSES) * text.len() as u64;
+        }
+        let state = opened.state.as_ref().unwrap();
+        assert_eq!(state.keep(Vec::new()), 0, "nothing is given up");
+        tokio::time::sleep(CUT).await;
+        let resident = procfs::process::Process::myself().unwrap().statm().unwrap().resident * procfs::page_size();
+        println!("{SAYS}{told} {resident} {}", outbox.backlog(Signal::Logs).records);
+    }
+}
+
+fn var(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is set by the tests of memory"))
+}
+
+const FOLDER: &str = "NODE_FOLDER";
+const URL: &str = "NODE_URL";
+const OUTBOX: &str = "NODE_OUTBOX";
+const ON_DISK: &str = "disk";
+const IN_MEMORY: &str = "memory";
+const SAYS: &str = "node: ";
