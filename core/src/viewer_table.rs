@@ -4,6 +4,7 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::group_table::Membership;
 use crate::recent::Recent;
 use crate::viewer::Viewer;
 
@@ -20,6 +21,8 @@ pub(crate) struct Slot {
     pub(crate) starved: u32,
     /// Whether it was heard more than once.
     pub(crate) is_known: bool,
+    /// Its groups in its class.
+    pub(crate) groups: Membership,
 }
 
 /// The viewers.
@@ -67,7 +70,8 @@ impl ViewerTable {
             entry.insert(at as u32);
         }
         let viewer = Viewer::of(session);
-        slots.push(Slot { id, viewer, recent: Recent::default(), starved: 0, is_known: false });
+        let (recent, groups) = (Recent::default(), Membership::UNKNOWN);
+        slots.push(Slot { id, viewer, recent, starved: 0, is_known: false, groups });
         Place::New(at, gone)
     }
 
