@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::class_table::{ClassFold, ClassTable};
 use crate::cmcd::Cmcd;
-use crate::group_table::{Membership, Watched};
+use crate::group_table::Membership;
 use crate::observation::{Fact, Observation, PlayerView, SourceName};
 use crate::origin::{GroupRules, Origin};
 use crate::session::{Name, Protocol, StreamKey};
@@ -14,7 +14,7 @@ use crate::sip_hash::sip_hash;
 use crate::time::{GRID, Timestamp};
 use crate::viewer::{Told, Viewer};
 use crate::viewer_sketch::ViewerSketch;
-use crate::viewer_table::{Place, Slot, ViewerTable};
+use crate::viewer_table::{Place, ViewerTable};
 
 pub use crate::class_table::MAX_SESSIONS;
 pub use crate::viewer_table::MAX_VIEWERS;
@@ -339,31 +339,6 @@ impl ViewerKey {
     pub const fn words(self) -> [u64; 2] {
         match self {
             Self::Own(key) | Self::Fleet(key) => key,
-        }
-    }
-}
-
-impl Slot {
-    /// Takes the viewer into its groups; gives how many had no room.
-    fn join(&mut self, fold: &mut ClassFold, rules: &GroupRules, origin: &Origin<'_>) -> u32 {
-        let refused;
-        (self.groups, refused) = fold.groups.enter(rules, origin);
-        refused
-    }
-
-    /// Notes what was told of this viewer, for itself and its groups.
-    fn fares(&mut self, now: Timestamp, was: Told, fold: &mut ClassFold) {
-        let is = fold.told;
-        let exposure = is.exposure_millis.saturating_sub(was.exposure_millis);
-        let stalled = is.stalled_millis.saturating_sub(was.stalled_millis);
-        let starts = is.starts.saturating_sub(was.starts);
-        if exposure | stalled != 0 {
-            self.recent.add(now.millis(), exposure, stalled);
-        }
-        if exposure | stalled | u64::from(starts) != 0 {
-            let millis = |millis| u32::try_from(millis).unwrap_or(u32::MAX);
-            let told = Watched { exposure_millis: millis(exposure), stalled_millis: millis(stalled), starts };
-            fold.groups.add(self.groups, told);
         }
     }
 }
