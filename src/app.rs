@@ -95,10 +95,10 @@ impl App {
         tasks.spawn(http_server::serve(listener, parts.site()?, stopped.clone()));
         let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
         let peers = parts.start_peers(&config.paths, &mut tasks)?;
-        let Parts { place, sources, logs, fetcher, outlets, lasting, shared, observations, orders } = parts;
+        let Parts { place, sources, logs, group_key, fetcher, outlets, lasting, shared, observations, orders } = parts;
         let Opened { state, found, .. } = lasting;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
-        ties.start_readers(config, &shared, &observations, logs)?;
+        ties.start_readers(config, &shared, &observations, logs, group_key)?;
         let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
         let around = ties.surround(&shared, outlets, state.clone(), alive);
         let pipe = resumed(config, &place, &found.checkpoint);

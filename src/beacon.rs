@@ -11,12 +11,16 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use liveqos_core::group::GroupView;
+use liveqos_core::group_table::{GroupTable, Membership, Watched};
 use liveqos_core::latencies::Latencies;
 use liveqos_core::observation::{Fact, Observation, PlayerView, SourceName};
+use liveqos_core::origin::{GroupRules, Origin};
 use liveqos_core::session::{Name, StreamKey};
 use liveqos_core::time::Timestamp;
 
@@ -27,10 +31,11 @@ use crate::api::error::ApiError;
 use crate::clock;
 use crate::cmcd::{argument, bearer};
 use crate::ended::Ended;
-use crate::ingest::later;
+use crate::ingest::{SourceAddress, later};
+use crate::intake::posts::Sender;
 use crate::token::{Key, TokenError};
 
-pub use self::report::{MAX_REPORT, MAX_SPAN};
+pub use self::report::{MAX_MESSAGES, MAX_REPORT, MAX_SPAN};
 
 /// Most viewers remembered. A class may hold as many as are free for others: 125,000 alone, and there is always room for a small one.
 pub const MAX_VIEWERS: usize = 250_000;
@@ -45,6 +50,7 @@ pub struct Beacons {
     ended: Arc<Ended>,
     source: SourceName,
     hasher: RandomState,
+    rules: GroupRules,
     room: usize,
     table: Mutex<Table>,
     epoch: Mutex<clock::Epoch>,
@@ -62,6 +68,7 @@ struct Fold {
     told: bool,
     present: u32,
     viewers: HashMap<u64, Viewer>,
+    groups: GroupTable,
     looked: Option<u64>,
 }
 
@@ -101,25 +108,33 @@ pub enum ReportError {
 }
 
 impl Beacons {
-    /// A fold of reports signed with `key`; without one nobody may report, and nobody of a class that `ended`.
+    /// A fold of reports signed with `key`; without one nobody may report, and nobody of a class that `ended`. Viewers' networks are
+    /// hashed under `group_key`.
     #[must_use]
-    pub fn new(key: Option<Key>, ended: Arc<Ended>) -> Self {
+    pub fn new(key: Option<Key>, group_key: [u64; 2], ended: Arc<Ended>) -> Self {
         Self {
             key,
             ended,
             source: SourceName::from("beacon"),
             hasher: RandomState::new(),
+            rules: GroupRules { key: group_key, ..GroupRules::default() },
             room: MAX_VIEWERS,
             table: Mutex::default(),
             epoch: Mutex::default(),
         }
     }
 
-    /// Takes one report.
+    /// Takes one report, that came from `sender`.
     ///
     /// # Errors
     /// [`ReportError`]; nothing of a refused report is kept.
-    pub fn report(&self, body: &[u8], token: Option<&str>, at: Timestamp) -> Result<Taken, ReportError> {
+    pub fn report(
+        &self,
+        body: &[u8],
+        token: Option<&str>,
+        sender: &Sender,
+        at: Timestamp,
+    ) -> Result<Taken, ReportError> {
         let key = self.key.as_ref().ok_or(ReportError::Closed)?;
         if body.len() > MAX_REPORT {
             return Err(ReportError::TooLarge);
@@ -145,9 +160,14 @@ impl Beacons {
         } else if let Some(round_trip) = said.round_trip {
             viewer.round_trip(round_trip, at);
         }
-        let Said { view, bad_values, .. } = said;
+        let Said { view, player, bad_values, .. } = said;
         if let Some(fold) = table.folds.get_mut(&session) {
             fold.present += u32::from(is_new);
+            fold.group(mark, &view, || {
+                let mut origin = sender.origin();
+                (origin.player.told, origin.player.protocol) = (player, view.protocol);
+                (&self.rules, origin)
+            });
             fold.add(view);
         }
         Ok(Taken::Folded(bad_values))
@@ -162,10 +182,10 @@ impl Beacons {
         let mut out = Vec::new();
         let Table { folds, viewers } = &mut *table;
         folds.retain(|session, fold| {
-            let latencies = fold.look(now, viewers);
-            if std::mem::take(&mut fold.told) {
+            let (latencies, groups) = fold.look(now, viewers);
+            if std::mem::take(&mut fold.told) || !groups.is_empty() {
                 let (source, stream) = (Arc::clone(&self.source), StreamKey::of_session(session.clone()));
-                let fact = Fact::Players(Box::new(fold.take(latencies)));
+                let fact = Fact::Players(Box::new(PlayerView { groups, ..fold.take(latencies) }));
                 out.push(Observation { source, stream, at: now, fact });
             }
             !fold.viewers.is_empty()
@@ -204,6 +224,20 @@ impl Table {
 }
 
 impl Fold {
+    /// Counts a viewer's report for its groups, by `origin` where they are not known yet.
+    fn group<'a>(&mut self, mark: u64, view: &PlayerView, origin: impl FnOnce() -> (&'a GroupRules, Origin<'a>)) {
+        let Some(viewer) = self.viewers.get_mut(&mark) else {
+            return;
+        };
+        if viewer.groups == Membership::UNKNOWN {
+            let (rules, origin) = origin();
+            viewer.groups = self.groups.enter(rules, &origin).0;
+        }
+        let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
+        let (exposure_millis, stalled_millis) = (millis(view.exposure), millis(view.stalled));
+        self.groups.add(viewer.groups, Watched { exposure_millis, stalled_millis, starts: view.stall_starts });
+    }
+
     fn add(&mut self, view: PlayerView) {
         let sum = &mut self.view;
         let add = |sum: &mut Option<u64>, more: Option<u64>| {
@@ -220,14 +254,17 @@ impl Fold {
         add(&mut sum.packets_expected, view.packets_expected);
         add(&mut sum.packets_lost, view.packets_lost);
         sum.first_frames.extend(view.first_frames);
+        if let Some(messages) = &view.messages {
+            sum.messages.get_or_insert_default().add(messages);
+        }
         self.told = true;
     }
 
-    /// Once a second: who is present, who is forgotten, and the latest latency of every viewer.
-    fn look(&mut self, now: Timestamp, remembered: &mut usize) -> Option<Latencies> {
+    /// Once a second: who is present, who is forgotten, the latest latency of every viewer, and what groups of them told.
+    fn look(&mut self, now: Timestamp, remembered: &mut usize) -> (Option<Latencies>, Vec<GroupView>) {
         let second = now.nanos() / 1_000_000_000;
         if self.looked == Some(second) {
-            return None;
+            return (None, Vec::new());
         }
         self.looked = Some(second);
         self.present = 0;
@@ -236,13 +273,18 @@ impl Fold {
         self.viewers.retain(|_, viewer| {
             self.present += u32::from(viewer.is_present(now));
             viewer.latency(now).into_iter().for_each(|latency| latencies.record(latency));
-            viewer.is_remembered(now)
+            let stays = viewer.is_remembered(now);
+            if !stays {
+                self.groups.leave(viewer.groups);
+            }
+            stays
         });
         *remembered = remembered.saturating_sub(before - self.viewers.len());
         if self.viewers.capacity() > 4 * self.viewers.len() + FEW {
             self.viewers.shrink_to_fit();
         }
-        (!latencies.is_empty()).then_some(latencies)
+        let groups = self.groups.take(u32::try_from(self.viewers.len()).unwrap_or(u32::MAX));
+        ((!latencies.is_empty()).then_some(latencies), groups)
     }
 
     fn take(&mut self, latencies: Option<Latencies>) -> PlayerView {
@@ -255,6 +297,7 @@ impl Fold {
 /// `POST /v1/beacon`
 pub(crate) async fn take(
     State(shared): State<Shared>,
+    source: Option<Extension<SourceAddress>>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Bytes,
@@ -262,7 +305,9 @@ pub(crate) async fn take(
     // sendBeacon() can set no header.
     let asked = || argument(query.as_deref().unwrap_or_default(), "token");
     let token = bearer(&headers).map(str::to_owned).or_else(asked);
-    let error = match shared.beacons.report(&body, token.as_deref(), clock::now()) {
+    let source = source.and_then(|Extension(source)| shared.gate.viewer(source));
+    let sender = Sender::of(source, &headers);
+    let error = match shared.beacons.report(&body, token.as_deref(), &sender, clock::now()) {
         Ok(taken) => {
             match taken {
                 Taken::Folded(bad_values) => shared.meters.shed("beacon_bad_value", u64::from(bad_values)),
@@ -304,7 +349,11 @@ mod tests {
     fn beacons() -> (Beacons, String) {
         let key = Key::new(b"a key of at least thirty-two bytes").expect("long enough");
         let token = key.sign("s1", AT + Duration::from_mins(1));
-        (Beacons::new(Some(key), Arc::default()), token)
+        (Beacons::new(Some(key), [1, 2], Arc::default()), token)
+    }
+
+    fn from() -> Sender {
+        Sender::default()
     }
 
     fn report(viewer: &str, sequence: u32, more: &str) -> Vec<u8> {
@@ -325,7 +374,7 @@ mod tests {
         let (beacons, token) = beacons();
         for (viewer, sequence) in [("a", 0), ("b", 0), ("a", 1)] {
             let more = r#","totalFreezesDuration":0.25,"packetsReceived":99,"packetsLost":1,"roundTripTime":0.3"#;
-            let taken = beacons.report(&report(viewer, sequence, more), Some(&token), AT).expect("good");
+            let taken = beacons.report(&report(viewer, sequence, more), Some(&token), &from(), AT).expect("good");
             assert_eq!(taken, Taken::Folded(0));
         }
         let view = players(&beacons, AT).expect("one class told");
@@ -343,15 +392,17 @@ mod tests {
     fn a_report_that_comes_again_counts_once() {
         let (beacons, token) = beacons();
         let bodies: Vec<_> = [1, 0, 1, 0, 2].map(|sequence| report("a", sequence, "")).into();
-        let taken: Vec<_> =
-            bodies.iter().map(|body| beacons.report(body, Some(&token), AT).expect("answered with success")).collect();
+        let taken: Vec<_> = bodies
+            .iter()
+            .map(|body| beacons.report(body, Some(&token), &from(), AT).expect("answered with success"))
+            .collect();
         let (folded, repeated) = (Taken::Folded(0), Taken::Repeated);
         assert_eq!(taken, [folded, folded, repeated, repeated, folded]);
         assert_eq!(players(&beacons, AT).expect("told").exposure, Duration::from_secs(3));
         let later = AT + Duration::from_secs(100);
         let key = Key::new(b"a key of at least thirty-two bytes").expect("long enough");
         let token = key.sign("s1", later);
-        assert_eq!(beacons.report(&bodies[0], Some(&token), later).expect("known"), Taken::Repeated);
+        assert_eq!(beacons.report(&bodies[0], Some(&token), &from(), later).expect("known"), Taken::Repeated);
     }
 
     #[test]
@@ -367,11 +418,11 @@ mod tests {
             (b"[".to_vec(), Some(token.as_str())),
         ];
         for (body, token) in bad {
-            assert!(beacons.report(&body, token, AT).is_err(), "{}", String::from_utf8_lossy(&body));
+            assert!(beacons.report(&body, token, &from(), AT).is_err(), "{}", String::from_utf8_lossy(&body));
         }
         let later = AT + Duration::from_hours(1);
-        assert!(beacons.report(&report("a", 0, ""), Some(&token), later).is_err(), "expired");
-        let closed = Beacons::new(None, Arc::default()).report(&report("a", 0, ""), Some(&token), AT);
+        assert!(beacons.report(&report("a", 0, ""), Some(&token), &from(), later).is_err(), "expired");
+        let closed = Beacons::new(None, [1, 2], Arc::default()).report(&report("a", 0, ""), Some(&token), &from(), AT);
         assert!(matches!(closed, Err(ReportError::Closed)));
         assert!(beacons.drain(AT).is_empty());
     }
@@ -380,13 +431,14 @@ mod tests {
     fn of_a_class_that_ended_nothing_is_taken() {
         let (beacons, token) = beacons();
         beacons.ended.note(&Name::new("s1").expect("a name"), AT);
-        assert!(matches!(beacons.report(&report("a", 0, ""), Some(&token), AT), Err(ReportError::Ended)));
+        assert!(matches!(beacons.report(&report("a", 0, ""), Some(&token), &from(), AT), Err(ReportError::Ended)));
     }
 
     #[test]
     fn one_viewer_cannot_make_up_time() {
         let (beacons, token) = beacons();
-        let told = (0..1_000).filter(|&sequence| beacons.report(&report("a", sequence, ""), Some(&token), AT).is_ok());
+        let told = (0..1_000)
+            .filter(|&sequence| beacons.report(&report("a", sequence, ""), Some(&token), &from(), AT).is_ok());
         assert_eq!(told.count() as u64, MAX_SPAN.as_secs());
         assert_eq!(players(&beacons, AT).expect("told").exposure, MAX_SPAN);
     }
@@ -395,20 +447,21 @@ mod tests {
     fn a_crowded_class_leaves_room_for_others() {
         let (beacons, token) = beacons();
         let beacons = Beacons { room: ROOM, ..beacons };
-        let mut crowd = (0..ROOM).map(|viewer| beacons.report(&report(&viewer.to_string(), 0, ""), Some(&token), AT));
+        let mut crowd =
+            (0..ROOM).map(|viewer| beacons.report(&report(&viewer.to_string(), 0, ""), Some(&token), &from(), AT));
         assert_eq!(crowd.by_ref().take_while(Result::is_ok).count(), ROOM / 2);
         let token = Key::new(b"a key of at least thirty-two bytes").expect("long enough").sign("s2", AT);
         let other = String::from_utf8(report("z", 0, "")).expect("text").replace("s1", "s2");
-        assert!(beacons.report(other.as_bytes(), Some(&token), AT).is_ok());
+        assert!(beacons.report(other.as_bytes(), Some(&token), &from(), AT).is_ok());
     }
 
     #[test]
     fn silent_viewers_leave_and_are_forgotten_later() {
         let (beacons, token) = beacons();
-        beacons.report(&report("a", 0, ""), Some(&token), AT).expect("good");
+        beacons.report(&report("a", 0, ""), Some(&token), &from(), AT).expect("good");
         assert_eq!(players(&beacons, AT).map(|view| view.viewers), Some(1));
         let gone = AT + viewer::PRESENT + Duration::from_secs(1);
-        beacons.report(&report("b", 0, ""), Some(&token), gone).expect("good");
+        beacons.report(&report("b", 0, ""), Some(&token), &from(), gone).expect("good");
         assert_eq!(players(&beacons, gone).map(|view| view.viewers), Some(1));
         beacons.drain(gone + viewer::REMEMBERED + viewer::PRESENT);
         let table = beacons.table.lock().expect("not poisoned");

@@ -18,8 +18,8 @@ use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::clock;
 use crate::config::ingest::Networks;
-use crate::ingest::{Peer, later};
-use crate::intake::posts::{Claimed, Full, Post, PostBox};
+use crate::ingest::{Peer, SourceAddress, later};
+use crate::intake::posts::{Claimed, Full, Post, PostBox, Sender};
 use crate::token::{Key, TokenError};
 
 /// What the way in needs to know.
@@ -32,6 +32,7 @@ pub struct CmcdIntake {
 /// What a request says of itself beside its records.
 struct Asked<'a> {
     peer: Option<IpAddr>,
+    source: Option<IpAddr>,
     query: &'a str,
     headers: &'a HeaderMap,
 }
@@ -77,12 +78,14 @@ impl CmcdIntake {
 pub(crate) async fn take(
     State(shared): State<Shared>,
     peer: Option<Extension<Peer>>,
+    source: Option<Extension<SourceAddress>>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let peer = peer.map(|Extension(Peer(peer))| peer.ip());
-    let asked = Asked { peer, query: uri.query().unwrap_or_default(), headers: &headers };
+    let source = source.and_then(|Extension(source)| shared.gate.viewer(source));
+    let asked = Asked { peer, source, query: uri.query().unwrap_or_default(), headers: &headers };
     match post(&shared, &asked, body).map(|post| shared.cmcd.posts.put(post)) {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(Full)) => {
@@ -111,7 +114,7 @@ fn post(shared: &Shared, asked: &Asked<'_>, body: Bytes) -> Result<Post, ApiErro
     });
     let mut names = stream.into_iter().chain(session);
     let claim = if is_signed { Claimed::Only(names.collect()) } else { Claimed::Any(names.next()) };
-    Ok(Post { at: now, claim, body })
+    Ok(Post { at: now, claim, sender: Sender::of(asked.source, asked.headers), body })
 }
 
 /// The records, from body, headers or query; headers win over the query, as the standard says.
@@ -192,7 +195,7 @@ mod tests {
         if let Some(token) = auth {
             headers.insert(header::AUTHORIZATION, format!("Bearer {token}").parse().expect("a value"));
         }
-        let asked = Asked { peer: peer.parse().ok(), query, headers: &headers };
+        let asked = Asked { peer: peer.parse().ok(), source: None, query, headers: &headers };
         intake.claim(&asked, NOW).map_err(|error| error.into_response().status().as_u16())
     }
 
@@ -223,7 +226,7 @@ mod tests {
 
     fn read(query: &str, headers: &[(&'static str, &'static str)], body: &'static str) -> Result<Bytes, u16> {
         let map = headers.iter().map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_static(value)));
-        let asked = Asked { peer: None, query, headers: &map.collect() };
+        let asked = Asked { peer: None, source: None, query, headers: &map.collect() };
         let body = Bytes::from_static(body.as_bytes());
         payload(&asked, body).map_err(|error| error.into_response().status().as_u16())
     }

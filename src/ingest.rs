@@ -75,6 +75,12 @@ impl Gate {
         source
     }
 
+    /// The same, where it is a viewer's address: not that of a proxy that told of nobody.
+    #[must_use]
+    pub fn viewer(&self, source: SourceAddress) -> Option<IpAddr> {
+        (!self.proxies.contain(source.0)).then_some(source.0)
+    }
+
     fn cors(&self) -> CorsLayer {
         let any = self.origins.iter().any(|origin| origin == "*");
         CorsLayer::new()
@@ -198,7 +204,10 @@ mod tests {
         for value in forwarded {
             headers.append("x-forwarded-for", HeaderValue::from_static(value));
         }
-        gate.expect("good").source(peer.parse().expect("an address"), &headers).to_string()
+        let gate = gate.expect("good");
+        let source = gate.source(peer.parse().expect("an address"), &headers);
+        assert_eq!(gate.viewer(SourceAddress(source)).is_none(), source.to_string() == peer && source.is_loopback());
+        source.to_string()
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod beacon;
 mod cli;
 mod generated;
+mod groups;
 mod hostile;
 mod notify;
 mod paths;

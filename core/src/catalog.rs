@@ -1,7 +1,7 @@
 //! Every exported metric, one row each: name, kind, unit, help, labels, and how it is read where a sample tells it. Exporters, the
 //! metric reference, rules and dashboards are made from or checked against this table; a metric that is not here is not exported.
 
-use crate::fleet::{FIRST_FRAME_BOUNDS, FleetTotals, LATENCY_BOUNDS};
+use crate::fleet::{FIRST_FRAME_BOUNDS, FleetTotals, LATENCY_BOUNDS, MESSAGE_BOUNDS};
 use crate::sample::{LatencyReading, LegSample};
 
 /// A row.
@@ -82,6 +82,15 @@ pub const METRICS: &[Metric] = &[
         help: "Time from asking for the class to its first frame.",
         labels: FLEET_LABELS,
         read: Read::FleetBuckets(|t| t.first_frame.as_ref()),
+    },
+    Metric {
+        name: "liveqos_message_latency_seconds",
+        otel_name: "liveqos.message.latency",
+        kind: Kind::Histogram(MESSAGE_BOUNDS),
+        unit: "s",
+        help: "From sending a message of the class (chat, an answer, a raised hand) to the platform's answer to it, as the pages tell.",
+        labels: FLEET_LABELS,
+        read: Read::FleetBuckets(|t| t.message_latency.as_ref()),
     },
     fleet(
         "liveqos_packet_count_total",

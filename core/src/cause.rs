@@ -227,9 +227,9 @@ impl<'a> Signs<'a> {
 
 fn held(found: &Concentration) -> String {
     let ((groups, of), stalled, watched) = (found.groups, found.stalled_share * 100.0, found.exposure_share * 100.0);
-    let worst = &found.worst;
+    let (worst, up_to) = (&found.worst, if found.at_most { "up to " } else { "" });
     format!(
-        "{groups} of {of} groups hold {stalled:.0} % of the stalls with {watched:.0} % of the watching, most of all {worst}"
+        "{groups} of {up_to}{of} groups hold {stalled:.0} % of the stalls with {watched:.0} % of the watching, most of all {worst}"
     )
 }
 

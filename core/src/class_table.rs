@@ -6,6 +6,7 @@ use std::time::Duration;
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::group_table::{GroupTable, Membership};
 use crate::session::{Name, Protocol};
 use crate::sip_hash::sip_hash;
 use crate::viewer::Told;
@@ -22,6 +23,8 @@ pub(crate) struct ClassFold {
     pub(crate) exposed: u32,
     pub(crate) stuttering: u32,
     pub(crate) told: Told,
+    /// Who of its viewers is in which group.
+    pub(crate) groups: GroupTable,
     pub(crate) bytes: Option<u64>,
     pub(crate) requests: u64,
     pub(crate) starved: u32,
@@ -151,6 +154,12 @@ impl ClassTable {
 }
 
 impl ClassFold {
+    /// A viewer that was in these groups is no more remembered.
+    pub(crate) fn forget(&mut self, is: Membership) {
+        self.kept -= 1;
+        self.groups.leave(is);
+    }
+
     /// Notes one request or report.
     pub(crate) const fn hear(&mut self) {
         self.heard = true;

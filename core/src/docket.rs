@@ -9,7 +9,7 @@ use crate::checkpoint::Incident;
 use crate::condition::{Condition, Finding, Rule};
 use crate::few::Few;
 use crate::forecast::{SURE, is_step};
-use crate::group::{Group, Tally, concentration};
+use crate::group::{Group, GroupKind, Tally, concentration};
 use crate::ingest_watch::IngestWatch;
 use crate::leg_watch::LegWatch;
 use crate::live::Live;
@@ -291,17 +291,19 @@ impl Docket {
             }
             self.legs.own(protocol, objectives, &mut own);
         }
-        own.place = concentration(tallies(live, true), objectives.stutter_ratio);
-        own.player = concentration(tallies(live, false), objectives.stutter_ratio);
+        let found = |kind| concentration(tallies(live, kind), objectives.stutter_ratio);
+        let places = [GroupKind::Network, GroupKind::Region].into_iter().filter_map(found);
+        own.place = places.min_by_key(|place| place.groups.0);
+        own.player = found(GroupKind::Player);
         own
     }
 }
 
 /// The groups of all legs of one kind, summed.
-fn tallies(live: &Live, places: bool) -> Vec<(Group, Tally)> {
+fn tallies(live: &Live, kind: GroupKind) -> Vec<(Group, Tally)> {
     let mut sums: Few<Group, Tally> = Few::new();
     for groups in live.legs().filter_map(|(_, leg)| leg.groups()) {
-        for (group, tally) in groups.iter().filter(|(group, _)| group.is_place() == places) {
+        for (group, tally) in groups.iter().filter(|(group, _)| group.kind() == kind) {
             sums.at(group.clone(), Tally::default).add(*tally);
         }
     }

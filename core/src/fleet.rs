@@ -13,6 +13,9 @@ pub const LATENCY_BOUNDS: &[f64] = &[0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5
 /// Bounds of the first-frame histogram in seconds; the objective's 2 is one of them.
 pub const FIRST_FRAME_BOUNDS: &[f64] = &[0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
 
+/// Bounds of the message latency histogram in seconds; the objective's 0.1 is one of them.
+pub const MESSAGE_BOUNDS: &[f64] = &[0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5];
+
 /// What tells the sums apart: few values, so that the series stay few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FleetKey {
@@ -59,6 +62,8 @@ pub struct FleetTotals {
     pub latency: Option<Buckets>,
     /// Time to first frame, in seconds.
     pub first_frame: Option<Buckets>,
+    /// From sending a message to the platform's answer, in seconds.
+    pub message_latency: Option<Buckets>,
     /// Packets (or segments) expected.
     pub packets: Option<u64>,
     /// Of them lost, before repair.
@@ -123,6 +128,12 @@ impl FleetTotals {
         if let Some(latency) = &leg.latency {
             let buckets = self.latency.get_or_insert_with(|| Buckets::new(LATENCY_BOUNDS));
             latency.value.latencies.each(|millis, count| buckets.record(millis as f64 / 1e3, count));
+        }
+        if let Some(messages) = &leg.messages {
+            let buckets = self.message_latency.get_or_insert_with(|| Buckets::new(MESSAGE_BOUNDS));
+            for (millis, count) in messages.counts() {
+                buckets.record(millis as f64 / 1e3, count);
+            }
         }
         for first_frame in &leg.first_frames {
             let buckets = self.first_frame.get_or_insert_with(|| Buckets::new(FIRST_FRAME_BOUNDS));

@@ -1,5 +1,6 @@
 //! Which part of an audience suffers: watching and stalling by group (network, region, player). Decides which groups are kept and
-//! whether few of them hold the fault; refuses addresses (a network is a keyed hash) and more groups than [`MAX_GROUPS`] a leg.
+//! whether few of them hold the fault; refuses addresses (a network is a keyed hash) and more groups than [`MAX_GROUPS`] a leg: what
+//! is not kept stays in the sums, as others that cannot be named.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,6 +19,19 @@ pub enum Group {
     Region(Arc<str>),
     /// The player they use, by name and version.
     Player(Arc<str>),
+    /// Viewers whose group of this kind is not known or has no room: so that the sums are those of the whole class.
+    Others(GroupKind),
+}
+
+/// What viewers are grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GroupKind {
+    /// The network they come from.
+    Network,
+    /// The region of it.
+    Region,
+    /// The player they use.
+    Player,
 }
 
 /// What one group of a class's viewers told; all sums are over the same time as the [`crate::observation::PlayerView`] that holds it.
@@ -25,6 +39,8 @@ pub enum Group {
 pub struct GroupView {
     /// Which group.
     pub group: Group,
+    /// How many groups it may be: 1, and of others at most so many.
+    pub groups: u32,
     /// Time in playing or stalled state.
     pub exposure: Duration,
     /// Of it stalled.
@@ -49,11 +65,25 @@ impl Group {
         })
     }
 
-    /// Whether it says where viewers are, not what they use.
+    /// What it groups by.
     #[must_use]
-    pub const fn is_place(&self) -> bool {
-        !matches!(self, Self::Player(_))
+    pub const fn kind(&self) -> GroupKind {
+        match self {
+            Self::Network(_) => GroupKind::Network,
+            Self::Region(_) => GroupKind::Region,
+            Self::Player(_) => GroupKind::Player,
+            Self::Others(kind) => *kind,
+        }
     }
+
+    const fn is_named(&self) -> bool {
+        !matches!(self, Self::Others(_))
+    }
+}
+
+impl GroupKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Network, Self::Region, Self::Player];
 }
 
 impl fmt::Display for Group {
@@ -62,6 +92,7 @@ impl fmt::Display for Group {
             Self::Network(hash) => write!(f, "network {:08x}", hash >> 32),
             Self::Region(name) => write!(f, "region {name}"),
             Self::Player(name) => write!(f, "player {name}"),
+            Self::Others(_) => write!(f, "others"),
         }
     }
 }
@@ -83,25 +114,35 @@ pub struct Tally {
     pub stalled: f32,
     /// Stalls that began.
     pub starts: f32,
+    /// How many groups it may be.
+    pub groups: f32,
 }
 
 impl Groups {
     /// Folds what was told of groups at `at`.
     pub fn take(&mut self, at: Timestamp, views: Vec<GroupView>) {
         self.fade(at);
+        let mut left_out = [0; GroupKind::ALL.len()];
         for view in views {
             let told = Tally {
                 exposure: view.exposure.as_secs_f32(),
                 stalled: view.stalled.min(view.exposure).as_secs_f32(),
                 starts: view.stall_starts as f32,
+                groups: view.groups as f32,
             };
-            match self.kept.binary_search_by(|(group, _)| group.cmp(&view.group)) {
-                Ok(index) => self.kept[index].1.add(told),
-                Err(index) if self.kept.len() < MAX_GROUPS => {
-                    self.kept.reserve_exact(4);
-                    self.kept.insert(index, (view.group, told));
-                }
-                Err(_) => self.replace(view.group, told),
+            if view.group.is_named() && self.find(&view.group).is_err() && self.named() >= MAX_GROUPS {
+                let (group, told) = self.replace(view.group, told);
+                left_out[group.kind() as usize] += 1;
+                self.left_out += 1;
+                self.add(Group::Others(group.kind()), Tally { groups: 0.0, ..told });
+            } else {
+                self.add(view.group, told);
+            }
+        }
+        for (kind, left_out) in GroupKind::ALL.into_iter().zip(left_out).filter(|(_, left_out)| *left_out > 0) {
+            if let Ok(index) = self.find(&Group::Others(kind)) {
+                let groups = &mut self.kept[index].1.groups;
+                *groups = groups.max(left_out as f32);
             }
         }
     }
@@ -117,25 +158,49 @@ impl Groups {
         self.left_out
     }
 
+    fn find(&self, group: &Group) -> Result<usize, usize> {
+        self.kept.binary_search_by(|(kept, _)| kept.cmp(group))
+    }
+
+    /// Those that have a name stand before the others.
+    fn named(&self) -> usize {
+        self.kept.partition_point(|(group, _)| group.is_named())
+    }
+
+    fn add(&mut self, group: Group, told: Tally) {
+        match self.find(&group) {
+            Ok(index) => self.kept[index].1.add(told),
+            Err(index) => {
+                self.kept.reserve_exact(4);
+                self.kept.insert(index, (group, told));
+            }
+        }
+    }
+
     fn fade(&mut self, at: Timestamp) {
         let elapsed = at.since(self.faded.replace(at).unwrap_or(at));
         let kept = (-elapsed.as_secs_f32() / HALF_LIFE.as_secs_f32()).exp2();
-        for (_, tally) in &mut self.kept {
+        for (group, tally) in &mut self.kept {
             tally.exposure *= kept;
             tally.stalled *= kept;
             tally.starts *= kept;
+            if !group.is_named() {
+                tally.groups *= kept;
+            }
         }
         self.kept.retain(|(_, tally)| tally.exposure > 0.01);
     }
 
-    fn replace(&mut self, group: Group, told: Tally) {
-        self.left_out += 1;
-        let calmest = self.kept.iter().enumerate().min_by(|a, b| a.1.1.stalled.total_cmp(&b.1.1.stalled));
-        if let Some(index) = calmest.filter(|(_, kept)| kept.1.stalled < told.stalled).map(|(index, _)| index) {
-            self.kept.remove(index);
-            let at = self.kept.partition_point(|(kept, _)| *kept < group);
-            self.kept.insert(at, (group, told));
-        }
+    /// Makes room for what stalls more than the calmest one; gives what is left out.
+    fn replace(&mut self, group: Group, told: Tally) -> (Group, Tally) {
+        let named = &self.kept[..self.named()];
+        let calmest = named.iter().enumerate().min_by(|a, b| a.1.1.stalled.total_cmp(&b.1.1.stalled));
+        let Some(index) = calmest.filter(|(_, kept)| kept.1.stalled < told.stalled).map(|(index, _)| index) else {
+            return (group, told);
+        };
+        let gone = self.kept.remove(index);
+        self.add(group, told);
+        gone
     }
 }
 
@@ -144,6 +209,7 @@ impl Tally {
         self.exposure += more.exposure;
         self.stalled += more.stalled;
         self.starts += more.starts;
+        self.groups = self.groups.max(more.groups);
     }
 }
 
@@ -154,6 +220,8 @@ pub struct Concentration {
     pub worst: Group,
     /// How many groups hold it, of how many.
     pub groups: (usize, usize),
+    /// Whether there are fewer groups perhaps: some could not be told apart.
+    pub at_most: bool,
     /// Their share of the stalled time.
     pub stalled_share: f64,
     /// Their share of the watching.
@@ -161,13 +229,16 @@ pub struct Concentration {
 }
 
 /// Whether few of the groups hold what exceeds `limit`: without them the others keep it with room to spare, and chance does not pick so
-/// well. `tallies` are of one kind of group, summed.
+/// well among all groups there may be. `tallies` are of one kind of group, summed; what has no name is never accused.
 #[must_use]
 pub fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Option<Concentration> {
-    let mut all = Tally::default();
+    let (mut all, mut of) = (Tally::default(), 0);
     for (_, tally) in &tallies {
         all.add(*tally);
+        of += tally.groups.max(1.0).round() as usize;
     }
+    let at_most = tallies.iter().any(|(group, tally)| !group.is_named() && tally.groups > 1.0);
+    tallies.retain(|(group, _)| group.is_named());
     let excess = |tally: &Tally| f64::from(tally.stalled) - limit * f64::from(tally.exposure);
     tallies.sort_by(|a, b| excess(&b.1).total_cmp(&excess(&a.1)));
     let mut held = Tally::default();
@@ -180,12 +251,13 @@ pub fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Option<Con
         }
         let rest = f64::from(all.stalled - held.stalled) / f64::from(all.exposure - held.exposure).max(0.001);
         if stalled_share >= LEAST_STALLED && rest < limit * REST_CLEAR {
-            let (chosen, of) = (index + 1, tallies.len());
+            let chosen = index + 1;
             let stalls = f64::from(held.starts.max(held.stalled / LONG_STALL));
             let surprise = stalls * (stalled_share / exposure_share.max(1e-6)).ln();
             let ways = chosen as f64 * (of as f64 * std::f64::consts::E / chosen as f64).ln();
+            let worst = &tallies[0].0;
             let found =
-                || Concentration { worst: tallies[0].0.clone(), groups: (chosen, of), stalled_share, exposure_share };
+                || Concentration { worst: worst.clone(), groups: (chosen, of), at_most, stalled_share, exposure_share };
             return (surprise >= ways + SURPRISE).then(found);
         }
     }
@@ -210,6 +282,7 @@ mod tests {
     fn view(network: u64, stalled_millis: u64) -> GroupView {
         GroupView {
             group: Group::Network(network),
+            groups: 1,
             exposure: Duration::from_secs(10),
             stalled: Duration::from_millis(stalled_millis),
             stall_starts: (stalled_millis / 200) as u32,
@@ -241,10 +314,28 @@ mod tests {
         let mut groups = Groups::default();
         let calm = (0..100).map(|network| view(network, 0));
         groups.take(Timestamp::from_secs(1), calm.chain([view(1_000, 900)]).collect());
-        assert!(groups.iter().count() == MAX_GROUPS && groups.left_out() == 69);
+        assert!(groups.iter().count() == MAX_GROUPS + 1 && groups.left_out() == 69);
+        let others = groups.iter().find(|(group, _)| **group == Group::Others(GroupKind::Network));
+        let others = others.expect("what is left out stays in the sums").1;
+        assert_eq!((others.groups, others.exposure), (69.0, 690.0));
         assert!(groups.iter().any(|(group, tally)| *group == Group::Network(1_000) && tally.stalled > 0.8));
         groups.take(Timestamp::from_secs(600), Vec::new());
         assert_eq!(groups.iter().count(), 0, "what was told long ago is forgotten");
+    }
+
+    #[test]
+    fn few_of_many_that_cannot_be_named_are_chance_and_the_others_are_not_accused() {
+        let others = |groups, stalled| GroupView {
+            group: Group::Others(GroupKind::Network),
+            groups,
+            exposure: Duration::from_secs(5_000),
+            stalled: Duration::from_millis(stalled),
+            stall_starts: (stalled / 200) as u32,
+        };
+        let stalls = |count| (0..count).map(|network| GroupView { stall_starts: 1, ..view(network, 600) });
+        assert!(found(stalls(8).chain([others(8, 0)])).is_some(), "eight of sixteen");
+        assert_eq!(found(stalls(8).chain([others(5_000, 0)])), None, "eight of five thousand stall by chance");
+        assert_eq!(found([view(1, 4_000), others(9, 60_000)]), None, "most of it is with the others");
     }
 
     #[test]

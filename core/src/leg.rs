@@ -47,6 +47,7 @@ pub struct LiveLeg {
     starved: Option<u64>,
     stuttering: Option<(u32, u32)>,
     present: Option<Arc<ViewerSketch>>,
+    messages: Option<Box<Latencies>>,
     groups: Option<Box<Groups>>,
     backlog_bytes: u64,
 }
@@ -95,6 +96,9 @@ impl LiveLeg {
         add(&mut self.starved, view.starved_viewers.map(u64::from));
         self.stuttering = view.stutter_viewers.or(self.stuttering);
         join(&mut self.present, view.present);
+        if let Some(messages) = view.messages {
+            self.messages.get_or_insert_default().add(&messages);
+        }
         if !view.groups.is_empty() {
             self.groups.get_or_insert_default().take(at, view.groups);
         }
@@ -169,6 +173,9 @@ impl LiveLeg {
         add(&mut self.starved, other.starved);
         self.stuttering = self.stuttering.or(other.stuttering);
         join(&mut self.present, other.present);
+        if let Some(messages) = other.messages {
+            self.messages.get_or_insert_default().add(&messages);
+        }
         let room = MAX_FIRST_FRAMES.saturating_sub(self.first_frames.len());
         self.first_frames.extend(other.first_frames.into_iter().take(room));
     }
@@ -201,6 +208,7 @@ impl LiveLeg {
         sample.fps = measured(per_second(sample.frames), Provenance::Player);
         sample.bitrate = measured(per_second(sample.bytes).map(|bytes| bytes * 8.0), Provenance::Player);
         sample.first_frames = std::mem::take(&mut self.first_frames);
+        sample.messages = self.messages.take().map(|messages| *messages);
         sample
     }
 }

@@ -34,8 +34,12 @@ pub enum Field {
     Body,
     /// User agent.
     Agent,
-    /// The viewer's address.
+    /// Other end of the connection: the viewer's address, or a proxy's.
     Address,
+    /// What a proxy says of the addresses before it (`X-Forwarded-For`).
+    Forwarded,
+    /// Where the viewer is, as the log's writer names it.
+    Region,
     /// Method, path with query and protocol in one.
     RequestLine,
     /// The viewer's port.
@@ -79,6 +83,8 @@ impl Field {
             b"e" | b"request_body" | b"body" => Self::Body,
             b"ua" | b"http_user_agent" => Self::Agent,
             b"ip" | b"remote_addr" => Self::Address,
+            b"xff" | b"http_x_forwarded_for" | b"proxy_add_x_forwarded_for" => Self::Forwarded,
+            b"region" => Self::Region,
             b"time" | b"time_iso8601" => Self::Iso,
             b"time_local" => Self::Local,
             b"args" | b"query" | b"query_string" => Self::Query,

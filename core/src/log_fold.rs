@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use memchr::memchr;
 
-pub use self::posts::{Claim, MAX_NEW_VIEWERS, PostCounts};
+pub use self::posts::{Claim, MAX_NEW_VIEWERS, PostCounts, Poster};
 use self::target::{argument, instant, target};
 use crate::claim_fold::{Answer, ClaimFold};
 use crate::class_path::ClassPath;
@@ -19,6 +19,8 @@ use crate::log_format::{Line, LogFormat, unescape};
 use crate::log_layout::Layouts;
 use crate::log_time::{digits, seconds};
 use crate::observation::{Observation, SourceName};
+use crate::origin::{Address, GroupRules, Origin};
+use crate::player_name::PlayerName;
 use crate::session::Protocol;
 use crate::time::Timestamp;
 use crate::viewer_fold::{FoldCounts, Request, ViewerFold, ViewerKey};
@@ -138,6 +140,13 @@ impl LogFold {
     #[must_use]
     pub fn with_play_time(mut self, play_time: Option<Duration>) -> Self {
         self.claims.set_play_time(play_time);
+        self
+    }
+
+    /// As [`ViewerFold::group_by`].
+    #[must_use]
+    pub fn grouped_by(mut self, rules: GroupRules) -> Self {
+        self.fold.group_by(rules);
         self
     }
 
@@ -288,11 +297,13 @@ impl LogFold {
         name_class(&self.rule, class, &set, query, key);
         let took = seconds(line.raw(Field::Duration)).unwrap_or_default();
         let served = line.raw(Field::Status).first().is_none_or(|digit| *digit == b'2');
+        let protocol = class.protocol.or(set.protocol());
         let request = Request {
             at: logged - took.min(MAX_TOOK),
             class: key,
             viewer: [line.raw(Field::Address), line.raw(Field::Agent)],
-            protocol: class.protocol.or(set.protocol()),
+            origin: origin(line, protocol),
+            protocol,
             is_media: !class.is_manifest,
             is_served: served,
             bytes: digits(line.raw(Field::Bytes)),
@@ -332,9 +343,19 @@ impl LogFold {
                 continue;
             };
             self.dirty.values += u64::from(set.malformed);
-            self.fold.event(logged, content_id(&self.rule, &set), &set);
+            // Whoever passed the post on may be the peer here: the viewer's requests tell its groups.
+            self.fold.event(logged, content_id(&self.rule, &set), None, &set);
         }
         if refused { Err(Dirty::Version) } else { Ok(()) }
+    }
+}
+
+/// What a line says of where its viewer is and what it plays with.
+fn origin<'a>(line: &Line<'a>, protocol: Option<Protocol>) -> Origin<'a> {
+    Origin {
+        address: Address::Told { peer: line.raw(Field::Address), forwarded: line.raw(Field::Forwarded) },
+        region: line.raw(Field::Region),
+        player: PlayerName { told: "", protocol, agent: line.raw(Field::Agent) },
     }
 }
 

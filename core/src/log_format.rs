@@ -73,6 +73,18 @@ impl LogFormat {
     /// # Errors
     /// [`FormatError`].
     pub fn text(format: &str) -> Result<Self, FormatError> {
+        Self::text_naming(format, [])
+    }
+
+    /// As [`LogFormat::text`]; `names` adds variables: what the format calls it, and which nginx variable it stands for.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn text_naming<'n>(
+        format: &str,
+        names: impl IntoIterator<Item = (&'n str, &'n str)>,
+    ) -> Result<Self, FormatError> {
+        let names = Self::json(names)?.names;
         let mut parts: Vec<(Box<[u8]>, Option<Field>)> = Vec::new();
         let mut pieces = format.split('$');
         parts.push((pieces.next().unwrap_or_default().as_bytes().into(), None));
@@ -83,8 +95,10 @@ impl LogFormat {
             if parts.len() > 1 && parts.last().is_some_and(|(literal, _)| literal.is_empty()) {
                 return Err(FormatError::Joined(name.to_owned()));
             }
+            let own = names.iter().find(|(own, _)| **own == *name.as_bytes()).map(|(_, field)| *field);
             // A short key of `log_format liveqos` is no variable.
-            parts.push((literal.as_bytes().into(), Field::named(name).filter(|_| name.len() > 2)));
+            let field = own.or_else(|| Field::named(name).filter(|_| name.len() > 2));
+            parts.push((literal.as_bytes().into(), field));
         }
         let has = |wanted: &[Field]| parts.iter().any(|(_, field)| field.is_some_and(|field| wanted.contains(&field)));
         if parts.len() > MAX_PARTS {

@@ -229,6 +229,8 @@ pub struct PlayerView {
     pub latencies: Option<Latencies>,
     /// Time from asking to the first frame, of viewers that started.
     pub first_frames: Vec<Duration>,
+    /// How long messages of viewers (chat, answers, raised hands) took: from sending one to the platform's answer to it.
+    pub messages: Option<Latencies>,
     /// The same watching and stalling by group, for the cause of a fault; a viewer may be in a group of each kind. At most
     /// [`crate::group::MAX_GROUPS`], those that stall most.
     pub groups: Vec<GroupView>,

@@ -105,6 +105,8 @@ pub struct LegSample {
     pub frames: Option<u64>,
     /// Time to first frame of viewers that started in the window.
     pub first_frames: Vec<Duration>,
+    /// How long messages took whose answer came in the window.
+    pub messages: Option<Latencies>,
     /// Viewers that spoke for themselves (or whose connection was found) in the window.
     pub heard_viewers: u32,
 }
@@ -130,6 +132,7 @@ impl LegSample {
             bytes: None,
             frames: None,
             first_frames: Vec::new(),
+            messages: None,
             heard_viewers: 0,
         }
     }

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use crate::class_table::{ClassFold, ClassTable};
 use crate::cmcd::Cmcd;
+use crate::group_table::Membership;
 use crate::observation::{Fact, Observation, PlayerView, SourceName};
+use crate::origin::{GroupRules, Origin};
 use crate::session::{Name, Protocol, StreamKey};
 use crate::sip_hash::sip_hash;
 use crate::time::{GRID, Timestamp};
 use crate::viewer::{Told, Viewer};
 use crate::viewer_sketch::ViewerSketch;
-use crate::viewer_table::{Place, Slot, ViewerTable};
+use crate::viewer_table::{Place, ViewerTable};
 
 pub use crate::class_table::MAX_SESSIONS;
 pub use crate::viewer_table::MAX_VIEWERS;
@@ -28,6 +30,9 @@ pub struct ViewerFold {
     /// Number of the window that lines belong to now: it ends with the first drain on or after the grid's next point.
     window: u32,
     counts: FoldCounts,
+    rules: GroupRules,
+    /// Whether this look tells of groups: once a second.
+    tells_groups: bool,
 }
 
 /// The key of the hashes that stand for viewers.
@@ -48,6 +53,8 @@ pub struct Request<'a> {
     pub class: &'a str,
     /// What tells this viewer from others where it sent no `sid`: address, user agent, token.
     pub viewer: [&'a [u8]; 2],
+    /// What says which groups it is in; read once of a viewer.
+    pub origin: Origin<'a>,
     /// How the class is delivered, where the object's name says so.
     pub protocol: Option<Protocol>,
     /// Whether media was asked for; else a manifest.
@@ -82,6 +89,8 @@ pub struct FoldCounts {
     pub displaced_sessions: u64,
     /// Viewers heard once or no longer present, forgotten at [`MAX_VIEWERS`] for a new one.
     pub displaced_viewers: u64,
+    /// Groups of viewers that could not be told apart from others at [`crate::group_table::MAX_NAMED`].
+    pub refused_groups: u64,
 }
 
 impl ViewerFold {
@@ -97,7 +106,14 @@ impl ViewerFold {
             swept: None,
             window: 0,
             counts: FoldCounts::default(),
+            rules: GroupRules { key: key.words(), ..GroupRules::default() },
+            tells_groups: false,
         }
+    }
+
+    /// How its viewers are grouped from now on; until then by its own key, and no proxy is believed.
+    pub fn group_by(&mut self, rules: GroupRules) {
+        self.rules = rules;
     }
 
     /// Folds one request.
@@ -117,9 +133,10 @@ impl ViewerFold {
         let slot = self.viewers.get_mut(at);
         if slot.viewer.session != session {
             if let Some(left) = self.classes.get_mut(slot.viewer.session) {
-                left.kept -= 1;
+                left.forget(slot.groups);
             }
             slot.viewer = Viewer::of(session);
+            slot.groups = Membership::UNKNOWN;
             if let Some(entered) = self.classes.get_mut(session) {
                 entered.kept += 1;
             }
@@ -127,9 +144,12 @@ impl ViewerFold {
         let Some(fold) = self.classes.get_mut(session) else {
             return;
         };
+        if slot.groups == Membership::UNKNOWN {
+            self.counts.refused_groups += u64::from(slot.join(fold, &self.rules, &request.origin));
+        }
         let was = fold.told;
         slot.viewer.request(request.at, set, &mut fold.told);
-        slot.fares(request.at, was, fold.told);
+        slot.fares(request.at, was, fold);
         fold.start(&mut slot.viewer, set);
         fold.protocol = request.protocol.or(fold.protocol);
         if request.is_media {
@@ -147,8 +167,8 @@ impl ViewerFold {
     }
 
     /// Folds one event report that arrived at `at`. Its class is that of the viewer's requests; a viewer without any is known by
-    /// `class`, where the log says which class an event belongs to.
-    pub fn event(&mut self, at: Timestamp, class: Option<&str>, set: &Cmcd<'_>) {
+    /// `class`, where the log says which class an event belongs to, and so are its groups by `origin`, where that is known.
+    pub fn event(&mut self, at: Timestamp, class: Option<&str>, origin: Option<&Origin<'_>>, set: &Cmcd<'_>) {
         let Some(id) = set.sid.map(|sid| sip_hash(self.key.words(), &[sid.raw()])) else {
             self.counts.homeless += 1;
             return;
@@ -165,9 +185,12 @@ impl ViewerFold {
             self.counts.homeless += 1;
             return;
         };
+        if let Some(origin) = origin.filter(|_| slot.groups == Membership::UNKNOWN) {
+            self.counts.refused_groups += u64::from(slot.join(fold, &self.rules, origin));
+        }
         let was = fold.told;
         slot.viewer.event(at, set, &mut fold.told);
-        slot.fares(at, was, fold.told);
+        slot.fares(at, was, fold);
         fold.start(&mut slot.viewer, set);
         fold.protocol = fold.protocol.or(set.protocol());
         fold.hear();
@@ -233,7 +256,7 @@ impl ViewerFold {
                 if let Some(left) = gone {
                     self.counts.displaced_viewers += 1;
                     if let Some(fold) = self.classes.get_mut(left.viewer.session) {
-                        fold.kept -= 1;
+                        fold.forget(left.groups);
                     }
                 }
                 if let Some(fold) = self.classes.get_mut(session) {
@@ -247,6 +270,7 @@ impl ViewerFold {
 
     fn sweep(&mut self, now: Timestamp, last: bool) {
         self.swept = Some(now);
+        self.tells_groups = true;
         let sketches = matches!(self.key, ViewerKey::Fleet(_));
         for fold in self.classes.iter_mut() {
             (fold.present, fold.exposed, fold.stuttering) = (0, 0, 0);
@@ -260,7 +284,7 @@ impl ViewerFold {
             };
             let was = fold.told;
             slot.viewer.sweep(now, last, &mut fold.told);
-            slot.fares(now, was, fold.told);
+            slot.fares(now, was, fold);
             let silent = millis.saturating_sub(slot.viewer.seen);
             if silent <= VIEWER_PRESENT.as_millis() as u64 {
                 let (exposed, stutters) = slot.recent.at(millis);
@@ -272,7 +296,9 @@ impl ViewerFold {
                 }
             }
             let stays = silent <= VIEWER_KEPT.as_millis() as u64;
-            fold.kept -= u32::from(!stays);
+            if !stays {
+                fold.forget(slot.groups);
+            }
             stays
         });
         self.classes.sweep();
@@ -281,6 +307,7 @@ impl ViewerFold {
     fn take(&mut self, now: Timestamp) -> Vec<Observation> {
         self.window = (now.nanos() / GRID.as_nanos() as u64) as u32;
         let mut out = Vec::new();
+        let tells_groups = std::mem::take(&mut self.tells_groups);
         for fold in self.classes.iter_mut() {
             let news = fold.heard || fold.told != Told::default() || fold.present != fold.present_told;
             let Some(name) = fold.name.clone().filter(|_| news) else {
@@ -291,7 +318,8 @@ impl ViewerFold {
             fold.heard = false;
             self.counts.repeated += u64::from(told.repeated);
             self.counts.lost += u64::from(told.lost);
-            let fact = Fact::Players(Box::new(fold.view(told)));
+            let groups = if tells_groups { fold.groups.take(fold.kept) } else { Vec::new() };
+            let fact = Fact::Players(Box::new(PlayerView { groups, ..fold.view(told) }));
             let (source, stream) = (self.source.clone(), StreamKey::of_session(name));
             out.push(Observation { source, stream, at: now, fact });
         }
@@ -306,20 +334,11 @@ impl From<[u64; 2]> for ViewerKey {
 }
 
 impl ViewerKey {
-    pub(crate) const fn words(self) -> [u64; 2] {
+    /// The key itself.
+    #[must_use]
+    pub const fn words(self) -> [u64; 2] {
         match self {
             Self::Own(key) | Self::Fleet(key) => key,
-        }
-    }
-}
-
-impl Slot {
-    /// Notes what was told of this viewer.
-    fn fares(&mut self, now: Timestamp, was: Told, is: Told) {
-        let exposure = is.exposure_millis.saturating_sub(was.exposure_millis);
-        let stalled = is.stalled_millis.saturating_sub(was.stalled_millis);
-        if exposure | stalled != 0 {
-            self.recent.add(now.millis(), exposure, stalled);
         }
     }
 }

@@ -4,8 +4,12 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
+use crate::class_table::ClassFold;
+use crate::group_table::{Membership, Watched};
+use crate::origin::{GroupRules, Origin};
 use crate::recent::Recent;
-use crate::viewer::Viewer;
+use crate::time::Timestamp;
+use crate::viewer::{Told, Viewer};
 
 /// One viewer and what the fold keeps beside it.
 #[derive(Clone, Debug)]
@@ -20,6 +24,8 @@ pub(crate) struct Slot {
     pub(crate) starved: u32,
     /// Whether it was heard more than once.
     pub(crate) is_known: bool,
+    /// Its groups in its class.
+    pub(crate) groups: Membership,
 }
 
 /// The viewers.
@@ -67,7 +73,8 @@ impl ViewerTable {
             entry.insert(at as u32);
         }
         let viewer = Viewer::of(session);
-        slots.push(Slot { id, viewer, recent: Recent::default(), starved: 0, is_known: false });
+        let (recent, groups) = (Recent::default(), Membership::UNKNOWN);
+        slots.push(Slot { id, viewer, recent, starved: 0, is_known: false, groups });
         Place::New(at, gone)
     }
 
@@ -119,6 +126,31 @@ impl ViewerTable {
             }
         }
         None
+    }
+}
+
+impl Slot {
+    /// Takes the viewer into its groups; gives how many had no room.
+    pub(crate) fn join(&mut self, fold: &mut ClassFold, rules: &GroupRules, origin: &Origin<'_>) -> u32 {
+        let refused;
+        (self.groups, refused) = fold.groups.enter(rules, origin);
+        refused
+    }
+
+    /// Notes what was told of this viewer, for itself and its groups.
+    pub(crate) fn fares(&mut self, now: Timestamp, was: Told, fold: &mut ClassFold) {
+        let is = fold.told;
+        let exposure = is.exposure_millis.saturating_sub(was.exposure_millis);
+        let stalled = is.stalled_millis.saturating_sub(was.stalled_millis);
+        let starts = is.starts.saturating_sub(was.starts);
+        if exposure | stalled != 0 {
+            self.recent.add(now.millis(), exposure, stalled);
+        }
+        if exposure | stalled | u64::from(starts) != 0 {
+            let millis = |millis| u32::try_from(millis).unwrap_or(u32::MAX);
+            let told = Watched { exposure_millis: millis(exposure), stalled_millis: millis(stalled), starts };
+            fold.groups.add(self.groups, told);
+        }
     }
 }
 

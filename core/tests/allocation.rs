@@ -56,7 +56,7 @@ fn json(second: u64) -> Vec<String> {
                     "{path},\"q\":\"bl%3D%284000%3Bv+900%3Ba%29%2Cd%3D2000%2Cnor%3D%28%22a%2Cb%22%29%2Csid%3D%22v+{viewer}%22%2Csta%3Dp%2Cv%3D2\""
                 ),
                 2 => format!("{path},\"s\":\"sid=\\\"v{viewer}\\\"\",\"r\":\"bl=4000\",\"o\":\"d=2000\",\"a\":\"\""),
-                _ => format!("{path},\"q\":\"\",\"ip\":\"10.0.0.{viewer}\",\"ua\":\"a \\\"b\\\"\""),
+                _ => format!("{path},\"q\":\"\",\"ip\":\"10.0.0.{viewer}\",\"xff\":\"192.0.{viewer}.1\",\"region\":\"r{viewer}\",\"ua\":\"Chrome/9 \\\"b\\\"\""),
             })
         })
         .collect();

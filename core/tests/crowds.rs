@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use liveqos_core::cmcd::Cmcd;
 use liveqos_core::observation::{Fact, PlayerView};
+use liveqos_core::origin::Origin;
 use liveqos_core::time::Timestamp;
 use liveqos_core::viewer_fold::{MAX_SESSIONS, MAX_VIEWERS, Request, ViewerFold, ViewerKey};
 use liveqos_core::viewer_sketch::ViewerSketch;
@@ -16,6 +17,7 @@ fn ask(fold: &mut ViewerFold, at: u64, class: &str, payload: &str) {
         at: Timestamp::from_millis(at),
         class,
         viewer: [b"", b""],
+        origin: Origin::default(),
         protocol: None,
         is_media: true,
         is_served: true,
@@ -110,6 +112,7 @@ fn what_was_never_served_is_no_class() {
             at: Timestamp::from_millis(BEGIN),
             class: &class,
             viewer: [b"", b""],
+            origin: Origin::default(),
             protocol: None,
             is_media: true,
             is_served: false,

@@ -11,6 +11,7 @@
   const STUCK = 500;
   const MARGIN = 150; // W3C freezeCount, as are
   const GAPS = 30;
+  const MOST = 64; // messages a report
   const UNSENT = 55; // seconds; a node takes 60
   const FINAL = [401, 403, 404, 410]; // nothing is sent after these answers
 
@@ -18,7 +19,7 @@
   const isHidden = () => document.hidden && !document.pictureInPictureElement;
   const quality = (video) => (video.getVideoPlaybackQuality ? video.getVideoPlaybackQuality() : {});
 
-  /** Sums since the last report, which is sealed once and sent until taken. */
+  /** A report is sealed once and sent until taken. */
   function reporter(options, protocol, ended) {
     const interval = options.interval || 5000;
     const viewer = options.viewer || Math.random().toString(36).slice(2) + Date.now().toString(36);
@@ -32,7 +33,7 @@
     let dueAt = sentAt + interval;
 
     function seal() {
-      const told = Object.assign({ sessionId: options.sessionId, viewer, sequence, protocol: options.protocol || protocol }, sums);
+      const told = { sessionId: options.sessionId, viewer, sequence, protocol: options.protocol || protocol, player: options.player, ...sums };
       // A freeze may be told late, a number corrected: the rest goes with the next report.
       sums = { exposure: 0 };
       for (const name of ["freezeCount", "totalFreezesDuration", "packetsLost"]) {
@@ -41,12 +42,12 @@
         sums[name] = sum - told[name];
       }
       if (!told.packetsReceived && !told.packetsLost) delete told.packetsLost;
-      if (!told.exposure && !told.packetsReceived) return null;
+      if (!told.exposure && !told.packetsReceived && !told.messageLatencies) return null;
       sequence += 1;
       return JSON.stringify(told);
     }
 
-    // sendBeacon() sets no header, plain text needs no preflight.
+    // sendBeacon() sets no header.
     const address = () => options.url + "?token=" + encodeURIComponent(token);
 
     async function renew() {
@@ -84,6 +85,7 @@
     return {
       add: (name, amount) => amount && (sums[name] = (sums[name] || 0) + amount),
       tell: (name, value) => (sums[name] = value),
+      message: (milliseconds) => (sums.messageLatencies = [...(sums.messageLatencies || []), milliseconds / 1000].slice(-MOST)),
       tick(now) {
         if (isPosting) return;
         if (sums.exposure > UNSENT) sealed = seal();
@@ -101,7 +103,7 @@
     };
   }
 
-  /** A media element: it stalls when it waits for data, or stands still, while it should play. */
+  /** It stalls when it waits or stands still while it should play. */
   function watchElement(element, report, signal) {
     let position = element.currentTime;
     let state = !element.paused && position ? "playing" : "starting";
@@ -160,7 +162,7 @@
     };
   }
 
-  /** A WebRTC viewer: the picture freezes when the next frame is late, and as long as it is. */
+  /** It freezes as long as the next frame is late. */
   function watchConnection(connection, report, signal, video) {
     const askedAt = clock();
     const known = new Map();
@@ -212,7 +214,7 @@
     function frame(now, metadata) {
       if (signal.aborted) return;
       video.requestVideoFrameCallback(frame);
-      // A busy page hears of many at once; none of them came in what counts already.
+      // A busy page hears of many at once; none came in what counts already.
       let count = presented && Math.max(1, metadata.presentedFrames - presented);
       presented = metadata.presentedFrames;
       if (counted && count > 1) {
@@ -275,7 +277,7 @@
     return {
       pass,
       tick(now) {
-        // In a busy page the callback is late, not the frame.
+        // The callback may be late, not the frame.
         const isLate = seesFrames && lastAt && isFreeze(now - lastAt);
         if (isLate && decoded === quality(video).totalVideoFrames) freeze((now - lastAt) / 1000);
         if (now - statsAt < STATS_EVERY) return;
@@ -285,7 +287,7 @@
     };
   }
 
-  /** Watches until stop(), the connection closes or the node wants no more. */
+  /** Until stop(), the connection closes or the node wants no more. */
   function watch(target, options) {
     if (!options || !options.url || !options.sessionId) throw new TypeError("watch() needs url and sessionId");
     const ended = new AbortController();
@@ -319,7 +321,7 @@
       if (!signal.aborted) flush();
       ended.abort();
     }
-    return { stop };
+    return { stop, message: report.message };
   }
 
   scope.LiveQoS = { watch };

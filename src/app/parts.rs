@@ -31,7 +31,7 @@ use crate::intake::edge::Edge;
 use crate::intake::fetch::Fetcher;
 use crate::intake::hooks::HookIntake;
 use crate::intake::load::Load;
-use crate::intake::log_settings::{AccessLogSettings, random_key};
+use crate::intake::log_settings::{AccessLogSettings, group_key, random_key};
 use crate::intake::logs::{self, Around};
 use crate::intake::paths::Paths;
 use crate::intake::poll::Observations;
@@ -61,6 +61,7 @@ pub(super) struct Parts {
     pub(super) place: Place,
     pub(super) sources: Vec<Arc<Source>>,
     pub(super) logs: (Vec<AccessLogSettings>, PostTray),
+    pub(super) group_key: [u64; 2],
     pub(super) fetcher: Fetcher,
     pub(super) outlets: Outlets,
     pub(super) lasting: Opened,
@@ -96,7 +97,7 @@ impl Parts {
         let snapshot = Arc::default();
         let left_out = meters.shed.with_label_values(&["session_series"]);
         let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
-        let ended: Arc<Ended> = Arc::default();
+        let (ended, group_key): (Arc<Ended>, _) = (Arc::default(), group_key(&config.logs)?);
         let shared = Shared {
             snapshot,
             session_series: Arc::new(series),
@@ -107,7 +108,7 @@ impl Parts {
             gate: Arc::new(Gate::new(&config.ingest)?),
             cmcd: Arc::new(cmcd),
             ended: Arc::clone(&ended),
-            beacons: Arc::new(Beacons::new(key, ended)),
+            beacons: Arc::new(Beacons::new(key, group_key, ended)),
             orders,
             registry,
             meters,
@@ -117,7 +118,7 @@ impl Parts {
         };
         let outlets = Outlets { otlp, notifiers };
         let (logs, orders) = ((logs, tray), (waiting, ordered));
-        Ok(Self { place, sources, logs, fetcher, outlets, lasting, shared, observations, orders })
+        Ok(Self { place, sources, logs, group_key, fetcher, outlets, lasting, shared, observations, orders })
     }
 
     /// What the node's own address serves; from here on the page of metrics tells of everything.
@@ -172,6 +173,7 @@ impl Ties {
         shared: &Shared,
         out: &Observations,
         (logs, tray): (Vec<AccessLogSettings>, PostTray),
+        group_key: [u64; 2],
     ) -> Result<()> {
         let (edge, meters) = (Edge::new(random_key()?), shared.meters.clone());
         if config.kernel.tcp_info {
@@ -179,7 +181,7 @@ impl Ties {
             let paths = Paths { roster, ports, edge: edge.clone(), out: out.clone(), meters: meters.clone() };
             start_paths(paths, Arc::clone(&self.stopping))?;
         }
-        let around = Around { out: out.clone(), edge, meters, stopping: Arc::clone(&self.stopping) };
+        let around = Around { out: out.clone(), edge, group_key, meters, stopping: Arc::clone(&self.stopping) };
         logs::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)
     }
 

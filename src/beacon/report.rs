@@ -4,7 +4,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use liveqos_core::latencies::Latencies;
 use liveqos_core::observation::PlayerView;
+use liveqos_core::player_name::PlayerName;
 use liveqos_core::session::{Name, Protocol};
 use serde::Deserialize;
 use serde_json::Value;
@@ -14,6 +16,9 @@ pub const MAX_REPORT: usize = 4 * 1024;
 
 /// Longest span one report may speak for.
 pub const MAX_SPAN: Duration = Duration::from_mins(1);
+
+/// Most messages that one report tells of.
+pub const MAX_MESSAGES: usize = 64;
 
 /// Longest mark of a viewer in bytes.
 pub const MAX_VIEWER: usize = 128;
@@ -37,6 +42,12 @@ pub struct Report<'a> {
     /// How the class is delivered.
     #[serde(default)]
     protocol: Value,
+    /// What plays it, name and version.
+    #[serde(default)]
+    player: Value,
+    /// How long messages of this viewer took, each in seconds: from sending one to the platform's answer to it.
+    #[serde(default)]
+    message_latencies: Value,
     /// Freezes or stalls that began.
     #[serde(default)]
     freeze_count: Value,
@@ -73,13 +84,15 @@ pub struct Malformed(pub String);
 
 /// What a good report says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Said {
+pub struct Said<'a> {
     /// The sums, of this viewer alone.
     pub view: PlayerView,
     /// Newest round trip to the node.
     pub round_trip: Option<Duration>,
     /// Delivery latency by the player's own word.
     pub latency: Option<Duration>,
+    /// What plays, by the page's word; empty where it gave none.
+    pub player: &'a str,
     /// Values left out because they were wrong.
     pub bad_values: u32,
 }
@@ -131,7 +144,7 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// [`Malformed`] as [`Report::watched`].
-    pub fn said(&self) -> Result<Said, Malformed> {
+    pub fn said(&self) -> Result<Said<'_>, Malformed> {
         let exposure = self.watched()?;
         let mut reader = Reader { seconds: (exposure + AHEAD).as_secs_f64(), bad_values: 0 };
         let received = reader.count(&self.packets_received, MOST_PACKETS);
@@ -140,6 +153,7 @@ impl<'a> Report<'a> {
         // A sum that did not grow may be left out beside the one that did.
         let expected = received.or(lost.map(|_| 0)).map(|received| received.saturating_add(lost.unwrap_or(0)));
         let first_frame = reader.duration(&self.first_frame);
+        let player = reader.player(&self.player).unwrap_or_default();
         let view = PlayerView {
             protocol: reader.protocol(&self.protocol),
             viewers: 1,
@@ -151,11 +165,12 @@ impl<'a> Report<'a> {
             packets_lost: expected.map(|_| lost.unwrap_or(0)),
             packets_expected: expected,
             first_frames: first_frame.into_iter().collect(),
+            messages: reader.messages(&self.message_latencies),
             ..PlayerView::default()
         };
         let round_trip = reader.duration(&self.round_trip_time);
         let latency = reader.duration(&self.delivery_latency);
-        Ok(Said { view, round_trip, latency, bad_values: reader.bad_values })
+        Ok(Said { view, round_trip, latency, player, bad_values: reader.bad_values })
     }
 }
 
@@ -186,6 +201,24 @@ impl Reader {
     fn protocol(&mut self, value: &Value) -> Option<Protocol> {
         present(value)?;
         self.good(Protocol::deserialize(value).ok())
+    }
+
+    fn player<'a>(&mut self, value: &'a Value) -> Option<&'a str> {
+        present(value)?;
+        self.good(value.as_str().filter(|player| PlayerName::is_told_well(player)))
+    }
+
+    /// Each message for itself; what is beyond [`MAX_MESSAGES`] counts as wrong.
+    fn messages(&mut self, value: &Value) -> Option<Latencies> {
+        present(value)?;
+        let told = self.good(value.as_array())?;
+        let mut latencies = Latencies::default();
+        for latency in told.iter().take(MAX_MESSAGES) {
+            let latency = self.good(Some(latency).filter(|latency| !latency.is_null()));
+            self.duration(latency.unwrap_or(&Value::Null)).into_iter().for_each(|latency| latencies.record(latency));
+        }
+        self.bad_values += told.len().saturating_sub(MAX_MESSAGES) as u32;
+        (!latencies.is_empty()).then_some(latencies)
     }
 
     fn good<T>(&mut self, value: Option<T>) -> Option<T> {
@@ -220,16 +253,33 @@ mod tests {
         format!(r#"{{"sessionId":"s1","viewer":"v","sequence":3,"exposure":5{more}}}"#)
     }
 
-    fn said(more: &str) -> Said {
-        let body = body(more);
-        Report::read(body.as_bytes()).expect("a report").said().expect("a good one")
+    fn said(more: &str) -> Said<'static> {
+        let report = Report::read(body(more).leak().as_bytes()).expect("a report");
+        Box::leak(Box::new(report)).said().expect("a good one")
+    }
+
+    fn latencies(millis: &[u64]) -> Latencies {
+        let mut latencies = Latencies::default();
+        millis.iter().for_each(|millis| latencies.record(Duration::from_millis(*millis)));
+        latencies
+    }
+
+    #[test]
+    fn messages_are_taken_one_by_one() {
+        let some = said(r#","messageLatencies":[0.25,-1,"1",null,7200,[],0]"#);
+        assert_eq!((some.view.messages, some.bad_values), (Some(latencies(&[250, 0])), 5));
+        let many = said(&format!(r#","messageLatencies":[{}0.1]"#, "0.1,".repeat(MAX_MESSAGES)));
+        assert_eq!((many.view.messages.map(|taken| taken.len()), many.bad_values), (Some(MAX_MESSAGES as u64), 1));
+        let none = said(r#","messageLatencies":[]"#);
+        assert_eq!((none.view.messages, none.bad_values), (None, 0));
     }
 
     #[test]
     fn all_of_the_stats_are_taken_in_their_units() {
         let said = said(
             r#","protocol":"webrtc","freezeCount":2,"totalFreezesDuration":0.75,"framesDecoded":125,"bytesReceived":250000,
-            "packetsReceived":297.0,"packetsLost":3,"roundTripTime":0.041,"firstFrame":1.5,"jitter":0.002"#,
+            "packetsReceived":297.0,"packetsLost":3,"roundTripTime":0.041,"firstFrame":1.5,"jitter":0.002,
+            "player":"hls.js 1.7","messageLatencies":[0.08,0.1]"#,
         );
         let view = PlayerView {
             protocol: Some(Protocol::Webrtc),
@@ -242,10 +292,11 @@ mod tests {
             packets_expected: Some(300),
             packets_lost: Some(3),
             first_frames: vec![Duration::from_millis(1_500)],
+            messages: Some(latencies(&[80, 100])),
             ..PlayerView::default()
         };
         let round_trip = Some(Duration::from_millis(41));
-        assert_eq!(said, Said { view, round_trip, latency: None, bad_values: 0 });
+        assert_eq!(said, Said { view, round_trip, latency: None, player: "hls.js 1.7", bad_values: 0 });
     }
 
     #[test]
@@ -266,6 +317,10 @@ mod tests {
             r#""firstFrame":7200"#,
             r#""protocol":"pigeon""#,
             r#""freezeCount":61"#,
+            r#""player":"a\nb""#,
+            r#""player":7"#,
+            r#""messageLatencies":0.1"#,
+            r#""messageLatencies":[-0.1]"#,
         ] {
             let said = said(&format!(r#","totalFreezesDuration":1,{wrong}"#));
             assert_eq!((said.bad_values, said.view.stalled), (1, Duration::from_secs(1)), "{wrong}");
@@ -297,18 +352,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_breaks_a_bound(values in prop::collection::vec(any::<f64>(), 8)) {
+        fn no_value_breaks_a_bound(values in prop::collection::vec(any::<f64>(), 8), messages in prop::collection::vec(any::<f64>(), 0..99)) {
             let names = ["freezeCount", "totalFreezesDuration", "framesDecoded", "bytesReceived", "packetsReceived", "packetsLost",
                 "roundTripTime", "firstFrame"];
             let mut more = String::new();
             for (name, value) in names.iter().zip(&values).filter(|(_, value)| value.is_finite()) {
                 write!(more, r#","{name}":{value:e}"#).unwrap();
             }
+            let messages: Vec<_> = messages.iter().filter(|value| value.is_finite()).map(|value| format!("{value:e}")).collect();
+            write!(more, r#","messageLatencies":[{}]"#, messages.join(",")).unwrap();
             let text = body(&more);
-            let said = Report::read(text.as_bytes()).unwrap().said().unwrap();
+            let report = Report::read(text.as_bytes()).unwrap();
+            let said = report.said().unwrap();
             let view = said.view;
             prop_assert!(view.stalled <= view.exposure);
             prop_assert!(view.packets_lost <= view.packets_expected);
+            let told = view.messages.map_or(0, |messages| messages.len() as usize);
+            prop_assert!(told <= MAX_MESSAGES && told + said.bad_values as usize >= messages.len());
             prop_assert!(view.frames.unwrap_or(0) <= 2_500 && view.bytes.unwrap_or(0) <= 500_000_000);
         }
     }

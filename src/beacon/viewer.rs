@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use liveqos_core::group_table::Membership;
 use liveqos_core::time::Timestamp;
 
 use super::report::MAX_SPAN;
@@ -18,6 +19,8 @@ pub(super) struct Viewer {
     seen: u32,
     floor: Floor,
     latency: Option<(Latency, u32)>,
+    /// Its groups in its class.
+    pub(super) groups: Membership,
 }
 
 /// Milliseconds.
@@ -43,7 +46,15 @@ impl Viewer {
     /// A viewer heard of for the first time. What it may have missed to report before is believed once.
     pub(super) fn new(at: Timestamp) -> Self {
         let floor = Floor { shortest: [u32::MAX; 2], half_minute: 0 };
-        Self { heard_at: at, credit: millis(MAX_SPAN), newest: 0, seen: 0, floor, latency: None }
+        Self {
+            heard_at: at,
+            credit: millis(MAX_SPAN),
+            newest: 0,
+            seen: 0,
+            floor,
+            latency: None,
+            groups: Membership::UNKNOWN,
+        }
     }
 
     /// Takes a report's number and the time it speaks for.

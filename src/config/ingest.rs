@@ -94,6 +94,12 @@ impl Networks {
         self.0.iter().any(|network| network.contains(&address.to_canonical()))
     }
 
+    /// Them one by one.
+    #[must_use]
+    pub fn all(&self) -> &[IpNet] {
+        &self.0
+    }
+
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

@@ -10,6 +10,7 @@ use liveqos_core::class_pattern::{ClassPattern, PatternError};
 use liveqos_core::log_fold::{ClassRule, LogFold};
 use liveqos_core::log_format::{FormatError, LogFormat};
 use liveqos_core::observation::SourceName;
+use liveqos_core::origin::GroupRules;
 use liveqos_core::session::Name;
 use liveqos_core::viewer_fold::ViewerKey;
 use schemars::JsonSchema;
@@ -37,8 +38,10 @@ pub struct AccessLogSettings {
     pub name: String,
     /// nginx's `log_format` as text, where lines are not JSON: `$remote_addr [$time_local] "$request" ...`.
     pub format: String,
-    /// Further keys of JSON lines: what the log calls it = the nginx variable.
+    /// Further keys of JSON lines, or variables of `format`: what the log calls it = the nginx variable; `region` is where the viewer is.
     pub fields: BTreeMap<String, String>,
+    /// Proxies before the edge whose `$http_x_forwarded_for` in a line is believed to name the viewer's address: addresses or networks.
+    pub trusted_proxies: Vec<String>,
     /// Where a class's identity is: `path`, `content-id` (CMCD `cid`), `argument:NAME` of the query, or `pattern:/live/{class}/*.m4s`
     /// with `*` for any text without a slash and `/...` at the end for anything.
     pub class: String,
@@ -70,9 +73,9 @@ pub enum LogError {
     /// Where it listens.
     #[error("log \"{0}\": listen = \"{1}\" is neither udp://ADDRESS:PORT nor unix:/PATH")]
     Listen(String, String),
-    /// Who may send.
+    /// Who may send, or which proxies are believed.
     #[error("log \"{0}\": {1}")]
-    From(String, IngestError),
+    Networks(String, IngestError),
     /// Its name.
     #[error("log \"{0}\": name must be 1 to 128 bytes of printable text, and stand once")]
     Name(String),
@@ -98,11 +101,12 @@ impl AccessLogSettings {
     pub fn fold(&self, key: impl Into<ViewerKey>) -> Result<LogFold, LogError> {
         let name = self.shown_name();
         let wrong = |error| LogError::Format(name.to_owned(), error);
-        let format = if self.format.is_empty() {
-            LogFormat::json(self.fields.iter().map(|(key, field)| (key.as_str(), field.as_str()))).map_err(wrong)?
-        } else {
-            LogFormat::text(&self.format).map_err(wrong)?
+        let fields = self.fields.iter().map(|(key, field)| (key.as_str(), field.as_str()));
+        let format = match self.format.as_str() {
+            "" => LogFormat::json(fields),
+            format => LogFormat::text_naming(format, fields),
         };
+        let format = format.map_err(wrong)?;
         let rule = match (self.class.as_str(), self.class.strip_prefix("argument:")) {
             ("" | "path", _) => ClassRule::Path(Some(self.app.clone()).filter(|app| !app.is_empty())),
             ("content-id", _) => ClassRule::ContentId,
@@ -115,7 +119,19 @@ impl AccessLogSettings {
         };
         let checked = Name::new(name).map_err(|_| LogError::Name(name.to_owned()))?;
         let play_time = Some(self.segment).filter(|segment| !segment.is_zero());
-        Ok(LogFold::new(format, rule, SourceName::from(checked.as_str()), key).with_play_time(play_time))
+        let key = key.into();
+        let fold = LogFold::new(format, rule, SourceName::from(checked.as_str()), key).with_play_time(play_time);
+        Ok(fold.grouped_by(self.group_rules(key.words())?))
+    }
+
+    /// How viewers are grouped, networks hashed under `key`.
+    ///
+    /// # Errors
+    /// [`LogError::Networks`].
+    pub fn group_rules(&self, key: [u64; 2]) -> Result<GroupRules, LogError> {
+        let proxies = Networks::read("trusted_proxies", &self.trusted_proxies);
+        let proxies = proxies.map_err(|error| LogError::Networks(self.shown_name().to_owned(), error))?;
+        Ok(GroupRules { key, trusted_proxies: proxies.all().to_vec() })
     }
 }
 
@@ -158,10 +174,10 @@ impl AccessLogSettings {
     /// Who may send datagrams.
     ///
     /// # Errors
-    /// [`LogError::From`].
+    /// [`LogError::Networks`].
     pub fn senders(&self) -> Result<Networks, LogError> {
         let from = if self.from.is_empty() { loopback() } else { self.from.clone() };
-        Networks::read("from", &from).map_err(|error| LogError::From(self.shown_name().to_owned(), error))
+        Networks::read("from", &from).map_err(|error| LogError::Networks(self.shown_name().to_owned(), error))
     }
 
     /// The receive buffer to ask the kernel for.
@@ -210,6 +226,18 @@ impl AccessLogSettings {
         let digest = ring::digest::digest(&ring::digest::SHA256, secret);
         let (words, _) = digest.as_ref().as_chunks::<8>();
         Ok(ViewerKey::Fleet([u64::from_le_bytes(words[0]), u64::from_le_bytes(words[1])]))
+    }
+}
+
+/// The key of the hashes that stand for viewers' networks: the fleet's of the first log that has one, so that one network is called the
+/// same on all nodes; else a new one.
+///
+/// # Errors
+/// As [`AccessLogSettings::viewer_key`].
+pub fn group_key(logs: &[AccessLogSettings]) -> anyhow::Result<[u64; 2]> {
+    match logs.iter().find(|log| log.viewer_key_file.is_some()) {
+        Some(log) => log.viewer_key().map(ViewerKey::words),
+        None => random_key(),
     }
 }
 
@@ -268,6 +296,7 @@ mod tests {
             ("listen = 'tcp://127.0.0.1:1'", "neither udp://"),
             ("listen = 'udp://127.0.0.1:1'\nposition_file = 'p'", "datagrams have no position"),
             ("listen = 'udp://127.0.0.1:1'\nfrom = ['x']", "from: \"x\" is neither"),
+            ("path = 'x'\ntrusted_proxies = ['lb']", "trusted_proxies: \"lb\" is neither"),
             ("path = 'x'\nclass = 'pattern:/live/*'", "a pattern has {class} once"),
         ] {
             let error = check(&[log(text)]).expect_err("refused").to_string();

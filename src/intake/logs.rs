@@ -32,6 +32,8 @@ pub struct Around {
     pub out: Observations,
     /// Where the words on connections go.
     pub edge: Edge,
+    /// Under which viewers' networks are hashed.
+    pub group_key: [u64; 2],
     /// The daemon's counters.
     pub meters: Meters,
     /// Set when they are to stop.
@@ -86,7 +88,8 @@ pub fn start(
         }
         LogSource::Posts => Input::Posts,
     };
-    let mut fold = settings.fold(settings.viewer_key()?)?;
+    let fold = settings.fold(settings.viewer_key()?)?;
+    let mut fold = fold.grouped_by(settings.group_rules(around.group_key)?);
     fold.claims().keep_words(around.edge.key());
     let Some(entry) = entry else {
         return Ok(());
@@ -222,7 +225,7 @@ impl Follower {
 type Reason = (&'static str, fn(&Told) -> u64);
 
 /// Why something was left out, as `liveqos_shed_total` says it.
-const SHED: [Reason; 21] = [
+const SHED: [Reason; 22] = [
     ("log_line_form", |told| told.dirty.form),
     ("log_line_time", |told| told.dirty.time),
     ("log_line_long", |told| told.dirty.long + told.syslog.long),
@@ -232,6 +235,7 @@ const SHED: [Reason; 21] = [
     ("log_viewers", |told| told.fold.refused_viewers),
     ("log_session_displaced", |told| told.fold.displaced_sessions),
     ("log_viewer_displaced", |told| told.fold.displaced_viewers),
+    ("log_groups", |told| told.fold.refused_groups),
     ("log_event_repeated", |told| told.fold.repeated),
     ("log_event_homeless", |told| told.homeless),
     ("log_position", |told| told.positions_lost),
@@ -269,7 +273,8 @@ mod tests {
         let (out, mut seen) = mpsc::channel(8);
         let meters = Meters::new(&prometheus::Registry::new()).expect("instruments");
         let stopping = Arc::new(AtomicBool::new(false));
-        let around = Around { out, edge: Edge::new([1, 2]), meters: meters.clone(), stopping: Arc::clone(&stopping) };
+        let edge = Edge::new([1, 2]);
+        let around = Around { out, edge, group_key: [3, 4], meters: meters.clone(), stopping: Arc::clone(&stopping) };
         start(&settings, None, Some(entry), around).expect("started");
         while table.snapshot(clock::now())[0].rounds == 0 {
             std::thread::sleep(Duration::from_millis(5));

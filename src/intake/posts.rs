@@ -2,14 +2,18 @@
 //! refuses more at once, so that a flood costs its senders and nobody else.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use liveqos_core::log_fold::{Claim, LogFold};
+use axum::http::{HeaderMap, HeaderValue, header};
+use liveqos_core::log_fold::{Claim, LogFold, Poster};
+use liveqos_core::origin::{Address, Origin};
+use liveqos_core::player_name::PlayerName;
 use liveqos_core::session::Name;
 use liveqos_core::time::Timestamp;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// A body of event reports.
@@ -19,8 +23,19 @@ pub struct Post {
     pub at: Timestamp,
     /// What it may be counted for.
     pub claim: Claimed,
+    /// Who posted.
+    pub sender: Sender,
     /// The records, parted by LF.
     pub body: Bytes,
+}
+
+/// Whose groups the viewers of a post are in, until it is folded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sender {
+    /// Its address, a trusted proxy's word on it included.
+    pub address: Option<IpAddr>,
+    /// Its user agent; at most [`MAX_AGENT`] bytes of it.
+    pub agent: Box<[u8]>,
 }
 
 /// As [`Claim`], owned.
@@ -35,14 +50,14 @@ pub enum Claimed {
 /// Where posts are put.
 #[derive(Clone, Debug)]
 pub struct PostBox {
-    sender: Sender<(Post, OwnedSemaphorePermit)>,
+    sender: mpsc::Sender<(Post, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
 }
 
 /// Where they are taken out.
 #[derive(Debug)]
 pub struct PostTray {
-    receiver: Receiver<(Post, OwnedSemaphorePermit)>,
+    receiver: mpsc::Receiver<(Post, OwnedSemaphorePermit)>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     homeless: u64,
@@ -63,9 +78,25 @@ pub struct Full;
 /// A box and its tray.
 #[must_use]
 pub fn post_box() -> (PostBox, PostTray) {
-    let (sender, receiver) = channel(MAX_POSTS);
+    let (sender, receiver) = mpsc::channel(MAX_POSTS);
     let room = Arc::new(Semaphore::new(MAX_BYTES));
     (PostBox { sender, room }, PostTray { receiver, waiting: VecDeque::new(), waiting_bytes: 0, homeless: 0 })
+}
+
+impl Sender {
+    /// Who asks from `address` by these headers.
+    #[must_use]
+    pub fn of(address: Option<IpAddr>, headers: &HeaderMap) -> Self {
+        let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+        Self { address, agent: agent[..agent.len().min(MAX_AGENT)].into() }
+    }
+
+    /// What it says of groups.
+    #[must_use]
+    pub fn origin(&self) -> Origin<'_> {
+        let player = PlayerName { agent: &self.agent, ..PlayerName::default() };
+        Origin { address: self.address.map_or(Address::Unknown, Address::Known), region: b"", player }
+    }
 }
 
 impl PostBox {
@@ -86,7 +117,9 @@ impl PostTray {
         for waiting in std::mem::take(&mut self.waiting) {
             self.waiting_bytes -= waiting.record.len();
             let is_over = now.since(waiting.at) > PATIENCE;
-            fold.post(waiting.at, Claim::Any(None), &waiting.record, |record| {
+            // Its request will tell the viewer's groups: no address waits here.
+            let poster = Poster { claim: Claim::Any(None), origin: None };
+            fold.post(waiting.at, poster, &waiting.record, |record| {
                 if is_over {
                     self.homeless += 1;
                 } else {
@@ -99,7 +132,9 @@ impl PostTray {
                 Claimed::Any(class) => Claim::Any(class.as_ref().map(Name::as_str)),
                 Claimed::Only(names) => Claim::Only(names),
             };
-            fold.post(post.at, claim, &post.body, |record| {
+            let origin = post.sender.origin();
+            let poster = Poster { claim, origin: Some(&origin) };
+            fold.post(post.at, poster, &post.body, |record| {
                 if !keep(&mut self.waiting, &mut self.waiting_bytes, post.at, record) {
                     self.homeless += 1;
                 }
@@ -123,6 +158,8 @@ fn keep(waiting: &mut VecDeque<Waiting>, bytes: &mut usize, at: Timestamp, recor
     has_room
 }
 
+/// Most bytes of a user agent that are looked at.
+pub const MAX_AGENT: usize = 512;
 /// Most posts that wait.
 pub const MAX_POSTS: usize = 4_096;
 /// Most bytes of posts that wait.
@@ -145,7 +182,8 @@ mod tests {
     }
 
     fn post(at: u64, body: &'static str, claim: Claimed) -> Post {
-        Post { at: Timestamp::from_millis(at), claim, body: Bytes::from_static(body.as_bytes()) }
+        let (at, sender) = (Timestamp::from_millis(at), Sender::default());
+        Post { at, claim, sender, body: Bytes::from_static(body.as_bytes()) }
     }
 
     fn name(text: &str) -> Name {
@@ -214,7 +252,8 @@ mod tests {
         let record = |viewer| format!("e=t,sid=\"v{viewer}\",sn=0,sta=p,ts=1000");
         let body = (0..50).map(record).collect::<Vec<_>>().join("\n");
         let claim = Claimed::Only(vec![name("live/c1")]);
-        inlet.put(Post { at: Timestamp::from_secs(1), claim, body: body.into() }).expect("room");
+        let (at, sender) = (Timestamp::from_secs(1), Sender::default());
+        inlet.put(Post { at, claim, sender, body: body.into() }).expect("room");
         tray.empty_into(&mut fold, Timestamp::from_secs(1));
         assert_eq!((fold.sizes().0, fold.post_counts().crowded), (4, 46));
     }
@@ -223,7 +262,8 @@ mod tests {
     fn the_box_is_full_by_posts_and_by_bytes() {
         let (inlet, mut tray) = post_box();
         let big = Bytes::from(vec![b'\n'; 64 * 1024]);
-        let put = |body: Bytes| inlet.put(Post { at: Timestamp::from_secs(1), claim: Claimed::Any(None), body });
+        let (at, sender) = (Timestamp::from_secs(1), Sender::default());
+        let put = |body: Bytes| inlet.put(Post { at, claim: Claimed::Any(None), sender: sender.clone(), body });
         let taken = (0..100).filter(|_| put(big.clone()).is_ok()).count();
         assert_eq!(taken, MAX_BYTES / (64 * 1024));
         tray.empty_into(&mut fold(), Timestamp::from_secs(1));

@@ -34,5 +34,5 @@ fn strangers(manifest: &str, allowed: &[&str]) -> Vec<String> {
     strangers
 }
 
-const CORE: &[&str] = &["hashbrown", "hdrhistogram", "memchr", "serde", "serde_json", "thiserror"];
+const CORE: &[&str] = &["hashbrown", "hdrhistogram", "ipnet", "memchr", "serde", "serde_json", "thiserror"];
 const PROBES: &[&str] = &["liveqos-core", "quick-xml", "schemars", "serde", "serde_json", "thiserror", "toml"];

@@ -1,6 +1,10 @@
 //! 100,000 viewers in one class: what one takes.
 
+use std::net::Ipv4Addr;
+
 use liveqos_core::cmcd::Cmcd;
+use liveqos_core::origin::{Address, Origin};
+use liveqos_core::player_name::PlayerName;
 use liveqos_core::time::Timestamp;
 use liveqos_core::viewer_fold::{Request, ViewerFold};
 
@@ -19,6 +23,11 @@ pub(crate) fn print() {
                     at,
                     class: "live/one",
                     viewer: [b"", b""],
+                    origin: Origin {
+                        address: Address::Known(Ipv4Addr::from(viewer as u32 % NETWORKS << 8).into()),
+                        player: PlayerName { agent: AGENT, ..PlayerName::default() },
+                        ..Origin::default()
+                    },
                     protocol: None,
                     is_media: true,
                     is_served: true,
@@ -35,3 +44,6 @@ pub(crate) fn print() {
 }
 
 const VIEWERS: u64 = 100_000;
+const NETWORKS: u32 = 20_000;
+const AGENT: &[u8] =
+    b"Mozilla/5.0 (Windows NT 10.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36";

@@ -3,6 +3,7 @@
 
 use super::{LogFold, content_id};
 use crate::cmcd::{Cmcd, records};
+use crate::origin::Origin;
 use crate::session::Name;
 use crate::time::Timestamp;
 
@@ -13,6 +14,15 @@ pub enum Claim<'a> {
     Any(Option<&'a str>),
     /// The class of these names alone; a viewer that is in another one is not touched.
     Only(&'a [Name]),
+}
+
+/// Who posted.
+#[derive(Clone, Copy, Debug)]
+pub struct Poster<'a> {
+    /// What the post may be counted for.
+    pub claim: Claim<'a>,
+    /// What is known of the sender, where that is the player itself.
+    pub origin: Option<&'a Origin<'a>>,
 }
 
 /// Reports of posts left out.
@@ -27,7 +37,8 @@ pub struct PostCounts {
 impl LogFold {
     /// Folds the records of a body that a player posted and that arrived at `at`. `later` gets the records whose class is not known yet:
     /// the line with the viewer's first request may still be on its way.
-    pub fn post(&mut self, at: Timestamp, claim: Claim<'_>, body: &[u8], mut later: impl FnMut(&[u8])) {
+    pub fn post(&mut self, at: Timestamp, poster: Poster<'_>, body: &[u8], mut later: impl FnMut(&[u8])) {
+        let Poster { claim, origin } = poster;
         let mut new_viewers = 0;
         for record in records(body) {
             let Ok(set) = Cmcd::parse(record) else {
@@ -51,7 +62,9 @@ impl LogFold {
                 self.posts.crowded += 1;
             } else {
                 self.dirty.values += u64::from(set.malformed);
-                self.fold.event(at, class, &set);
+                let player = origin.map(|origin| origin.player.by(set.protocol()));
+                let origin = origin.zip(player).map(|(origin, player)| Origin { player, ..*origin });
+                self.fold.event(at, class, origin.as_ref(), &set);
             }
         }
     }

@@ -194,7 +194,7 @@ impl Class {
                             known.stalled += stalled;
                             known.stall_starts += stall_starts;
                         }
-                        None => view.groups.push(GroupView { group, exposure, stalled, stall_starts }),
+                        None => view.groups.push(GroupView { group, groups: 1, exposure, stalled, stall_starts }),
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use liveqos_core::group::{Group, GroupView};
+use liveqos_core::group::{Group, GroupKind, GroupView};
 use liveqos_core::judge::{Objectives, Surroundings};
 use liveqos_core::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
 use liveqos_core::pipe::{Beat, Pipe};
@@ -64,8 +64,10 @@ fn fact() -> impl Strategy<Value = Fact> {
             starved_viewers: told.then_some(viewers),
             stutter_viewers: told.then_some((viewers, viewers / 2)),
             present: None,
+            messages: told.then(|| latencies(&[two])),
             groups: vec![GroupView {
-                group: Group::Network(one % 50),
+                group: if one % 7 == 0 { Group::Others(GroupKind::Network) } else { Group::Network(one % 50) },
+                groups: viewers,
                 exposure: Duration::from_millis(one),
                 stalled: Duration::from_millis(two),
                 stall_starts: viewers,
