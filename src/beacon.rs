@@ -5,6 +5,7 @@
 pub mod report;
 mod viewer;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -12,8 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use liveqos_core::latencies::Latencies;
 use liveqos_core::observation::{Fact, Observation, PlayerView, SourceName};
@@ -253,16 +253,11 @@ impl Fold {
 }
 
 /// `POST /v1/beacon`
-pub(crate) async fn take(
-    State(shared): State<Shared>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+pub(crate) fn take(shared: &Shared, request: &Request<Bytes>) -> Response {
     // sendBeacon() can set no header.
-    let asked = || argument(query.as_deref().unwrap_or_default(), "token");
-    let token = bearer(&headers).map(str::to_owned).or_else(asked);
-    let error = match shared.beacons.report(&body, token.as_deref(), clock::now()) {
+    let asked = || argument(request.uri().query().unwrap_or_default(), "token").map(Cow::Owned);
+    let token = bearer(request.headers()).map(Cow::Borrowed).or_else(asked);
+    let error = match shared.beacons.report(request.body(), token.as_deref(), clock::now()) {
         Ok(taken) => {
             match taken {
                 Taken::Folded(bad_values) => shared.meters.shed("beacon_bad_value", u64::from(bad_values)),
