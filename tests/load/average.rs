@@ -61,10 +61,12 @@ async fn an_average_node() {
     );
     println!("  by thread: {}", threads(&used, took));
     println!(
-        "  {} reports, answered after {}; others after {}",
+        "  {} reports, {:.0} µs of processor and {:.2} switches of threads each, answered after {}; others after {}",
         answers.len(),
+        used.all.as_secs_f64() * 1e6 / answers.len() as f64,
+        used.turns as f64 / answers.len() as f64,
         millis(&mut answers),
-        millis(&mut others)
+        millis(&mut others),
     );
     assert_eq!(sessions.len(), CLASSES, "all classes are live");
     for connection in connections {
