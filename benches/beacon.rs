@@ -137,9 +137,16 @@ impl Talk {
     }
 }
 
-/// Where the kernel tells of this process's thread of that name.
+/// Where the kernel tells of this process's thread of that name, which the thread may not have taken yet.
 fn thread_of(name: &str) -> PathBuf {
-    let mut threads = std::fs::read_dir("/proc/self/task").expect("proc").flatten().map(|entry| entry.path());
-    let is_it = |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|told| told.trim() == name);
-    threads.find(is_it).expect("the server's thread").join("schedstat")
+    let look = |_| {
+        let mut threads = std::fs::read_dir("/proc/self/task").expect("proc").flatten().map(|entry| entry.path());
+        let is_it = |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|told| told.trim() == name);
+        let found = threads.find(is_it);
+        if found.is_none() {
+            std::thread::sleep(SETTLE);
+        }
+        found
+    };
+    (0..100).find_map(look).expect("the server's thread").join("schedstat")
 }
