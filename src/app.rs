@@ -29,6 +29,7 @@ use self::parts::{Parts, Ties, beacon_key, now, ports_of, resumed};
 use crate::api::Shared;
 use crate::beat::{self, Order};
 use crate::config::Config;
+use crate::hall::Hall;
 use crate::http_server;
 use crate::ingest::Entrance;
 use crate::intake::fetch::Fetcher;
@@ -92,8 +93,10 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         let ties = Ties::of(&parts.sources);
         let mut tasks = parts.start_tasks(config, &ties.node)?;
-        tasks.spawn(http_server::serve(listener, parts.site()?, stopped.clone()));
-        let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
+        let hall =
+            Hall::open(config.ingest.max_connections, stopped.clone()).context("starting the players' thread")?;
+        tasks.spawn(http_server::serve(listener, parts.site(&hall)?, stopped.clone()));
+        let entrance = Entrance::open(&config.ingest, &parts.shared, &hall, stopped).await?;
         let peers = parts.start_peers(&config.paths, &mut tasks)?;
         let Parts { place, sources, logs, group_key, fetcher, outlets, lasting, shared, observations, orders } = parts;
         let Opened { state, found, .. } = lasting;

@@ -5,16 +5,16 @@
 pub mod report;
 mod viewer;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::hash_map::{Entry, HashMap};
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::{RawQuery, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use liveqos_core::group::GroupView;
 use liveqos_core::group_table::{GroupTable, Membership, Watched};
@@ -31,7 +31,7 @@ use crate::api::error::ApiError;
 use crate::clock;
 use crate::cmcd::{argument, bearer};
 use crate::ended::Ended;
-use crate::ingest::{SourceAddress, later};
+use crate::ingest::later;
 use crate::intake::posts::Sender;
 use crate::token::{Key, TokenError};
 
@@ -295,19 +295,12 @@ impl Fold {
 }
 
 /// `POST /v1/beacon`
-pub(crate) async fn take(
-    State(shared): State<Shared>,
-    source: Option<Extension<SourceAddress>>,
-    RawQuery(query): RawQuery,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+pub(crate) fn take(shared: &Shared, source: IpAddr, request: &Request<Bytes>) -> Response {
     // sendBeacon() can set no header.
-    let asked = || argument(query.as_deref().unwrap_or_default(), "token");
-    let token = bearer(&headers).map(str::to_owned).or_else(asked);
-    let source = source.and_then(|Extension(source)| shared.gate.viewer(source));
-    let sender = Sender::of(source, &headers);
-    let error = match shared.beacons.report(&body, token.as_deref(), &sender, clock::now()) {
+    let asked = || argument(request.uri().query().unwrap_or_default(), "token").map(Cow::Owned);
+    let token = bearer(request.headers()).map(Cow::Borrowed).or_else(asked);
+    let sender = Sender::of(shared.gate.viewer(source), request.headers());
+    let error = match shared.beacons.report(request.body(), token.as_deref(), &sender, clock::now()) {
         Ok(taken) => {
             match taken {
                 Taken::Folded(bad_values) => shared.meters.shed("beacon_bad_value", u64::from(bad_values)),

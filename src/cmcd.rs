@@ -5,10 +5,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use axum::Extension;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use liveqos_core::cmcd::{Cmcd, percent_decode, records};
 use liveqos_core::session::Name;
@@ -18,7 +16,7 @@ use crate::api::Shared;
 use crate::api::error::ApiError;
 use crate::clock;
 use crate::config::ingest::Networks;
-use crate::ingest::{Peer, SourceAddress, later};
+use crate::ingest::later;
 use crate::intake::posts::{Claimed, Full, Post, PostBox, Sender};
 use crate::token::{Key, TokenError};
 
@@ -75,18 +73,10 @@ impl CmcdIntake {
 }
 
 /// `POST /v1/cmcd`, and `GET /v1/cmcd?CMCD=`.
-pub(crate) async fn take(
-    State(shared): State<Shared>,
-    peer: Option<Extension<Peer>>,
-    source: Option<Extension<SourceAddress>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let peer = peer.map(|Extension(Peer(peer))| peer.ip());
-    let source = source.and_then(|Extension(source)| shared.gate.viewer(source));
-    let asked = Asked { peer, source, query: uri.query().unwrap_or_default(), headers: &headers };
-    match post(&shared, &asked, body).map(|post| shared.cmcd.posts.put(post)) {
+pub(crate) fn take(shared: &Shared, peer: IpAddr, source: IpAddr, request: &Request<Bytes>) -> Response {
+    let (query, headers) = (request.uri().query().unwrap_or_default(), request.headers());
+    let asked = Asked { peer: Some(peer), source: shared.gate.viewer(source), query, headers };
+    match post(shared, &asked, request.body().clone()).map(|post| shared.cmcd.posts.put(post)) {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(Full)) => {
             shared.meters.shed("cmcd_full", 1);

@@ -1,39 +1,38 @@
 //! The ways in that face players. Decides who asks (the peer, or what a trusted proxy says), how often it may, and which web pages may
 //! read the answers; refuses the rest with 429 before anything is read.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::get;
+use hyper::body::Incoming;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower::{Layer as _, Service};
+use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 use crate::api::error::{ApiError, nothing_here, wrong_method};
 use crate::api::{Shared, body, player_script};
 use crate::config::ingest::{IngestError, IngestSettings, Networks};
-use crate::http_server::{self, Site};
+use crate::hall::Hall;
+use crate::http_server::{self, PLAYERS_SHED, Site};
 use crate::limit::Limiter;
 use crate::tls;
 
 /// The other end of the connection that brought a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
-
-/// The address that a request is counted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceAddress(pub IpAddr);
 
 /// Who may ask how often.
 pub struct Gate {
@@ -77,8 +76,8 @@ impl Gate {
 
     /// The same, where it is a viewer's address: not that of a proxy that told of nobody.
     #[must_use]
-    pub fn viewer(&self, source: SourceAddress) -> Option<IpAddr> {
-        (!self.proxies.contain(source.0)).then_some(source.0)
+    pub fn viewer(&self, source: IpAddr) -> Option<IpAddr> {
+        (!self.proxies.contain(source)).then_some(source)
     }
 
     fn cors(&self) -> CorsLayer {
@@ -92,21 +91,56 @@ impl Gate {
     }
 }
 
-/// All of an address that faces players alone.
-pub fn router(shared: Shared) -> Router {
-    Router::new().fallback(nothing_here).merge(routes(&shared)).with_state(shared)
+/// All of an address that faces players alone, but for their [`Ways`].
+pub fn router(shared: &Shared) -> Router {
+    Router::new().fallback(nothing_here).merge(routes(shared)).with_state(shared.clone())
 }
 
-/// The routes, with their gate before them.
+/// What players are given.
 pub fn routes(shared: &Shared) -> Router<Shared> {
-    Router::new()
-        .route("/v1/cmcd", post(crate::cmcd::take).get(crate::cmcd::take))
-        .route("/v1/beacon", post(crate::beacon::take))
-        .method_not_allowed_fallback(wrong_method)
-        .route_layer(from_fn_with_state(shared.clone(), body::whole))
-        .route_layer(from_fn_with_state(shared.clone(), pass))
-        .route("/liveqos-player.js", get(player_script::script))
-        .layer(shared.gate.cors())
+    Router::new().route("/liveqos-player.js", get(player_script::script)).layer(shared.gate.cors())
+}
+
+/// The ways in on which players post, hundreds of times a second: they stand before the routes of an address, since finding a route and
+/// its layers cost more than a report.
+#[derive(Clone)]
+pub struct Ways(Arc<Shared>);
+
+impl Ways {
+    /// The ways, behind the rules for other origins' pages.
+    pub fn of(shared: Shared) -> Door {
+        shared.gate.cors().layer(Self(Arc::new(shared)))
+    }
+}
+
+/// [`Ways`], behind the rules for other origins' pages.
+pub type Door = Cors<Ways>;
+
+impl Service<Request<Incoming>> for Ways {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move { Ok(pass(&shared, request).await) })
+    }
+}
+
+/// Whether this is the path of one of the [`Ways`].
+#[must_use]
+pub fn is_way(path: &str) -> bool {
+    path == BEACON || path == CMCD
+}
+
+/// Whether a connection is a player's, by the first [`FIRST_WORDS`] bytes of its first request.
+#[must_use]
+pub fn is_of_players(words: &[u8]) -> bool {
+    PLAYERS_WORDS.iter().any(|start| words.starts_with(start))
 }
 
 /// The address that faces players alone, and its certificate.
@@ -123,7 +157,7 @@ impl Entrance {
     pub async fn open(
         settings: &IngestSettings,
         shared: &Shared,
-        tasks: &mut JoinSet<()>,
+        hall: &Hall,
         stopped: watch::Receiver<bool>,
     ) -> Result<Option<Self>> {
         if settings.listen.is_empty() {
@@ -131,16 +165,19 @@ impl Entrance {
         }
         let tls = tls::server(&settings.tls).context("ingest.tls")?.map(|tls| Arc::new(ArcSwap::from_pointee(tls)));
         let listener = TcpListener::bind(&settings.listen).await;
+        let listener = listener.and_then(|listener| hall.adopt(listener));
         let listener = listener.with_context(|| format!("listening on {} (ingest.listen)", settings.listen))?;
         let address = listener.local_addr()?;
         let site = Site {
-            router: router(shared.clone()),
+            router: router(shared),
+            door: Ways::of(shared.clone()),
             tls: tls.clone(),
-            max_connections: settings.max_connections,
-            shed_reason: "ingest_connections",
+            places: hall.places(),
+            shed_reason: PLAYERS_SHED,
             meters: shared.meters.clone(),
+            hall: None,
         };
-        tasks.spawn(http_server::serve(listener, site, stopped));
+        hall.spawn(http_server::serve(listener, site, stopped));
         Ok(Some(Self { address, tls }))
     }
 
@@ -158,16 +195,25 @@ impl Entrance {
     }
 }
 
-/// Lets a request in, with its [`SourceAddress`], or answers 429.
-async fn pass(State(shared): State<Shared>, mut request: Request, next: Next) -> Response {
+/// Lets a request in, or answers 429; then its method and its body must be right.
+async fn pass(shared: &Shared, request: Request<Incoming>) -> Response {
     let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(peer)| peer.ip());
     let source = shared.gate.source(peer, request.headers());
     if let Err(wait) = shared.gate.limiter.take(source, shared.gate.since.elapsed()) {
         shared.meters.shed("source_rate", 1);
         return later("too_often", "this address asks too often; report less often, or more at once", wait);
     }
-    request.extensions_mut().insert(SourceAddress(source));
-    next.run(request).await
+    let is_beacon = request.uri().path() == BEACON;
+    let taken = if is_beacon { &[Method::POST][..] } else { &[Method::POST, Method::GET, Method::HEAD] };
+    if !taken.contains(request.method()) {
+        let taken = if is_beacon { "POST" } else { "GET,HEAD,POST" };
+        return ([(header::ALLOW, taken)], wrong_method().await).into_response();
+    }
+    match body::taken(request).await {
+        Ok(request) if is_beacon => crate::beacon::take(shared, source, &request),
+        Ok(request) => crate::cmcd::take(shared, peer, source, &request),
+        Err(wrong) => wrong.answer(&shared.meters),
+    }
 }
 
 /// 429: come again after `wait`, to whole seconds.
@@ -178,6 +224,12 @@ pub fn later(code: &'static str, message: &str, wait: Duration) -> Response {
     ([(header::RETRY_AFTER, seconds)], error).into_response()
 }
 
+const BEACON: &str = "/v1/beacon";
+const CMCD: &str = "/v1/cmcd";
+/// How many bytes of a request show that it is a player's.
+pub const FIRST_WORDS: usize = 16;
+const PLAYERS_WORDS: [&[u8]; 5] =
+    [b"POST /v1/beacon", b"POST /v1/cmcd", b"GET /v1/cmcd", b"OPTIONS /v1/", b"GET /liveqos-pla"];
 /// What a page may send beside what any page may.
 const ASKED_HEADERS: [HeaderName; 7] = [
     header::CONTENT_TYPE,
@@ -206,7 +258,7 @@ mod tests {
         }
         let gate = gate.expect("good");
         let source = gate.source(peer.parse().expect("an address"), &headers);
-        assert_eq!(gate.viewer(SourceAddress(source)).is_none(), source.to_string() == peer && source.is_loopback());
+        assert_eq!(gate.viewer(source).is_none(), source.to_string() == peer && source.is_loopback());
         source.to_string()
     }
 

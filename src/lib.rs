@@ -16,6 +16,7 @@ pub mod discover;
 pub mod disk;
 pub mod duration_text;
 pub mod ended;
+pub mod hall;
 pub mod http_server;
 pub mod ingest;
 pub mod intake;

@@ -187,6 +187,52 @@ fn players_have_an_address_of_their_own_with_tls() {
     assert!(shed(&daemon, "ingest_connections") >= 1.0);
 }
 
+#[test]
+fn players_are_served_apart_from_those_who_wait_for_an_answer() {
+    const REPORTS: u64 = 40;
+    let daemon = Daemon::start_with("[ingest]\nmax_connections = 1\n");
+    let mut stream = TcpStream::connect(&daemon.address).expect("it listens");
+    let mut ask = |request: &str, status: &str| {
+        stream.write_all(request.as_bytes()).expect("it reads");
+        let mut answer = [0; 2_048];
+        let count = stream.read(&mut answer).expect("an answer");
+        let answer = String::from_utf8_lossy(&answer[..count]).to_ascii_lowercase();
+        assert!(answer.starts_with(status), "{answer}");
+        answer
+    };
+    let report = "POST /v1/beacon HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
+    ask(report, "http/1.1 404");
+    let (players, shell) = (turns(&daemon, "players"), turns(&daemon, "shell"));
+    for _ in 0..REPORTS {
+        ask(report, "http/1.1 404");
+    }
+    let (players, shell) = (turns(&daemon, "players") - players, turns(&daemon, "shell") - shell);
+    assert!(players >= REPORTS && shell < REPORTS, "{players} turns of the players' thread, {shell} of the others");
+    // Nobody takes a second place, and others are not touched by that.
+    let mut second = TcpStream::connect(&daemon.address).expect("taken by the kernel");
+    second.write_all(report.as_bytes()).unwrap_or_default();
+    assert_eq!(second.read(&mut [0]).unwrap_or(0), 0, "closed");
+    assert!(shed(&daemon, "ingest_connections") >= 1.0);
+    assert_eq!(daemon.ask("GET", "/livez", "").0, 200);
+    // Who goes on with something else must not do so in the players' place.
+    let answer = ask("GET /livez HTTP/1.1\r\nhost: x\r\n\r\n", "http/1.1 200");
+    assert!(answer.contains("connection: close"), "{answer}");
+    stream.read_to_end(&mut Vec::new()).expect("the connection ends");
+}
+
+/// How often the kernel gave a processor to the threads of that name.
+fn turns(daemon: &Daemon, name: &str) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.child.id())).expect("it runs");
+    let threads = tasks.map(|task| task.expect("a thread").path());
+    let read = |path| std::fs::read_to_string(path).expect("proc(5)");
+    let ours = threads.filter(|thread| read(thread.join("comm")).trim() == name);
+    let turns = |thread: std::path::PathBuf| {
+        let stat = read(thread.join("schedstat"));
+        stat.split_whitespace().nth(2).and_then(|turns| turns.parse::<u64>().ok()).expect("a count")
+    };
+    ours.map(turns).sum()
+}
+
 /// Two reports of a viewer that plays.
 fn plays(sid: &str, sn: u32) -> String {
     let now = clock::now().millis();

@@ -131,9 +131,7 @@ impl FleetTotals {
         }
         if let Some(messages) = &leg.messages {
             let buckets = self.message_latency.get_or_insert_with(|| Buckets::new(MESSAGE_BOUNDS));
-            for (millis, count) in messages.counts() {
-                buckets.record(millis as f64 / 1e3, count);
-            }
+            messages.each(|millis, count| buckets.record(millis as f64 / 1e3, count));
         }
         for first_frame in &leg.first_frames {
             let buckets = self.first_frame.get_or_insert_with(|| Buckets::new(FIRST_FRAME_BOUNDS));

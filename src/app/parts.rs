@@ -15,7 +15,7 @@ use liveqos_core::pipe::{Beat, Pipe};
 use liveqos_core::time::GRID;
 use liveqos_probes::probe::Kind;
 use prometheus::proto::MetricFamily;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::api::{self, Shared};
@@ -25,8 +25,9 @@ use crate::clock;
 use crate::cmcd::CmcdIntake;
 use crate::config::Config;
 use crate::ended::Ended;
+use crate::hall::Hall;
 use crate::http_server::{MAX_CONNECTIONS, Site};
-use crate::ingest::Gate;
+use crate::ingest::{Gate, Ways};
 use crate::intake::edge::Edge;
 use crate::intake::fetch::Fetcher;
 use crate::intake::hooks::HookIntake;
@@ -122,12 +123,19 @@ impl Parts {
     }
 
     /// What the node's own address serves; from here on the page of metrics tells of everything.
-    pub(super) fn site(&self) -> Result<Site> {
+    pub(super) fn site(&self, hall: &Hall) -> Result<Site> {
         let node_metrics = NodeCollector::new(&self.shared.snapshot, &self.shared.sources, &self.outlets.otlp)?;
         let node_metrics = node_metrics.with_state(self.shared.state.clone()).with_paths(&self.shared.paths);
         self.shared.registry.register(Box::new(node_metrics))?;
-        let (router, meters) = (api::router(self.shared.clone()), self.shared.meters.clone());
-        Ok(Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters })
+        Ok(Site {
+            router: api::router(self.shared.clone()),
+            door: Ways::of(self.shared.clone()),
+            tls: None,
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            shed_reason: "http_connections",
+            meters: self.shared.meters.clone(),
+            hall: Some(hall.clone()),
+        })
     }
 
     /// What runs beside heart and polls: the node's load, the metrics push.

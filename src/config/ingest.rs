@@ -22,7 +22,7 @@ pub struct IngestSettings {
     pub rate_per_second: u32,
     /// Requests of one source address that may come at once.
     pub burst: u32,
-    /// Connections to that further address; more are closed at once and counted.
+    /// Players' connections at once, to both addresses together; more are closed at once and counted.
     pub max_connections: usize,
     /// Proxies whose `X-Forwarded-For` is believed to name the source address: addresses or networks.
     pub trusted_proxies: Vec<String>,
