@@ -48,6 +48,7 @@ mod path_watch;
 pub mod pipe;
 mod play_clock;
 mod recent;
+pub mod recording;
 pub mod registry;
 pub mod rtp;
 pub mod sample;
