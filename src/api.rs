@@ -34,7 +34,7 @@ use crate::intake::status::SourceTable;
 use crate::meters::Meters;
 use crate::sinks::history::History;
 use crate::sinks::session_series::SessionSeries;
-use crate::snapshot::{Snapshot, notice_json};
+use crate::snapshot::{Snapshot, capacity_json, notice_json};
 use crate::state::Watch;
 
 /// Largest body of any request.
@@ -119,9 +119,13 @@ async fn alerts(State(shared): State<Shared>) -> Response {
 }
 
 async fn sources(State(shared): State<Shared>) -> Response {
-    let state = shared.state.health();
-    Json(json!({ "node": shared.node, "state": state, "sources": shared.sources.load().snapshot(clock::now()) }))
-        .into_response()
+    let (state, sources) = (shared.state.health(), shared.sources.load().snapshot(clock::now()));
+    let capacity = shared.snapshot.load().capacity.map(capacity_json);
+    let mut out = json!({ "node": shared.node, "state": state, "sources": sources });
+    if let Some(capacity) = capacity {
+        out["capacity"] = capacity;
+    }
+    Json(out).into_response()
 }
 
 /// A media server's hook. A known server is always answered with success: a refused hook may drop a class.

@@ -30,14 +30,14 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon; without a file: embedded defaults, and the media servers found on this host
-    Run(ConfigFile),
+    Run(run::Options),
     /// A live class on loopback: real WebRTC media, a scripted fault, the page, the alert
     Demo(demo::Options),
     /// Validate the configuration, try each source and exporter once, one line each
     Check(check::Options),
     /// Find media servers on this host and print a configuration for them
     Discover,
-    /// Recorded access logs through the same rules: what the daemon would have said
+    /// Recorded access logs, or what a daemon recorded, through the same rules: what was or would have been said
     Replay(replay::Options),
     /// The node in a terminal
     Top(top::Options),
@@ -100,7 +100,7 @@ impl ConfigFile {
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
-        Command::Run(file) => run::run(&file),
+        Command::Run(options) => run::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Discover => check::discover(),

@@ -27,6 +27,7 @@ pub mod nearest;
 pub mod notify;
 pub mod otlp;
 pub mod place;
+pub mod recording;
 pub mod rfc3339;
 pub mod roster;
 pub mod sampling;

@@ -6,5 +6,6 @@ mod generated;
 mod hostile;
 mod notify;
 mod players;
+mod recording;
 mod support;
 mod tidy;

@@ -12,6 +12,7 @@ use liveqos_core::checkpoint::{Checkpoint, Entry};
 use liveqos_core::judge::NodeLoad;
 use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::recording::{Head, Word};
 use liveqos_core::time::GRID;
 use liveqos_probes::probe::Kind;
 use prometheus::proto::MetricFamily;
@@ -44,6 +45,7 @@ use crate::notify::Notifiers;
 use crate::otlp::record::Signal;
 use crate::otlp::{Otlp, Pace};
 use crate::place::Place;
+use crate::recording::Recorder;
 use crate::roster::Roster;
 use crate::sampling::Sampling;
 use crate::sinks::history::History;
@@ -178,6 +180,7 @@ impl Ties {
         shared: &Shared,
         outlets: Outlets,
         state: Option<Arc<State>>,
+        record: Option<Recorder>,
         alive: impl Fn() + Send + 'static,
     ) -> Surround {
         let beacons = Arc::clone(&shared.beacons);
@@ -191,6 +194,7 @@ impl Ties {
             gather: Box::new(move |now| beacons.drain(now)),
             deliver: deliver(outlets, Arc::clone(&shared.history)),
             keep: state.map(|state| keep(state, shared.meters.clone())),
+            record,
             alive: Box::new(alive),
         }
     }
@@ -220,7 +224,7 @@ fn keep(state: Arc<State>, meters: Meters) -> Box<dyn FnMut(Vec<Entry>) + Send> 
 }
 
 /// Goes on with what lived when the daemon went down, unless the clock was set back meanwhile: instants of the future mean nothing.
-pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint) -> Pipe {
+pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint, record: &mut Option<Recorder>) -> Pipe {
     let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
     let now = clock::now();
     let ahead = checkpoint.last_cut().map_or(Duration::ZERO, |cut| cut.since(now));
@@ -229,11 +233,21 @@ pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint) -
         return pipe;
     }
     pipe.resume(checkpoint, now);
+    if let Some(recorder) = record {
+        Word::resumed(checkpoint, now).for_each(|word| {
+            recorder.note(|| word);
+        });
+    }
     let (classes, announced) = (checkpoint.classes.len(), checkpoint.announced.len());
     if classes + announced > 0 {
         tracing::info!(classes, announced, "going on with what lived when the daemon went down");
     }
     pipe
+}
+
+/// The first line of a recording.
+pub(super) fn head(config: &Config, place: &Place) -> Head {
+    Head::new(place.node.clone(), clock::now(), config.settings())
 }
 
 fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {

@@ -2,3 +2,4 @@
 
 pub(crate) mod dashboard;
 pub(crate) mod notices;
+pub(crate) mod said;
