@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 
 use self::parts::{Parts, Ties, beacon_key, head, now, ports_of, resumed};
 use crate::api::Shared;
-use crate::beat::{self, Order};
+use crate::beat::{self, Order, Surround};
 use crate::config::Config;
 use crate::http_server;
 use crate::ingest::Entrance;
@@ -103,7 +103,8 @@ impl App {
         let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
         let mut recorder = record.begin(&head(config, &place), &shared.meters)?;
         let pipe = resumed(config, &place, &checkpoint, &mut recorder);
-        let around = ties.surround(&shared, outlets, state.clone(), recorder, alive);
+        let around = ties.surround(&shared, outlets, state.clone(), alive);
+        let around = Surround { record: recorder, ..around };
         let (waiting, ordered) = orders;
         let heart = beat::start(pipe, around, waiting, ordered)?;
         let Ties { media_ports, stopping, .. } = ties;

@@ -56,7 +56,8 @@ fn recorded(path: &Path) -> (Vec<Value>, Vec<Value>) {
         (0..5).for_each(|viewer| post(&daemon, "class101", (sequence * 5 + viewer, sequence), stalled));
         std::thread::sleep(Duration::from_millis(250));
         let alerts = get(&daemon, "/api/v1/alerts")["alerts"].as_array().cloned().unwrap_or_default();
-        if last.is_none() && !alerts.is_empty() {
+        // The machine may be busy with other tests, which is an alert of its own.
+        if last.is_none() && alerts.iter().any(|alert| alert["alertname"] == "LiveStutterHigh") {
             last = Some(sequence + 24);
         }
         assert!(began.elapsed() < Duration::from_secs(60), "nothing was told");
@@ -98,7 +99,7 @@ fn a_recording_tells_what_its_daemon_told() {
     assert_eq!(replay(&path, &[]).0, told);
     let mild = file("[objectives]\nstutter_ratio = 0.9\n");
     let (mild, _) = replay(&path, &["--config", mild.path().to_str().expect("a plain path")]);
-    assert!(mild.iter().all(|line| line["notice"].is_null()), "{mild:?}");
+    assert!(mild.iter().all(|line| line["notice"]["alertname"] != "LiveStutterHigh"), "{mild:?}");
 
     let mut text = String::new();
     let unpacked = flate2::read::MultiGzDecoder::new(fs::File::open(&path).expect("it is there"));

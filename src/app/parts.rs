@@ -180,7 +180,6 @@ impl Ties {
         shared: &Shared,
         outlets: Outlets,
         state: Option<Arc<State>>,
-        record: Option<Recorder>,
         alive: impl Fn() + Send + 'static,
     ) -> Surround {
         let beacons = Arc::clone(&shared.beacons);
@@ -194,7 +193,7 @@ impl Ties {
             gather: Box::new(move |now| beacons.drain(now)),
             deliver: deliver(outlets, Arc::clone(&shared.history)),
             keep: state.map(|state| keep(state, shared.meters.clone())),
-            record,
+            record: None,
             alive: Box::new(alive),
         }
     }

@@ -105,4 +105,4 @@ fn busy(node: &Node) {
     }
 }
 
-const BUSY_THREADS: usize = 150;
+const BUSY_THREADS: usize = 40;

@@ -116,9 +116,8 @@ impl Node {
             room.report(&self.beacons, now, self.beats);
         }
         words.extend(self.beacons.drain(now).iter().map(Word::observed));
-        if second {
-            let cpu_ratio = self.load.ratio(now);
-            let node = NodeLoad { cpu_ratio, ..NodeLoad::default() };
+        if let Some(cpu_ratio) = self.load.ratio(now) {
+            let node = NodeLoad { cpu_ratio: Some(cpu_ratio), ..NodeLoad::default() };
             let sources = vec![("demo".into(), None)];
             words.push(Word::Around(Box::new(Surroundings { node, sources, paths: Vec::new() })));
         }
@@ -175,7 +174,11 @@ struct Load {
 }
 
 impl Load {
+    /// Over the last second or longer; `None` before it is over.
     fn ratio(&mut self, now: Timestamp) -> Option<f64> {
+        if self.before.is_some_and(|(at, _)| now.since(at) < Duration::from_secs(1)) {
+            return None;
+        }
         let stat = procfs::process::Process::myself().and_then(|process| process.stat()).ok()?;
         let ticks = stat.utime + stat.stime;
         let (at, was) = self.before.replace((now, ticks))?;
