@@ -72,6 +72,8 @@ struct Signs<'a> {
     around: &'a Neighbours,
     own: &'a Own,
     others: u32,
+    /// Others that suffer in any way, and those that suffer in the same way.
+    others_hurt: u32,
     others_bad: u32,
 }
 
@@ -80,13 +82,16 @@ type Found = (Cause, Option<String>);
 impl<'a> Signs<'a> {
     fn of(around: &'a Neighbours, own: &'a Own) -> Self {
         let others = around.judged.saturating_sub(1);
-        // Who suffers otherwise than this class does not share its fault.
-        let alike = around.bad.saturating_sub(match own.hampered {
+        let without_own = |bad: u32| bad.saturating_sub(u32::from(own.counted)).min(others);
+        let others_hurt = without_own(around.bad);
+        // Who suffers otherwise than this class does not share its fault, unless all others suffer.
+        let otherwise = match own.hampered {
             Some(true) => around.clean,
             Some(false) => around.hampered,
             None => 0,
-        });
-        Self { around, own, others, others_bad: alike.saturating_sub(u32::from(own.counted)).min(others) }
+        };
+        let alike = without_own(around.bad.saturating_sub(otherwise));
+        Self { around, own, others, others_hurt, others_bad: if others_hurt == others { others } else { alike } }
     }
 
     /// Half of the other classes and more suffer too, in the same way.
@@ -151,7 +156,7 @@ impl<'a> Signs<'a> {
     }
 
     fn quality(&self, alert: Alert) -> Found {
-        if self.is_loaded() && (self.is_shared() || self.others == 0) {
+        if self.is_loaded() && self.others_hurt * 2 >= self.others {
             return (Cause::Node, self.load());
         }
         let troubled = self.own.trouble.is_some();
