@@ -283,7 +283,9 @@ mod tests {
     fn latencies() -> impl Strategy<Value = Latencies> {
         prop::collection::vec(0_u64..200_000, 0..400).prop_map(|all| {
             let mut latencies = Latencies::default();
-            all.into_iter().for_each(|millis| latencies.record(Duration::from_millis(millis)));
+            for millis in all {
+                latencies.record(Duration::from_millis(millis));
+            }
             latencies
         })
     }
@@ -356,7 +358,9 @@ mod tests {
     fn players() -> impl Strategy<Value = Fact> {
         let present = prop::option::of(prop::collection::vec(any::<u64>(), 0..600).prop_map(|hashes| {
             let mut sketch = ViewerSketch::default();
-            hashes.into_iter().for_each(|hash| sketch.insert(hash));
+            for hash in hashes {
+                sketch.insert(hash);
+            }
             Arc::new(sketch)
         }));
         let groups = prop::collection::vec(group(), 0..4);
