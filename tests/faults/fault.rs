@@ -27,11 +27,6 @@ impl Fault {
         };
         self.hurts.iter().flat_map(classes).collect()
     }
-
-    /// All is well again.
-    pub(crate) fn end(&self, node: &Node) {
-        node.busy.store(false, Ordering::Relaxed);
-    }
 }
 
 const LOSSY: fn(f64) -> Impairment = |loss_ratio| Impairment { loss_ratio, ..Impairment::default() };

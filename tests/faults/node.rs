@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -81,10 +81,6 @@ impl Node {
         }
     }
 
-    pub(crate) fn now(&self) -> Timestamp {
-        clock::now()
-    }
-
     pub(crate) fn class(&self, number: usize) -> &Class {
         &self.rooms[number].class
     }
@@ -142,6 +138,7 @@ impl Node {
 
     /// Ends everything; the labels stand beside the recording.
     pub(crate) async fn stop(mut self, hurt: &[(usize, Cause)], onset: Timestamp) {
+        self.busy.store(false, Ordering::Relaxed);
         self.hear(Word::End { full: false });
         self.tape.finish().unwrap();
         let labels = hurt.iter().map(|(class, cause)| json!({ "session_id": self.rooms[*class].name, "cause": cause }));
