@@ -57,8 +57,6 @@ pub struct App {
     otlp: Arc<Otlp>,
     silences: Arc<ArcSwap<Silences>>,
     state: Option<Arc<State>>,
-    /// Held as long as the daemon lives.
-    _lock: Option<std::fs::File>,
     heart: std::thread::JoinHandle<()>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
@@ -97,12 +95,12 @@ impl App {
         tasks.spawn(http_server::serve(listener, parts.site()?, stopped.clone()));
         let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
         let Parts { place, sources, logs, fetcher, outlets, lasting, shared, observations, orders } = parts;
-        let Opened { state, checkpoint, lock, .. } = lasting;
+        let Opened { state, found, .. } = lasting;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         ties.start_readers(config, &shared, &observations, logs)?;
         let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
         let mut recorder = record.begin(&head(config, &place), &shared.meters)?;
-        let pipe = resumed(config, &place, &checkpoint, &mut recorder);
+        let pipe = resumed(config, &place, &found.checkpoint, &mut recorder);
         let around = ties.surround(&shared, outlets, state.clone(), alive);
         let around = Surround { record: recorder, ..around };
         let (waiting, ordered) = orders;
@@ -120,7 +118,6 @@ impl App {
             otlp,
             silences,
             state,
-            _lock: lock,
             heart,
             stop,
             stopping,
@@ -198,16 +195,18 @@ impl App {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         drop(self.shared);
-        // Before the last word to the disk, so that it is kept too.
-        self.otlp.release();
         let state = self.state;
-        if let Some(state) = &state {
-            state.keep(Vec::new());
-        }
+        let last_word = || state.as_ref().map(|state| state.keep(Vec::new(), self.otlp.take_changes()));
+        last_word();
         let settle = state.clone();
         let settled = move || settle.is_none_or(|state| state.settled(SETTLE));
         let kept = tokio::task::spawn_blocking(settled).await.unwrap_or_default();
         let keeps = self.otlp.keeps() && kept;
+        if !keeps {
+            // Nobody will judge what is held, so it leaves as far as there is time.
+            self.otlp.release();
+            last_word();
+        }
         let left = match Arc::try_unwrap(self.otlp) {
             Ok(otlp) => otlp.stop(LAST_EXPORT).await,
             Err(_) => return tracing::error!("otlp is still in use; what waits is lost"),

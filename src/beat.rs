@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use liveqos_core::checkpoint::Entry;
+use liveqos_core::checkpoint::{Checkpoint, Entry};
 use liveqos_core::descriptor::Descriptor;
 use liveqos_core::judge::{NodeLoad, Objectives, Surroundings};
 use liveqos_core::observation::Observation;
@@ -46,6 +46,9 @@ pub enum Order {
     Stop(oneshot::Sender<()>),
 }
 
+/// Keeps changes; gives what lived before the start, once, where that could not be read then.
+pub type Keep = dyn FnMut(Vec<Entry>) -> Option<Box<Checkpoint>> + Send;
+
 /// Everything the heart reads and writes beside its queues.
 pub struct Surround {
     /// What readers see.
@@ -65,7 +68,9 @@ pub struct Surround {
     /// Where results go.
     pub deliver: Box<dyn FnMut(&Beat) + Send>,
     /// Keeps what must outlive the daemon, together with what was delivered before; `None` where nothing does.
-    pub keep: Option<Box<dyn FnMut(Vec<Entry>) + Send>>,
+    pub keep: Option<Box<Keep>>,
+    /// What that found of before, to go on with at the next beat.
+    pub found: Option<Box<Checkpoint>>,
     /// Keeps what the rules hear; `None` where nothing does.
     pub record: Option<Recorder>,
     /// Told after every beat, for the watchdog.
@@ -150,11 +155,18 @@ fn beat(now: Timestamp, pipe: &mut Pipe, present: &mut Snapshot, around: &mut Su
         around.note(|| Word::observed(&observation));
         pipe.observe(observation);
     }
+    let found = around.found.take();
+    if let Some(found) = &found {
+        Word::joined(found, now).for_each(|word| around.note(|| word));
+    }
+    let joined = found.map(|found| pipe.join(*found, now)).unwrap_or_default();
     let surroundings = surroundings(now, around);
     if let Some(recorder) = &mut around.record {
         recorder.beat(now, &surroundings);
     }
-    let beat = hand_on(pipe.beat(now, &surroundings), around);
+    let mut beat = pipe.beat(now, &surroundings);
+    beat.entries.splice(0..0, joined);
+    let beat = hand_on(beat, around);
     let refused = pipe.registry().refused();
     count_refused(&around.meters, present.refused, refused);
     present.refused = refused;
@@ -180,7 +192,8 @@ fn stop(pipe: &mut Pipe, around: &mut Surround) {
 fn hand_on(mut beat: Beat, around: &mut Surround) -> Beat {
     (around.deliver)(&beat);
     if let Some(keep) = &mut around.keep {
-        keep(std::mem::take(&mut beat.entries));
+        let found = keep(std::mem::take(&mut beat.entries));
+        around.found = found.or(around.found.take());
     }
     beat
 }

@@ -71,6 +71,8 @@ pub enum Word {
     Kept(Box<Entry>),
     /// It went on with that.
     Resumed(Timestamp),
+    /// It went on with that later, when its folder could be read.
+    Joined(Timestamp),
     /// A source said something.
     Observed(Box<Observation>),
     /// What surrounds the classes changed.
@@ -141,15 +143,23 @@ impl Word {
 
     /// What is kept of what lived when the daemon went down.
     pub fn resumed(checkpoint: &Checkpoint, now: Timestamp) -> impl Iterator<Item = Self> {
-        let kept = checkpoint.entries().map(|mut entry| {
+        Self::kept(checkpoint).chain([Self::Resumed(now)])
+    }
+
+    /// The same where it was found later.
+    pub fn joined(checkpoint: &Checkpoint, now: Timestamp) -> impl Iterator<Item = Self> {
+        Self::kept(checkpoint).chain([Self::Joined(now)])
+    }
+
+    fn kept(checkpoint: &Checkpoint) -> impl Iterator<Item = Self> {
+        checkpoint.entries().map(|mut entry| {
             match &mut entry {
                 Entry::Announced(_, _, descriptor) => descriptor.teacher_id = None,
                 Entry::Known(_, known) => known.descriptor.teacher_id = None,
                 _ => {}
             }
             Self::Kept(Box::new(entry))
-        });
-        kept.chain([Self::Resumed(now)])
+        })
     }
 
     /// Reads a further line.
@@ -207,6 +217,7 @@ impl Playback {
         match word {
             Word::Kept(entry) => self.kept.apply(*entry),
             Word::Resumed(now) => self.pipe.resume(&std::mem::take(&mut self.kept), now),
+            Word::Joined(now) => drop(self.pipe.join(std::mem::take(&mut self.kept), now)),
             Word::Observed(observation) => self.pipe.observe(*observation),
             Word::Around(around) => self.around = *around,
             Word::Beat(now) => return Some(self.pipe.beat(now, &self.around)),

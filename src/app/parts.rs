@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use liveqos_core::checkpoint::{Checkpoint, Entry};
+use liveqos_core::checkpoint::Checkpoint;
 use liveqos_core::judge::NodeLoad;
 use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 
 use crate::api::{self, Shared};
 use crate::beacon::Beacons;
-use crate::beat::{self, Order, Surround};
+use crate::beat::{self, Keep, Order, Surround};
 use crate::clock;
 use crate::cmcd::CmcdIntake;
 use crate::config::Config;
@@ -52,7 +52,7 @@ use crate::sinks::history::History;
 use crate::sinks::prometheus::{NodeCollector, exemplars};
 use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::Snapshot;
-use crate::state::{Opened, State};
+use crate::state::{Lasting, Opened, State};
 use crate::token::Key;
 
 /// What is built before anything runs, so that a bad setting is found in time.
@@ -182,7 +182,7 @@ impl Ties {
         state: Option<Arc<State>>,
         alive: impl Fn() + Send + 'static,
     ) -> Surround {
-        let beacons = Arc::clone(&shared.beacons);
+        let (beacons, otlp) = (Arc::clone(&shared.beacons), Arc::clone(&outlets.otlp));
         Surround {
             snapshot: Arc::clone(&shared.snapshot),
             roster: Arc::clone(&self.roster),
@@ -192,7 +192,8 @@ impl Ties {
             last_beat: Arc::clone(&shared.last_beat),
             gather: Box::new(move |now| beacons.drain(now)),
             deliver: deliver(outlets, Arc::clone(&shared.history)),
-            keep: state.map(|state| keep(state, shared.meters.clone())),
+            keep: state.map(|state| keep(state, otlp, shared.meters.clone())),
+            found: None,
             record: None,
             alive: Box::new(alive),
         }
@@ -212,25 +213,40 @@ fn deliver(outlets: Outlets, history: Arc<History>) -> Box<dyn FnMut(&Beat) + Se
 }
 
 fn start_otlp(config: &Config, place: &Place, opened: &Opened) -> Result<Otlp> {
-    let sampling = Sampling::new(&config.sampling, &place.node);
+    let mut sampling = Sampling::new(&config.sampling, &place.node);
+    if opened.state.is_some() {
+        let Lasting { checkpoint, holding } = &opened.found;
+        sampling = sampling.resumed(holding, |id| is_gone_on_with(checkpoint) && checkpoint.classes.contains_key(id));
+    }
     let open = |target: &str| opened.outbox(target);
     let otlp = Otlp::start_with(&config.otlp, &place.resource(config), sampling, &open, Pace::default());
     otlp.context("starting otlp")
 }
 
-fn keep(state: Arc<State>, meters: Meters) -> Box<dyn FnMut(Vec<Entry>) + Send> {
-    Box::new(move |entries| meters.shed("state_entries", state.keep(entries)))
+/// Keeps what a beat told; gives what was found of before in a folder that could not be read at the start.
+fn keep(state: Arc<State>, otlp: Arc<Otlp>, meters: Meters) -> Box<Keep> {
+    Box::new(move |entries| {
+        meters.shed("state_entries", state.keep(entries, otlp.take_changes()));
+        let Lasting { checkpoint, holding } = *state.found()?;
+        let goes_on = is_gone_on_with(&checkpoint);
+        otlp.join(&holding, |_| goes_on);
+        goes_on.then(|| Box::new(checkpoint))
+    })
 }
 
-/// Goes on with what lived when the daemon went down, unless the clock was set back meanwhile: instants of the future mean nothing.
+/// Whether what was found may go on: not where the clock was set back meanwhile, for instants of the future mean nothing.
+fn is_gone_on_with(checkpoint: &Checkpoint) -> bool {
+    checkpoint.last_cut().is_none_or(|cut| cut.since(clock::now()) <= clock::WAITED_FOR + GRID)
+}
+
+/// Goes on with what lived when the daemon went down.
 pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint, record: &mut Option<Recorder>) -> Pipe {
     let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
-    let now = clock::now();
-    let ahead = checkpoint.last_cut().map_or(Duration::ZERO, |cut| cut.since(now));
-    if ahead > clock::WAITED_FOR + GRID {
-        tracing::warn!(?ahead, "the clock was set back since the last run; its classes are not gone on with");
+    if !is_gone_on_with(checkpoint) {
+        tracing::warn!("the clock was set back since the last run; its classes are not gone on with");
         return pipe;
     }
+    let now = clock::now();
     pipe.resume(checkpoint, now);
     if let Some(recorder) = record {
         Word::resumed(checkpoint, now).for_each(|word| {
