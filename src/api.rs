@@ -32,6 +32,7 @@ use crate::ingest::{self, Gate};
 use crate::intake::hooks::{HookAnswer, HookIntake};
 use crate::intake::status::SourceTable;
 use crate::meters::Meters;
+use crate::peers::table::PathTable;
 use crate::sinks::history::History;
 use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::{Snapshot, capacity_json, notice_json};
@@ -49,6 +50,8 @@ pub struct Shared {
     pub history: Arc<History>,
     /// The sources.
     pub sources: Arc<ArcSwap<SourceTable>>,
+    /// The paths to other nodes.
+    pub paths: Arc<PathTable>,
     /// Hooks of media servers.
     pub hooks: Arc<ArcSwap<HookIntake>>,
     /// Who of the players may ask how often.
@@ -119,9 +122,10 @@ async fn alerts(State(shared): State<Shared>) -> Response {
 }
 
 async fn sources(State(shared): State<Shared>) -> Response {
-    let (state, sources) = (shared.state.health(), shared.sources.load().snapshot(clock::now()));
+    let (state, now) = (shared.state.health(), clock::now());
+    let (sources, paths) = (shared.sources.load().snapshot(now), shared.paths.status(now));
     let capacity = shared.snapshot.load().capacity.map(capacity_json);
-    let mut out = json!({ "node": shared.node, "state": state, "sources": sources });
+    let mut out = json!({ "node": shared.node, "state": state, "sources": sources, "paths": paths });
     if let Some(capacity) = capacity {
         out["capacity"] = capacity;
     }

@@ -38,6 +38,7 @@ use crate::intake::source::Source;
 use crate::intake::status::{SourceEntry, SourceTable};
 use crate::notify::silence::Silences;
 use crate::otlp::Otlp;
+use crate::peers::Peers;
 use crate::recording::RecordTo;
 use crate::snapshot::Snapshot;
 use crate::state::{Opened, State};
@@ -48,6 +49,7 @@ use crate::token::Key;
 pub struct App {
     address: SocketAddr,
     entrance: Option<Entrance>,
+    peers: Option<Peers>,
     shared: Shared,
     observations: Observations,
     media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
@@ -94,6 +96,7 @@ impl App {
         let mut tasks = parts.start_tasks(config, &ties.node)?;
         tasks.spawn(http_server::serve(listener, parts.site()?, stopped.clone()));
         let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
+        let peers = parts.start_peers(&config.paths, &mut tasks)?;
         let Parts { place, sources, logs, fetcher, outlets, lasting, shared, observations, orders } = parts;
         let Opened { state, found, .. } = lasting;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
@@ -109,6 +112,7 @@ impl App {
         Ok(Self {
             address,
             entrance,
+            peers,
             shared,
             observations,
             media_ports,
@@ -134,6 +138,12 @@ impl App {
     #[must_use]
     pub fn ingest_address(&self) -> Option<SocketAddr> {
         self.entrance.as_ref().map(Entrance::address)
+    }
+
+    /// Where pings of other nodes are answered.
+    #[must_use]
+    pub fn path_address(&self) -> Option<SocketAddr> {
+        self.peers.as_ref().and_then(Peers::address)
     }
 
     /// The way in for a source inside this process.
@@ -162,13 +172,17 @@ impl App {
         let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
         let silences = Silences::new(&config.alerts.silences)?;
         let certificate = tls::server(&config.ingest.tls).context("ingest.tls")?;
+        let credentials = self.peers.as_ref().map(Peers::read).transpose()?;
         let before = self.shared.sources.load();
-        let table = SourceTable::new(&sources, Some(&before)).with_logs_of(&before);
+        let table = SourceTable::new(&sources, Some(&before)).with_standing_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Order::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
         if let (Some(entrance), Some(certificate)) = (&self.entrance, certificate) {
             entrance.renew(certificate);
+        }
+        if let (Some(peers), Some(credentials)) = (&self.peers, credentials) {
+            peers.renew(credentials);
         }
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
         self.silences.store(Arc::new(silences));

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::intake::status::{SourceState, SourceTable};
 use crate::meters::Meters;
+use crate::peers::table::PathTable;
 use crate::recording::Recorder;
 use crate::roster::Roster;
 use crate::snapshot::Snapshot;
@@ -57,6 +58,8 @@ pub struct Surround {
     pub roster: Arc<ArcSwap<Roster>>,
     /// How the sources do.
     pub sources: Arc<ArcSwap<SourceTable>>,
+    /// How the paths to other nodes do.
+    pub paths: Arc<PathTable>,
     /// How loaded the node is.
     pub node: Arc<ArcSwap<NodeLoad>>,
     /// Its own counters.
@@ -213,7 +216,7 @@ fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
         let silent = source.state == SourceState::Down;
         (source.name, silent.then(|| source.last_success.or(source.since).unwrap_or(now)))
     });
-    Surroundings { node: **around.node.load(), sources: sources.collect(), paths: Vec::new() }
+    Surroundings { node: **around.node.load(), sources: sources.collect(), paths: around.paths.words(now) }
 }
 
 /// Does what is ordered. Who asked may have stopped waiting for the answer.

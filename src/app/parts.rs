@@ -44,6 +44,9 @@ use crate::meters::Meters;
 use crate::notify::Notifiers;
 use crate::otlp::record::Signal;
 use crate::otlp::{Otlp, Pace};
+use crate::peers::Peers;
+use crate::peers::settings::PathSettings;
+use crate::peers::table::PathTable;
 use crate::place::Place;
 use crate::recording::Recorder;
 use crate::roster::Roster;
@@ -87,6 +90,7 @@ impl Parts {
         let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
         let logs = logs::followed(&config.logs, cmcd.is_open());
         let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
+        let table = config.paths.peers.iter().fold(table, SourceTable::with_peer);
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
         let lasting = Opened::open(&config.state, &config.otlp.waiting())?;
@@ -100,6 +104,7 @@ impl Parts {
             session_series: Arc::new(series),
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
             sources: Arc::new(ArcSwap::from_pointee(table)),
+            paths: Arc::new(PathTable::new(&config.paths)),
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
             gate: Arc::new(Gate::new(&config.ingest)?),
             cmcd: Arc::new(cmcd),
@@ -120,7 +125,7 @@ impl Parts {
     /// What the node's own address serves; from here on the page of metrics tells of everything.
     pub(super) fn site(&self) -> Result<Site> {
         let node_metrics = NodeCollector::new(&self.shared.snapshot, &self.shared.sources, &self.outlets.otlp)?;
-        let node_metrics = node_metrics.with_state(self.shared.state.clone());
+        let node_metrics = node_metrics.with_state(self.shared.state.clone()).with_paths(&self.shared.paths);
         self.shared.registry.register(Box::new(node_metrics))?;
         let (router, meters) = (api::router(self.shared.clone()), self.shared.meters.clone());
         Ok(Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters })
@@ -139,6 +144,12 @@ impl Parts {
             tasks.spawn(push_metrics(Arc::clone(&self.outlets.otlp), gather, snapshot, interval));
         }
         Ok(tasks)
+    }
+
+    /// What pings other nodes and answers them.
+    pub(super) fn start_peers(&self, settings: &PathSettings, tasks: &mut JoinSet<()>) -> Result<Option<Peers>> {
+        let Shared { paths, sources, meters, .. } = &self.shared;
+        Peers::start(settings, paths, &sources.load(), meters, tasks)
     }
 }
 
@@ -187,6 +198,7 @@ impl Ties {
             snapshot: Arc::clone(&shared.snapshot),
             roster: Arc::clone(&self.roster),
             sources: Arc::clone(&shared.sources),
+            paths: Arc::clone(&shared.paths),
             node: Arc::clone(&self.node),
             meters: shared.meters.clone(),
             last_beat: Arc::clone(&shared.last_beat),
