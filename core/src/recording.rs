@@ -404,8 +404,16 @@ mod tests {
 
     fn around() -> impl Strategy<Value = Word> {
         let ratio = || prop::option::of(0.0..1.0_f64);
-        let path = ("[a-z]{1,4}", instant(), prop::option::of(duration()), 0.0..100.0_f64)
-            .prop_map(|(peer, at, rtt, lost)| PathWord { peer: peer.into(), at, rtt, loss: Share::of(lost, 100.0) });
+        let path = ("[a-z]{1,4}", instant(), prop::option::of(duration()), 0.0..100.0_f64).prop_map(
+            |(peer, at, rtt, lost)| PathWord {
+                peer: peer.into(),
+                at,
+                rtt,
+                out: Share::of(lost, 100.0),
+                back: None,
+                silent: Some(at),
+            },
+        );
         let sources = prop::collection::vec(("[a-z]{1,4}", prop::option::of(instant())), 0..3);
         (ratio(), ratio(), ratio(), sources, prop::collection::vec(path, 0..3)).prop_map(
             |(cpu_ratio, memory_ratio, nic_ratio, sources, paths)| {
