@@ -35,7 +35,7 @@ use crate::meters::Meters;
 use crate::peers::table::PathTable;
 use crate::sinks::history::History;
 use crate::sinks::session_series::SessionSeries;
-use crate::snapshot::{Snapshot, notice_json};
+use crate::snapshot::{Snapshot, capacity_json, notice_json};
 use crate::state::Watch;
 
 /// Largest body of any request.
@@ -124,7 +124,12 @@ async fn alerts(State(shared): State<Shared>) -> Response {
 async fn sources(State(shared): State<Shared>) -> Response {
     let (state, now) = (shared.state.health(), clock::now());
     let (sources, paths) = (shared.sources.load().snapshot(now), shared.paths.status(now));
-    Json(json!({ "node": shared.node, "state": state, "sources": sources, "paths": paths })).into_response()
+    let capacity = shared.snapshot.load().capacity.map(capacity_json);
+    let mut out = json!({ "node": shared.node, "state": state, "sources": sources, "paths": paths });
+    if let Some(capacity) = capacity {
+        out["capacity"] = capacity;
+    }
+    Json(out).into_response()
 }
 
 /// A media server's hook. A known server is always answered with success: a refused hook may drop a class.

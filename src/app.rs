@@ -25,9 +25,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use self::parts::{Parts, Ties, beacon_key, now, ports_of, resumed};
+use self::parts::{Parts, Ties, beacon_key, head, now, ports_of, resumed};
 use crate::api::Shared;
-use crate::beat::{self, Order};
+use crate::beat::{self, Order, Surround};
 use crate::config::Config;
 use crate::hall::Hall;
 use crate::http_server;
@@ -40,6 +40,7 @@ use crate::intake::status::{SourceEntry, SourceTable};
 use crate::notify::silence::Silences;
 use crate::otlp::Otlp;
 use crate::peers::Peers;
+use crate::recording::RecordTo;
 use crate::snapshot::Snapshot;
 use crate::state::{Opened, State};
 use crate::tls;
@@ -72,8 +73,8 @@ impl App {
     ///
     /// # Errors
     /// What could not be started, and why; nothing runs then.
-    pub async fn start(config: &Config, alive: impl Fn() + Send + 'static) -> Result<Self> {
-        Self::start_with(config, beacon_key(config)?, liveqos_probes::KINDS, alive).await
+    pub async fn start(config: &Config, record: &RecordTo, alive: impl Fn() + Send + 'static) -> Result<Self> {
+        Self::start_with(config, beacon_key(config)?, liveqos_probes::KINDS, record, alive).await
     }
 
     /// Starts everything, with this key for players' reports instead of the configured one and these kinds of sources.
@@ -84,6 +85,7 @@ impl App {
         config: &Config,
         key: Option<Key>,
         kinds: &[&'static Kind],
+        record: &RecordTo,
         alive: impl Fn() + Send + 'static,
     ) -> Result<Self> {
         let parts = Parts::build(config, key, kinds)?;
@@ -103,8 +105,10 @@ impl App {
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         ties.start_readers(config, &shared, &observations, logs, group_key)?;
         let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
+        let mut recorder = record.begin(&head(config, &place), &shared.meters)?;
+        let pipe = resumed(config, &place, &found.checkpoint, &mut recorder);
         let around = ties.surround(&shared, outlets, state.clone(), alive);
-        let pipe = resumed(config, &place, &found.checkpoint);
+        let around = Surround { record: recorder, ..around };
         let (waiting, ordered) = orders;
         let heart = beat::start(pipe, around, waiting, ordered)?;
         let Ties { media_ports, stopping, .. } = ties;

@@ -10,6 +10,7 @@ use liveqos_core::descriptor::Descriptor;
 use liveqos_core::judge::{NodeLoad, Objectives, Surroundings};
 use liveqos_core::observation::Observation;
 use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::recording::{Settings, Word};
 use liveqos_core::registry::{Patience, Refused};
 use liveqos_core::session::{Name, StreamKey};
 use liveqos_core::time::{BEAT, Timestamp};
@@ -20,6 +21,7 @@ use crate::clock;
 use crate::intake::status::{SourceState, SourceTable};
 use crate::meters::Meters;
 use crate::peers::table::PathTable;
+use crate::recording::Recorder;
 use crate::roster::Roster;
 use crate::snapshot::Snapshot;
 
@@ -72,8 +74,19 @@ pub struct Surround {
     pub keep: Option<Box<Keep>>,
     /// What that found of before, to go on with at the next beat.
     pub found: Option<Box<Checkpoint>>,
+    /// Keeps what the rules hear; `None` where nothing does.
+    pub record: Option<Recorder>,
     /// Told after every beat, for the watchdog.
     pub alive: Box<dyn Fn() + Send>,
+}
+
+impl Surround {
+    /// Keeps a word, where a recording is kept.
+    fn note(&mut self, word: impl FnOnce() -> Word) {
+        if let Some(recorder) = &mut self.record {
+            recorder.note(word);
+        }
+    }
 }
 
 /// Starts the heart on a thread of its own, so that nothing else that runs can make a beat late.
@@ -124,7 +137,7 @@ async fn run(
                     done.send(()).unwrap_or_default();
                     return;
                 }
-                Some(order) => obey(order, &mut pipe),
+                Some(order) => obey(order, &mut pipe, &mut around),
                 None => return,
             },
             count = observations.recv_many(&mut waiting, FOLD_AT_ONCE) => {
@@ -132,6 +145,7 @@ async fn run(
                     return;
                 }
                 for observation in waiting.drain(..).flatten() {
+                    around.note(|| Word::observed(&observation));
                     pipe.observe(observation);
                 }
             }
@@ -141,16 +155,26 @@ async fn run(
 
 fn beat(now: Timestamp, pipe: &mut Pipe, present: &mut Snapshot, around: &mut Surround) {
     for observation in (around.gather)(now) {
+        around.note(|| Word::observed(&observation));
         pipe.observe(observation);
     }
-    let joined = around.found.take().map(|found| pipe.join(*found, now)).unwrap_or_default();
-    let mut beat = pipe.beat(now, &surroundings(now, around));
+    let found = around.found.take();
+    if let Some(found) = &found {
+        Word::joined(found, now).for_each(|word| around.note(|| word));
+    }
+    let joined = found.map(|found| pipe.join(*found, now)).unwrap_or_default();
+    let surroundings = surroundings(now, around);
+    if let Some(recorder) = &mut around.record {
+        recorder.beat(now, &surroundings);
+    }
+    let mut beat = pipe.beat(now, &surroundings);
     beat.entries.splice(0..0, joined);
     let beat = hand_on(beat, around);
     let refused = pipe.registry().refused();
     count_refused(&around.meters, present.refused, refused);
     present.refused = refused;
-    if present.take(&beat) {
+    let (changed, capacity) = (present.take(&beat), pipe.capacity());
+    if changed || capacity != std::mem::replace(&mut present.capacity, capacity) {
         present.fleet = pipe.fleet().clone();
         around.snapshot.store(Arc::new(present.clone()));
     }
@@ -181,6 +205,7 @@ fn hand_on(mut beat: Beat, around: &mut Surround) -> Beat {
 fn set_back(pipe: &mut Pipe, present: &mut Snapshot, around: &mut Surround) {
     tracing::warn!("the clock was set back; live classes are forgotten and open again");
     around.meters.shed("clock_set_back", present.sessions.len() as u64);
+    around.note(|| Word::Forgotten);
     hand_on(pipe.forget(), around);
     *present = Snapshot { fleet: pipe.fleet().clone(), refused: present.refused, ..Snapshot::default() };
     around.snapshot.store(Arc::new(present.clone()));
@@ -195,18 +220,24 @@ fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
 }
 
 /// Does what is ordered. Who asked may have stopped waiting for the answer.
-fn obey(order: Order, pipe: &mut Pipe) {
+fn obey(order: Order, pipe: &mut Pipe, around: &mut Surround) {
     let now = clock::now();
     match order {
         Order::Register(id, stream, descriptor, answer) => {
+            around.note(|| Word::announced(&id, stream.as_ref(), &descriptor, now));
             let room = pipe.registry_mut().register(&id, stream, *descriptor, now);
             answer.send(room).unwrap_or_default();
         }
         Order::End(id, answer) => {
+            around.note(|| Word::Ended(id.clone(), now));
             let known = pipe.registry_mut().end(&id, now);
             answer.send(known).unwrap_or_default();
         }
-        Order::Set(objectives, patience, max_sessions) => pipe.set(*objectives, patience, max_sessions),
+        Order::Set(objectives, patience, max_sessions) => {
+            let settings = || Settings { objectives: *objectives, patience: patience.clone(), max_sessions };
+            around.note(|| Word::Set(Box::new(settings())));
+            pipe.set(*objectives, patience, max_sessions);
+        }
         Order::Stop(_) => {}
     }
 }

@@ -33,7 +33,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon; without a file: embedded defaults, and the media servers found on this host
-    Run(ConfigFile),
+    Run(run::Options),
     /// A live class on loopback: real WebRTC media, a scripted fault, the page, the alert
     Demo(demo::Options),
     /// Validate the configuration, try each source and exporter once, one line each
@@ -43,7 +43,7 @@ enum Command {
     /// One synthetic viewer, like ping for a class or a path; exit 1 when the objective is missed
     #[command(subcommand)]
     Probe(probe::Target),
-    /// Recorded access logs through the same rules: what the daemon would have said
+    /// Recorded access logs, or what a daemon recorded, through the same rules: what was or would have been said
     Replay(replay::Options),
     /// The node in a terminal
     Top(top::Options),
@@ -106,7 +106,7 @@ impl ConfigFile {
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
-        Command::Run(file) => run::run(&file),
+        Command::Run(options) => run::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Discover => check::discover(),

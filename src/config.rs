@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use liveqos_core::judge::{Limits, Objectives};
+use liveqos_core::recording::Settings;
 use liveqos_core::registry::Patience;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -256,6 +257,12 @@ impl Config {
             }
         }
         out
+    }
+
+    /// By what the rules decide.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        Settings { objectives: self.promised(), patience: self.patience(), max_sessions: self.sessions.max }
     }
 
     /// What is promised.

@@ -12,6 +12,7 @@ mod peer;
 mod publisher;
 pub mod shaper;
 mod stage;
+mod told;
 mod viewer;
 
 pub use class::{Class, ClassOptions, DemoError, MAX_VIEWERS};
@@ -20,5 +21,7 @@ pub use guest::Guest;
 pub use link::LinkTotals;
 pub use node::{EgressTotals, IngestTotals};
 pub use peer::PeerError;
+pub use publisher::Sending;
 pub use shaper::Impairment;
+pub use told::viewer_report;
 pub use viewer::ViewerTotals;

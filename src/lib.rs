@@ -29,6 +29,7 @@ pub mod notify;
 pub mod otlp;
 pub mod peers;
 pub mod place;
+pub mod recording;
 pub mod rfc3339;
 pub mod roster;
 pub mod sampling;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use liveqos_core::fleet::{Fleet, FleetKey};
+use liveqos_core::forecast::Capacity;
 use liveqos_core::notice::{Alert, Notice, NoticeState, Subject};
 use liveqos_core::observation::Provenance;
 use liveqos_core::pipe::Pipe;
@@ -58,6 +59,8 @@ pub struct Snapshot {
     pub exemplars: BTreeMap<FleetKey, Exemplar>,
     /// What the registry's bounds cost.
     pub refused: Refused,
+    /// How many more viewers the node can carry, where that is known.
+    pub capacity: Option<Capacity>,
 }
 
 impl Snapshot {
@@ -170,6 +173,12 @@ pub fn sample_json(sample: &Sample) -> Value {
     put(&mut out, "partial", sample.partial.then_some(true));
     put(&mut out, "legs", Some(sample.legs.iter().map(leg_json).collect::<Vec<_>>()));
     out
+}
+
+/// How many more viewers the node can carry.
+#[must_use]
+pub fn capacity_json(capacity: Capacity) -> Value {
+    json!({ "viewers": number(capacity.viewers), "room": capacity.left.floor() as u64, "short": capacity.short })
 }
 
 /// A notice for people and programs.

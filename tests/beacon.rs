@@ -95,3 +95,39 @@ fn a_signed_report_counts_once_and_a_stranger_counts_nothing() {
         assert!(row.is_some_and(|row| row.ends_with(&format!(" {count}"))), "{reason}: {row:?}");
     }
 }
+
+#[test]
+fn what_the_node_can_still_carry_is_told() {
+    let key = file(KEY);
+    let config = format!(
+        "[beacon]\nkey_file = \"{}\"\n[ingest]\nburst = 10000\nrate_per_second = 10000\n",
+        key.path().display()
+    );
+    let daemon = Daemon::start_with(&config);
+    let bearer = format!("authorization: Bearer {}\r\n", token("class101", 4_000_000_000));
+    let (_, before) = daemon.ask("GET", "/api/v1/sources", "");
+    assert!(!before.contains("capacity"), "nobody watches: {before}");
+    let began = Instant::now();
+    for sequence in 0.. {
+        for viewer in 0..24 {
+            // No more than the time that passes between two rounds.
+            let body = report("class101", sequence).replace("\"v1\"", &format!("\"v{viewer}\""));
+            let body = body.replace("\"exposure\":5", "\"exposure\":0.2").replace("Duration\":0.5", "Duration\":0");
+            assert_eq!(daemon.ask_with("POST", "/v1/beacon", &bearer, &body).0, 204);
+        }
+        let answer: serde_json::Value =
+            serde_json::from_str(&daemon.ask("GET", "/api/v1/sources", "").1).unwrap_or_default();
+        let page = daemon.ask("GET", "/metrics", "").1;
+        let row = page.lines().find(|line| line.starts_with("liveqos_node_viewer_room")).map(str::to_owned);
+        if let (Some(room), Some(row)) = (answer["capacity"]["room"].as_u64(), row) {
+            assert_eq!(answer["capacity"]["viewers"], 24, "{answer}");
+            let short = answer["capacity"]["short"].as_str().expect("what ends first");
+            assert!(["processor", "network"].contains(&short), "{answer}");
+            let exported: f64 = row.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a value");
+            assert!(exported >= 0.0 && exported.fract() == 0.0, "{row} beside {room}");
+            return;
+        }
+        assert!(began.elapsed() < Duration::from_mins(1), "never told: {answer}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}

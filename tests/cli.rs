@@ -12,11 +12,11 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub(crate) fn run(arguments: &[&str]) -> Output {
     program(arguments).output().expect("the program starts")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -114,11 +114,16 @@ impl Daemon {
 
     /// Starts it with this configuration.
     pub(crate) fn start_with(config: &str) -> Self {
+        Self::start_with_flags(config, &[])
+    }
+
+    /// Starts it with this configuration and these flags.
+    pub(crate) fn start_with_flags(config: &str, flags: &[&str]) -> Self {
         let config_has_ingest = config.contains("[ingest]\nlisten");
         let config = file(config);
         let path = config.path().to_str().expect("a plain path");
         let arguments = ["run", "--listen", "127.0.0.1:0", "--config", path];
-        let mut command = program(&arguments);
+        let mut command = program(&[&arguments, flags].concat());
         command.env("LIVEQOS_DISCOVER", "false").env("LIVEQOS_LOG_FORMAT", "json").stderr(Stdio::piped());
         let mut child = command.spawn().expect("the daemon starts");
         let mut said = BufReader::new(child.stderr.take().expect("piped")).lines();

@@ -8,5 +8,6 @@ mod hostile;
 mod notify;
 mod paths;
 mod players;
+mod recording;
 mod support;
 mod tidy;

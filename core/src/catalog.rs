@@ -214,6 +214,14 @@ pub const METRICS: &[Metric] = &[
         &[],
     ),
     shell(
+        "liveqos_node_viewer_room",
+        "liveqos.node.viewer_room",
+        Kind::Gauge,
+        "{viewer}",
+        "Viewers that the node can still carry, by what one costs now; absent under 20 viewers.",
+        &[],
+    ),
+    shell(
         "liveqos_listener_connections",
         "liveqos.listener.connections",
         Kind::Gauge,

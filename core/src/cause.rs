@@ -12,6 +12,9 @@ pub(crate) struct Neighbours {
     /// Classes with enough evidence to be judged, and those of them that suffer now.
     pub(crate) judged: u32,
     pub(crate) bad: u32,
+    /// Of those that suffer: to whose viewers much is lost or late, and to whose it is known not to be.
+    pub(crate) hampered: u32,
+    pub(crate) clean: u32,
     /// Classes whose publisher is in trouble.
     pub(crate) troubled: u32,
     /// The fullest of processor, memory and network lately, where any is known.
@@ -27,9 +30,13 @@ pub(crate) struct Own {
     pub(crate) lasts: Duration,
     /// Whether this class itself counts as bad among its neighbours.
     pub(crate) counted: bool,
+    /// Whether much is lost or late towards its viewers, where that is known.
+    pub(crate) hampered: Option<bool>,
     /// What is wrong with the publisher, and that nothing is, in words.
     pub(crate) trouble: Option<String>,
     pub(crate) health: Option<String>,
+    /// The share of its watching that stood still lately, of the leg that suffers most.
+    pub(crate) stalled: f64,
     /// Loss towards viewers and its limit.
     pub(crate) loss: Option<(f64, f64)>,
     /// Delivery latency (p95) and its limit in seconds, viewers over it, viewers.
@@ -65,6 +72,8 @@ struct Signs<'a> {
     around: &'a Neighbours,
     own: &'a Own,
     others: u32,
+    /// Others that suffer in any way, and those that suffer in the same way.
+    others_hurt: u32,
     others_bad: u32,
 }
 
@@ -73,10 +82,19 @@ type Found = (Cause, Option<String>);
 impl<'a> Signs<'a> {
     fn of(around: &'a Neighbours, own: &'a Own) -> Self {
         let others = around.judged.saturating_sub(1);
-        Self { around, own, others, others_bad: around.bad.saturating_sub(u32::from(own.counted)).min(others) }
+        let without_own = |bad: u32| bad.saturating_sub(u32::from(own.counted)).min(others);
+        let others_hurt = without_own(around.bad);
+        // Who suffers otherwise than this class does not share its fault, unless all others suffer.
+        let otherwise = match own.hampered {
+            Some(true) => around.clean,
+            Some(false) => around.hampered,
+            None => 0,
+        };
+        let alike = without_own(around.bad.saturating_sub(otherwise));
+        Self { around, own, others, others_hurt, others_bad: if others_hurt == others { others } else { alike } }
     }
 
-    /// Half of the other classes and more suffer too.
+    /// Half of the other classes and more suffer too, in the same way.
     fn is_shared(&self) -> bool {
         self.others_bad > 0 && self.others_bad * 2 >= self.others
     }
@@ -138,7 +156,7 @@ impl<'a> Signs<'a> {
     }
 
     fn quality(&self, alert: Alert) -> Found {
-        if self.is_loaded() && (self.is_shared() || self.others == 0) {
+        if self.is_loaded() && self.others_hurt * 2 >= self.others {
             return (Cause::Node, self.load());
         }
         let troubled = self.own.trouble.is_some();
@@ -194,6 +212,14 @@ impl<'a> Signs<'a> {
             return (Cause::Player, Some(words));
         }
         match self.is_clean() {
+            // Players fail one by one, or one kind of them does: what stops for all at once was not there to be shown.
+            Some(true) if self.own.stalled >= MOST => {
+                let stalled = self.own.stalled * 100.0;
+                let words = format!(
+                    "{stalled:.0} % of all watching stands still though the network neither loses nor delays: it comes in broken"
+                );
+                (Cause::Publisher, Some(words))
+            }
             Some(true) => (Cause::Player, Some("players stall though the network neither loses nor delays".to_owned())),
             _ => (Cause::Unknown, None),
         }
@@ -235,6 +261,8 @@ fn held(found: &Concentration) -> String {
 
 /// A resource this full makes the node a cause; its own alert waits for more.
 pub(crate) const LOADED: f64 = 0.88;
+/// So much of the watching stands still where most viewers do.
+const MOST: f64 = 0.5;
 /// What is concluded from the absence of signs waits for so long: a publisher's trouble shows in two or three seconds only.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -263,6 +291,37 @@ mod tests {
         let one = Neighbours { bad: 1, ..around };
         let (cause, _) = of(Alert::LiveStutterHigh, &one, &Own { lasts: Duration::from_secs(9), ..own });
         assert_eq!(cause, Cause::ViewersAccess, "a busy node on which the others are well is not the cause");
+    }
+
+    #[test]
+    fn who_stalls_alone_is_a_player_and_when_all_do_it_came_in_broken() {
+        let around = Neighbours { judged: 3, bad: 1, ..Neighbours::default() };
+        let own = |stalled| Own {
+            counted: true,
+            lasts: Duration::from_secs(9),
+            stalled,
+            loss: Some((0.0, 0.005)),
+            latency: Some((0.03, 0.2, 0, 6)),
+            health: Some("the publisher sends as usual".to_owned()),
+            ..Own::default()
+        };
+        assert_eq!(of(Alert::LiveStutterHigh, &around, &own(0.16)).0, Cause::Player);
+        let (cause, why) = of(Alert::LiveStutterHigh, &around, &own(0.9));
+        assert_eq!(cause, Cause::Publisher);
+        assert!(why[0].starts_with("90 % of all watching stands still"), "{why:?}");
+    }
+
+    #[test]
+    fn of_two_that_suffer_otherwise_neither_shares_its_fault() {
+        let around = Neighbours { judged: 3, bad: 2, hampered: 1, clean: 1, ..Neighbours::default() };
+        let health = Some("the publisher sends as usual".to_owned());
+        let own = Own { counted: true, lasts: Duration::from_secs(9), health, ..Own::default() };
+        let lossy = Own { hampered: Some(true), loss: Some((0.05, 0.005)), ..own.clone() };
+        assert_eq!(of(Alert::LivePacketLossHigh, &around, &lossy).0, Cause::ViewersAccess);
+        let clean = Own { hampered: Some(false), loss: Some((0.0, 0.005)), stalled: 0.1, ..own.clone() };
+        assert_eq!(of(Alert::LiveStutterHigh, &around, &clean).0, Cause::Player);
+        let alike = Neighbours { hampered: 2, clean: 0, ..around };
+        assert_eq!(of(Alert::LivePacketLossHigh, &alike, &lossy).0, Cause::EdgePath);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(crate) struct Docket {
     trend: Trend,
     pub(crate) conditions: Few<Alert, Standing>,
     pub(crate) verdict: Verdict,
+    /// Whether much is lost or late towards its viewers, where that is known.
+    pub(crate) hampered: Option<bool>,
 }
 
 /// What the last look found on the whole.
@@ -98,6 +100,7 @@ impl Docket {
             trend: Trend::default(),
             conditions: Few::new(),
             verdict: Verdict::Unknown,
+            hampered: None,
         }
     }
 
@@ -125,6 +128,7 @@ impl Docket {
             (Alert::LiveFpsLow, SUSTAINED, self.fps(now, objectives, live)),
         ];
         self.verdict = verdict(&findings);
+        self.hampered = hampered(&findings);
         for (alert, rule, finding) in findings {
             self.step(now, (alert, rule), finding, out);
         }
@@ -268,6 +272,7 @@ impl Docket {
         let mut own = Own {
             lasts: now.since(onset),
             counted: self.verdict == Verdict::Bad,
+            hampered: self.hampered,
             trouble: self.ingest.trouble(),
             health: self.ingest.health(),
             ..Own::default()
@@ -318,6 +323,14 @@ fn verdict(findings: &[(Alert, Rule, Finding); 5]) -> Verdict {
     }
     let known = findings.iter().take(3).any(|(.., finding)| *finding != Finding::Unknown);
     if known { Verdict::Well } else { Verdict::Unknown }
+}
+
+/// Whether loss or latency are over their limits; known not to be only where loss is known.
+fn hampered(findings: &[(Alert, Rule, Finding); 5]) -> Option<bool> {
+    let [_, (.., loss), (.., latency), ..] = findings;
+    let bad = |finding: &Finding| matches!(finding, Finding::Bad(..));
+    let known = *loss != Finding::Unknown;
+    (bad(loss) || bad(latency) || known).then(|| bad(loss) || bad(latency))
 }
 
 /// How long a latency over its limit must hold: one viewer speaks for itself only, many that are far over it for the class at once.

@@ -7,11 +7,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::sip_hash::sip_hash;
 use crate::time::Timestamp;
 
 /// What some viewers have in common.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Group {
     /// The network they come from, as a keyed hash ([`Group::network`]).
     Network(u64),
@@ -35,7 +38,7 @@ pub enum GroupKind {
 }
 
 /// What one group of a class's viewers told; all sums are over the same time as the [`crate::observation::PlayerView`] that holds it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupView {
     /// Which group.
     pub group: Group,

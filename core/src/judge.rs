@@ -57,7 +57,10 @@ impl Judge {
             let Some(docket) = dockets.find(|docket| docket.session.id == live.session.id) else { break };
             docket.look((before, now), objectives, live, &mut changes);
             neighbours.judged += u32::from(docket.verdict != Verdict::Unknown);
-            neighbours.bad += u32::from(docket.verdict == Verdict::Bad);
+            let bad = docket.verdict == Verdict::Bad;
+            neighbours.bad += u32::from(bad);
+            neighbours.hampered += u32::from(bad && docket.hampered == Some(true));
+            neighbours.clean += u32::from(bad && docket.hampered == Some(false));
             neighbours.troubled += u32::from(docket.is_troubled(now, live));
             if !changes.is_empty() || docket.retells(now) {
                 changed.push((live, std::mem::take(&mut changes)));

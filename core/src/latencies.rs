@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// Up to this many values are kept one by one (2 bytes each); beyond it the histogram (about 6 kB) is small and fast enough.
 pub const MAX_EXACT: usize = 256;
@@ -12,7 +13,8 @@ pub const MAX_EXACT: usize = 256;
 pub const MAX_LATENCY: Duration = Duration::from_millis(MAX_MILLIS as u64);
 
 /// Latencies in whole milliseconds, 1 ms to 2 min; what is longer than half a minute to 4 ms. Sums exactly over viewers, sources and nodes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
 pub struct Latencies(Kept);
 
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +22,39 @@ enum Kept {
     /// As [`code`] makes them.
     Exact(Vec<u16>),
     Folded(Box<Histogram<u32>>),
+}
+
+/// As text: each while few, by value and count beyond.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Each(Vec<u32>),
+    Counted { counts: Vec<(u32, u32)> },
+}
+
+impl From<Latencies> for Written {
+    fn from(latencies: Latencies) -> Self {
+        match latencies.0 {
+            Kept::Exact(values) => Self::Each(values.into_iter().map(decode).collect()),
+            Kept::Folded(_) => {
+                let mut counts = Vec::new();
+                latencies.each(|millis, count| counts.push((millis as u32, count as u32)));
+                Self::Counted { counts }
+            }
+        }
+    }
+}
+
+impl From<Written> for Latencies {
+    fn from(written: Written) -> Self {
+        let mut out = Self::default();
+        let mut record = |millis: u32, count| out.record_many(millis.clamp(1, MAX_MILLIS), count);
+        match written {
+            Written::Each(values) => values.into_iter().for_each(|millis| record(millis, 1)),
+            Written::Counted { counts } => counts.into_iter().for_each(|(millis, count)| record(millis, count)),
+        }
+        out
+    }
 }
 
 impl Default for Latencies {

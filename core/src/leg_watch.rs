@@ -101,6 +101,9 @@ impl LegWatch {
         {
             own.loss = Some((share.ratio(), promise.loss));
         }
+        if let Some(share) = leg.stutter.lately(RECENT) {
+            own.stalled = own.stalled.max(share.ratio());
+        }
         match trailing(&leg.stutter, promise.stutter, "viewer-seconds") {
             Some((_, Finding::Bad(..))) => own.legs.0.push(protocol.as_str()),
             Some((_, Finding::Good(_))) => own.legs.1.push(protocol.as_str()),

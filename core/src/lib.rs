@@ -54,6 +54,7 @@ pub mod pipe;
 mod play_clock;
 pub mod player_name;
 mod recent;
+pub mod recording;
 pub mod registry;
 pub mod rtp;
 pub mod sample;

@@ -48,7 +48,7 @@ impl Provenance {
 }
 
 /// What one source said of one stream at one instant.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
     /// Which configured source speaks.
     pub source: SourceName,
@@ -61,7 +61,8 @@ pub struct Observation {
 }
 
 /// The things that can be said.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fact {
     /// The platform told who the class is.
     Described(Box<Descriptor>),
@@ -153,7 +154,7 @@ impl Rtt {
 
 /// The word of the node's transport on the viewers' connections of one stream since its last word: the kernel's (TCP_INFO; see
 /// `tcp_path`, `answer_path`), or the access log's where the kernel does not see them (see `claim_fold`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PathView {
     /// By which protocol these viewers are served.
     pub protocol: Protocol,
@@ -197,7 +198,8 @@ impl PathView {
 }
 
 /// What players of one stream told since the source's last fold. All sums are over viewers and only of this time.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PlayerView {
     /// How they are served.
     pub protocol: Option<Protocol>,

@@ -3,6 +3,7 @@
 
 use crate::checkpoint::{Checkpoint, Entry};
 use crate::fleet::Fleet;
+use crate::forecast::Capacity;
 use crate::judge::{Judge, Objectives, Surroundings};
 use crate::notice::Notice;
 use crate::observation::Observation;
@@ -125,6 +126,12 @@ impl Pipe {
         let mut entries = self.registry.take_entries();
         entries.extend(self.plan.take_entries());
         entries
+    }
+
+    /// How many more viewers the node can carry; see [`Judge::capacity`].
+    #[must_use]
+    pub fn capacity(&self) -> Option<Capacity> {
+        self.judge.capacity(&self.objectives)
     }
 
     /// The live sessions.

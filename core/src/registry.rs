@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::checkpoint::{Checkpoint, Entry, Known};
 use crate::descriptor::Descriptor;
 use crate::live::Live;
@@ -20,7 +22,7 @@ pub const MAX_REGISTRATIONS: usize = 20_000;
 pub const REGISTRATION_KEPT: Duration = Duration::from_hours(24);
 
 /// How long the registry waits before it decides.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patience {
     /// How long a stream may stay nameless before its key becomes the session's id.
     pub identity_grace: Duration,

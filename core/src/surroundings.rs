@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::observation::SourceName;
 use crate::sample::Share;
 use crate::time::Timestamp;
 
 /// How loaded the node is; each 0 to 1, absent where it cannot be told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeLoad {
     /// Processor time in use over all cores.
     pub cpu_ratio: Option<f64>,
@@ -29,7 +29,7 @@ impl NodeLoad {
 }
 
 /// The path to another node since the last word on it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PathWord {
     /// The other node.
     pub peer: Arc<str>,
@@ -46,7 +46,7 @@ pub struct PathWord {
 }
 
 /// What surrounds the sessions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Surroundings {
     /// The node's load.
     pub node: NodeLoad,

@@ -12,6 +12,7 @@ use liveqos_core::checkpoint::Checkpoint;
 use liveqos_core::judge::NodeLoad;
 use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
+use liveqos_core::recording::{Head, Word};
 use liveqos_core::time::GRID;
 use liveqos_probes::probe::Kind;
 use prometheus::proto::MetricFamily;
@@ -48,6 +49,7 @@ use crate::peers::Peers;
 use crate::peers::settings::PathSettings;
 use crate::peers::table::PathTable;
 use crate::place::Place;
+use crate::recording::Recorder;
 use crate::roster::Roster;
 use crate::sampling::Sampling;
 use crate::sinks::history::History;
@@ -214,6 +216,7 @@ impl Ties {
             deliver: deliver(outlets, Arc::clone(&shared.history)),
             keep: state.map(|state| keep(state, otlp, shared.meters.clone())),
             found: None,
+            record: None,
             alive: Box::new(alive),
         }
     }
@@ -259,18 +262,29 @@ fn is_gone_on_with(checkpoint: &Checkpoint) -> bool {
 }
 
 /// Goes on with what lived when the daemon went down.
-pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint) -> Pipe {
+pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint, record: &mut Option<Recorder>) -> Pipe {
     let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
     if !is_gone_on_with(checkpoint) {
         tracing::warn!("the clock was set back since the last run; its classes are not gone on with");
         return pipe;
     }
-    pipe.resume(checkpoint, clock::now());
+    let now = clock::now();
+    pipe.resume(checkpoint, now);
+    if let Some(recorder) = record {
+        Word::resumed(checkpoint, now).for_each(|word| {
+            recorder.note(|| word);
+        });
+    }
     let (classes, announced) = (checkpoint.classes.len(), checkpoint.announced.len());
     if classes + announced > 0 {
         tracing::info!(classes, announced, "going on with what lived when the daemon went down");
     }
     pipe
+}
+
+/// The first line of a recording.
+pub(super) fn head(config: &Config, place: &Place) -> Head {
+    Head::new(place.node.clone(), clock::now(), config.settings())
 }
 
 fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {

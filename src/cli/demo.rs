@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use liveqos_core::notice::{Notice, NoticeState, Subject};
-use liveqos_core::observation::{Fact, Observation, ServerView, SourceName, Total};
-use liveqos_core::session::{Protocol, StreamKey};
+use liveqos_core::observation::{Fact, Observation, SourceName};
+use liveqos_core::session::StreamKey;
 use liveqos_core::time::Timestamp;
 use liveqos_probes::probe::{Intake, Kind, Probe, ProbeError, Reply, Request};
-use serde_json::json;
 use tokio::time::Instant;
 
 use super::run::runtime;
@@ -20,10 +19,11 @@ use super::{ConfigFile, bad_config, fail, print};
 use crate::app::App;
 use crate::clock;
 use crate::config::Config;
-use crate::demo::{Class, ClassOptions, Impairment, MAX_VIEWERS, ViewerTotals};
+use crate::demo::{Class, ClassOptions, Impairment, MAX_VIEWERS, ViewerTotals, viewer_report};
 use crate::intake::source::SourceSettings;
 use crate::intake::status::RoundReport;
 use crate::log;
+use crate::recording::RecordTo;
 use crate::rfc3339;
 use crate::snapshot::Snapshot;
 use crate::token::Key;
@@ -39,6 +39,8 @@ pub struct Options {
     viewers: u32,
     #[command(flatten)]
     file: ConfigFile,
+    #[command(flatten)]
+    record: RecordTo,
 }
 
 /// Runs the demonstration.
@@ -71,7 +73,7 @@ async fn class(options: &Options, config: &Config) -> Result<()> {
         .map_err(|_| anyhow::anyhow!("no randomness for the class's key"))?
         .expose();
     let key = Key::new(&key_bytes)?;
-    let app = App::start_with(config, Some(key.clone()), &[&KIND], || {}).await?;
+    let app = App::start_with(config, Some(key.clone()), &[&KIND], &options.record, || {}).await?;
     let screen = Screen { colour: stdout_takes_colour(), began: Instant::now() };
     screen.say(&format!("the page is at http://{}/, metrics at http://{}/metrics", app.address(), app.address()), None);
     let options_of_class = ClassOptions { viewers: options.viewers, seed: clock::now().nanos(), clock: clock::now };
@@ -138,19 +140,7 @@ impl Play<'_> {
 
     fn observe_server(&self) {
         let started = Instant::now();
-        let (ingest, egress) = (self.class.ingest(), self.class.egress());
-        let total = |value| Some(Total { base: 1, value });
-        let view = ServerView {
-            publishing: Some(true),
-            ingest_protocol: Some(Protocol::Webrtc),
-            ingest_bytes: total(ingest.bytes),
-            ingest_frames: total(ingest.frames),
-            egress_bytes: total(egress.bytes),
-            declared_fps: Some(DECLARED_FPS),
-            viewers: Some(vec![(Protocol::Webrtc, egress.viewers)]),
-            ..ServerView::default()
-        };
-        let fact = Fact::Server(Box::new(view));
+        let fact = Fact::Server(Box::new(self.class.view()));
         let observation =
             Observation { source: self.source.clone(), stream: self.stream.clone(), at: clock::now(), fact };
         // When the heart is that busy, the next view says the same and more.
@@ -175,7 +165,8 @@ impl Play<'_> {
                 continue;
             }
             let was = self.reported.insert(totals.viewer, (now, totals)).map(|(_, was)| was).unwrap_or_default();
-            let request = self.client.post(&self.beacon).bearer_auth(&self.token).json(&report(
+            let request = self.client.post(&self.beacon).bearer_auth(&self.token).json(&viewer_report(
+                SESSION,
                 count / SERVER_EVERY,
                 &was,
                 &totals,
@@ -185,27 +176,6 @@ impl Play<'_> {
         }
         Ok(())
     }
-}
-
-/// What a viewer says of the time between two readings, in the terms of `/v1/beacon`.
-fn report(sequence: u64, was: &ViewerTotals, now: &ViewerTotals) -> serde_json::Value {
-    let mut report = json!({
-        "sessionId": SESSION, "viewer": format!("viewer-{}", now.viewer), "sequence": sequence, "protocol": "webrtc",
-        "exposure": (now.exposure.saturating_sub(was.exposure)).as_secs_f64(),
-        "freezeCount": now.freezes - was.freezes,
-        "totalFreezesDuration": (now.frozen.saturating_sub(was.frozen)).as_secs_f64(),
-        "framesDecoded": now.frames - was.frames,
-        "bytesReceived": now.bytes_received - was.bytes_received,
-        "packetsReceived": now.packets_received - was.packets_received,
-        "packetsLost": now.packets_lost - was.packets_lost,
-    });
-    if let Some(latency) = now.delivery_latency {
-        report["deliveryLatency"] = json!(latency.as_secs_f64());
-    }
-    if let (None, Some(first)) = (was.first_frame, now.first_frame) {
-        report["firstFrame"] = json!(first.as_secs_f64());
-    }
-    report
 }
 
 /// One turn of the story.
@@ -321,7 +291,6 @@ impl Probe for Silent {
 }
 
 const SESSION: &str = "demo";
-const DECLARED_FPS: f64 = 25.0;
 /// Beats of the story: a quarter of a second.
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two views of the node, and between two reports of one viewer.

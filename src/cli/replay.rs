@@ -1,29 +1,31 @@
-//! `liveqos replay`: recorded access logs through the rules of live operation, with the log's own time as the clock. Decides only the
-//! order of lines of several files; what comes out is what the daemon would have said.
+//! `liveqos replay`: access logs, or what a daemon recorded, through the rules of live operation, with the time of the lines as the clock.
+//! Decides by its first line what a file is; what comes out is what the daemon would have said, or has said.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal as _, Read, Write};
-use std::path::{Path, PathBuf};
+mod lines;
+mod recorded;
+mod teller;
+
+use std::io::{IsTerminal as _, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use liveqos_core::judge::Surroundings;
 use liveqos_core::log_fold::{LogFold, MAX_LINE};
-use liveqos_core::pipe::{Beat, Pipe};
-use liveqos_core::sample::Sample;
+use liveqos_core::pipe::Pipe;
 use liveqos_core::time::{BEAT, GRID, Timestamp};
-use serde_json::json;
 use tokio::time::Instant;
 
-use super::{ConfigFile, bad_config, fail, top};
+use self::lines::Inputs;
+use self::teller::Teller;
+use super::{ConfigFile, bad_config, fail};
 use crate::config::Config;
-use crate::rfc3339;
-use crate::snapshot::{notice_json, sample_json};
+use crate::recording::is_recording;
 
 /// What a replay may be told.
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Access logs, plain or .gz; several are joined by their instants
+    /// Access logs, plain or .gz, several are joined by their instants; or one recording (`--record` of run and demo)
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// One JSON object a sample, and one {"notice":...} an alert
@@ -47,13 +49,22 @@ pub(super) fn run(options: &Options) -> ExitCode {
 }
 
 fn replay(options: &Options, config: &Config) -> Result<()> {
+    for path in &options.files {
+        if is_recording(path).with_context(|| format!("opening {}", path.display()))? {
+            ensure!(options.files.len() == 1, "{} is a recording: it is replayed alone", path.display());
+            // What the recording was judged by holds, unless a file is named.
+            let named = options.file.config.is_some().then(|| config.settings());
+            return recorded::replay(path, named, options.json);
+        }
+    }
     // The table of this file, else the first one: a log on another machine has the same form under another path.
     let settings = config.logs.iter().find(|log| options.files.contains(&log.path)).or(config.logs.first());
     let settings = settings.cloned().unwrap_or_default();
     let fold = settings.fold(settings.viewer_key()?)?;
     let pipe = Pipe::new(&config.node.name, config.promised(), config.patience(), config.sessions.max);
     let out = std::io::BufWriter::new(std::io::stdout().lock());
-    let mut player = Player { fold, pipe, next: None, out, json: options.json, grace: config.sessions.identity_grace };
+    let teller = Teller { out, json: options.json };
+    let mut player = Player { fold, pipe, next: None, teller, grace: config.sessions.identity_grace };
     let mut inputs = Inputs::open(&options.files)?;
     let started = Instant::now();
     let mut bytes = 0_u64;
@@ -71,7 +82,7 @@ fn replay(options: &Options, config: &Config) -> Result<()> {
         }
     }
     player.end()?;
-    player.out.flush()?;
+    player.teller.out.flush()?;
     let seconds = started.elapsed().as_secs_f64();
     say(&summary(&player.fold, seconds));
     Ok(())
@@ -82,8 +93,7 @@ struct Player<W> {
     fold: LogFold,
     pipe: Pipe,
     next: Option<Timestamp>,
-    out: W,
-    json: bool,
+    teller: Teller<W>,
     grace: std::time::Duration,
 }
 
@@ -117,7 +127,7 @@ impl<W: Write> Player<W> {
             self.pipe.observe(observation);
         }
         let beat = self.pipe.beat(now, &Surroundings::default());
-        self.show(&beat)
+        self.teller.show(&beat)
     }
 
     /// The last words, and the cut after them.
@@ -129,110 +139,13 @@ impl<W: Write> Player<W> {
             self.pipe.observe(observation);
         }
         let beat = self.pipe.beat(next, &Surroundings::default());
-        self.show(&beat)?;
+        self.teller.show(&beat)?;
         // The next one opens what is new and cuts; what is that new only after its grace.
         let is_new = self.pipe.registry().sessions().next().is_none();
         let settled = if is_new { next + self.grace } else { next };
         let beat = self.pipe.beat(settled.floor(GRID) + GRID, &Surroundings::default());
-        self.show(&beat)
+        self.teller.show(&beat)
     }
-
-    fn show(&mut self, beat: &Beat) -> Result<()> {
-        for notice in &beat.notices {
-            if self.json {
-                serde_json::to_writer(&mut self.out, &json!({ "notice": notice_json(notice) }))
-                    .map_err(std::io::Error::from)?;
-                writeln!(self.out)?;
-            } else {
-                let cause = notice.cause.as_str();
-                let why = if notice.why.is_empty() { String::new() } else { format!(": {}", notice.why.join("; ")) };
-                let (at, summary) = (rfc3339::text(notice.at), notice.summary());
-                writeln!(self.out, "{at}  {:?} {} {summary}; cause {cause}{why}", notice.state, notice.alert.as_str())?;
-            }
-        }
-        for sample in &beat.batch.samples {
-            self.sample(sample)?;
-        }
-        Ok(())
-    }
-
-    fn sample(&mut self, sample: &Sample) -> Result<()> {
-        let session = &sample.session;
-        if self.json {
-            let mut value = sample_json(sample);
-            value["session_id"] = json!(session.id);
-            value["stream"] = json!(session.stream);
-            serde_json::to_writer(&mut self.out, &value).map_err(std::io::Error::from)?;
-            return Ok(writeln!(self.out)?);
-        }
-        Ok(writeln!(self.out, "{}  {:24} {}", rfc3339::text(sample.window.end), session.id, top::line(sample))?)
-    }
-}
-
-/// The files, read line by line in the order of their instants.
-struct Inputs {
-    inputs: Vec<Input>,
-    taken: Option<usize>,
-}
-
-struct Input {
-    reader: Box<dyn BufRead>,
-    line: Vec<u8>,
-    at: Timestamp,
-    full: bool,
-}
-
-impl Inputs {
-    fn open(files: &[PathBuf]) -> Result<Self> {
-        let inputs = files.iter().map(|path| Input::open(path).with_context(|| format!("opening {}", path.display())));
-        Ok(Self { inputs: inputs.collect::<Result<_>>()?, taken: None })
-    }
-
-    fn next(&mut self, fold: &LogFold) -> Result<Option<&[u8]>> {
-        let joins = self.inputs.len() > 1;
-        for (index, input) in self.inputs.iter_mut().enumerate() {
-            if input.full && self.taken == Some(index) {
-                input.full = false;
-            }
-            if !input.full {
-                input.full = read_line(&mut input.reader, &mut input.line)?;
-                if joins && input.full {
-                    // A line without an instant goes where its neighbour went.
-                    input.at = fold.time_of(&input.line).unwrap_or(input.at);
-                }
-            }
-        }
-        let full = self.inputs.iter().enumerate().filter(|(_, input)| input.full);
-        self.taken = full.min_by_key(|(_, input)| input.at).map(|(index, _)| index);
-        Ok(self.taken.map(|index| self.inputs[index].line.as_slice()))
-    }
-}
-
-impl Input {
-    fn open(path: &Path) -> std::io::Result<Self> {
-        let file = File::open(path)?;
-        let packed = path.extension().is_some_and(|ending| ending == "gz");
-        let reader: Box<dyn BufRead> = if packed {
-            Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(BufReader::new(file))))
-        } else {
-            Box::new(BufReader::with_capacity(BUFFER, file))
-        };
-        Ok(Self { reader, line: Vec::new(), at: Timestamp::default(), full: false })
-    }
-}
-
-/// Reads one line into `line`; of a longer one than [`MAX_LINE`] no more than one byte over is kept. False at the end.
-fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<bool> {
-    line.clear();
-    reader.by_ref().take(MAX_LINE as u64 + 2).read_until(b'\n', line)?;
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    } else if line.len() > MAX_LINE {
-        reader.skip_until(b'\n')?;
-    } else {
-        return Ok(!line.is_empty());
-    }
-    Ok(true)
 }
 
 fn summary(fold: &LogFold, seconds: f64) -> String {
@@ -273,4 +186,3 @@ fn is_closed(error: &anyhow::Error) -> bool {
 /// Longest span without a line that is gone through beat by beat.
 const LONGEST_GAP: std::time::Duration = std::time::Duration::from_mins(10);
 const PROGRESS_BYTES: u64 = 16_000_000;
-const BUFFER: usize = 1 << 18;

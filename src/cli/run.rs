@@ -16,17 +16,27 @@ use crate::config::Config;
 use crate::discover;
 use crate::intake::round::Now;
 use crate::log;
+use crate::recording::RecordTo;
+
+/// What the daemon may be told.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(flatten)]
+    file: ConfigFile,
+    #[command(flatten)]
+    record: RecordTo,
+}
 
 /// Runs the daemon until it is told to stop.
-pub(super) fn run(file: &ConfigFile) -> ExitCode {
-    let config = match file.load() {
+pub(super) fn run(options: &Options) -> ExitCode {
+    let config = match options.file.load() {
         Ok(config) => config,
         Err(error) => return bad_config(&error),
     };
     if let Err(error) = log::start(&config.log) {
         return bad_config(&error);
     }
-    match runtime().and_then(|runtime| runtime.block_on(daemon(file, config))) {
+    match runtime().and_then(|runtime| runtime.block_on(daemon(options, config))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}")),
     }
@@ -38,12 +48,12 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     builder.worker_threads(WORKERS).thread_name("shell").enable_all().build().context("starting the runtime")
 }
 
-async fn daemon(file: &ConfigFile, mut config: Config) -> Result<()> {
+async fn daemon(options: &Options, mut config: Config) -> Result<()> {
     let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let mut interrupt = signal(SignalKind::interrupt())?;
     discover_if_asked(&mut config).await;
     let manager = Manager::of_environment();
-    let mut app = App::start(&config, manager.heartbeat()).await?;
+    let mut app = App::start(&config, &options.record, manager.heartbeat()).await?;
     tracing::info!(address = %app.address(), sources = config.sources.len(), "watching; the page is at http://{}/", app.address());
     if let Some(address) = app.ingest_address() {
         tracing::info!(ingest = %address, "players may report here");
@@ -56,7 +66,7 @@ async fn daemon(file: &ConfigFile, mut config: Config) -> Result<()> {
         tokio::select! {
             _ = hangup.recv() => {
                 manager.tell(NotifyState::Reloading);
-                config = reload(file, config, &mut app).await;
+                config = reload(&options.file, config, &mut app).await;
                 manager.tell(NotifyState::Ready);
             }
             () = any(&mut terminate, &mut interrupt) => break,

@@ -80,7 +80,7 @@ async fn get(client: &reqwest::Client, url: &str) -> Result<Value> {
 }
 
 fn table(sessions: &Value, sources: &Value, alerts: &Value, colour: bool) -> String {
-    let mut out = format!("node {}\n", sessions["node"].as_str().unwrap_or("?"));
+    let mut out = format!("node {}{}\n", sessions["node"].as_str().unwrap_or("?"), room(&sources["capacity"]));
     let mut put = |text: String| writeln!(out, "{text}").unwrap_or_default();
     for source in sources["sources"].as_array().into_iter().flatten() {
         let state = source["state"].as_str().unwrap_or("unknown");
@@ -94,7 +94,8 @@ fn table(sessions: &Value, sources: &Value, alerts: &Value, colour: bool) -> Str
             alert["alertname"].as_str().unwrap_or("?"),
             alert["summary"].as_str().unwrap_or_default()
         );
-        put(paint(text, Colour::Red, colour));
+        let shade = if alert["forecast"].is_null() { Colour::Red } else { Colour::Yellow };
+        put(paint(text, shade, colour));
     }
     put(format!("{:24} {}", "CLASS", HEADS));
     for session in sessions["sessions"].as_array().into_iter().flatten() {
@@ -112,6 +113,14 @@ fn table(sessions: &Value, sources: &Value, alerts: &Value, colour: bool) -> Str
         put(format!("{id:24} {figures}"));
     }
     out
+}
+
+/// What the node can still carry, where that is known.
+fn room(capacity: &Value) -> String {
+    let Some(room) = capacity["room"].as_u64() else {
+        return String::new();
+    };
+    format!("  room for {room} more viewers, {} ends first", capacity["short"].as_str().unwrap_or("?"))
 }
 
 /// Bitrate, fps, latency, loss, viewers, stutter, coverage.
@@ -155,5 +164,19 @@ mod tests {
         CLASS                       BITRATE      FPS  LATENCY95     LOSS  VIEWERS  STUTTER COVERAGE
         s1                        1500 kb/s        -         -        -        3        -        -
         ");
+    }
+
+    #[test]
+    fn the_room_that_is_left_and_what_is_foretold_are_told() {
+        let sources = json!({ "sources": [], "capacity": { "viewers": 120, "room": 340, "short": "processor" } });
+        let alerts = json!({ "alerts": [
+            { "alertname": "LiveLatencyHigh", "summary": "expected", "forecast": { "seconds": 60 } },
+            { "alertname": "LiveStutterHigh", "summary": "4 %" },
+        ] });
+        let text = table(&json!({ "node": "n1", "sessions": [] }), &sources, &alerts, true);
+        assert!(text.starts_with("node n1  room for 340 more viewers, processor ends first\n"), "{text}");
+        let line = |name: &str| text.lines().find(|line| line.contains(name)).expect("a line").to_owned();
+        assert!(line("LiveLatencyHigh").starts_with("\u{1b}[33m"), "a warning is no alert: {text}");
+        assert!(line("LiveStutterHigh").starts_with("\u{1b}[31m"), "{text}");
     }
 }

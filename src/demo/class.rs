@@ -17,6 +17,7 @@ use super::guest::Guest;
 use super::link::{Link, LinkTotals};
 use super::node::{EgressTotals, IngestTotals, Node};
 use super::peer::PeerError;
+use super::publisher::Sending;
 use super::shaper::{Impairment, Random};
 use super::stage::Stage;
 use super::viewer::{Viewer, ViewerTotals};
@@ -59,6 +60,7 @@ pub enum DemoError {
 pub struct Class {
     node: Arc<Node>,
     seats: Vec<Seat>,
+    sending: watch::Sender<Sending>,
     stop: watch::Sender<bool>,
     stage: JoinHandle<()>,
     guests: AtomicU32,
@@ -88,7 +90,8 @@ impl Class {
         }
         let (stop, stopped) = watch::channel(false);
         let node = Arc::new(Node::new(options.clock));
-        let stage = Stage::open(clip, random.next()).await?.run(Arc::clone(&node), stopped.clone());
+        let (sending, sends) = watch::channel(Sending::default());
+        let stage = Stage::open(clip, random.next()).await?.run(Arc::clone(&node), sends, stopped.clone());
         if timeout(FIRST_MEDIA, node.started()).await.is_err() {
             stop.send_replace(true);
             finish(stage).await;
@@ -102,7 +105,7 @@ impl Class {
             Seat { viewer, link, task: tokio::spawn(joining) }
         });
         let seats = seats.collect();
-        Ok(Self { node, seats, stop, stage, guests: AtomicU32::new(0) })
+        Ok(Self { node, seats, sending, stop, stage, guests: AtomicU32::new(0) })
     }
 
     /// Makes the links of the first `share` (0 to 1) of the viewers as bad as told, those of the others good.
@@ -116,6 +119,18 @@ impl Class {
     /// Makes all links good again.
     pub fn heal(&self) {
         self.impair(0.0, Impairment::default());
+    }
+
+    /// Lets the teacher send as told from now on.
+    pub fn send(&self, sending: Sending) {
+        self.sending.send_replace(sending);
+    }
+
+    /// Lets the player of one viewer show no more than one frame in so long, whatever it receives; `None`: all.
+    pub fn slow_player(&self, viewer: u32, shows_every: Option<Duration>) {
+        if let Some(seat) = self.seats.get(viewer as usize) {
+            seat.viewer.slow(shows_every);
+        }
     }
 
     /// Lets a WebRTC player of another program in, by its offer to receive video; its link is good at first.

@@ -1,5 +1,6 @@
-//! The teacher: plays the clip into a peer connection, frame by frame at its rate, for ever. Decides sequence numbers and
-//! timestamps (both run on through the loop); refuses to skip: frames the machine was too busy to send follow at once.
+//! The teacher: plays the clip into a peer connection, frame by frame at its rate, for ever, or as badly as told. Decides sequence
+//! numbers and timestamps (both run on through the loop); refuses to skip of its own: frames the machine was too busy to send follow at
+//! once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use rtc::rtp;
 use rtc::rtp::codec::vp8::Vp8Payloader;
 use rtc::rtp::packetizer::Payloader;
+use tokio::sync::watch;
 use tokio::time::interval;
 use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
@@ -15,6 +17,18 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use super::clip::Clip;
 use super::peer::{CLOCK_RATE, PAYLOAD_TYPE};
 use super::shaper::Random;
+
+/// How the teacher sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sending {
+    /// Each frame at its time.
+    #[default]
+    Usual,
+    /// About one frame of so many, as it comes: its encoder does not keep up.
+    OneOf(u32),
+    /// So many frames at once when they have gathered: its uplink hangs.
+    Bursts(u32),
+}
 
 /// Turns frames into RTP packets.
 #[derive(Debug)]
@@ -50,6 +64,11 @@ impl Packets {
         payloads.into_iter().enumerate().map(|(i, payload)| self.packet(rtp_time, payload, i == last)).collect()
     }
 
+    /// A frame's time passes without a packet.
+    fn skip(&mut self) {
+        self.rtp_time = self.rtp_time.wrapping_add(self.step);
+    }
+
     fn packet(&mut self, timestamp: u32, payload: Bytes, marker: bool) -> rtp::Packet {
         let sequence_number = self.sequence;
         self.sequence = sequence_number.wrapping_add(1);
@@ -67,11 +86,25 @@ impl Packets {
 }
 
 /// Plays `clip` into `track` until the track is gone.
-pub(super) async fn publish(clip: Clip, mut packets: Packets, track: Arc<TrackLocalStaticRTP>) {
+pub(super) async fn publish(
+    clip: Clip,
+    mut packets: Packets,
+    track: Arc<TrackLocalStaticRTP>,
+    sending: watch::Receiver<Sending>,
+) {
     let mut tick = interval(Duration::from_secs(1) / clip.fps.max(1));
-    for frame in clip.frames.iter().cycle() {
+    let (mut gathered, mut random) = (Vec::new(), Random(u64::from(packets.rtp_time)));
+    for (frame, number) in clip.frames.iter().cycle().zip(0_u64..) {
         tick.tick().await;
-        for packet in packets.next(frame) {
+        let now = *sending.borrow();
+        match now {
+            Sending::OneOf(every) if !random.next().is_multiple_of(u64::from(every)) => packets.skip(),
+            _ => gathered.extend(packets.next(frame)),
+        }
+        if matches!(now, Sending::Bursts(frames) if !number.is_multiple_of(u64::from(frames))) {
+            continue;
+        }
+        for packet in gathered.drain(..) {
             if let Err(error) = track.write_rtp(packet).await {
                 tracing::debug!(%error, "demo publisher stopped");
                 return;

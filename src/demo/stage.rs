@@ -11,7 +11,7 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use super::clip::Clip;
 use super::node::Node;
 use super::peer::{Peer, PeerError, introduce, video_track};
-use super::publisher::{Packets, publish};
+use super::publisher::{Packets, Sending, publish};
 
 /// The teacher and the node's side of the teacher, connected.
 pub(super) struct Stage {
@@ -42,9 +42,14 @@ impl Stage {
     }
 
     /// Publishes and forwards until told to stop; closes both peers then.
-    pub(super) fn run(mut self, node: Arc<Node>, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    pub(super) fn run(
+        mut self,
+        node: Arc<Node>,
+        sending: watch::Receiver<Sending>,
+        stop: watch::Receiver<bool>,
+    ) -> JoinHandle<()> {
         tokio::spawn(async move {
-            let playing = publish(self.clip, self.packets, Arc::clone(&self.track));
+            let playing = publish(self.clip, self.packets, Arc::clone(&self.track), sending);
             let forwarding = async {
                 match self.receiver.track().await {
                     Ok(track) => node.forward(track).await,

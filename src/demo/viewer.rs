@@ -74,11 +74,18 @@ struct State {
     connected: Option<Duration>,
     first_frame: Option<Duration>,
     delivery_latency: Option<Duration>,
+    shows_every: Option<Duration>,
+    shown: Timestamp,
 }
 
 impl Viewer {
     pub(super) fn new(number: u32, clock: Clock) -> Self {
         Self { number, clock, state: Mutex::default() }
+    }
+
+    /// Shows no more than one frame in so long from now on.
+    pub(super) fn slow(&self, shows_every: Option<Duration>) {
+        self.state(|state| state.shows_every = shows_every);
     }
 
     /// What it got until `now`.
@@ -221,6 +228,10 @@ impl State {
         if !self.keyed {
             return None;
         }
+        if self.shows_every.is_some_and(|every| now.since(self.shown) < every) {
+            return None;
+        }
+        self.shown = now;
         self.playout.frame(now);
         self.first_frame.get_or_insert(now.since(self.asked));
         Some(frame.rtp_time)

@@ -124,6 +124,9 @@ fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports
             let firing = Alert::ALL.iter().map(|alert| (alert.as_str(), snapshot.firing(*alert)));
             firing.map(|(name, count)| gauge(labelled(&[("alertname", name)]), count as f64)).collect()
         }
+        "liveqos_node_viewer_room" => {
+            snapshot.capacity.iter().map(|capacity| gauge(Vec::new(), capacity.left.floor())).collect()
+        }
         "liveqos_build_info" => vec![gauge(labelled(&[("version", env!("CARGO_PKG_VERSION"))]), 1.0)],
         name if name.starts_with("liveqos_probe_") => {
             sources.iter().flat_map(|source| of_source(name, source)).collect()

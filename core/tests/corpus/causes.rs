@@ -6,16 +6,25 @@ use std::collections::BTreeMap;
 use liveqos_core::notice::{Alert, Cause, NoticeState};
 
 use crate::faults::{Fault, KINDS, node};
+use crate::world::World;
 
 /// What was said of one fault: the last cause told of most of its incidents, or `None` when nothing was told.
 fn said(kind: (Cause, &'static str), seed: u64) -> Option<Cause> {
+    said_of(kind, seed, &mut |_, _| {})
+}
+
+/// The same of a node to which something else happens too: `also` is asked each second since the fault's begin.
+pub(crate) fn said_of(kind: (Cause, &'static str), seed: u64, also: &mut dyn FnMut(u64, &mut World)) -> Option<Cause> {
     let (mut world, mut dice) = node(kind.1, seed);
     world.run(70);
     world.notices.clear();
     let fault = Fault::draw(kind, &world, &mut dice);
     let onset = world.now();
     fault.begin(&mut world, &mut dice);
-    world.run(50);
+    for second in 0..50 {
+        also(second, &mut world);
+        world.run(1);
+    }
     let mut incidents: BTreeMap<(Alert, String), Cause> = BTreeMap::new();
     for notice in &world.notices {
         let about_class = matches!(notice.subject, liveqos_core::notice::Subject::Session(_));

@@ -6,6 +6,7 @@ mod causes;
 mod choice;
 mod crowd;
 mod dice;
+mod disturbed;
 mod faults;
 mod life;
 mod rivals;

@@ -10,8 +10,9 @@ use liveqos_core::latencies::Latencies;
 use liveqos_core::notice::Notice;
 use liveqos_core::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
 use liveqos_core::pipe::Pipe;
+use liveqos_core::recording::{Word, line};
 use liveqos_core::registry::Patience;
-use liveqos_core::sample::Share;
+use liveqos_core::sample::{Sample, Share};
 use liveqos_core::session::{Name, Protocol, StreamKey};
 use liveqos_core::time::{BEAT, Timestamp};
 
@@ -50,6 +51,8 @@ pub(crate) struct Class {
     /// Whether its sources speak at all.
     pub(crate) speaks: bool,
     sent: (f64, f64),
+    /// What its totals count from.
+    base: u64,
     told: Vec<Told>,
     dice: Dice,
 }
@@ -63,6 +66,9 @@ pub(crate) struct World {
     pub(crate) path: Option<(f64, f64)>,
     pub(crate) around: Surroundings,
     pub(crate) notices: Vec<Notice>,
+    pub(crate) samples: Vec<Sample>,
+    /// All that the rules heard, as a recording, where one is kept.
+    pub(crate) tape: Option<Vec<Vec<u8>>>,
     pub(crate) beats: u64,
     dice: Dice,
 }
@@ -102,6 +108,7 @@ impl Class {
             publishing: true,
             speaks: true,
             sent: (0.0, 0.0),
+            base: 1,
             told: Vec::new(),
             dice: Dice::new((dice.roll() * 1e15) as u64),
         }
@@ -109,6 +116,17 @@ impl Class {
 
     pub(crate) fn viewers(&self) -> u32 {
         self.cells.iter().map(|cell| cell.viewers).sum()
+    }
+
+    /// Its server was started anew: its totals begin at nothing.
+    pub(crate) fn restart(&mut self) {
+        self.base += 1;
+        self.sent = (0.0, 0.0);
+    }
+
+    /// So many times its viewers are there at once.
+    pub(crate) fn join(&mut self, times: u32) {
+        self.cells.iter_mut().for_each(|cell| cell.viewers *= times);
     }
 
     fn say(&mut self, now: Timestamp, beat: u64, out: &mut Vec<Observation>) {
@@ -139,7 +157,8 @@ impl Class {
         self.sent.0 += self.bits / 8.0 * gust;
         self.sent.1 +=
             self.frames * (1.0 + 0.6 * (gust - 1.0).clamp(-1.0, 0.7) * f64::from(u8::from(self.uneven > 0.2))) * sends;
-        let total = |value: f64| Some(Total { base: 1, value: value as u64 });
+        let base = self.base;
+        let total = |value: f64| Some(Total { base, value: value as u64 });
         ServerView {
             publishing: Some(self.publishing),
             ingest_protocol: Some(Protocol::Rtmp),
@@ -249,8 +268,16 @@ impl World {
             path: None,
             around: Surroundings::default(),
             notices: Vec::new(),
+            samples: Vec::new(),
+            tape: None,
             beats: 0,
             dice: Dice::new(seed),
+        }
+    }
+
+    fn record(&mut self, word: impl FnOnce() -> Word) {
+        if let Some(tape) = &mut self.tape {
+            tape.push(line(&word()).expect("a short word"));
         }
     }
 
@@ -267,6 +294,7 @@ impl World {
                 class.say(now, self.beats, &mut out);
             }
             for observation in out {
+                self.record(|| Word::observed(&observation));
                 self.pipe.observe(observation);
             }
             if self.beats.is_multiple_of(8) {
@@ -280,7 +308,12 @@ impl World {
                 self.around.paths =
                     vec![PathWord { peer: "origin-1".into(), at: now, rtt: Some(rtt), out, back, silent: None }];
             }
-            self.notices.extend(self.pipe.beat(now, &self.around).notices);
+            let around = self.around.clone();
+            self.record(|| Word::Around(Box::new(around)));
+            self.record(|| Word::Beat(now));
+            let beat = self.pipe.beat(now, &self.around);
+            self.notices.extend(beat.notices);
+            self.samples.extend(beat.batch.samples);
             self.beats += 1;
         }
     }

@@ -1,0 +1,512 @@
+//! All that the rules hear, as lines of JSON, so that what they told can be told again. Decides the form of a recording and what is played
+//! from it; refuses addresses of viewers, the names that a platform gave to teachers, and forms of a later version.
+//!
+//! The first line is a [`Head`], each further one a [`Word`], in the order in which the rules heard them. Whoever plays it gets the same
+//! batches, notices and spans, however fast.
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::{Checkpoint, Entry};
+use crate::descriptor::Descriptor;
+use crate::objectives::Objectives;
+use crate::observation::{Fact, Observation};
+use crate::pipe::{Beat, Pipe};
+use crate::registry::Patience;
+use crate::session::{Name, StreamKey};
+use crate::surroundings::Surroundings;
+use crate::time::Timestamp;
+
+/// The form that is written, and the newest that is read.
+pub const VERSION: u32 = 1;
+
+/// Longest line that is written or read, in bytes.
+pub const MAX_LINE: usize = 1 << 20;
+
+/// How the first line of every recording begins.
+pub const MARK: &[u8] = b"{\"liveqos_recording\":";
+
+/// Why a line is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// It is not what a recording holds there.
+    #[error("not a line of a recording: {0}")]
+    Form(#[from] serde_json::Error),
+    /// A later version wrote it.
+    #[error("written in form {0}; this version reads up to form {VERSION}: take a newer liveqos")]
+    Newer(u32),
+    /// It is longer than [`MAX_LINE`].
+    #[error("longer than {MAX_LINE} bytes")]
+    Long,
+}
+
+/// The first line: whose recording it is and by what it was judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its form.
+    pub liveqos_recording: u32,
+    /// The node's name.
+    pub node: String,
+    /// When it was begun.
+    pub at: Timestamp,
+    /// What held when it was begun.
+    pub settings: Settings,
+}
+
+/// By what the rules decide.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// What is promised.
+    pub objectives: Objectives,
+    /// How long is waited before something is decided.
+    pub patience: Patience,
+    /// Most live classes.
+    pub max_sessions: usize,
+}
+
+/// A further line: one thing that the rules heard, or that the writer says of the recording.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// A part of what lived when the daemon went down before.
+    Kept(Box<Entry>),
+    /// It went on with that.
+    Resumed(Timestamp),
+    /// It went on with that later, when its folder could be read.
+    Joined(Timestamp),
+    /// A source said something.
+    Observed(Box<Observation>),
+    /// What surrounds the classes changed.
+    Around(Box<Surroundings>),
+    /// A beat.
+    Beat(Timestamp),
+    /// The platform announced a class.
+    Announced(Name, Option<StreamKey>, Box<Descriptor>, Timestamp),
+    /// The platform ended a class.
+    Ended(Name, Timestamp),
+    /// New settings hold.
+    Set(Box<Settings>),
+    /// The clock was set back.
+    Forgotten,
+    /// Words that were not written, because the disk did not keep up.
+    Lost(u64),
+    /// The end; whether it came because the recording was full.
+    End {
+        /// The most bytes were reached.
+        full: bool,
+    },
+}
+
+impl Head {
+    /// A head of today's form.
+    #[must_use]
+    pub const fn new(node: String, at: Timestamp, settings: Settings) -> Self {
+        Self { liveqos_recording: VERSION, node, at, settings }
+    }
+
+    /// Reads the first line.
+    ///
+    /// # Errors
+    /// [`RecordingError`].
+    pub fn read(line: &[u8]) -> Result<Self, RecordingError> {
+        #[derive(Deserialize)]
+        struct Form {
+            liveqos_recording: u32,
+        }
+        let form: Form = from_line(line)?;
+        if form.liveqos_recording > VERSION {
+            return Err(RecordingError::Newer(form.liveqos_recording));
+        }
+        from_line(line)
+    }
+}
+
+impl Word {
+    /// What is kept of an observation: without the addresses of clients, by which the kernel's connections are found and nothing is judged,
+    /// and without the teacher's id.
+    #[must_use]
+    pub fn observed(observation: &Observation) -> Self {
+        let mut kept = observation.clone();
+        match &mut kept.fact {
+            Fact::Server(view) => view.clients.clear(),
+            Fact::Described(descriptor) => descriptor.teacher_id = None,
+            Fact::Path(_) | Fact::Players(_) | Fact::Gone => {}
+        }
+        Self::Observed(Box::new(kept))
+    }
+
+    /// What is kept of a class that the platform announced.
+    #[must_use]
+    pub fn announced(id: &Name, stream: Option<&StreamKey>, descriptor: &Descriptor, at: Timestamp) -> Self {
+        let descriptor = Descriptor { teacher_id: None, ..descriptor.clone() };
+        Self::Announced(id.clone(), stream.cloned(), Box::new(descriptor), at)
+    }
+
+    /// What is kept of what lived when the daemon went down.
+    pub fn resumed(checkpoint: &Checkpoint, now: Timestamp) -> impl Iterator<Item = Self> {
+        Self::kept(checkpoint).chain([Self::Resumed(now)])
+    }
+
+    /// The same where it was found later.
+    pub fn joined(checkpoint: &Checkpoint, now: Timestamp) -> impl Iterator<Item = Self> {
+        Self::kept(checkpoint).chain([Self::Joined(now)])
+    }
+
+    fn kept(checkpoint: &Checkpoint) -> impl Iterator<Item = Self> {
+        checkpoint.entries().map(|mut entry| {
+            match &mut entry {
+                Entry::Announced(_, _, descriptor) => descriptor.teacher_id = None,
+                Entry::Known(_, known) => known.descriptor.teacher_id = None,
+                _ => {}
+            }
+            Self::Kept(Box::new(entry))
+        })
+    }
+
+    /// Reads a further line.
+    ///
+    /// # Errors
+    /// [`RecordingError`]; the lines after it may be good.
+    pub fn read(line: &[u8]) -> Result<Self, RecordingError> {
+        from_line(line)
+    }
+}
+
+/// A head or word as a line, with its end.
+///
+/// # Errors
+/// [`RecordingError::Long`]; nothing else, since all of it has a form in JSON.
+pub fn line(value: &impl Serialize) -> Result<Vec<u8>, RecordingError> {
+    let mut line = serde_json::to_vec(value)?;
+    if line.len() > MAX_LINE {
+        return Err(RecordingError::Long);
+    }
+    line.push(b'\n');
+    Ok(line)
+}
+
+fn from_line<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, RecordingError> {
+    if line.len() > MAX_LINE {
+        return Err(RecordingError::Long);
+    }
+    Ok(serde_json::from_slice(line)?)
+}
+
+/// The rules hearing a recording.
+#[derive(Clone, Debug)]
+pub struct Playback {
+    pipe: Pipe,
+    around: Surroundings,
+    kept: Checkpoint,
+    fixed: bool,
+    lost: u64,
+    end: Option<bool>,
+}
+
+impl Playback {
+    /// Judges by `settings` all through, or by those of the recording where there are none.
+    #[must_use]
+    pub fn new(head: &Head, settings: Option<Settings>) -> Self {
+        let fixed = settings.is_some();
+        let Settings { objectives, patience, max_sessions } = settings.unwrap_or_else(|| head.settings.clone());
+        let pipe = Pipe::new(&head.node, objectives, patience, max_sessions);
+        Self { pipe, around: Surroundings::default(), kept: Checkpoint::default(), fixed, lost: 0, end: None }
+    }
+
+    /// Lets the rules hear a word; what a beat brought.
+    pub fn play(&mut self, word: Word) -> Option<Beat> {
+        match word {
+            Word::Kept(entry) => self.kept.apply(*entry),
+            Word::Resumed(now) => self.pipe.resume(&std::mem::take(&mut self.kept), now),
+            Word::Joined(now) => drop(self.pipe.join(std::mem::take(&mut self.kept), now)),
+            Word::Observed(observation) => self.pipe.observe(*observation),
+            Word::Around(around) => self.around = *around,
+            Word::Beat(now) => return Some(self.pipe.beat(now, &self.around)),
+            Word::Announced(id, stream, descriptor, at) => {
+                self.pipe.registry_mut().register(&id, stream, *descriptor, at);
+            }
+            Word::Ended(id, at) => {
+                self.pipe.registry_mut().end(&id, at);
+            }
+            Word::Set(settings) if !self.fixed => {
+                self.pipe.set(settings.objectives, settings.patience, settings.max_sessions);
+            }
+            Word::Set(_) => {}
+            Word::Forgotten => return Some(self.pipe.forget()),
+            Word::Lost(words) => self.lost = self.lost.saturating_add(words),
+            Word::End { full } => self.end = Some(full),
+        }
+        None
+    }
+
+    /// The rules, as far as they have heard.
+    #[must_use]
+    pub const fn pipe(&self) -> &Pipe {
+        &self.pipe
+    }
+
+    /// Words that the recording says were not written.
+    #[must_use]
+    pub const fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Whether the recording came to its end, and whether it ended because it was full.
+    #[must_use]
+    pub const fn end(&self) -> Option<bool> {
+        self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::group::{Group, GroupView};
+    use crate::latencies::Latencies;
+    use crate::observation::{Client, PathView, PlayerView, Rtt, ServerView, Total};
+    use crate::sample::Share;
+    use crate::session::Protocol;
+    use crate::surroundings::{NodeLoad, PathWord};
+    use crate::viewer_sketch::ViewerSketch;
+
+    fn head() -> Head {
+        let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 4 };
+        Head::new("edge-7".to_owned(), Timestamp::from_secs(1_000_000), settings)
+    }
+
+    fn instant() -> impl Strategy<Value = Timestamp> {
+        any::<u64>().prop_map(Timestamp::from_nanos)
+    }
+
+    fn duration() -> impl Strategy<Value = Duration> {
+        any::<u64>().prop_map(Duration::from_nanos)
+    }
+
+    fn total() -> impl Strategy<Value = Option<Total>> {
+        prop::option::of((any::<u64>(), any::<u64>()).prop_map(|(base, value)| Total { base, value }))
+    }
+
+    fn latencies() -> impl Strategy<Value = Latencies> {
+        prop::collection::vec(0_u64..200_000, 0..400).prop_map(|all| {
+            let mut latencies = Latencies::default();
+            for millis in all {
+                latencies.record(Duration::from_millis(millis));
+            }
+            latencies
+        })
+    }
+
+    fn described() -> impl Strategy<Value = Fact> {
+        ("[a-z]{1,9}", prop::option::of("[^\\p{C} ]{1,9}"), any::<u32>()).prop_map(|(id, teacher, students)| {
+            let (session_id, teacher_id) = (Name::new(&id).ok(), teacher.and_then(|name| Name::new(&name).ok()));
+            let student_count = Some(students);
+            Fact::Described(Box::new(Descriptor { session_id, teacher_id, student_count, ..Descriptor::default() }))
+        })
+    }
+
+    fn server() -> impl Strategy<Value = Fact> {
+        let viewers = prop::option::of(prop::collection::vec((Just(Protocol::HttpFlv), any::<u32>()), 0..3));
+        let fps = prop::option::of(-1e300_f64..1e300);
+        (total(), total(), duration(), fps, viewers, any::<(Option<bool>, bool)>()).prop_map(
+            |(ingest_bytes, ingest_frames, bytes_step, declared_fps, viewers, (publishing, partial))| {
+                let address = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 77));
+                let protocol = Protocol::HttpFlv;
+                let clients = vec![Client { address, started: None, publisher: false, protocol }];
+                let view = ServerView {
+                    publishing,
+                    ingest_bytes,
+                    ingest_frames,
+                    bytes_step,
+                    declared_fps,
+                    viewers,
+                    clients,
+                    partial,
+                    ..ServerView::default()
+                };
+                Fact::Server(Box::new(view))
+            },
+        )
+    }
+
+    fn path() -> impl Strategy<Value = Fact> {
+        let rtt = prop::option::of((duration(), duration()).prop_map(|(p50, p95)| Rtt { p50, p95 }));
+        (latencies(), rtt, any::<(u32, Option<u64>, Option<u64>, u64)>()).prop_map(
+            |(latencies, rtt, (viewers, segments_sent, segments_lost, backlog_bytes))| {
+                let (protocol, publisher_rtt) = (Protocol::Rtmp, None);
+                Fact::Path(Box::new(PathView {
+                    protocol,
+                    viewers,
+                    latencies,
+                    segments_sent,
+                    segments_lost,
+                    rtt,
+                    backlog_bytes,
+                    publisher_rtt,
+                }))
+            },
+        )
+    }
+
+    fn group() -> impl Strategy<Value = GroupView> {
+        let kinds = prop_oneof![
+            any::<u64>().prop_map(Group::Network),
+            "\\PC{1,9}".prop_map(|name| Group::Region(name.into())),
+            "\\PC{1,9}".prop_map(|name| Group::Player(name.into())),
+        ];
+        (kinds, duration(), duration(), any::<u32>()).prop_map(|(group, exposure, stalled, stall_starts)| GroupView {
+            group,
+            exposure,
+            stalled,
+            stall_starts,
+        })
+    }
+
+    fn players() -> impl Strategy<Value = Fact> {
+        let present = prop::option::of(prop::collection::vec(any::<u64>(), 0..600).prop_map(|hashes| {
+            let mut sketch = ViewerSketch::default();
+            for hash in hashes {
+                sketch.insert(hash);
+            }
+            Arc::new(sketch)
+        }));
+        let groups = prop::collection::vec(group(), 0..4);
+        let firsts = prop::collection::vec(duration(), 0..4);
+        (present, groups, firsts, prop::option::of(latencies()), duration(), duration(), any::<(u32, Option<u64>)>())
+            .prop_map(|(present, groups, first_frames, latencies, exposure, stalled, (viewers, packets_expected))| {
+                Fact::Players(Box::new(PlayerView {
+                    protocol: Some(Protocol::Webrtc),
+                    viewers,
+                    exposure,
+                    stalled,
+                    present,
+                    packets_expected,
+                    packets_lost: Some(3),
+                    latencies,
+                    first_frames,
+                    groups,
+                    ..PlayerView::default()
+                }))
+            })
+    }
+
+    fn observed() -> impl Strategy<Value = Word> {
+        let facts = prop_oneof![described(), server(), path(), players(), Just(Fact::Gone)];
+        (facts, "[a-z]{1,4}/[a-z]{1,2}", "[a-z]{1,3}", instant()).prop_map(|(fact, stream, source, at)| {
+            let stream = StreamKey::parse(&stream).expect("a good key");
+            Word::observed(&Observation { source: source.as_str().into(), stream, at, fact })
+        })
+    }
+
+    fn around() -> impl Strategy<Value = Word> {
+        let ratio = || prop::option::of(0.0..1.0_f64);
+        let path = ("[a-z]{1,4}", instant(), prop::option::of(duration()), 0.0..100.0_f64).prop_map(
+            |(peer, at, rtt, lost)| PathWord {
+                peer: peer.into(),
+                at,
+                rtt,
+                out: Share::of(lost, 100.0),
+                back: None,
+                silent: Some(at),
+            },
+        );
+        let sources = prop::collection::vec(("[a-z]{1,4}", prop::option::of(instant())), 0..3);
+        (ratio(), ratio(), ratio(), sources, prop::collection::vec(path, 0..3)).prop_map(
+            |(cpu_ratio, memory_ratio, nic_ratio, sources, paths)| {
+                let sources = sources.into_iter().map(|(name, since)| (name.into(), since)).collect();
+                let node = NodeLoad { cpu_ratio, memory_ratio, nic_ratio };
+                Word::Around(Box::new(Surroundings { node, sources, paths }))
+            },
+        )
+    }
+
+    fn word() -> impl Strategy<Value = Word> {
+        let name = || "[a-z]{1,2}".prop_map(|name| Name::new(&name).expect("a good name"));
+        prop_oneof![
+            6 => observed(),
+            1 => around(),
+            4 => instant().prop_map(Word::Beat),
+            1 => (name(), instant())
+                .prop_map(|(id, at)| Word::announced(&id, None, &Descriptor::default(), at)),
+            1 => (name(), instant()).prop_map(|(id, at)| Word::Ended(id, at)),
+            1 => Just(Word::Set(Box::new(head().settings))),
+            1 => Just(Word::Forgotten),
+            1 => any::<u64>().prop_map(Word::Lost),
+            1 => any::<bool>().prop_map(|full| Word::End { full }),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn what_was_written_is_read_and_names_nobody(words in prop::collection::vec(word(), 1..12)) {
+            for word in words {
+                let line = line(&word).expect("short");
+                let text = String::from_utf8_lossy(&line).into_owned();
+                prop_assert!(!text.contains("203.0.113") && !text.contains("\"teacher_id\":\""), "{}", text);
+                prop_assert_eq!(Word::read(&line).expect("a good line"), word);
+            }
+        }
+
+        #[test]
+        fn whatever_a_recording_holds_is_played(words in prop::collection::vec(word(), 1..40)) {
+            let mut playback = Playback::new(&head(), None);
+            for word in words {
+                if let Some(beat) = playback.play(word) {
+                    prop_assert!(beat.batch.samples.len() <= 4);
+                }
+            }
+        }
+
+        #[test]
+        fn any_line_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0_usize..300) {
+            prop_assert!(Head::read(&bytes).is_err() && Word::read(&bytes).is_err());
+            let whole = line(&head()).expect("short");
+            let cut = cut.min(whole.len() - 2);
+            prop_assert!(Head::read(&whole[..cut]).is_err(), "a torn line is not taken");
+        }
+    }
+
+    #[test]
+    fn the_first_line_tells_what_it_is() {
+        let first = line(&head()).expect("short");
+        assert!(first.starts_with(MARK));
+        assert_eq!(Head::read(&first).expect("a good head"), head());
+        let newer = Head::read(b"{\"liveqos_recording\":2,\"what\":[]}").expect_err("of a later form");
+        assert!(newer.to_string().contains("take a newer liveqos"), "{newer}");
+        assert!(matches!(Word::read(&vec![b' '; MAX_LINE + 1]), Err(RecordingError::Long)));
+    }
+
+    #[test]
+    fn settings_that_are_given_hold_against_those_recorded() {
+        let strict = Objectives { latency_seconds: 0.01, ..Objectives::default() };
+        let mut playback = Playback::new(&head(), Some(Settings { objectives: strict, ..head().settings }));
+        playback.play(Word::Set(Box::new(head().settings)));
+        let mut latencies = Latencies::default();
+        (0..9).for_each(|_| latencies.record(Duration::from_millis(60)));
+        let mut told = 0;
+        for beat in 0..60_u64 {
+            let at = Timestamp::from_millis(1_000_000_000 + beat * 250);
+            let view = PlayerView {
+                protocol: Some(Protocol::Webrtc),
+                viewers: 9,
+                exposure: Duration::from_secs(2),
+                latencies: Some(latencies.clone()),
+                ..PlayerView::default()
+            };
+            let stream = StreamKey::parse("live/c1").expect("a good key");
+            let fact = Fact::Players(Box::new(view));
+            playback.play(Word::observed(&Observation { source: "players".into(), stream, at, fact }));
+            told += playback.play(Word::Beat(at)).map_or(0, |beat| beat.notices.len());
+        }
+        assert_eq!(told, 1);
+        playback.play(Word::Lost(3));
+        playback.play(Word::End { full: true });
+        assert_eq!((playback.lost(), playback.end()), (3, Some(true)));
+    }
+}

@@ -1,0 +1,25 @@
+//! Any lines of a recording: each is read or refused, what is read is written as it was meant, and the rules hear all of it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use liveqos_core::objectives::Objectives;
+use liveqos_core::recording::{Head, Playback, Settings, Word, line};
+use liveqos_core::registry::Patience;
+use liveqos_core::time::Timestamp;
+
+fuzz_target!(|bytes: &[u8]| {
+    let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 8 };
+    let own = Head::new("n".to_owned(), Timestamp::from_secs(1_000), settings);
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let head = lines.next().and_then(|first| Head::read(first).ok()).unwrap_or(own);
+    let mut playback = Playback::new(&head, None);
+    for written in lines.take(64) {
+        let Ok(word) = Word::read(written) else {
+            continue;
+        };
+        if let Ok(again) = line(&word) {
+            assert_eq!(Word::read(&again).expect("what was written is read"), word);
+        }
+        playback.play(word);
+    }
+});

@@ -1,0 +1,21 @@
+//! What the judge said of a fault.
+
+use liveqos_core::notice::{Cause, Notice, NoticeState};
+use liveqos_core::time::Timestamp;
+
+/// The cause that most alerts of a class were given last, with their words, of those that began after `onset`.
+pub(crate) fn said(notices: &[Notice], class: &str, onset: Timestamp) -> Option<(Cause, String)> {
+    let mut last: Vec<&Notice> = Vec::new();
+    for notice in notices.iter().filter(|notice| notice.subject.key() == class && notice.at > onset) {
+        if notice.state == NoticeState::Firing && notice.forecast.is_none() {
+            last.retain(|known| known.alert != notice.alert);
+            last.push(notice);
+        }
+    }
+    let votes = |cause: Cause| last.iter().filter(|notice| notice.cause == cause).count();
+    let cause = last.iter().map(|notice| notice.cause).max_by_key(|cause| votes(*cause))?;
+    let words = last
+        .iter()
+        .map(|notice| format!("{} {} ({})", notice.alert.as_str(), notice.cause.as_str(), notice.why.join("; ")));
+    Some((cause, words.collect::<Vec<_>>().join("; ")))
+}
