@@ -26,7 +26,7 @@ struct Verdict {
 async fn a_squeeze_and_an_outage_are_told_to_a_tenth_of_a_point_by_states() {
     let verdicts = run("way", async |_, watchers| {
         sleep(Duration::from_secs(15)).await;
-        set(watchers, Link::Narrow(BYTES_PER_SECOND * 7 / 10));
+        set(watchers, Link::Narrow(BYTES_PER_SECOND / 2));
         sleep(Duration::from_secs(20)).await;
         set(watchers, Link::Free);
         sleep(Duration::from_secs(20)).await;

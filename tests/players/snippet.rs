@@ -13,7 +13,7 @@ use super::class::{self, BYTES_PER_SECOND};
 use super::daemon::Daemon;
 use super::nginx::Nginx;
 use super::page_server::PageServer;
-use super::program::{command, free_port, run};
+use super::program::free_port;
 use super::relay::{Link, Relay};
 use super::told::Told;
 use super::truth::Truth;
@@ -24,7 +24,7 @@ const PLAYERS: [(&str, &str, &str); 4] = [
     ("hls", "hls/hls/index.m3u8", "hls"),
     ("dash", "dash/dash/index.mpd", "dash"),
     ("shaka", "dash/shaka/index.mpd", "dash"),
-    ("plain", "hls/plain/clip.mp4", ""),
+    ("plain", "hls/plain/class.mp4", ""),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,7 +35,10 @@ async fn tells_what_media_elements_show() {
     let packages = packages::installed();
     let media = folder.join("media");
     let _publisher = class::publish(&folder, &media);
-    clip(&media.join("hls/clip.mp4"));
+    let recording = class::recording();
+    for name in ["class.mp4", "class.flv"] {
+        std::fs::copy(recording.with_file_name(name), media.join("hls").join(name)).unwrap();
+    }
     let nginx = Nginx::start(&folder, &media).await;
     let pages = PageServer::start(packages::folder().join("pages"), packages).await;
     let daemon = open_daemon(&folder).await;
@@ -113,36 +116,6 @@ fn set(links: &[(Relay, Link)], link: Option<Link>) {
     for (relay, free) in links {
         relay.set(link.unwrap_or(*free));
     }
-}
-
-/// A recorded class of two and a half minutes at the live class's rate.
-fn clip(file: &Path) {
-    let mut ffmpeg = command("ffmpeg");
-    ffmpeg.args([
-        "-hide_banner",
-        "-nostats",
-        "-loglevel",
-        "error",
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=size=320x180:rate=25",
-    ]);
-    ffmpeg.args(["-t", "150", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-b:v", "664k"]);
-    ffmpeg.args([
-        "-minrate",
-        "664k",
-        "-maxrate",
-        "664k",
-        "-bufsize",
-        "664k",
-        "-x264-params",
-        "nal-hrd=cbr",
-        "-g",
-        "50",
-    ]);
-    let (code, said) = run(ffmpeg.args(["-movflags", "+faststart"]).arg(file));
-    assert_eq!(code, Some(0), "{said}");
 }
 
 /// An empty folder for this run.

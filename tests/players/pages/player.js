@@ -6,6 +6,8 @@ const video = document.getElementById("video");
 const version = Number(settings.v ?? 1);
 const EVENTS = ["ps", "t", "e", "rr", "bc", "b"];
 const INTERVAL_SECONDS = 10;
+/** Behind the live edge, as hls.js keeps by itself. ffmpeg's manifest suggests one segment, with which a player starves at each. */
+const DELAY_SECONDS = 6;
 /** dash.js sends nothing to a target that names no keys. */
 const KEYS = "ab,bg,bl,br,bs,bsa,bsd,bsda,cid,d,dfa,dl,e,ec,lab,lb,ltc,msd,mtp,nr,ot,pb,pr,pt,rc,rtp,sf,sid,sn,st,sta,su,tab,tb,tbl,tpb,ts,ttfb,ttlb,url,v".split(",");
 
@@ -32,7 +34,8 @@ const players = {
     const eventTargets = settings.events ? [{ enabled: true, url: settings.events, events: EVENTS, interval: INTERVAL_SECONDS, enabledKeys: KEYS }] : undefined;
     const cmcd = { enabled: true, sid: settings.sid, cid: settings.cid, version, mode: settings.mode ?? "query" };
     // Its clock would be set by a server elsewhere.
-    player.updateSettings({ streaming: { cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd, utcSynchronization: { enabled: false } } });
+    const utcSynchronization = { enabled: false };
+    player.updateSettings({ streaming: { cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd, utcSynchronization, delay: { liveDelay: DELAY_SECONDS } } });
     player.on(dashjs.MediaPlayer.events.ERROR, ({ error }) => note("player-error", { text: error?.message }));
     player.initialize(video, settings.src, true);
     return { version: player.getVersion(), stop: () => player.destroy(), edge: () => video.currentTime + 4 };
@@ -45,6 +48,7 @@ const players = {
     ] : undefined;
     const cmcd = { enabled: true, sessionId: settings.sid, contentId: settings.cid, version, useHeaders: settings.mode === "header" };
     player.configure({ cmcd: eventTargets ? { ...cmcd, eventTargets } : cmcd });
+    player.configure({ manifest: { defaultPresentationDelay: DELAY_SECONDS, dash: { ignoreSuggestedPresentationDelay: true } } });
     player.addEventListener("error", ({ detail }) => note("player-error", { text: `${detail.category}/${detail.code}` }));
     player.addEventListener("buffering", ({ buffering }) => note(buffering ? "player-buffering" : "player-ready"));
     await player.attach(video);
