@@ -48,6 +48,8 @@ pub(crate) struct BufferStall {
     withheld: i32,
     /// Where the lag stood below its level, at the last request; zero where it did not.
     dip: i32,
+    /// When the buffer of the other type would have run dry by its last request: Unix milliseconds, their lowest 32 bits.
+    other_dry: u32,
     phase: Phase,
     /// Looks that the level is the mean of.
     looks: u8,
@@ -57,6 +59,8 @@ pub(crate) struct BufferStall {
     after_stall: bool,
     /// Whether what is withheld may have been a stall: the buffer could have run dry.
     could_be_stall: bool,
+    /// Whether a request of the other type since the last look shows that its buffer could have run dry.
+    dry_elsewhere: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +120,14 @@ impl BufferStall {
         self.tell(due, told);
     }
 
+    /// A request of the type that the clock does not go by: a picture that is there stands still for a sound that is not.
+    pub(crate) fn elsewhere(&mut self, at: u64, bl: u32, d: u32) {
+        let at = at as u32;
+        let overdue = at.wrapping_add(ROUNDING_MILLIS).wrapping_sub(self.other_dry).cast_signed();
+        self.dry_elsewhere |= self.other_dry != 0 && overdue >= 0 && bl <= d.saturating_add(ROUNDING_MILLIS);
+        self.other_dry = at.wrapping_add(bl);
+    }
+
     /// A request while the player is paused or in the background. Before a pause what was played counts; when a player was hidden is not
     /// known, so the time on both sides of it does not count.
     pub(crate) fn pause(&mut self, look: Look, is_hidden: bool, told: &mut Told) {
@@ -123,7 +135,7 @@ impl BufferStall {
             self.played_until(look, told);
         }
         let phase = if is_hidden { Phase::Hidden } else { Phase::Paused };
-        *self = Self { phase, owed: self.owed, ..Self::default() };
+        *self = Self { phase, owed: self.owed, other_dry: self.other_dry, ..Self::default() };
         self.remember(look);
     }
 
@@ -176,13 +188,15 @@ impl BufferStall {
     fn rise(&mut self, was: Self, look: Look, passed: i32, told: &mut Told) -> i32 {
         let signed = look.starving || was.starving || was.stalled;
         let dry_after = i64::from(was.bl) - ROUNDING;
-        let could_run_dry = i64::from(passed.saturating_add(was.withheld)) >= dry_after;
+        let could_run_dry = was.dry_elsewhere || i64::from(passed.saturating_add(was.withheld)) >= dry_after;
         // Who ran dry has no more than one object afterwards, unless it said so and waits for more; in a pause the buffer grows.
         let kept = if was.stalled || was.starving { i64::from(was.bl) } else { 0 };
-        let is_low = i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
+        let is_low = was.dry_elsewhere || i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
         // With nothing buffered the position is not known, and with it how long it stalled: the next request shows it.
         let is_known = look.bl > 0 || look.behind.is_some();
-        if signed && could_run_dry && is_low && is_known {
+        // A player comes out of a stall a little later than what it told while it did.
+        let resumes = was.stalled && self.excess <= NOISE_MILLIS;
+        if resumes || (signed && could_run_dry && is_low && is_known) {
             self.stall(self.excess, told);
             return was.withheld;
         }
@@ -193,7 +207,7 @@ impl BufferStall {
             return was.withheld;
         }
         let stays = was.withheld > 0 && self.excess <= was.withheld.saturating_add(NOISE_MILLIS);
-        if stays && was.could_be_stall {
+        if stays && (was.could_be_stall || was.dry_elsewhere) {
             // It plays on with its buffer as low as a stall leaves it.
             self.stall(self.excess, told);
             return was.withheld;
@@ -256,7 +270,7 @@ impl BufferStall {
 
     fn remember(&mut self, look: Look) {
         (self.at, self.bl, self.d, self.behind) = (look.at, look.bl, look.d, look.behind);
-        (self.starving, self.starting) = (look.starving, look.starting);
+        (self.starving, self.starting, self.dry_elsewhere) = (look.starving, look.starting, false);
     }
 }
 
@@ -266,7 +280,9 @@ pub(crate) const NOISE_MILLIS: i32 = 200;
 const NOISE_BEHIND_MILLIS: i32 = 15;
 /// A viewer without a request for so long may have done anything in between; nothing is said of it.
 pub(crate) const MAX_GAP_MILLIS: u64 = 120_000;
-const ROUNDING: i64 = 150;
+/// What two roundings of `bl` and some jitter make.
+const ROUNDING_MILLIS: u32 = 150;
+const ROUNDING: i64 = ROUNDING_MILLIS as i64;
 const MAX_LOOKS: u8 = 16;
 /// A buffer so short that every small rise of the lag is a stall.
 const NEARLY_EMPTY_MILLIS: u32 = 100;

@@ -66,6 +66,7 @@ impl Viewer {
             // Video stands before audio; a look at another track would compare two buffers.
             if self.track == Some(ObjectType::Video) {
                 self.urgent |= urgent;
+                self.buffer.elsewhere(at.millis(), bl, d);
                 return;
             }
             (self.track, self.buffer) = (set.ot, BufferStall::default());
