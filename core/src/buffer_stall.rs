@@ -77,6 +77,7 @@ impl BufferStall {
     /// Folds a request; what it adds goes to `told`.
     pub(crate) fn look(&mut self, look: Look, told: &mut Told) {
         let was = *self;
+        let look = Look { at: was.made_at(look), ..look };
         let Some(passed) = look.at.checked_sub(was.at).filter(|_| was.phase != Phase::New) else {
             // The first one, or one overtaken by a later one: a parallel fetch tells nothing of time.
             if was.phase == Phase::New {
@@ -148,14 +149,29 @@ impl BufferStall {
         }
     }
 
+    /// When the request was made: where a player tells how far it is behind, what it played and what it did not are the time that went
+    /// by; a request that came later was held up on its way.
+    fn made_at(&self, look: Look) -> u64 {
+        let Some(fell_behind) = self.fell_behind(look).filter(|_| self.phase == Phase::Playing) else { return look.at };
+        let made = self.at.saturating_add_signed((self.consumed(look) + fell_behind).max(0).into());
+        if look.at > made.saturating_add(NOISE_MILLIS.unsigned_abs().into()) { made } else { look.at }
+    }
+
     /// What of the time that passed was not played; below zero where media was skipped.
     fn unplayed(&self, look: Look, passed: i32) -> i32 {
-        if let (Some(was), Some(is)) = (self.behind, look.behind) {
-            return (i64::from(is.get()) - i64::from(was.get())).clamp(-MAX_STEP, MAX_STEP) as i32;
-        }
-        let consumed = i64::from(self.bl) + i64::from(self.d) - i64::from(look.bl);
-        let consumed = (consumed * 1_000 / i64::from(look.rate.max(1))).clamp(-MAX_STEP, MAX_STEP) as i32;
-        passed.saturating_sub(consumed)
+        self.fell_behind(look).unwrap_or_else(|| passed.saturating_sub(self.consumed(look)))
+    }
+
+    /// How much further behind it is than it was, by its own word.
+    fn fell_behind(&self, look: Look) -> Option<i32> {
+        let (was, is) = (self.behind?, look.behind?);
+        Some((i64::from(is.get()) - i64::from(was.get())).clamp(-MAX_STEP, MAX_STEP) as i32)
+    }
+
+    /// What it played since the last request, by its buffer.
+    fn consumed(&self, look: Look) -> i32 {
+        let media = i64::from(self.bl) + i64::from(self.d) - i64::from(look.bl);
+        (media * 1_000 / i64::from(look.rate.max(1))).clamp(-MAX_STEP, MAX_STEP) as i32
     }
 
     /// Counts what is played before the player surely plays; that begins with the first request that found a buffer. Gives whether it
@@ -194,8 +210,9 @@ impl BufferStall {
         let is_low = was.dry_elsewhere || i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
         // With nothing buffered the position is not known, and with it how long it stalled: the next request shows it.
         let is_known = look.bl > 0 || look.behind.is_some();
-        // A player comes out of a stall a little later than what it told while it did.
-        let resumes = was.stalled && self.excess <= NOISE_MILLIS;
+        // A stall that was told goes on while nothing is played, and ends a little later than what was told in it.
+        let goes_on = look.starving && was.starving && was.consumed(look) < NOISE_MILLIS;
+        let resumes = was.stalled && (goes_on || self.excess <= NOISE_MILLIS);
         if resumes || (signed && could_run_dry && is_low && is_known) {
             self.stall(self.excess, told);
             return was.withheld;
@@ -415,10 +432,57 @@ mod tests {
         let told = told(&[
             (0, 300, false, 3_012),
             (2_400, 100, false, 3_012),
-            (5_000, 1_000, true, 4_063),
-            (7_000, 1_000, false, 4_064),
+            (5_000, 600, true, 4_063),
+            (7_000, 600, false, 4_064),
         ]);
         assert_eq!((told.stalled_millis, told.exposure_millis), (1_051, 7_000));
+    }
+
+    #[test]
+    fn a_stall_behind_a_request_that_came_late_is_told_by_the_lag() {
+        // Made at 4 s, through a link that was silent until 13.3 s; the buffer ran dry at 10.5 s.
+        let told = told(&[
+            (0, 4_500, false, 9_352),
+            (2_000, 4_500, false, 9_352),
+            (13_300, 4_500, false, 9_352),
+            (13_400, 2_000, true, 12_252),
+            (13_450, 4_000, false, 12_302),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (2_950, 13_450, 1));
+    }
+
+    #[test]
+    fn what_was_told_while_it_stalled_is_not_its_end() {
+        // The object is there at 6 s, and the picture a second later.
+        let told = told(&[
+            (0, 1_000, false, 0),
+            (2_000, 1_000, false, 0),
+            (6_000, 2_000, true, 0),
+            (7_000, 4_000, true, 0),
+            (8_000, 5_000, false, 0),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (4_000, 8_000, 1));
+    }
+
+    #[test]
+    fn a_picture_stands_still_for_a_sound_that_is_not_there() {
+        let (mut rule, mut told) = (BufferStall::default(), Told::default());
+        let look = |at, bl| Look {
+            at: 1_000_000 + at,
+            bl,
+            d: 2_000,
+            rate: 1_000,
+            starving: at > 4_000,
+            starting: false,
+            behind: None,
+            playing: false,
+        };
+        rule.look(look(0, 6_000), &mut told);
+        rule.elsewhere(1_000_100, 1_000, 2_000);
+        rule.look(look(2_000, 6_000), &mut told);
+        rule.elsewhere(1_005_000, 100, 2_000);
+        rule.look(look(5_100, 6_900), &mut told);
+        assert_eq!((told.stalled_millis, told.exposure_millis), (2_000, 5_100));
     }
 
     proptest! {

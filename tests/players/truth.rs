@@ -21,6 +21,8 @@ pub(crate) struct Truth {
     pub(crate) unseen: f64,
     /// Seconds of media that seeks begun while it stalled left out: requests alone do not tell how long it had stalled before.
     pub(crate) skipped: f64,
+    /// Whether it stalls still.
+    pub(crate) is_open: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,7 @@ impl Truth {
             };
         }
         truth.pass(state, hidden, until - since);
+        truth.is_open = state == State::Stalled;
         truth
     }
 
