@@ -124,9 +124,13 @@ impl BufferStall {
     /// A request of the type that the clock does not go by: a picture that is there stands still for a sound that is not.
     pub(crate) fn elsewhere(&mut self, at: u64, bl: u32, d: u32) {
         let at = at as u32;
-        let overdue = at.wrapping_add(ROUNDING_MILLIS).wrapping_sub(self.other_dry).cast_signed();
-        self.dry_elsewhere |= self.other_dry != 0 && overdue >= 0 && bl <= d.saturating_add(ROUNDING_MILLIS);
-        self.other_dry = at.wrapping_add(bl);
+        let dry = at.wrapping_add(bl);
+        let overdue = at.wrapping_sub(self.other_dry).cast_signed() > -ROUNDING_MILLIS;
+        let unplayed = dry.wrapping_sub(self.other_dry).wrapping_sub(d).cast_signed() > ROUNDING_MILLIS;
+        let is_low = i64::from(bl) <= i64::from(d) + ROUNDING;
+        self.dry_elsewhere |= self.other_dry != 0 && overdue && unplayed && is_low;
+        // With nothing buffered it is not known since when: so it begins.
+        self.other_dry = if bl == 0 { 0 } else { dry };
     }
 
     /// A request while the player is paused or in the background. Before a pause what was played counts; when a player was hidden is not
@@ -179,6 +183,11 @@ impl BufferStall {
     fn starts(&mut self, was: Self, look: Look, (passed, unplayed): (i32, i32), told: &mut Told) -> bool {
         let consumed = passed.saturating_sub(unplayed);
         if was.bl == 0 && !look.playing && ((was.starting && look.starting) || consumed > passed + NOISE_MILLIS) {
+            return true;
+        }
+        if was.bl == 0 && look.bl == 0 && !look.playing && was.looks == 0 {
+            // The first object is not there yet: nothing of it was played.
+            self.looks = 1;
             return true;
         }
         self.excess = 0;
@@ -269,7 +278,10 @@ impl BufferStall {
     fn refine(&mut self) {
         self.stalled = false;
         self.looks = (self.looks + 1).min(MAX_LOOKS);
-        let shift = self.excess / (i32::from(self.looks) + 1);
+        // Roundings go both ways, but no request comes early: more than they make is a request that was a little late.
+        let is_late = self.excess > LATE_MILLIS && self.looks > SURE_LOOKS;
+        let weight = if is_late { LATE_WEIGHT } else { 1 };
+        let shift = self.excess / ((i32::from(self.looks) + 1) * weight);
         self.excess -= shift;
         if (self.after_stall && self.looks < MAX_LOOKS) || self.bl <= NEARLY_EMPTY_MILLIS {
             self.owed = self.owed.saturating_add(shift);
@@ -298,9 +310,15 @@ const NOISE_BEHIND_MILLIS: i32 = 15;
 /// A viewer without a request for so long may have done anything in between; nothing is said of it.
 pub(crate) const MAX_GAP_MILLIS: u64 = 120_000;
 /// What two roundings of `bl` and some jitter make.
-const ROUNDING_MILLIS: u32 = 150;
+const ROUNDING_MILLIS: i32 = 150;
 const ROUNDING: i64 = ROUNDING_MILLIS as i64;
 const MAX_LOOKS: u8 = 16;
+/// Looks after which a level is one.
+const SURE_LOOKS: u8 = 4;
+/// Most that roundings make of one request's excess.
+const LATE_MILLIS: i32 = 100;
+/// How much less a request that is later than that moves the level.
+const LATE_WEIGHT: i32 = 4;
 /// A buffer so short that every small rise of the lag is a stall.
 const NEARLY_EMPTY_MILLIS: u32 = 100;
 /// A player that has played so much has started.
@@ -440,15 +458,15 @@ mod tests {
 
     #[test]
     fn a_stall_behind_a_request_that_came_late_is_told_by_the_lag() {
-        // Made at 4 s, through a link that was silent until 13.3 s; the buffer ran dry at 10.5 s.
+        // Made at 4 s, through a link that was silent until 13.3 s; the buffer ran dry at 8.5 s.
         let told = told(&[
             (0, 4_500, false, 9_352),
             (2_000, 4_500, false, 9_352),
             (13_300, 4_500, false, 9_352),
-            (13_400, 2_000, true, 12_252),
-            (13_450, 4_000, false, 12_302),
+            (13_400, 2_000, true, 14_252),
+            (13_450, 4_000, false, 14_302),
         ]);
-        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (2_950, 13_450, 1));
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (4_950, 13_450, 1));
     }
 
     #[test]
@@ -467,7 +485,7 @@ mod tests {
     #[test]
     fn a_picture_stands_still_for_a_sound_that_is_not_there() {
         let (mut rule, mut told) = (BufferStall::default(), Told::default());
-        let look = |at, bl| Look {
+        let look = |at: u64, bl| Look {
             at: 1_000_000 + at,
             bl,
             d: 2_000,

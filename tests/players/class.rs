@@ -16,10 +16,10 @@ pub(crate) fn publish(folder: &Path, media: &Path) -> Program {
     std::fs::create_dir_all(media.join("dash")).unwrap();
     let mut command = command("ffmpeg");
     command.args(["-hide_banner", "-nostats", "-loglevel", "warning", "-re", "-i"]).arg(recording());
-    command.args(["-map", "0", "-c", "copy", "-f", "hls", "-hls_time", "2", "-hls_list_size", "10"]);
+    command.args(["-map", "0", "-c", "copy", "-f", "hls", "-hls_time", "2", "-hls_list_size", "30"]);
     command.args(["-hls_flags", "delete_segments+temp_file", "-hls_segment_filename"]);
     command.arg(media.join("hls/%d.ts")).arg(media.join("hls/index.m3u8"));
-    command.args(["-map", "0", "-c", "copy", "-f", "dash", "-seg_duration", "2", "-window_size", "15"]);
+    command.args(["-map", "0", "-c", "copy", "-f", "dash", "-seg_duration", "2", "-window_size", "30"]);
     command.args(["-extra_window_size", "10", "-use_template", "1", "-use_timeline", "1"]);
     command.arg(media.join("dash/index.mpd"));
     Program::start("publisher", &mut command, folder, false)

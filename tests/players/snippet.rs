@@ -46,7 +46,7 @@ async fn tells_what_media_elements_show() {
 
     let mut links = Vec::new();
     let mut frames = Vec::new();
-    for (name, file, protocol) in PLAYERS {
+    for (number, (name, file, protocol)) in PLAYERS.into_iter().enumerate() {
         let relay = Relay::start(nginx.port).await;
         // One file is the whole class: it comes little faster than it plays, as a live one does.
         let whole = ["mpegts", "plain"].contains(&name);
@@ -55,7 +55,8 @@ async fn tells_what_media_elements_show() {
         frames.push((
             "frame",
             format!(
-                "snippet.html?name={name}&player={name}&src=http://127.0.0.1:{}/{file}&node={}&session={name}&token={}&protocol={protocol}",
+                "{}/snippet.html?name={name}&player={name}&src=http://127.0.0.1:{}/{file}&node={}&session={name}&token={}&protocol={protocol}",
+                pages.origin(number),
                 relay.port,
                 daemon.url,
                 token(name)

@@ -97,9 +97,7 @@ async fn tells_what_a_webrtc_viewer_sees() {
     let number = |value: &Value| value.as_f64().unwrap();
     let browser_frozen = number(&stats["totalFreezesDuration"]) + number(&stats["totalPausesDuration"]);
     let browser_percent = 100.0 * browser_frozen / truth.exposure.as_secs_f64();
-    for (session, low, high) in
-        [("rtc-element", low, high), ("rtc-connection", browser_percent, browser_percent)]
-    {
+    for (session, low, high) in [("rtc-element", low, high), ("rtc-connection", browser_percent, browser_percent)] {
         let told = Told::by_daemon(&daemon, session).await;
         let error = told.percent() - told.percent().clamp(low, high);
         eprintln!(
