@@ -192,7 +192,8 @@ impl BufferStall {
         }
         self.excess = 0;
         let calm = !was.starting && unplayed > START_SLACK_MILLIS;
-        if was.bl > 0 && calm && consumed > 0 {
+        let is_low = i64::from(look.bl) <= i64::from(was.d) + ROUNDING;
+        if was.bl > 0 && calm && consumed > 0 && is_low {
             // It had its start behind it and then ran dry.
             self.phase = Phase::Playing;
             return false;
@@ -233,8 +234,8 @@ impl BufferStall {
             return was.withheld;
         }
         let stays = was.withheld > 0 && self.excess <= was.withheld.saturating_add(NOISE_MILLIS);
-        if stays && (was.could_be_stall || was.dry_elsewhere) {
-            // It plays on with its buffer as low as a stall leaves it.
+        if stays && (was.could_be_stall || (could_run_dry && is_low)) {
+            // It plays on with its buffer as low as a stall leaves it, or shows so now where the request before came late.
             self.stall(self.excess, told);
             return was.withheld;
         }
@@ -467,6 +468,19 @@ mod tests {
             (13_450, 4_000, false, 14_302),
         ]);
         assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (4_950, 13_450, 1));
+    }
+
+    #[test]
+    fn a_stall_behind_a_request_that_came_late_is_told_by_the_next_buffer() {
+        // The same without a word of the lag, and asked for anew when the stall was over.
+        let told = told(&[
+            (0, 5_800, false, 0),
+            (2_000, 5_800, false, 0),
+            (14_000, 5_800, false, 0),
+            (15_000, 1_100, false, 0),
+            (15_100, 3_000, false, 0),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (4_300, 15_100, 1));
     }
 
     #[test]
