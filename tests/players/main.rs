@@ -5,8 +5,8 @@
 //!
 //! A page's record is what its media element said (`waiting`, `playing`), when its scripts heard of it, and how far its position fell behind the
 //! clock. On a machine that keeps up the three are the same to some hundredths of a second. On one that does not they are a range, which the
-//! lines name (`elsewise`): what is told must lie in it or within a tenth of a point, and of the seven pages five must agree with themselves
-//! to half a point, or the run shows nothing and fails.
+//! lines name (`elsewise`): what is told must lie in it or within a tenth of a point. A page whose range is wider than a quarter of a point was
+//! starved, and its player with it: it is held to a point, and where fewer than three pages are left the run shows nothing and fails.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 

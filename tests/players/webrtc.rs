@@ -93,6 +93,7 @@ async fn tells_what_a_webrtc_viewer_sees() {
     let kept = serde_json::json!({ "info": record.info, "events": record.events, "rows": record.rows });
     std::fs::write(folder.join("webrtc.page.json"), kept.to_string()).unwrap();
     assert!(truth.frozen > Duration::from_secs(5), "the link did not hurt");
+    assert!(high - low <= WIDEST_POINTS, "the machine was too busy for its page: {low} to {high} %");
 
     let number = |value: &Value| value.as_f64().unwrap();
     let browser_frozen = number(&stats["totalFreezesDuration"]) + number(&stats["totalPausesDuration"]);
@@ -106,7 +107,7 @@ async fn tells_what_a_webrtc_viewer_sees() {
             told.exposure,
             told.percent()
         );
-        assert!(error.abs() <= 0.1, "{session}: {error} points");
+        assert!(error.abs() <= 0.1 + (high - low) / 4.0, "{session}: {error} points");
     }
     // Each of the two watches tells every packet.
     let lost = value(&daemon.metrics().await, "liveqos_packet_lost_total", &[]).unwrap();
@@ -160,5 +161,7 @@ async fn admit(State(door): State<Door>, offer: String) -> Response {
 }
 
 const START: Duration = Duration::from_mins(1);
+/// How far what the page cannot know of its picture may go, in points.
+const WIDEST_POINTS: f64 = 8.0;
 /// Seconds in which fewer than 450 packets are missed: a browser takes a longer gap of numbers for a new stream and counts none of it.
 const OUTAGE: u64 = 6;
