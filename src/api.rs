@@ -32,6 +32,7 @@ use crate::ingest::{self, Gate};
 use crate::intake::hooks::{HookAnswer, HookIntake};
 use crate::intake::status::SourceTable;
 use crate::meters::Meters;
+use crate::peers::table::PathTable;
 use crate::sinks::history::History;
 use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::{Snapshot, notice_json};
@@ -49,6 +50,8 @@ pub struct Shared {
     pub history: Arc<History>,
     /// The sources.
     pub sources: Arc<ArcSwap<SourceTable>>,
+    /// The paths to other nodes.
+    pub paths: Arc<PathTable>,
     /// Hooks of media servers.
     pub hooks: Arc<ArcSwap<HookIntake>>,
     /// Who of the players may ask how often.
@@ -119,9 +122,9 @@ async fn alerts(State(shared): State<Shared>) -> Response {
 }
 
 async fn sources(State(shared): State<Shared>) -> Response {
-    let state = shared.state.health();
-    Json(json!({ "node": shared.node, "state": state, "sources": shared.sources.load().snapshot(clock::now()) }))
-        .into_response()
+    let (state, now) = (shared.state.health(), clock::now());
+    let (sources, paths) = (shared.sources.load().snapshot(now), shared.paths.status(now));
+    Json(json!({ "node": shared.node, "state": state, "sources": sources, "paths": paths })).into_response()
 }
 
 /// A media server's hook. A known server is always answered with success: a refused hook may drop a class.

@@ -38,6 +38,7 @@ use crate::intake::source::Source;
 use crate::intake::status::{SourceEntry, SourceTable};
 use crate::notify::silence::Silences;
 use crate::otlp::Otlp;
+use crate::peers::Peers;
 use crate::snapshot::Snapshot;
 use crate::state::{Opened, State};
 use crate::tls;
@@ -47,6 +48,7 @@ use crate::token::Key;
 pub struct App {
     address: SocketAddr,
     entrance: Option<Entrance>,
+    peers: Option<Peers>,
     shared: Shared,
     observations: Observations,
     media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
@@ -56,8 +58,6 @@ pub struct App {
     otlp: Arc<Otlp>,
     silences: Arc<ArcSwap<Silences>>,
     state: Option<Arc<State>>,
-    /// Held as long as the daemon lives.
-    _lock: Option<std::fs::File>,
     heart: std::thread::JoinHandle<()>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
@@ -94,19 +94,21 @@ impl App {
         let mut tasks = parts.start_tasks(config, &ties.node)?;
         tasks.spawn(http_server::serve(listener, parts.site()?, stopped.clone()));
         let entrance = Entrance::open(&config.ingest, &parts.shared, &mut tasks, stopped).await?;
+        let peers = parts.start_peers(&config.paths, &mut tasks)?;
         let Parts { place, sources, logs, fetcher, outlets, lasting, shared, observations, orders } = parts;
-        let Opened { state, checkpoint, lock, .. } = lasting;
+        let Opened { state, found, .. } = lasting;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         ties.start_readers(config, &shared, &observations, logs)?;
         let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
         let around = ties.surround(&shared, outlets, state.clone(), alive);
-        let pipe = resumed(config, &place, &checkpoint);
+        let pipe = resumed(config, &place, &found.checkpoint);
         let (waiting, ordered) = orders;
         let heart = beat::start(pipe, around, waiting, ordered)?;
         let Ties { media_ports, stopping, .. } = ties;
         Ok(Self {
             address,
             entrance,
+            peers,
             shared,
             observations,
             media_ports,
@@ -116,7 +118,6 @@ impl App {
             otlp,
             silences,
             state,
-            _lock: lock,
             heart,
             stop,
             stopping,
@@ -133,6 +134,12 @@ impl App {
     #[must_use]
     pub fn ingest_address(&self) -> Option<SocketAddr> {
         self.entrance.as_ref().map(Entrance::address)
+    }
+
+    /// Where pings of other nodes are answered.
+    #[must_use]
+    pub fn path_address(&self) -> Option<SocketAddr> {
+        self.peers.as_ref().and_then(Peers::address)
     }
 
     /// The way in for a source inside this process.
@@ -161,13 +168,17 @@ impl App {
         let sources = Source::all(&config.sources, liveqos_probes::KINDS)?;
         let silences = Silences::new(&config.alerts.silences)?;
         let certificate = tls::server(&config.ingest.tls).context("ingest.tls")?;
+        let credentials = self.peers.as_ref().map(Peers::read).transpose()?;
         let before = self.shared.sources.load();
-        let table = SourceTable::new(&sources, Some(&before)).with_logs_of(&before);
+        let table = SourceTable::new(&sources, Some(&before)).with_standing_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Order::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
         if let (Some(entrance), Some(certificate)) = (&self.entrance, certificate) {
             entrance.renew(certificate);
+        }
+        if let (Some(peers), Some(credentials)) = (&self.peers, credentials) {
+            peers.renew(credentials);
         }
         self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
         self.silences.store(Arc::new(silences));
@@ -194,16 +205,18 @@ impl App {
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
         drop(self.shared);
-        // Before the last word to the disk, so that it is kept too.
-        self.otlp.release();
         let state = self.state;
-        if let Some(state) = &state {
-            state.keep(Vec::new());
-        }
+        let last_word = || state.as_ref().map(|state| state.keep(Vec::new(), self.otlp.take_changes()));
+        last_word();
         let settle = state.clone();
         let settled = move || settle.is_none_or(|state| state.settled(SETTLE));
         let kept = tokio::task::spawn_blocking(settled).await.unwrap_or_default();
         let keeps = self.otlp.keeps() && kept;
+        if !keeps {
+            // Nobody will judge what is held, so it leaves as far as there is time.
+            self.otlp.release();
+            last_word();
+        }
         let left = match Arc::try_unwrap(self.otlp) {
             Ok(otlp) => otlp.stop(LAST_EXPORT).await,
             Err(_) => return tracing::error!("otlp is still in use; what waits is lost"),

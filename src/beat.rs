@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use liveqos_core::checkpoint::Entry;
+use liveqos_core::checkpoint::{Checkpoint, Entry};
 use liveqos_core::descriptor::Descriptor;
 use liveqos_core::judge::{NodeLoad, Objectives, Surroundings};
 use liveqos_core::observation::Observation;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::intake::status::{SourceState, SourceTable};
 use crate::meters::Meters;
+use crate::peers::table::PathTable;
 use crate::roster::Roster;
 use crate::snapshot::Snapshot;
 
@@ -44,6 +45,9 @@ pub enum Order {
     Stop(oneshot::Sender<()>),
 }
 
+/// Keeps changes; gives what lived before the start, once, where that could not be read then.
+pub type Keep = dyn FnMut(Vec<Entry>) -> Option<Box<Checkpoint>> + Send;
+
 /// Everything the heart reads and writes beside its queues.
 pub struct Surround {
     /// What readers see.
@@ -52,6 +56,8 @@ pub struct Surround {
     pub roster: Arc<ArcSwap<Roster>>,
     /// How the sources do.
     pub sources: Arc<ArcSwap<SourceTable>>,
+    /// How the paths to other nodes do.
+    pub paths: Arc<PathTable>,
     /// How loaded the node is.
     pub node: Arc<ArcSwap<NodeLoad>>,
     /// Its own counters.
@@ -63,7 +69,9 @@ pub struct Surround {
     /// Where results go.
     pub deliver: Box<dyn FnMut(&Beat) + Send>,
     /// Keeps what must outlive the daemon, together with what was delivered before; `None` where nothing does.
-    pub keep: Option<Box<dyn FnMut(Vec<Entry>) + Send>>,
+    pub keep: Option<Box<Keep>>,
+    /// What that found of before, to go on with at the next beat.
+    pub found: Option<Box<Checkpoint>>,
     /// Told after every beat, for the watchdog.
     pub alive: Box<dyn Fn() + Send>,
 }
@@ -135,7 +143,10 @@ fn beat(now: Timestamp, pipe: &mut Pipe, present: &mut Snapshot, around: &mut Su
     for observation in (around.gather)(now) {
         pipe.observe(observation);
     }
-    let beat = hand_on(pipe.beat(now, &surroundings(now, around)), around);
+    let joined = around.found.take().map(|found| pipe.join(*found, now)).unwrap_or_default();
+    let mut beat = pipe.beat(now, &surroundings(now, around));
+    beat.entries.splice(0..0, joined);
+    let beat = hand_on(beat, around);
     let refused = pipe.registry().refused();
     count_refused(&around.meters, present.refused, refused);
     present.refused = refused;
@@ -160,7 +171,8 @@ fn stop(pipe: &mut Pipe, around: &mut Surround) {
 fn hand_on(mut beat: Beat, around: &mut Surround) -> Beat {
     (around.deliver)(&beat);
     if let Some(keep) = &mut around.keep {
-        keep(std::mem::take(&mut beat.entries));
+        let found = keep(std::mem::take(&mut beat.entries));
+        around.found = found.or(around.found.take());
     }
     beat
 }
@@ -179,7 +191,7 @@ fn surroundings(now: Timestamp, around: &Surround) -> Surroundings {
         let silent = source.state == SourceState::Down;
         (source.name, silent.then(|| source.last_success.or(source.since).unwrap_or(now)))
     });
-    Surroundings { node: **around.node.load(), sources: sources.collect(), paths: Vec::new() }
+    Surroundings { node: **around.node.load(), sources: sources.collect(), paths: around.paths.words(now) }
 }
 
 /// Does what is ordered. Who asked may have stopped waiting for the answer.

@@ -3,8 +3,11 @@
 
 pub mod check;
 mod check_logs;
+mod check_paths;
 pub mod demo;
 mod manager;
+pub mod probe;
+pub mod probe_quic;
 pub mod replay;
 pub mod run;
 pub mod style;
@@ -37,6 +40,9 @@ enum Command {
     Check(check::Options),
     /// Find media servers on this host and print a configuration for them
     Discover,
+    /// One synthetic viewer, like ping for a class or a path; exit 1 when the objective is missed
+    #[command(subcommand)]
+    Probe(probe::Target),
     /// Recorded access logs through the same rules: what the daemon would have said
     Replay(replay::Options),
     /// The node in a terminal
@@ -104,6 +110,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Discover => check::discover(),
+        Command::Probe(target) => probe::run(&target),
         Command::Replay(options) => replay::run(&options),
         Command::Top(options) => top::run(&options),
         Command::DefaultConfig => print(&reference::default_toml()),

@@ -20,6 +20,7 @@ use crate::intake::source::SourceSettings;
 use crate::notify::settings::AlertSettings;
 use crate::otlp::resource::Role;
 use crate::otlp::settings::OtlpSettings;
+use crate::peers::settings::PathSettings;
 use crate::sampling::settings::SamplingSettings;
 use crate::state::settings::StateSettings;
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub otlp: OtlpSettings,
     /// What outlives the daemon: the open minutes of classes, and what no collector has taken yet.
     pub state: StateSettings,
+    /// The paths to other nodes, pinged over QUIC.
+    pub paths: PathSettings,
     /// Which classes' traces are exported.
     pub sampling: SamplingSettings,
     /// The daemon's own log.
@@ -243,6 +246,7 @@ impl Config {
             ("cmcd", self.cmcd != was.cmcd),
             ("otlp", differs(|config| serde_json::to_value(&config.otlp))),
             ("state", self.state != was.state),
+            ("paths", self.paths != was.paths),
             ("sampling", self.sampling != was.sampling),
             ("log", differs(|config| serde_json::to_value(&config.log))),
             ("logs", self.logs != was.logs),
@@ -288,6 +292,7 @@ impl Default for Config {
             cmcd: CmcdSettings::default(),
             otlp: OtlpSettings::default(),
             state: StateSettings::default(),
+            paths: PathSettings::default(),
             sampling: SamplingSettings::default(),
             log: LogSettings::default(),
             sources: Vec::new(),

@@ -10,7 +10,7 @@ mod link;
 mod node;
 mod peer;
 mod publisher;
-mod shaper;
+pub mod shaper;
 mod stage;
 mod viewer;
 

@@ -84,7 +84,13 @@ impl Folder {
     /// When it can neither be found nor made.
     pub fn open(path: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        Ok(Self(path.to_owned()))
+        Ok(Self::at(path))
+    }
+
+    /// The folder at `path`, which need not be there yet: what is not there is empty, and cannot be changed.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
     }
 
     fn options(&self, name: &str, set: impl FnOnce(&mut OpenOptions) -> &mut OpenOptions) -> io::Result<File> {
@@ -95,7 +101,11 @@ impl Folder {
 impl Disk for Folder {
     fn list(&self) -> io::Result<Vec<(String, u64)>> {
         let mut out = Vec::new();
-        for entry in std::fs::read_dir(&self.0)? {
+        let entries = match std::fs::read_dir(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(out),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let about = entry.metadata()?;
             if let (true, Ok(name)) = (about.is_file(), entry.file_name().into_string()) {

@@ -1,8 +1,9 @@
 //! The journal: a log of what must outlive the daemon beside its spans. Decides when the log is written anew from its newest state, so that
 //! it stays as long as what lives; refuses a log whose beginning is not whole.
 //!
-//! A record is one group of changes and the places that the spool had reached with them. What the spool holds beyond the newest record
-//! was told of by nobody and is cut: state and spans are kept together or not at all.
+//! A group of changes carries the places that the spool had reached with them. What the spool holds beyond the newest group was told of by
+//! nobody and is cut: state and spans are kept together or not at all. A group that is long is several records, and counts when the last
+//! of them is there.
 
 use std::io;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::disk::frame::{self, Frame};
 use crate::disk::{Appender, Disk};
+use crate::sampling::holding::{Change, Holding};
 use crate::spool::Places;
 
 /// One record.
@@ -19,8 +21,90 @@ use crate::spool::Places;
 struct Group {
     /// Places reached in each target's queues.
     spool: Places,
-    /// The changes.
+    /// How many records after it belong to it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pieces: u64,
+    /// Changes of classes and announcements.
     entries: Vec<Entry>,
+    /// Changes of what sampling decided and holds back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sampled: Vec<Change>,
+}
+
+/// Changes of what must outlive the daemon.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Changes {
+    /// Of classes and announcements.
+    pub(crate) entries: Vec<Entry>,
+    /// Of what sampling decided and holds back.
+    pub(crate) sampled: Vec<Change>,
+}
+
+impl Changes {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.sampled.is_empty()
+    }
+
+    /// What they cost to keep waiting, in plain changes.
+    pub(crate) fn weight(&self) -> usize {
+        self.entries.len() + self.sampled.iter().map(Change::weight).sum::<usize>()
+    }
+
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.entries.extend(more.entries);
+        self.sampled.extend(more.sampled);
+    }
+
+    /// The same in pieces that fit into a record each; at least one.
+    fn pieces(self) -> Vec<Self> {
+        let mut out = vec![Self::default()];
+        let mut room = PIECE_CHANGES;
+        let mut next = |weight: usize| {
+            let fits = weight <= room;
+            room = if fits { room } else { PIECE_CHANGES }.saturating_sub(weight);
+            fits
+        };
+        for entry in self.entries {
+            if !next(1) {
+                out.push(Self::default());
+            }
+            if let Some(last) = out.last_mut() {
+                last.entries.push(entry);
+            }
+        }
+        for change in self.sampled {
+            if !next(change.weight()) {
+                out.push(Self::default());
+            }
+            if let Some(last) = out.last_mut() {
+                last.sampled.push(change);
+            }
+        }
+        out
+    }
+}
+
+/// All that must outlive the daemon beside its spans.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lasting {
+    /// Classes and announcements.
+    pub checkpoint: Checkpoint,
+    /// What sampling decided and holds back.
+    pub holding: Holding,
+}
+
+impl Lasting {
+    fn apply(&mut self, changes: Changes) {
+        changes.entries.into_iter().for_each(|entry| self.checkpoint.apply(entry));
+        for change in changes.sampled {
+            self.holding.apply(change);
+        }
+    }
+
+    /// The changes that give it from nothing.
+    fn changes(&self) -> Changes {
+        Changes { entries: self.checkpoint.entries().collect(), sampled: self.holding.changes().collect() }
+    }
 }
 
 /// The writing side.
@@ -28,9 +112,9 @@ struct Group {
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
     number: u64,
-    state: Checkpoint,
+    state: Lasting,
     /// Changes that are in the state and not yet in the file.
-    pending: Vec<Entry>,
+    pending: Changes,
     file: Option<Box<dyn Appender>>,
     len: u64,
     /// Length when it was last written anew.
@@ -42,14 +126,14 @@ pub(crate) struct Journal {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// What lived.
-    pub(crate) state: Checkpoint,
+    pub(crate) state: Lasting,
     /// Places that the spool of each target had reached.
     pub(crate) places: Places,
     number: u64,
 }
 
 impl Found {
-    /// Reads the newest journal that has a beginning.
+    /// Reads the newest journal that has a beginning; one whose beginning is torn only where there is no other.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -57,6 +141,7 @@ impl Found {
         let mut numbers: Vec<u64> = disk.list()?.iter().filter_map(|(name, _)| parse(name)).collect();
         numbers.sort_unstable();
         let number = numbers.last().copied().unwrap_or_default();
+        let mut torn = None;
         for candidate in numbers.into_iter().rev() {
             let bytes = disk.read(&name(candidate), 0, usize::MAX)?;
             let (records, damaged) = frame::read_all(&bytes, 0, SALT);
@@ -68,38 +153,88 @@ impl Found {
                 tracing::warn!(journal = name(candidate), places = damaged.len(), "the journal is torn or damaged");
             }
             let mut found = Self { number, ..Self::default() };
-            for (record, _) in &records {
-                found.take(record);
+            if found.fold(records.into_iter().map(|(record, _)| record)) {
+                return Ok(found);
             }
-            return Ok(found);
+            torn.get_or_insert(found);
         }
-        Ok(Self { number, ..Self::default() })
+        Ok(torn.unwrap_or(Self { number, ..Self::default() }))
     }
 
-    fn take(&mut self, record: &Frame) {
-        match serde_json::from_slice::<Group>(&record.payload) {
-            Ok(group) => {
-                self.places = group.spool;
-                group.entries.into_iter().for_each(|entry| self.state.apply(entry));
+    /// Takes over all groups that are whole, and of the beginning what there is; gives whether that is whole.
+    fn fold(&mut self, records: impl Iterator<Item = Frame>) -> bool {
+        let (mut open, mut whole): (Option<Open>, bool) = (None, true);
+        for record in records {
+            let group = match serde_json::from_slice::<Group>(&record.payload) {
+                Ok(group) => group,
+                Err(error) => {
+                    tracing::warn!(%error, "a record of the journal is of another version and left out");
+                    continue;
+                }
+            };
+            if record.tag == PIECE {
+                if let Some(open) = open.as_mut().filter(|open| open.next == record.number) {
+                    open.group.entries.extend(group.entries);
+                    open.group.sampled.extend(group.sampled);
+                    open.next += 1;
+                }
+            } else {
+                whole &= open.take().is_none_or(|torn| self.give_up(torn));
+                open = Some(Open {
+                    base: record.tag == BASE,
+                    next: record.number + 1,
+                    last: record.number + group.pieces,
+                    group,
+                });
             }
-            Err(error) => tracing::warn!(%error, "a record of the journal is of another version and left out"),
+            if let Some(done) = open.take_if(|open| open.next > open.last) {
+                self.take(done.group);
+            }
         }
+        whole & open.is_none_or(|torn| self.give_up(torn))
     }
+
+    /// A group whose rest is missing: it was never said to be kept, save the beginning, which is better than nothing.
+    fn give_up(&mut self, torn: Open) -> bool {
+        let whole = !torn.base;
+        if torn.base {
+            self.take(torn.group);
+        }
+        whole
+    }
+
+    fn take(&mut self, group: Group) {
+        self.places = group.spool;
+        self.state.apply(Changes { entries: group.entries, sampled: group.sampled });
+    }
+}
+
+/// A group of which more records are to come.
+struct Open {
+    group: Group,
+    base: bool,
+    /// The number of the next one, and of the last.
+    next: u64,
+    last: u64,
 }
 
 impl Journal {
     pub(crate) fn new(disk: Arc<dyn Disk>, found: Found) -> Self {
         let (number, state) = (found.number, found.state);
-        Self { disk, number, state, pending: Vec::new(), file: None, len: 0, base_len: 0, records: 0 }
+        Self { disk, number, state, pending: Changes::default(), file: None, len: 0, base_len: 0, records: 0 }
+    }
+
+    /// Goes on after what was found when the folder could be read at last; gives that, for its owners to take over.
+    pub(crate) fn follow(&mut self, found: Found) -> Lasting {
+        self.number = self.number.max(found.number);
+        found.state
     }
 
     /// Takes over changes, to be kept with the next group.
-    pub(crate) fn note(&mut self, entries: Vec<Entry>) {
-        for entry in &entries {
-            self.state.apply(entry.clone());
-        }
+    pub(crate) fn note(&mut self, changes: Changes) {
+        self.state.apply(changes.clone());
         if self.file.is_some() {
-            self.pending.extend(entries);
+            self.pending.extend(changes);
         }
     }
 
@@ -108,9 +243,9 @@ impl Journal {
     /// # Errors
     /// What the disk says; call [`Journal::close`] then.
     pub(crate) fn keep(&mut self, spool: &Places) -> io::Result<()> {
-        let entries = std::mem::take(&mut self.pending);
+        let changes = std::mem::take(&mut self.pending);
         match &self.file {
-            Some(_) if self.len < self.base_len * 2 + SMALL => self.append(&Group { spool: spool.clone(), entries }, 0),
+            Some(_) if self.len < self.base_len * 2 + SMALL => self.append(spool, changes, 0),
             _ => self.begin(spool),
         }
     }
@@ -118,7 +253,7 @@ impl Journal {
     /// Gives the file up: the next group begins a new one with the whole state.
     pub(crate) fn close(&mut self) {
         self.file = None;
-        self.pending.clear();
+        self.pending = Changes::default();
     }
 
     /// Whether there is anything to keep.
@@ -132,25 +267,30 @@ impl Journal {
         self.records = 0;
         self.len = 0;
         self.file = Some(self.disk.create(&name(self.number))?);
-        self.append(&Group { spool: spool.clone(), entries: self.state.entries().collect() }, BASE)?;
+        self.append(spool, self.state.changes(), BASE)?;
         self.base_len = self.len;
         self.disk.sync()?;
         let older = self.disk.list()?.into_iter().filter(|(name, _)| parse(name).is_some_and(|n| n < self.number));
         older.into_iter().try_for_each(|(name, _)| self.disk.remove(&name))
     }
 
-    fn append(&mut self, group: &Group, tag: u32) -> io::Result<()> {
+    /// Adds a group, whose first record has this tag.
+    fn append(&mut self, spool: &Places, changes: Changes, mut tag: u32) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
-        let mut bytes = Vec::new();
-        let text = serde_json::to_vec(group).map_err(io::Error::other)?;
-        frame::write(&mut bytes, SALT, (tag, self.records), &text);
-        file.append(&bytes)?;
-        file.sync()?;
-        self.records += 1;
-        self.len += bytes.len() as u64;
-        Ok(())
+        let pieces = changes.pieces();
+        let mut more = pieces.len() as u64 - 1;
+        for Changes { entries, sampled } in pieces {
+            let group = Group { spool: spool.clone(), pieces: std::mem::take(&mut more), entries, sampled };
+            let mut bytes = Vec::new();
+            frame::write(&mut bytes, SALT, (tag, self.records), &serde_json::to_vec(&group).map_err(io::Error::other)?);
+            file.append(&bytes)?;
+            self.records += 1;
+            self.len += bytes.len() as u64;
+            tag = PIECE;
+        }
+        file.sync()
     }
 }
 
@@ -167,3 +307,12 @@ const SALT: u32 = 0x4c51_4a01;
 const BASE: u32 = 1;
 /// A journal is not written anew below this.
 const SMALL: u64 = 1 << 20;
+/// A further record of the group before it.
+const PIECE: u32 = 2;
+/// Most changes in a record, in plain ones: some megabytes, far from the longest record there is.
+const PIECE_CHANGES: usize = 4_000;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

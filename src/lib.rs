@@ -26,6 +26,7 @@ pub mod meters;
 pub mod nearest;
 pub mod notify;
 pub mod otlp;
+pub mod peers;
 pub mod place;
 pub mod rfc3339;
 pub mod roster;

@@ -17,6 +17,7 @@ pub mod ids;
 mod lanes;
 pub mod metrics;
 pub mod outbox;
+mod patience;
 mod payload;
 pub mod record;
 pub mod resource;
@@ -32,6 +33,7 @@ pub mod way;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use liveqos_core::session::Name;
 use liveqos_core::span::SpanCommand;
 use prometheus::proto::MetricFamily;
 use tokio::sync::watch;
@@ -52,6 +54,7 @@ use self::settings::{Compression, OtlpSettings};
 use self::stats::Stats;
 pub use self::transport::StartError;
 use self::transport::Transport;
+use crate::sampling::holding::{Change, Holding};
 use crate::sampling::{Counts, Sampling};
 use crate::tls;
 
@@ -115,7 +118,7 @@ impl Otlp {
                 bells: Default::default(),
                 stats: Arc::default(),
             };
-            for (signal, route, compression) in routes {
+            for (signal, route, compression, timeout) in routes {
                 let bell = Arc::<Bell>::default();
                 target.outbox.hang(signal, Arc::clone(&bell));
                 target.bells[signal.index()] = Some(Arc::clone(&bell));
@@ -124,6 +127,7 @@ impl Otlp {
                     target: Arc::clone(&target.name),
                     route,
                     compression,
+                    timeout,
                     frame: Frame::new(resource),
                     outbox: Arc::clone(&target.outbox),
                     bell,
@@ -182,16 +186,26 @@ impl Otlp {
         self.targets.iter().all(|target| target.outbox.keeps())
     }
 
-    /// Hands on what is held of classes that are not judged yet, because the daemon stops.
+    /// What was decided and held since last asked, to outlive the process with what was taken.
+    #[must_use]
+    pub fn take_changes(&self) -> Vec<Change> {
+        self.sampling().take_changes()
+    }
+
+    /// Goes on with classes that could not be read when it started; see [`Sampling::join`].
+    pub fn join(&self, found: &Holding, lives: impl Fn(&Name) -> bool) {
+        self.sampling().join(found, lives);
+    }
+
+    /// Hands on what is held of classes that are not judged yet, because the daemon stops and nothing outlives it.
     pub fn release(&self) {
-        let held = self.sampling().release();
+        let held = self.sampling().release_all();
         self.append(&held);
     }
 
     /// Sends what it can within `deadline` and stops; gives what is left for all targets, in the order of [`Signal::ALL`].
     pub async fn stop(mut self, deadline: Duration) -> [Backlog; 3] {
         let until = Instant::now() + deadline;
-        self.release();
         self.stop.send_replace(Some(until));
         for mut task in self.tasks.drain(..) {
             if timeout_at(until + GRACE, &mut task).await.is_err() {
@@ -304,13 +318,16 @@ pub async fn check(settings: &OtlpSettings, resource: &Resource) -> Result<Vec<C
 }
 
 /// The routes of the signals that go to `place`.
-fn routes(place: way::Target<'_>, resource: &Resource) -> Result<Vec<(Signal, Route, Compression)>, StartError> {
+fn routes(
+    place: way::Target<'_>,
+    resource: &Resource,
+) -> Result<Vec<(Signal, Route, Compression, Duration)>, StartError> {
     let mut routes = Vec::new();
     for signal in Signal::ALL {
         if let Some(way) = place.way(signal)? {
             let empty = Payload::plain(Frame::new(resource).request(&[]));
             let route = Route::new(Transport::all(&way, signal, place.name())?, empty);
-            routes.push((signal, route, way.compression));
+            routes.push((signal, route, way.compression, way.timeout));
         }
     }
     Ok(routes)

@@ -6,12 +6,15 @@
 //!             └► else it is held ─┬► first fault ─► all that is held leaves, the rest as it comes          ot=th:0
 //!                                 └► end of class ─► forgotten
 //! ```
+//!
+//! Each decision and all that is held is told as [`Change`]s too, so that it can outlive the daemon with the state it belongs to.
 
+pub mod holding;
 pub mod scenario;
 pub mod settings;
 pub mod threshold;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,6 +24,7 @@ use opentelemetry::trace::{SpanContext, SpanId, SpanKind, TraceContextExt as _, 
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, ShouldSample as _};
 
+use self::holding::{Change, Holding, Kept};
 use self::scenario::{ScenarioSampler, with_threshold};
 use self::settings::SamplingSettings;
 use self::threshold::Threshold;
@@ -33,8 +37,11 @@ pub struct Sampling {
     sampler: ScenarioSampler,
     settings: SamplingSettings,
     node: String,
-    classes: BTreeMap<Name, Class>,
-    held_bytes: usize,
+    holding: Holding,
+    /// What is to be kept of it since last asked; `None` where nobody asks.
+    changes: Option<Vec<Change>>,
+    /// What leaves with the next that is told.
+    orphans: Vec<Record>,
     counts: Arc<Counts>,
 }
 
@@ -65,15 +72,6 @@ impl Counts {
     }
 }
 
-#[derive(Debug)]
-struct Class {
-    /// The trace state of all its spans.
-    state: String,
-    /// What waits for a decision; `None` once it is kept.
-    held: Option<VecDeque<Record>>,
-    cut_short: bool,
-}
-
 impl Sampling {
     /// Without any class yet; span ids are taken in the name of `node`.
     #[must_use]
@@ -82,10 +80,49 @@ impl Sampling {
             sampler: ScenarioSampler::new(settings.clone()),
             settings: settings.clone(),
             node: node.to_owned(),
-            classes: BTreeMap::new(),
-            held_bytes: 0,
+            holding: Holding::default(),
+            changes: None,
+            orphans: Vec::new(),
             counts: Arc::default(),
         }
+    }
+
+    /// Goes on with what was found at a start, and from now on tells its changes. Of a class that nobody goes on with (`lives` says so)
+    /// what is held leaves: nobody can judge it any more.
+    #[must_use]
+    pub fn resumed(mut self, found: &Holding, lives: impl Fn(&Name) -> bool) -> Self {
+        self.holding = found.clone();
+        let mut changes = Vec::new();
+        for id in found.names().filter(|id| !lives(id)) {
+            self.orphans.extend(self.holding.apply(Change::Released(id.clone())));
+            self.holding.apply(Change::Gone(id.clone()));
+            changes.push(Change::Gone(id.clone()));
+        }
+        self.changes = Some(changes);
+        self
+    }
+
+    /// The same in the middle of a run, of what could not be read before. Of a class that was decided anew meanwhile what is held leaves.
+    pub fn join(&mut self, found: &Holding, lives: impl Fn(&Name) -> bool) {
+        let mut found = found.clone();
+        let known: Vec<Name> =
+            found.names().filter(|id| !lives(id) || self.holding.class(id).is_some()).cloned().collect();
+        for id in known {
+            self.orphans.extend(found.apply(Change::Released(id.clone())));
+            found.apply(Change::Gone(id));
+        }
+        found.changes().for_each(|change| self.note(change));
+    }
+
+    /// What is to be kept since last asked.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        self.changes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What is held and what was decided.
+    #[cfg(test)]
+    pub(crate) const fn holding(&self) -> &Holding {
+        &self.holding
     }
 
     /// The counters, to keep and read at any time.
@@ -96,52 +133,78 @@ impl Sampling {
 
     /// The records of `commands` that leave now, and what was held of classes that now are kept; only of `wanted` signals.
     pub fn take(&mut self, commands: &[SpanCommand], wanted: impl Fn(Signal) -> bool) -> Vec<Record> {
-        let mut out = Vec::with_capacity(commands.len());
+        let mut out = std::mem::take(&mut self.orphans);
         for command in commands {
             let (session, signal) = match command {
                 SpanCommand::Export(span) => (&span.session, Signal::Traces),
                 SpanCommand::Emit(event) => (&event.session, Signal::Logs),
             };
-            if !self.classes.contains_key(&session.id) {
-                let class = self.first_seen(session);
-                self.classes.insert(session.id.clone(), class);
+            let id = &session.id;
+            if self.holding.class(id).is_none() {
+                let decided = self.first_seen(session);
+                self.note(decided);
             }
-            let Some(class) = self.classes.get_mut(&session.id) else {
-                continue;
-            };
-            if self.settings.whole_on_fault
-                && is_fault(command, self.settings.stutter_ratio)
-                && let Some(held) = class.held.take()
-            {
-                self.held_bytes -= held.iter().map(|record| record.bytes.len()).sum::<usize>();
-                out.extend(held);
+            if self.is_held(id) && self.settings.whole_on_fault && is_fault(command, self.settings.stutter_ratio) {
+                out.extend(self.release(id));
                 add(&self.counts.kept_for_fault);
             }
-            if wanted(signal) {
+            if wanted(signal)
+                && let Some(class) = self.holding.class(id)
+            {
                 let record = spans::record(command, &self.node, &class.state);
-                match &mut class.held {
-                    None => out.push(record),
-                    Some(held) => {
-                        self.held_bytes += record.bytes.len();
-                        held.push_back(record);
+                match class.is_held() {
+                    false => out.push(record),
+                    // Where a fault does not keep it, nothing ever asks for it.
+                    true if self.settings.whole_on_fault => {
+                        self.note(Change::Held(id.clone(), record));
+                        self.trim(id);
                     }
+                    true => {}
                 }
             }
-            self.trim(&session.id);
             if matches!(command, SpanCommand::Export(span) if span.this.name == SpanName::TeachingComplete) {
-                self.forget(&session.id);
+                if self.is_held(id) {
+                    add(&self.counts.left_out);
+                }
+                self.note(Change::Gone(id.clone()));
             }
         }
         out
     }
 
-    /// All that is held, because the daemon stops: what it cannot judge to the end it keeps.
-    pub fn release(&mut self) -> Vec<Record> {
-        self.held_bytes = 0;
-        self.classes.values_mut().filter_map(|class| class.held.take()).flatten().collect()
+    /// All that is held, because the daemon stops and nothing outlives it: what it cannot judge to the end it keeps.
+    pub fn release_all(&mut self) -> Vec<Record> {
+        let held: Vec<Name> = self.holding.names().filter(|id| self.is_held(id)).cloned().collect();
+        let mut out = std::mem::take(&mut self.orphans);
+        for id in &held {
+            out.extend(self.release(id));
+        }
+        out
     }
 
-    fn first_seen(&self, session: &Session) -> Class {
+    fn is_held(&self, id: &Name) -> bool {
+        self.holding.class(id).is_some_and(holding::Class::is_held)
+    }
+
+    /// Makes a change, and tells of it.
+    fn note(&mut self, change: Change) {
+        self.tell(&change);
+        self.holding.apply(change);
+    }
+
+    fn release(&mut self, id: &Name) -> VecDeque<Record> {
+        let released = Change::Released(id.clone());
+        self.tell(&released);
+        self.holding.apply(released)
+    }
+
+    fn tell(&mut self, change: &Change) {
+        if let Some(changes) = &mut self.changes {
+            changes.push(change.clone());
+        }
+    }
+
+    fn first_seen(&self, session: &Session) -> Change {
         let trace_id = TraceId::from_bytes(ids::trace_id(session));
         let parent = session.trace_parent.map(|parent| {
             let flags = TraceFlags::new(parent.flags);
@@ -152,37 +215,26 @@ impl Sampling {
         let scenario = [KeyValue::new("education.scenario", session.scenario.as_str())];
         let name = SpanName::TeachingStart.as_str();
         let head = self.sampler.should_sample(parent.as_ref(), trace_id, name, &SpanKind::Internal, &scenario, &[]);
-        let kept = head.decision == SamplingDecision::RecordAndSample;
-        if kept {
+        if head.decision == SamplingDecision::RecordAndSample {
             add(&self.counts.kept);
-            return Class { state: head.trace_state.header(), held: None, cut_short: false };
+            return Change::Decided(session.id.clone(), head.trace_state.header(), Kept::Yes);
         }
         // What is held leaves only after a fault, and all classes with one are kept: each stands for itself alone.
         let state = with_threshold(&platform_state(session), Threshold::KEEP_ALL).header();
-        Class { state, held: Some(VecDeque::new()), cut_short: false }
+        Change::Decided(session.id.clone(), state, Kept::NotYet)
     }
 
-    /// A class that would hold more than there is room for loses its oldest, all of it where faults do not keep it anyway.
+    /// A class that would hold more than there is room for loses its oldest.
     fn trim(&mut self, id: &Name) {
-        let room = if self.settings.whole_on_fault { self.settings.hold_bytes } else { 0 };
-        let Some(Class { held: Some(held), cut_short, .. }) = self.classes.get_mut(id) else {
+        let too_many = self.holding.bytes().saturating_sub(self.settings.hold_bytes);
+        let Some(class) = self.holding.class(id).filter(|_| too_many > 0) else {
             return;
         };
-        while self.held_bytes > room
-            && let Some(oldest) = held.pop_front()
-        {
-            self.held_bytes -= oldest.bytes.len();
-            if self.settings.whole_on_fault && !std::mem::replace(cut_short, true) {
-                add(&self.counts.cut_short);
-            }
+        if !class.is_cut_short() {
+            add(&self.counts.cut_short);
         }
-    }
-
-    fn forget(&mut self, id: &Name) {
-        if let Some(Class { held: Some(held), .. }) = self.classes.remove(id) {
-            self.held_bytes -= held.iter().map(|record| record.bytes.len()).sum::<usize>();
-            add(&self.counts.left_out);
-        }
+        let oldest = class.oldest(too_many);
+        self.note(Change::Trimmed(id.clone(), oldest));
     }
 }
 
@@ -301,8 +353,8 @@ mod tests {
         ] {
             assert_eq!(sampling.take(&[command], all), []);
         }
-        assert_eq!((counts(&sampling), sampling.held_bytes), ([0, 0, 1, 0], 0));
-        assert!(sampling.classes.is_empty());
+        assert_eq!(counts(&sampling), [0, 0, 1, 0]);
+        assert_eq!(sampling.holding, Holding::default());
     }
 
     #[test]
@@ -322,7 +374,7 @@ mod tests {
             let before = [span(&session, SpanName::TeachingStart, false), sample(&session, 0.0)];
             assert_eq!(sampling.take(&before, all), []);
             let out = sampling.take(&[fault], all);
-            assert_eq!((out.len(), sampling.held_bytes), (3, 0), "what was held and the fault");
+            assert_eq!((out.len(), sampling.holding.bytes()), (3, 0), "what was held and the fault");
             let root = proto::Span::decode(out[0].bytes.clone()).expect("a span");
             assert_eq!((root.name.as_str(), root.trace_state.as_str()), ("live.teaching.start", "ot=th:0"));
             let end = sampling.take(&[sample(&session, 0.0), span(&session, SpanName::TeachingComplete, false)], all);
@@ -336,7 +388,7 @@ mod tests {
         let (mut sampling, session) = (Sampling::new(&settings, "n"), video(false));
         for _ in 0..50 {
             assert_eq!(sampling.take(&[sample(&session, 0.0)], all), []);
-            assert!(sampling.held_bytes <= 500);
+            assert!(sampling.holding.bytes() <= 500);
         }
         assert_eq!(counts(&sampling), [0, 0, 0, 1]);
         let kept = sampling.take(&[sample(&session, 1.0)], all).len();
@@ -348,10 +400,10 @@ mod tests {
         let session = video(false);
         let mut sampling = sampling();
         assert_eq!(sampling.take(&[sample(&session, 0.0)], all), []);
-        assert_eq!((sampling.release().len(), sampling.held_bytes), (1, 0));
+        assert_eq!((sampling.release_all().len(), sampling.holding.bytes()), (1, 0));
         let plain = SamplingSettings { whole_on_fault: false, ..SamplingSettings::default() };
         let mut sampling = Sampling::new(&plain, "n");
         assert_eq!(sampling.take(&[sample(&session, 1.0), sample(&session, 0.0)], all), []);
-        assert_eq!(sampling.held_bytes, 0);
+        assert_eq!(sampling.holding.bytes(), 0);
     }
 }

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub(crate) use self::keeper::Keeper;
-use self::queue::{Look, Queue};
-pub(crate) use self::recovery::recover;
+use self::queue::{Look, Move, Queue};
+pub(crate) use self::recovery::{Repair, recover};
 use self::segment::{Mark, Segment};
 use crate::disk::Disk;
 use crate::otlp::outbox::{Backlog, Batch, Bell, Limits, Outbox};
@@ -47,6 +47,23 @@ pub trait Wake: std::fmt::Debug + Send + Sync {
 impl Spool {
     pub(crate) fn new(disk: Arc<dyn Disk>, found: [(VecDeque<Segment>, Mark); 3], wake: Box<dyn Wake>) -> Self {
         Self { disk, queues: found.map(|(segments, cursor)| Mutex::new(Queue::resumed(segments, cursor))), wake }
+    }
+
+    /// Of a folder that cannot be read yet.
+    pub(crate) fn unread(disk: Arc<dyn Disk>, wake: Box<dyn Wake>) -> Self {
+        Self { disk, queues: std::array::from_fn(|_| Mutex::new(Queue::unread())), wake }
+    }
+
+    /// Puts what was found in the folder at last before what came since; gives how far that moved.
+    pub(crate) fn join(&self, found: [(VecDeque<Segment>, Mark); 3]) -> [Move; 3] {
+        let mut found = found.into_iter();
+        self.each(|queue| {
+            // As many as there are signals.
+            let (segments, cursor) = found.next().unwrap_or_default();
+            let moves = queue.join(segments, cursor);
+            ring(queue);
+            moves
+        })
     }
 
     /// `work` on the queue of `signal`. A poisoned lock is used as it is: no step leaves a queue half changed.
@@ -99,6 +116,7 @@ impl Outbox for Spool {
 
     fn peek(&self, signal: Signal, limits: Limits) -> Batch {
         loop {
+            // What is given out is told by the places of outside at once: a folder that is found late moves those of inside.
             let part = match self.with(signal, |queue| queue.look(limits)) {
                 None => return Batch::default(),
                 Some(Look::Memory(batch)) => return batch,
@@ -110,7 +128,10 @@ impl Outbox for Spool {
                         let (segment, records) = (segment::name(signal, part.segment.first), taken.damaged);
                         tracing::warn!(segment, records, "the spool is damaged here; these records are skipped");
                     }
-                    self.with(signal, |queue| queue.given(part.segment.first, taken))
+                    self.with(signal, |queue| {
+                        let batch = queue.given(part.segment.first, taken);
+                        queue.outside(batch)
+                    })
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     tracing::warn!(
@@ -134,16 +155,19 @@ impl Outbox for Spool {
     fn peek_from(&self, signal: Signal, from: u64, limits: Limits) -> Batch {
         match from {
             0 => self.peek(signal, limits),
-            from => self.with(signal, |queue| queue.ahead_of_rest(from, limits)),
+            from => self.with(signal, |queue| {
+                let batch = queue.ahead_of_rest(queue.inside(from), limits);
+                queue.outside(batch)
+            }),
         }
     }
 
     fn end(&self, signal: Signal) -> Option<u64> {
-        Some(self.with(signal, |queue| queue.visible().position))
+        Some(self.with(signal, |queue| queue.end()))
     }
 
     fn acknowledge(&self, signal: Signal, until: u64) {
-        self.with(signal, |queue| queue.acknowledge(until));
+        self.with(signal, |queue| queue.settled(until));
         self.wake.wake();
     }
 

@@ -55,13 +55,28 @@ pub fn server(settings: &TlsSettings) -> Result<Option<ServerConfig>, TlsError> 
         return Ok(None);
     };
     install();
-    let chain = CertificateDer::pem_file_iter(cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let chain = chain.map_err(|error| unreadable(cert, &error))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unreadable(key, &error))?;
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, secret);
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain(cert)?, self::key(key)?);
     let mut config = config.map_err(|error| TlsError::Pair { cert: cert.clone(), key: key.clone(), error })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Some(config))
+}
+
+/// The certificates of a file, at least one.
+///
+/// # Errors
+/// [`TlsError::Read`].
+pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(|error| unreadable(path, &error))?;
+    if chain.is_empty() { Err(unreadable(path, &"no certificate is in it")) } else { Ok(chain) }
+}
+
+/// The private key of a file.
+///
+/// # Errors
+/// [`TlsError::Read`].
+pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unreadable(path, &error))
 }
 
 fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> TlsError {

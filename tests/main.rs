@@ -5,6 +5,7 @@ mod cli;
 mod generated;
 mod hostile;
 mod notify;
+mod paths;
 mod players;
 mod support;
 mod tidy;

@@ -171,6 +171,22 @@ pub const METRICS: &[Metric] = &[
         "Share of the audience that the viewer-side values speak for.",
         LegSample::coverage,
     ),
+    shell(
+        "liveqos_path_rtt_seconds",
+        "liveqos.path.rtt",
+        Kind::Gauge,
+        "s",
+        "Median round trip of the pings to another node over the last 10 s.",
+        &["peer"],
+    ),
+    shell(
+        "liveqos_path_loss_ratio",
+        "liveqos.path.loss",
+        Kind::Gauge,
+        "1",
+        "Pings to another node that were lost over the last minute, on the worse of both ways.",
+        &["peer"],
+    ),
     shell("liveqos_node_cpu_ratio", "liveqos.node.cpu", Kind::Gauge, "1", "Processor time in use over all cores.", &[]),
     shell(
         "liveqos_node_memory_ratio",

@@ -402,6 +402,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_found_late_goes_on_beside_what_lives() {
+        let (mut before, mut checkpoint) = (empty(), Checkpoint::default());
+        for beat in 1..=100 {
+            fold(&mut checkpoint, play(&mut before, beat, 1_000).entries);
+        }
+        let mut found_again = empty();
+        (4_000..4_050).for_each(|beat| drop(play(&mut found_again, beat, 10_000)));
+        assert!(found_again.join(checkpoint.clone(), at(4_050)).is_empty(), "it lives, in a trace of its own");
+        let (mut pipe, mut kept) = (empty(), Checkpoint::default());
+        pipe.beat(at(4_000), &Surroundings::default());
+        fold(&mut kept, pipe.join(checkpoint.clone(), at(4_001)));
+        assert_eq!(kept, checkpoint, "it is kept anew");
+        let mut closed = Vec::new();
+        for beat in 4_001..4_300 {
+            let told = pipe.beat(at(beat), &Surroundings::default());
+            closed.extend(told.batch.closed);
+            fold(&mut kept, told.entries);
+        }
+        let [closed] = closed.as_slice() else {
+            panic!("{closed:?}");
+        };
+        assert_eq!((closed.reason, closed.at), (CloseReason::EndedUnseen, at(100)));
+        assert_eq!(kept, Checkpoint::default());
+    }
+
+    #[test]
     fn an_alert_that_fired_resolves_after_the_restart() {
         let (mut pipe, mut checkpoint) = (empty(), Checkpoint::default());
         let mut fired = Vec::new();

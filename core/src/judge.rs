@@ -117,8 +117,10 @@ impl Judge {
     /// What stands beside the classes: the load of the last seconds and a degraded path.
     fn neighbours(&self, now: Timestamp) -> Neighbours {
         let load = self.load.filter(|(.., at)| now.since(*at) <= LOAD_HELD).map(|(what, ratio, _)| (what, ratio));
-        let degraded = self.paths.iter().find_map(|(peer, path)| Some((peer, path.condition.firing()?.1)));
-        let path = degraded.map(|(peer, evidence)| format!("the path to {peer} is degraded: {evidence}"));
+        // An alert says more than a silence.
+        let told =
+            |firing: bool| self.paths.iter().filter(move |(_, path)| path.condition.firing().is_some() == firing);
+        let path = told(true).chain(told(false)).find_map(|(peer, path)| path.against(peer, now));
         Neighbours { load, path, ..Neighbours::default() }
     }
 

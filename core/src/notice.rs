@@ -150,7 +150,7 @@ pub struct Evidence {
     pub unit: &'static str,
     /// What the value stands on, in `size_unit`.
     pub size: f64,
-    /// `viewer-seconds`, `viewers`, `packets`, `seconds`.
+    /// `viewer-seconds`, `viewers`, `packets`, `seconds`, pings by their way.
     pub size_unit: &'static str,
 }
 

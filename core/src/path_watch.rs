@@ -1,5 +1,5 @@
-//! Whether the path to another node is degraded: loss by the evidence, the round trip against its own past. Refuses to judge a path by
-//! its length alone.
+//! Whether the path to another node is degraded: loss on either way by the evidence, the round trip against its own past. Refuses to judge
+//! a path by its length alone, and one on which nothing comes back: that is unknown, not healthy and not proven bad.
 
 use std::time::Duration;
 
@@ -13,37 +13,61 @@ use crate::trailing::{Need, Trail, Trailing};
 /// The memory of one path.
 #[derive(Clone, Debug)]
 pub(crate) struct PathWatch {
-    loss: Trailing,
+    ways: [Trailing; 2],
     heard: Option<Timestamp>,
     rtt: Option<f64>,
     usual_rtt: Option<f64>,
+    silent: Option<Timestamp>,
     pub(crate) condition: Condition,
 }
 
 impl PathWatch {
     pub(crate) fn new() -> Self {
-        let loss = Trailing::new(&PATH_NEED);
-        Self { loss, heard: None, rtt: None, usual_rtt: None, condition: Condition::default() }
+        let ways = std::array::from_fn(|_| Trailing::new(&PATH_NEED));
+        Self { ways, heard: None, rtt: None, usual_rtt: None, silent: None, condition: Condition::default() }
+    }
+
+    /// What speaks against the path now, in words: its alert, or that it fell silent lately.
+    pub(crate) fn against(&self, peer: &str, now: Timestamp) -> Option<String> {
+        if let Some((_, evidence)) = self.condition.firing() {
+            return Some(format!("the path to {peer} is degraded: {evidence}"));
+        }
+        let silent = now.since(self.silent?);
+        let lately = silent <= SILENCE_TELLS;
+        lately.then(|| {
+            format!("nothing came back from {peer} for {} s: the path is cut or that node is gone", silent.as_secs())
+        })
     }
 
     /// Takes in the newest word and judges the path.
     pub(crate) fn look(&mut self, now: Timestamp, word: &PathWord, loss_limit: f64) -> Finding {
         if self.heard != Some(word.at) {
             let before = self.heard.replace(word.at).unwrap_or(word.at);
-            self.loss.add(before, word.at, word.loss.unwrap_or_default(), 0);
+            for (trail, share) in self.ways.iter_mut().zip([word.out, word.back]) {
+                trail.add(before, word.at, share.unwrap_or_default(), 0);
+            }
             if let Some(rtt) = word.rtt.map(|rtt| rtt.as_secs_f64()) {
                 self.hear_rtt(rtt, word.at.since(before));
             }
         }
-        if now.since(word.at) > STALE {
+        self.silent = word.silent;
+        if word.silent.is_some() || now.since(word.at) > STALE {
             return Finding::Unknown;
         }
-        let judged = |share: Share| evidence(share.ratio(), loss_limit, "ratio", (share.whole, "packets"));
-        let lossy = self.loss.against(loss_limit, loss_limit * 0.7);
-        if let Some(Trail::Over(share, onset)) = lossy {
-            return Finding::Bad(judged(share), onset);
+        let judged = |share: Share, way| evidence(share.ratio(), loss_limit, "ratio", (share.whole, way));
+        let mut worst = None;
+        for (trail, way) in self.ways.iter().zip(["pings sent there", "pings on their way back"]) {
+            match trail.against(loss_limit, loss_limit * 0.7) {
+                Some(Trail::Over(share, onset)) => return Finding::Bad(judged(share, way), onset),
+                Some(Trail::Under(share))
+                    if worst.is_none_or(|(known, _): (Share, _)| known.ratio() < share.ratio()) =>
+                {
+                    worst = Some((share, way));
+                }
+                _ => {}
+            }
         }
-        match (self.rtt.zip(self.usual_rtt), lossy) {
+        match (self.rtt.zip(self.usual_rtt), worst) {
             (Some((rtt, usual)), _) => {
                 let limit = (usual * 2.0).max(usual + RTT_MARGIN);
                 let evidence = evidence(rtt, limit, "seconds", (usual * 1e3, "ms of round trip usually"));
@@ -53,8 +77,8 @@ impl PathWatch {
                     _ => Finding::Good(evidence),
                 }
             }
-            (None, Some(Trail::Under(share))) => Finding::Good(judged(share)),
-            _ => Finding::Unknown,
+            (None, Some((share, way))) => Finding::Good(judged(share, way)),
+            (None, None) => Finding::Unknown,
         }
     }
 
@@ -69,26 +93,59 @@ impl PathWatch {
     }
 }
 
-/// Under a judgement of a path lie 500 packets at least: probes are few.
+/// Under a judgement of a path lie 500 pings at least: they are few.
 static PATH_NEED: Need = Need { whole: 500.0, occurrence: 2.0, length: 2.0, timed: false, proof: 13.0 };
 /// A round trip is degraded at twice its usual course, and this much longer at least, in seconds.
 const RTT_MARGIN: f64 = 0.03;
 /// A word older than this says nothing of now.
 const STALE: Duration = Duration::from_secs(15);
+/// So long after a path fell silent its silence may explain what goes wrong on this node.
+const SILENCE_TELLS: Duration = Duration::from_mins(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn word(second: u64, rtt: u64) -> PathWord {
+        let (at, rtt) = (Timestamp::from_secs(second), Some(Duration::from_millis(rtt)));
+        PathWord { peer: "origin-1".into(), at, rtt, out: None, back: Share::of(0.0, 200.0), silent: None }
+    }
+
     fn play(words: impl IntoIterator<Item = (u64, f64)>) -> Vec<Finding> {
         let mut watch = PathWatch::new();
         let words = words.into_iter().enumerate().map(|(second, (rtt, loss))| {
-            let at = Timestamp::from_secs(second as u64);
-            let loss = Share::of(loss * 200.0, 200.0);
-            let word = PathWord { peer: "origin-1".into(), at, rtt: Some(Duration::from_millis(rtt)), loss };
-            watch.look(at, &word, 0.005)
+            let word = PathWord { out: Share::of(loss * 200.0, 200.0), ..word(second as u64, rtt) };
+            watch.look(word.at, &word, 0.005)
         });
         words.collect()
+    }
+
+    #[test]
+    fn either_way_is_judged_for_itself() {
+        let mut watch = PathWatch::new();
+        let mut looks = (0..60).map(|second| {
+            let word = PathWord { out: Share::of(0.0, 200.0), back: Share::of(2.0, 200.0), ..word(second, 20) };
+            watch.look(word.at, &word, 0.007)
+        });
+        assert!(
+            looks.any(|finding| matches!(finding, Finding::Bad(evidence, _) if evidence.size_unit == "pings on their way back")),
+            "1 % of one way is over 0.7 %, though 0.5 % of both together is not"
+        );
+    }
+
+    #[test]
+    fn silence_is_unknown_and_for_a_while_it_is_a_sign() {
+        let mut watch = PathWatch::new();
+        for second in 0..30 {
+            assert_eq!(watch.against("origin-1", Timestamp::from_secs(second)), None);
+            watch.look(Timestamp::from_secs(second), &word(second, 20), 0.005);
+        }
+        let silent = PathWord { silent: Some(Timestamp::from_secs(29)), ..word(29, 20) };
+        let at = |second| Timestamp::from_secs(second);
+        assert_eq!(watch.look(at(33), &silent, 0.005), Finding::Unknown);
+        let words = watch.against("origin-1", at(33)).expect("a sign");
+        assert!(words.starts_with("nothing came back from origin-1 for 4 s"), "{words}");
+        assert_eq!(watch.against("origin-1", at(200)), None, "whatever begins now has another cause");
     }
 
     #[test]

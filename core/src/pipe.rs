@@ -86,6 +86,15 @@ impl Pipe {
         }
     }
 
+    /// As [`Pipe::resume`], in the middle of a run: of what could be read only now. A class that was found again meanwhile stays as it is.
+    /// Gives what of it must outlive the daemon.
+    pub fn join(&mut self, mut found: Checkpoint, now: Timestamp) -> Vec<Entry> {
+        found.classes.retain(|id, class| self.registry.is_new(id, &class.known.streams));
+        found.announced.retain(|stream, _| !self.registry.is_announced(stream));
+        self.resume(&found, now);
+        found.entries().collect()
+    }
+
     /// The alerts on live classes that hold, as they were told when they began.
     pub fn incidents(&self) -> impl Iterator<Item = &Notice> {
         self.plan.incidents()

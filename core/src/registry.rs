@@ -167,8 +167,18 @@ impl Registry {
         let kept = checkpoint.announced.iter().filter(|(_, (since, _))| now.since(*since) < REGISTRATION_KEPT);
         self.registrations.extend(kept.map(|(stream, announced)| (stream.clone(), announced.clone())));
         // What was cut before is not cut again.
-        self.last_cut = checkpoint.last_cut().map(|cut| cut.max(now.floor(GRID)));
+        self.last_cut = self.last_cut.or_else(|| checkpoint.last_cut().map(|cut| cut.max(now.floor(GRID))));
         opened
+    }
+
+    /// Whether neither the class nor any of its streams is known.
+    pub(crate) fn is_new(&self, id: &Name, streams: &[StreamKey]) -> bool {
+        !self.sessions.contains_key(id) && streams.iter().all(|stream| !self.streams.contains_key(stream))
+    }
+
+    /// Whether a class is announced for the stream, or has it.
+    pub(crate) fn is_announced(&self, stream: &StreamKey) -> bool {
+        self.registrations.contains_key(stream) || self.streams.contains_key(stream)
     }
 
     /// What must outlive the daemon, since this was last asked.

@@ -37,8 +37,12 @@ pub struct PathWord {
     pub at: Timestamp,
     /// The round trip now.
     pub rtt: Option<Duration>,
-    /// Packets lost of those sent since the last word.
-    pub loss: Option<Share>,
+    /// Pings lost on the way to it, of those sent, since the last word.
+    pub out: Option<Share>,
+    /// Pings lost on the way back, of those that came there, since the last word.
+    pub back: Option<Share>,
+    /// Since when nothing comes back, though the other node took no leave.
+    pub silent: Option<Timestamp>,
 }
 
 /// What surrounds the sessions.

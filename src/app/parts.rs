@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use liveqos_core::checkpoint::{Checkpoint, Entry};
+use liveqos_core::checkpoint::Checkpoint;
 use liveqos_core::judge::NodeLoad;
 use liveqos_core::observation::{Observation, SourceName};
 use liveqos_core::pipe::{Beat, Pipe};
@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::api::{self, Shared};
 use crate::beacon::Beacons;
-use crate::beat::{self, Order, Surround};
+use crate::beat::{self, Keep, Order, Surround};
 use crate::clock;
 use crate::cmcd::CmcdIntake;
 use crate::config::Config;
@@ -43,6 +43,9 @@ use crate::meters::Meters;
 use crate::notify::Notifiers;
 use crate::otlp::record::Signal;
 use crate::otlp::{Otlp, Pace};
+use crate::peers::Peers;
+use crate::peers::settings::PathSettings;
+use crate::peers::table::PathTable;
 use crate::place::Place;
 use crate::roster::Roster;
 use crate::sampling::Sampling;
@@ -50,7 +53,7 @@ use crate::sinks::history::History;
 use crate::sinks::prometheus::{NodeCollector, exemplars};
 use crate::sinks::session_series::SessionSeries;
 use crate::snapshot::Snapshot;
-use crate::state::{Opened, State};
+use crate::state::{Lasting, Opened, State};
 use crate::token::Key;
 
 /// What is built before anything runs, so that a bad setting is found in time.
@@ -85,6 +88,7 @@ impl Parts {
         let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
         let logs = logs::followed(&config.logs, cmcd.is_open());
         let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
+        let table = config.paths.peers.iter().fold(table, SourceTable::with_peer);
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
         let lasting = Opened::open(&config.state, &config.otlp.waiting())?;
@@ -98,6 +102,7 @@ impl Parts {
             session_series: Arc::new(series),
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
             sources: Arc::new(ArcSwap::from_pointee(table)),
+            paths: Arc::new(PathTable::new(&config.paths)),
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
             gate: Arc::new(Gate::new(&config.ingest)?),
             cmcd: Arc::new(cmcd),
@@ -118,7 +123,7 @@ impl Parts {
     /// What the node's own address serves; from here on the page of metrics tells of everything.
     pub(super) fn site(&self) -> Result<Site> {
         let node_metrics = NodeCollector::new(&self.shared.snapshot, &self.shared.sources, &self.outlets.otlp)?;
-        let node_metrics = node_metrics.with_state(self.shared.state.clone());
+        let node_metrics = node_metrics.with_state(self.shared.state.clone()).with_paths(&self.shared.paths);
         self.shared.registry.register(Box::new(node_metrics))?;
         let (router, meters) = (api::router(self.shared.clone()), self.shared.meters.clone());
         Ok(Site { router, tls: None, max_connections: MAX_CONNECTIONS, shed_reason: "http_connections", meters })
@@ -137,6 +142,12 @@ impl Parts {
             tasks.spawn(push_metrics(Arc::clone(&self.outlets.otlp), gather, snapshot, interval));
         }
         Ok(tasks)
+    }
+
+    /// What pings other nodes and answers them.
+    pub(super) fn start_peers(&self, settings: &PathSettings, tasks: &mut JoinSet<()>) -> Result<Option<Peers>> {
+        let Shared { paths, sources, meters, .. } = &self.shared;
+        Peers::start(settings, paths, &sources.load(), meters, tasks)
     }
 }
 
@@ -180,17 +191,19 @@ impl Ties {
         state: Option<Arc<State>>,
         alive: impl Fn() + Send + 'static,
     ) -> Surround {
-        let beacons = Arc::clone(&shared.beacons);
+        let (beacons, otlp) = (Arc::clone(&shared.beacons), Arc::clone(&outlets.otlp));
         Surround {
             snapshot: Arc::clone(&shared.snapshot),
             roster: Arc::clone(&self.roster),
             sources: Arc::clone(&shared.sources),
+            paths: Arc::clone(&shared.paths),
             node: Arc::clone(&self.node),
             meters: shared.meters.clone(),
             last_beat: Arc::clone(&shared.last_beat),
             gather: Box::new(move |now| beacons.drain(now)),
             deliver: deliver(outlets, Arc::clone(&shared.history)),
-            keep: state.map(|state| keep(state, shared.meters.clone())),
+            keep: state.map(|state| keep(state, otlp, shared.meters.clone())),
+            found: None,
             alive: Box::new(alive),
         }
     }
@@ -209,26 +222,40 @@ fn deliver(outlets: Outlets, history: Arc<History>) -> Box<dyn FnMut(&Beat) + Se
 }
 
 fn start_otlp(config: &Config, place: &Place, opened: &Opened) -> Result<Otlp> {
-    let sampling = Sampling::new(&config.sampling, &place.node);
+    let mut sampling = Sampling::new(&config.sampling, &place.node);
+    if opened.state.is_some() {
+        let Lasting { checkpoint, holding } = &opened.found;
+        sampling = sampling.resumed(holding, |id| is_gone_on_with(checkpoint) && checkpoint.classes.contains_key(id));
+    }
     let open = |target: &str| opened.outbox(target);
     let otlp = Otlp::start_with(&config.otlp, &place.resource(config), sampling, &open, Pace::default());
     otlp.context("starting otlp")
 }
 
-fn keep(state: Arc<State>, meters: Meters) -> Box<dyn FnMut(Vec<Entry>) + Send> {
-    Box::new(move |entries| meters.shed("state_entries", state.keep(entries)))
+/// Keeps what a beat told; gives what was found of before in a folder that could not be read at the start.
+fn keep(state: Arc<State>, otlp: Arc<Otlp>, meters: Meters) -> Box<Keep> {
+    Box::new(move |entries| {
+        meters.shed("state_entries", state.keep(entries, otlp.take_changes()));
+        let Lasting { checkpoint, holding } = *state.found()?;
+        let goes_on = is_gone_on_with(&checkpoint);
+        otlp.join(&holding, |_| goes_on);
+        goes_on.then(|| Box::new(checkpoint))
+    })
 }
 
-/// Goes on with what lived when the daemon went down, unless the clock was set back meanwhile: instants of the future mean nothing.
+/// Whether what was found may go on: not where the clock was set back meanwhile, for instants of the future mean nothing.
+fn is_gone_on_with(checkpoint: &Checkpoint) -> bool {
+    checkpoint.last_cut().is_none_or(|cut| cut.since(clock::now()) <= clock::WAITED_FOR + GRID)
+}
+
+/// Goes on with what lived when the daemon went down.
 pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint) -> Pipe {
     let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
-    let now = clock::now();
-    let ahead = checkpoint.last_cut().map_or(Duration::ZERO, |cut| cut.since(now));
-    if ahead > clock::WAITED_FOR + GRID {
-        tracing::warn!(?ahead, "the clock was set back since the last run; its classes are not gone on with");
+    if !is_gone_on_with(checkpoint) {
+        tracing::warn!("the clock was set back since the last run; its classes are not gone on with");
         return pipe;
     }
-    pipe.resume(checkpoint, now);
+    pipe.resume(checkpoint, clock::now());
     let (classes, announced) = (checkpoint.classes.len(), checkpoint.announced.len());
     if classes + announced > 0 {
         tracing::info!(classes, announced, "going on with what lived when the daemon went down");

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_takes_colour};
-use super::{ConfigFile, FAILED, bad_config, check_logs, fail, print};
+use super::{ConfigFile, FAILED, bad_config, check_logs, check_paths, fail, print};
 use crate::clock;
 use crate::config::Config;
 use crate::discover;
@@ -84,6 +84,9 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
         Ok(Some(_)) => line(true, "ingest.tls", "certificate and key fit"),
         Ok(None) => {}
         Err(error) => line(false, "ingest.tls", &error.to_string()),
+    }
+    for (ok, what, detail) in check_paths::check(&config.paths).await {
+        line(ok, &what, &detail);
     }
     for checked in otlp::check(&config.otlp, &Place::of(config).resource(config)).await? {
         let what = format!("otlp {} to {} ({})", checked.signal.as_str(), checked.target, checked.endpoint);

@@ -48,6 +48,9 @@ async fn daemon(file: &ConfigFile, mut config: Config) -> Result<()> {
     if let Some(address) = app.ingest_address() {
         tracing::info!(ingest = %address, "players may report here");
     }
+    if let Some(address) = app.path_address() {
+        tracing::info!(paths = %address, "pings of other nodes are answered here (UDP)");
+    }
     manager.tell(NotifyState::Ready);
     loop {
         tokio::select! {

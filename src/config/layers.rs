@@ -185,7 +185,13 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if let Err(error) = config.ingest.check().and_then(|()| config.cmcd.check(names)) {
         return wrong(error.to_string());
     }
-    Source::all(&config.sources, liveqos_probes::KINDS).map(drop).or_else(|error| wrong(error.to_string()))
+    let sources = match Source::all(&config.sources, liveqos_probes::KINDS) {
+        Ok(sources) => sources,
+        Err(error) => return wrong(error.to_string()),
+    };
+    let logs = config.logs.iter().map(log_settings::AccessLogSettings::shown_name);
+    let taken = sources.iter().map(|source| &*source.name).chain(logs);
+    config.paths.check(taken).or_else(|error| wrong(error.to_string()))
 }
 
 /// Variables of the prefix that are read elsewhere.

@@ -25,7 +25,7 @@ impl Default for Impairment {
 
 /// What became of a packet handed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub enum Fate {
     /// It will come out.
     Taken,
     /// Lost at random.
@@ -36,7 +36,7 @@ pub(super) enum Fate {
 
 /// The queue: packets before the bottleneck, then packets on their way.
 #[derive(Debug)]
-pub(super) struct Shaper {
+pub struct Shaper {
     impairment: Impairment,
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
@@ -47,7 +47,8 @@ pub(super) struct Shaper {
 
 impl Shaper {
     /// A good link whose losses, once it is made bad, follow from `seed`.
-    pub(super) fn new(seed: u64) -> Self {
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self {
             impairment: Impairment::default(),
             waiting: VecDeque::new(),
@@ -59,7 +60,7 @@ impl Shaper {
     }
 
     /// Applies to what is handed in from now on, and to the rate at which the waiting leave.
-    pub(super) fn set(&mut self, now: Instant, impairment: Impairment) {
+    pub fn set(&mut self, now: Instant, impairment: Impairment) {
         self.drain(now);
         self.impairment = impairment;
         if let Some(since) = &mut self.head_since {
@@ -69,7 +70,7 @@ impl Shaper {
     }
 
     /// Hands in one packet.
-    pub(super) fn push(&mut self, now: Instant, packet: &[u8]) -> Fate {
+    pub fn push(&mut self, now: Instant, packet: &[u8]) -> Fate {
         self.drain(now);
         if self.random.below(self.impairment.loss_ratio) {
             return Fate::Lost;
@@ -86,7 +87,7 @@ impl Shaper {
     }
 
     /// The next packet that has come out by `now`.
-    pub(super) fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
+    pub fn pop(&mut self, now: Instant) -> Option<Vec<u8>> {
         self.drain(now);
         if self.flying.front()?.0 > now {
             return None;
@@ -95,7 +96,8 @@ impl Shaper {
     }
 
     /// When to look again, if anything is inside.
-    pub(super) fn next(&self) -> Option<Instant> {
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
         let lands = self.flying.front().map(|&(due, _)| due);
         let leaves = self.head_leaves();
         lands.into_iter().chain(leaves).min()

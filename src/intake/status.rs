@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::log_settings::{AccessLogSettings, LogSource};
 use super::source::Source;
+use crate::peers::settings::PeerSettings;
 
 /// What `/api/v1/sources`, `/metrics` and the judge read.
 #[derive(Clone, Debug)]
@@ -44,10 +45,18 @@ impl SourceTable {
         self
     }
 
-    /// The table with the access logs of `before`, which a reload leaves as they are.
+    /// The table with a node that is pinged as well.
     #[must_use]
-    pub fn with_logs_of(mut self, before: &Self) -> Self {
-        self.entries.extend(before.entries.iter().filter(|entry| LOGS.contains(&entry.kind)).cloned());
+    pub fn with_peer(mut self, peer: &PeerSettings) -> Self {
+        let (name, url, record) = (peer.name.as_str().into(), peer.address.clone(), Mutex::default());
+        self.entries.push(Arc::new(SourceEntry { name, kind: PEER, url, intake: Intake::Poll, record }));
+        self
+    }
+
+    /// The table with the access logs and peers of `before`, which a reload leaves as they are.
+    #[must_use]
+    pub fn with_standing_of(mut self, before: &Self) -> Self {
+        self.entries.extend(before.entries.iter().filter(|entry| STANDING.contains(&entry.kind)).cloned());
         self
     }
 
@@ -200,6 +209,21 @@ impl SourceEntry {
         }
     }
 
+    /// It answered what it was asked since the last word.
+    pub(crate) fn answered(&self, at: Timestamp) {
+        let mut record = self.record();
+        record.rounds += 1;
+        record.succeeded(at);
+    }
+
+    /// It did not, and why.
+    pub(crate) fn unanswered(&self, at: Timestamp, reason: &'static str, message: &str) {
+        let mut record = self.record();
+        record.rounds += 1;
+        record.failed(reason, message, at);
+        record.round_failed(at);
+    }
+
     /// A hook body was posted, and read well (with so many observations) or not.
     pub(crate) fn hook(&self, at: Timestamp, outcome: Result<usize, (&'static str, String)>) {
         let mut record = self.record();
@@ -322,7 +346,9 @@ pub const ACCESS_LOG: &str = "access-log";
 pub const SYSLOG: &str = "syslog";
 /// Kind of the fold of posts where no log is configured.
 pub const EVENT_POSTS: &str = "cmcd";
-const LOGS: [&str; 3] = [ACCESS_LOG, SYSLOG, EVENT_POSTS];
+/// Kind of a node that is pinged.
+pub const PEER: &str = "quic-path";
+const STANDING: [&str; 4] = [ACCESS_LOG, SYSLOG, EVENT_POSTS, PEER];
 /// Failed rounds in a row after which a source is down.
 pub const DOWN_AFTER_ROUNDS: u32 = 3;
 /// Time without a good round after which a source that fails is down.

@@ -52,6 +52,15 @@ impl OtlpSettings {
             let (protocol, insecure) = (settings.protocol.unwrap_or(protocol), own.insecure.or(shared.insecure));
             over(&mut settings.endpoint, own.endpoint.map(|endpoint| with_scheme(endpoint, protocol, insecure)));
         }
+        for (name, only) in SENT {
+            let variable = format!("{PREFIX}METRICS_{name}");
+            if let Some(value) = get(&variable).filter(|value| !value.trim().eq_ignore_ascii_case(only)) {
+                return Err(refused(
+                    &variable,
+                    format!("{value:?} is not what liveqos sends; unset it or write {only}"),
+                ));
+            }
+        }
         if let Some(text) = get(RESOURCE_ATTRIBUTES) {
             self.resource.extend(pairs(RESOURCE_ATTRIBUTES, &text)?);
         }
@@ -116,7 +125,7 @@ fn with_scheme(endpoint: String, protocol: Protocol, insecure: Option<bool>) -> 
 }
 
 fn protocol(variable: &str, text: &str) -> Result<Protocol, EnvironmentError> {
-    match text.trim() {
+    match text.trim().to_ascii_lowercase().as_str() {
         "grpc" => Ok(Protocol::Grpc),
         "http/protobuf" => Ok(Protocol::HttpProtobuf),
         other => Err(refused(variable, format!("{other:?} is neither grpc nor http/protobuf"))),
@@ -124,7 +133,7 @@ fn protocol(variable: &str, text: &str) -> Result<Protocol, EnvironmentError> {
 }
 
 fn compression(variable: &str, text: &str) -> Result<Compression, EnvironmentError> {
-    match text.trim() {
+    match text.trim().to_ascii_lowercase().as_str() {
         "gzip" => Ok(Compression::Gzip),
         "zstd" => Ok(Compression::Zstd),
         "none" => Ok(Compression::None),
@@ -181,6 +190,9 @@ fn refused(variable: &str, why: String) -> EnvironmentError {
     EnvironmentError { variable: variable.to_owned(), why }
 }
 
+/// What metrics are sent as, by the rest of the variable that may ask for something else.
+const SENT: [(&str, &str); 2] =
+    [("TEMPORALITY_PREFERENCE", "cumulative"), ("DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram")];
 const PREFIX: &str = "OTEL_EXPORTER_OTLP_";
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
@@ -205,7 +217,9 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20eA%3D%3D, x-scope=a"),
-            ("OTEL_EXPORTER_OTLP_COMPRESSION", "none"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "None"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "Cumulative"),
+            ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500"),
             ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/etc/ca.pem"),
             ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/etc/node.pem"),
@@ -285,6 +299,8 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json"),
             ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "udp"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "lz4"),
+            ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta"),
+            ("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "base2_exponential_bucket_histogram"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
             ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "0"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a=ok,hunter2"),

@@ -56,16 +56,19 @@ impl Grpc {
         })
     }
 
-    /// Sends a request and waits for its answer.
-    pub(super) async fn send(&mut self, payload: &Payload) -> Answer {
-        let request = self.request(payload);
-        let channel = self.channel.take().unwrap_or_else(|| self.endpoint.connect_lazy());
-        let answer = tokio::time::timeout(self.timeout, exchange(channel.clone(), request)).await;
-        let answer = answer.unwrap_or_else(|_| Answer::Silence(format!("no answer within {:?}", self.timeout)));
-        if !matches!(answer, Answer::Silence(_)) {
-            self.channel = Some(channel);
+    /// A request on its way.
+    pub(super) fn start(&mut self, payload: &Payload) -> impl Future<Output = Answer> + Send + use<> {
+        let (request, timeout) = (self.request(payload), self.timeout);
+        let channel = self.channel.get_or_insert_with(|| self.endpoint.connect_lazy()).clone();
+        async move {
+            let answer = tokio::time::timeout(timeout, exchange(channel, request)).await;
+            answer.unwrap_or_else(|_| Answer::Silence(format!("no answer within {timeout:?}")))
         }
-        answer
+    }
+
+    /// The next request goes by a connection of its own.
+    pub(super) fn doubt(&mut self) {
+        self.channel = None;
     }
 
     fn request(&self, payload: &Payload) -> http::Request<Body> {

@@ -45,16 +45,21 @@ impl Http {
         Ok(Self { client: builder.build().map_err(|error| chain(&error))?, url: target.url })
     }
 
-    /// Sends a request and waits for its answer.
-    pub(super) async fn send(&self, payload: &Payload) -> Answer {
+    /// A request on its way.
+    pub(super) fn start(&self, payload: &Payload) -> impl Future<Output = Answer> + Send + use<> {
         let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf");
         if let Some(encoding) = payload.encoding() {
             request = request.header(CONTENT_ENCODING, encoding);
         }
-        match request.body(payload.bytes.clone()).send().await {
-            Ok(response) if response.status() == StatusCode::OK => accepted(response).await,
-            Ok(response) => Answer::Http { status: response.status().as_u16(), retry_after: delay(response.headers()) },
-            Err(error) => Answer::Silence(chain(&error.without_url())),
+        let request = request.body(payload.bytes.clone());
+        async move {
+            match request.send().await {
+                Ok(response) if response.status() == StatusCode::OK => accepted(response).await,
+                Ok(response) => {
+                    Answer::Http { status: response.status().as_u16(), retry_after: delay(response.headers()) }
+                }
+                Err(error) => Answer::Silence(chain(&error.without_url())),
+            }
         }
     }
 }

@@ -63,14 +63,33 @@ impl Signal {
 }
 
 /// One encoded message: a `Span`, a `LogRecord`, or a `Metric` with its data points.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Which signal.
     pub signal: Signal,
     /// The message in protobuf, without the tag and length of its place in a request.
+    #[serde(with = "base64_text")]
     pub bytes: Bytes,
     /// What OTLP counts in it: one span, one log record, or its data points.
     pub items: u32,
     /// Whether it should leave within a second instead of waiting for a full batch.
     pub urgent: bool,
+}
+
+/// Bytes inside JSON.
+mod base64_text {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
+    use serde::de::Error;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        STANDARD.encode(bytes).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(from)?;
+        STANDARD.decode(text).map(Bytes::from).map_err(D::Error::custom)
+    }
 }

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep_until};
 use super::frame::Frame;
 use super::lanes::{Lane, Lanes};
 use super::outbox::{Batch, Bell, Limits, Outbox};
+use super::patience::Patience;
 use super::payload::Payload;
 use super::record::Signal;
 use super::retry::{Answer, Partial, Verdict, backoff, chance, classify};
@@ -32,9 +33,11 @@ pub struct Pace {
     pub linger: Duration,
     /// First wait before a repeat.
     pub first_retry: Duration,
-    /// Longest wait before a repeat: no longer than [`interval`](Self::interval), so that a collector that is back soon shows what
-    /// happens now. What is tried meanwhile is small.
+    /// Longest time from one attempt to the next: no longer than [`interval`](Self::interval), so that a collector that is back soon
+    /// shows what happens now. What is tried meanwhile is small.
     pub max_retry: Duration,
+    /// How long a collector that answers quickly may be silent before the next attempt.
+    pub patience: Duration,
 }
 
 impl Default for Pace {
@@ -46,6 +49,7 @@ impl Default for Pace {
             linger: Duration::from_millis(250),
             first_retry: Duration::from_secs(1),
             max_retry: Duration::from_secs(5),
+            patience: Duration::from_secs(2),
         }
     }
 }
@@ -59,6 +63,8 @@ pub(super) struct Sender {
     pub(super) target: Arc<str>,
     pub(super) route: Route,
     pub(super) compression: Compression,
+    /// Longest wait for an answer.
+    pub(super) timeout: Duration,
     pub(super) frame: Frame,
     pub(super) outbox: Arc<dyn Outbox>,
     pub(super) bell: Arc<Bell>,
@@ -76,6 +82,10 @@ pub(super) struct Progress {
     since: Option<Instant>,
     /// What fresh records and the backlog ran into last.
     refused: [Refused; 2],
+    /// How fast they are answered.
+    patience: [Patience; 2],
+    /// Whether a collector that took records last had something to say beside.
+    remarked: bool,
 }
 
 /// What the last attempts of a lane ran into; nothing after a success.
@@ -174,7 +184,8 @@ impl Sender {
         let batch = self.next(lane).await;
         if !batch.messages.is_empty() {
             let payload = Payload::pack(self.frame.request(&batch.messages), self.compression).await;
-            let Some(answer) = self.attempt(&payload).await else {
+            let began = Instant::now();
+            let Some(answer) = self.attempt(lane, &payload).await else {
                 return false;
             };
             add(&self.counters().requests, 1);
@@ -184,14 +195,14 @@ impl Sender {
                 Verdict::Retry { after, reason } => {
                     add(&self.counters().retried, batch.items);
                     self.refused(&reason);
-                    self.put_off(lane, after);
+                    self.put_off(lane, began, after);
                     return true;
                 }
             }
         }
         if batch == Batch::default() && !(lane == Lane::Fresh && self.progress.lanes.split()) {
             // Nothing can be had now and nothing is lost: a disk that cannot be read.
-            self.put_off(lane, None);
+            self.put_off(lane, Instant::now(), None);
             return true;
         }
         let progress = &mut self.progress;
@@ -207,51 +218,63 @@ impl Sender {
     }
 
     /// One attempt; `None` where the time was up first.
-    async fn attempt(&mut self, payload: &Payload) -> Option<Answer> {
-        let time_up = time_up(self.stop.clone());
-        tokio::select! {
-            answer = self.route.send(payload) => Some(answer),
-            () = time_up => None,
+    async fn attempt(&mut self, lane: Lane, payload: &Payload) -> Option<Answer> {
+        while let Some((lane, took)) = self.route.late() {
+            self.progress.patience[lane as usize].learn(took);
         }
+        // Nothing is known of how long much takes; what is fresh is little.
+        let unknown = if lane == Lane::Fresh { self.pace.patience } else { self.timeout };
+        let patience = self.progress.patience[lane as usize].now(self.pace.patience, unknown).min(self.timeout);
+        let (began, time_up) = (Instant::now(), time_up(self.stop.clone()));
+        let answer = tokio::select! {
+            answer = self.route.send(payload, lane, patience) => answer,
+            () = time_up => return None,
+        };
+        if !matches!(answer, Answer::Silence(_)) {
+            self.progress.patience[lane as usize].learn(began.elapsed());
+        }
+        Some(answer)
     }
 
-    /// Sets when a lane is tried again: as the collector asked, which then holds for both lanes, else by the back-off.
-    fn put_off(&mut self, lane: Lane, asked: Option<Duration>) {
-        let stopping = self.stopping();
+    /// Sets when a lane whose attempt `began` then is tried again: as the collector asked, which then holds for both lanes, else by the
+    /// back-off, of which the time that went by in silence is a part.
+    fn put_off(&mut self, lane: Lane, began: Instant, asked: Option<Duration>) {
+        let (stopping, now) = (self.stopping(), Instant::now());
         let longest = if stopping { STOPPING_RETRY } else { Duration::MAX };
         let refused = &mut self.progress.refused;
         let pace = self.pace;
-        let delay = asked.unwrap_or_else(|| {
-            backoff(pace.first_retry, pace.max_retry.min(longest), refused[lane as usize].times, chance())
-        });
-        let again = Some(Instant::now() + delay);
+        let again = asked.map_or_else(
+            || {
+                let delay =
+                    backoff(pace.first_retry, pace.max_retry.min(longest), refused[lane as usize].times, chance());
+                (began + delay).max(now + (pace.first_retry / 2).min(delay))
+            },
+            |asked| now + asked,
+        );
         let firm = stopping || asked.is_some();
-        refused[lane as usize] = Refused { times: refused[lane as usize].times.saturating_add(1), again, firm };
+        refused[lane as usize] =
+            Refused { times: refused[lane as usize].times.saturating_add(1), again: Some(again), firm };
         if asked.is_some() {
             for lane in refused {
-                (lane.again, lane.firm) = (again, true);
+                (lane.again, lane.firm) = (Some(again), true);
             }
         }
     }
 
-    fn delivered(&self, batch: &Batch, payload: &Payload, partial: &Partial) {
-        let counters = self.counters();
+    fn delivered(&mut self, batch: &Batch, payload: &Payload, partial: &Partial) {
+        // A remark that refuses nothing is a warning too; said when they begin.
+        let remarks = !partial.message.is_empty();
+        let new = remarks && !self.progress.remarked;
+        self.progress.remarked = remarks;
+        let counters = self.stats.of(self.signal);
         let rejected = partial.rejected.min(batch.items);
         add(&counters.sent, batch.items - rejected);
         add(&counters.raw_bytes, payload.raw_len as u64);
         add(&counters.wire_bytes, payload.bytes.len() as u64);
-        let known = read(&counters.rejected) > 0;
+        let first = rejected > 0 && read(&counters.rejected) == 0;
         add(&counters.rejected, rejected);
-        if rejected > 0 && !known {
+        if first || new {
             tracing::warn!(
-                target = &*self.target,
-                signal = self.signal.as_str(),
-                rejected,
-                why = partial.message,
-                "collector refuses a part"
-            );
-        } else if !partial.message.is_empty() {
-            tracing::debug!(
                 target = &*self.target,
                 signal = self.signal.as_str(),
                 rejected,

@@ -2,6 +2,7 @@
 //! what the node shows of itself; refuses redirects and proxies, which would carry headers to somebody else.
 
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -86,12 +87,33 @@ impl Transport {
 
     /// Sends a request and waits for its answer, no longer than the configured timeout.
     pub(super) async fn send(&mut self, payload: &Payload) -> Answer {
+        let answer = self.start(payload).await;
+        if matches!(answer, Answer::Silence(_)) {
+            self.doubt();
+        }
+        answer
+    }
+
+    /// A request on its way, until its answer or the configured timeout. It goes on beside others of the same client.
+    pub(super) fn start(&mut self, payload: &Payload) -> Underway {
         match self {
-            Self::Grpc(grpc) => grpc.send(payload).await,
-            Self::Http(http) => http.send(payload).await,
+            Self::Grpc(grpc) => Box::pin(grpc.start(payload)),
+            Self::Http(http) => Box::pin(http.start(payload)),
+        }
+    }
+
+    /// An answer stays away: the next request goes by a connection of its own.
+    pub(super) fn doubt(&mut self) {
+        match self {
+            Self::Grpc(grpc) => grpc.doubt(),
+            // A connection with a request on it takes no other.
+            Self::Http(_) => {}
         }
     }
 }
+
+/// A request on its way.
+pub(super) type Underway = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// Where a client sends to.
 pub(super) struct Endpoint {

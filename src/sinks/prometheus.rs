@@ -19,6 +19,7 @@ use crate::intake::status::{SourceState, SourceStatus, SourceTable};
 use crate::meters;
 use crate::otlp::record::Signal;
 use crate::otlp::{Otlp, Target, stats};
+use crate::peers::table::{PathStatus, PathTable};
 use crate::snapshot::Snapshot;
 use crate::state::Watch;
 
@@ -28,6 +29,7 @@ pub struct NodeCollector {
     sources: Arc<ArcSwap<SourceTable>>,
     otlp: Weak<Otlp>,
     state: Option<Watch>,
+    paths: Arc<PathTable>,
     descs: Vec<Desc>,
 }
 
@@ -52,6 +54,7 @@ impl NodeCollector {
             sources: Arc::clone(sources),
             otlp: Arc::downgrade(otlp),
             state: None,
+            paths: Arc::default(),
             descs: descs.collect::<prometheus::Result<_>>()?,
         })
     }
@@ -63,6 +66,12 @@ impl NodeCollector {
     pub fn with_state(self, state: Watch) -> Self {
         Self { state: Some(state), ..self }
     }
+
+    /// The same, telling too of the paths to other nodes.
+    #[must_use]
+    pub fn with_paths(self, paths: &Arc<PathTable>) -> Self {
+        Self { paths: Arc::clone(paths), ..self }
+    }
 }
 
 impl Collector for NodeCollector {
@@ -72,7 +81,8 @@ impl Collector for NodeCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let snapshot = self.snapshot.load();
-        let sources = self.sources.load().snapshot(clock::now());
+        let (now, sources) = (clock::now(), self.sources.load());
+        let (sources, paths) = (sources.snapshot(now), self.paths.status(now));
         let exports = self.otlp.upgrade().map(|otlp| Exports::of(&otlp)).unwrap_or_default();
         let families = METRICS.iter().map(|metric| {
             let series = match metric.read {
@@ -81,6 +91,9 @@ impl Collector for NodeCollector {
                 Read::FleetBuckets(read) => fleet(&snapshot, |totals, labels| Some(histogram(labels, read(totals)?))),
                 Read::Shell if metric.name == "liveqos_state_kept" => {
                     self.state.iter().map(|state| gauge(Vec::new(), f64::from(u8::from(state.health().kept)))).collect()
+                }
+                Read::Shell if metric.name.starts_with("liveqos_path_") => {
+                    paths.iter().filter_map(|path| of_path(metric.name, path)).collect()
                 }
                 Read::Shell => shell(metric, &snapshot, &sources, &exports),
             };
@@ -162,6 +175,12 @@ fn of_source(name: &str, source: &SourceStatus) -> Vec<Series> {
             failures.map(|(reason, count)| counter(with(labels(), "reason", reason), *count as f64)).collect()
         }
     }
+}
+
+fn of_path(name: &str, path: &PathStatus) -> Option<Series> {
+    let figures = &path.figures;
+    let value = if name == "liveqos_path_rtt_seconds" { figures.rtt_seconds } else { figures.loss_ratio() };
+    Some(gauge(labelled(&[("peer", &path.peer)]), value?))
 }
 
 fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {

@@ -1,9 +1,12 @@
 //! One signal's queue: what of it is on disk, what in memory, what was given out and what was taken. Decides what a reader may see (only
 //! what is kept, unless the disk is in trouble) and what goes when there is no room; does no IO itself.
 
+mod late;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+pub(crate) use self::late::Move;
 use super::segment::{Mark, Part, Segment, Taken};
 use crate::disk::frame::MAX_PAYLOAD;
 use crate::otlp::outbox::{Backlog, Batch, Bell, Limits};
@@ -35,6 +38,10 @@ pub(super) struct Queue {
     offset: Option<Offset>,
     /// Whether the disk is in trouble, so that readers see what is in memory alone.
     pub(super) afloat: bool,
+    /// What outside adds to positions, so that they stay as they were told when a folder is found late.
+    ahead: u64,
+    /// Whether the batch on its way was given out before older records were found: its settling moves nothing, and it goes again.
+    overtaken: bool,
     pub(super) dropped: u64,
     pub(super) damaged: u64,
     pub(super) bell: Option<Arc<Bell>>,
@@ -142,6 +149,7 @@ impl Queue {
     /// Where the next records are; `None` where there is none to see.
     pub(super) fn look(&mut self, limits: Limits) -> Option<Look> {
         self.dropped += std::mem::take(&mut self.adrift);
+        self.overtaken = false;
         self.cursor = self.cursor.max(self.first());
         let held = self.tail.front().is_some_and(|(at, _)| at.position == self.cursor.position);
         if !held {
@@ -152,7 +160,7 @@ impl Queue {
         }
         let (batch, until) = self.in_memory(0, limits);
         self.peeked = Some(Peeked { until, damaged: 0, offset: None });
-        (!batch.messages.is_empty()).then_some(Look::Memory(batch))
+        (!batch.messages.is_empty()).then(|| Look::Memory(self.outside(batch)))
     }
 
     /// Records of the tail from `from` on, before their turn. None where they are on disk alone: those go with the rest.
@@ -173,7 +181,7 @@ impl Queue {
     }
 
     /// The place behind what a reader may see.
-    pub(super) const fn visible(&self) -> Mark {
+    const fn visible(&self) -> Mark {
         if self.afloat { self.sealed } else { self.written }
     }
 
@@ -234,7 +242,7 @@ impl Queue {
 
     /// All before `until` is delivered or never will be. That may be nothing, or more than was given out last: what follows it and
     /// was given out before its turn.
-    pub(super) fn acknowledge(&mut self, until: u64) {
+    fn acknowledge(&mut self, until: u64) {
         let until = until.min(self.next.position);
         let peeked = self.peeked.take().filter(|peeked| peeked.until.position <= until);
         if peeked.is_some() {

@@ -1,16 +1,16 @@
 //! The folder at start. Decides that one daemon has it at a time, by a lock that the kernel takes back when the daemon dies; refuses to
-//! start beside another, but not for a folder that cannot be used: then nothing is kept, and that is said.
+//! start beside another, but not for a folder that cannot be used: then what can be read of it is gone on with, nothing is kept, that is
+//! said, and it is tried again.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use liveqos_core::checkpoint::Checkpoint;
-
+use super::scribe::Opener;
 use super::settings::StateSettings;
-use super::{Health, Place, State};
+use super::{Ground, Health, Lasting, Place, State};
 use crate::disk::{Disk, Folder};
 use crate::otlp::outbox::{MemoryOutbox, Outbox};
 
@@ -18,11 +18,11 @@ use crate::otlp::outbox::{MemoryOutbox, Outbox};
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// Somebody else has the folder.
-    #[error("{} is in use by another liveqos (process {holder}); stop it, or set state.dir to another folder", dir.display())]
+    #[error("{} is {holder}; stop it, or set state.dir to another folder", dir.display())]
     InUse {
         /// The folder.
         dir: PathBuf,
-        /// Its process id as it wrote it.
+        /// Who has it, in words.
         holder: String,
     },
 }
@@ -33,11 +33,9 @@ pub struct Opened {
     /// The keeper; `None` where nothing is kept.
     pub state: Option<Arc<State>>,
     /// What lived when the daemon went down.
-    pub checkpoint: Checkpoint,
+    pub found: Lasting,
     /// How it stands at start.
     pub health: Health,
-    /// Held as long as the daemon lives.
-    pub lock: Option<File>,
 }
 
 impl Opened {
@@ -53,12 +51,41 @@ impl Opened {
             );
             return Ok(Self::memory(None, "no folder is configured"));
         };
-        match begin(&dir, settings.caps(), targets) {
-            Ok(opened) => Ok(opened),
-            Err(Refused::InUse(holder)) => Err(OpenError::InUse { dir, holder }),
-            Err(Refused::Io(error)) => {
-                let shown = dir.display().to_string();
-                tracing::error!(dir = shown, %error, "the state folder cannot be used; until a restart nothing outlives the daemon");
+        let site = Site { dir, targets: targets.iter().map(|(name, _)| name.clone()).collect() };
+        let places = || {
+            let place = |(name, gets): &(String, [bool; 3])| Place {
+                name: name.clone(),
+                disk: Arc::new(Folder::at(&site.spool(name))),
+                caps: shares(settings.caps(), *gets, targets),
+            };
+            targets.iter().map(place).collect::<Vec<_>>()
+        };
+        let shown = site.dir.display().to_string();
+        let mut health = Health { dir: Some(shown.clone()), kept: true, why: None };
+        let ground = match site.ground() {
+            Ok((ground, why)) => {
+                (health.kept, health.why) = (why.is_none(), why);
+                ground
+            }
+            Err(holder) => return Err(OpenError::InUse { dir: site.dir, holder }),
+        };
+        let journal = || -> Arc<dyn Disk> { Arc::new(Folder::at(&site.journal())) };
+        let started = State::start(places(), journal(), ground, health.clone()).or_else(|error| {
+            (health.kept, health.why) = (false, Some(error.to_string()));
+            State::start(places(), journal(), site.unknown(), health.clone())
+        });
+        if let Some(why) = &health.why {
+            tracing::error!(
+                dir = shown,
+                why,
+                "the state folder cannot be used; nothing outlives the daemon until it can"
+            );
+        }
+        warn_of_others(&site);
+        match started {
+            Ok((state, found)) => Ok(Self { state: Some(Arc::new(state)), found, health }),
+            Err(error) => {
+                tracing::error!(dir = shown, %error, "the thread of the state does not start; nothing outlives the daemon");
                 Ok(Self::memory(Some(shown), &error.to_string()))
             }
         }
@@ -86,7 +113,7 @@ impl Opened {
 
     fn memory(dir: Option<String>, why: &str) -> Self {
         let health = Health { dir, kept: false, why: Some(why.to_owned()) };
-        Self { state: None, checkpoint: Checkpoint::default(), health, lock: None }
+        Self { state: None, found: Lasting::default(), health }
     }
 }
 
@@ -106,24 +133,67 @@ impl Watch {
     }
 }
 
-enum Refused {
-    InUse(String),
-    Io(io::Error),
+/// Where the folder is and what belongs into it.
+#[derive(Clone, Debug)]
+struct Site {
+    dir: PathBuf,
+    /// Names of the targets.
+    targets: Vec<String>,
 }
 
-fn begin(dir: &Path, caps: [u64; 3], targets: &[(String, [bool; 3])]) -> Result<Opened, Refused> {
-    let folder =
-        |dir: &Path| -> Result<Arc<dyn Disk>, Refused> { Ok(Arc::new(Folder::open(dir).map_err(Refused::Io)?)) };
-    let (spool, journal) = (dir.join("spool"), folder(&dir.join("journal"))?);
-    let lock = lock(&dir.join("lock"))?;
-    let health = Health { dir: Some(dir.display().to_string()), kept: true, why: None };
-    let mut places = Vec::new();
-    for (name, gets) in targets {
-        places.push(Place { name: name.clone(), disk: folder(&spool.join(name))?, caps: shares(caps, *gets, targets) });
+impl Site {
+    fn journal(&self) -> PathBuf {
+        self.dir.join("journal")
     }
-    warn_of_others(&spool, targets);
-    let (state, checkpoint) = State::start(places, journal, health.clone()).map_err(Refused::Io)?;
-    Ok(Opened { state: Some(Arc::new(state)), checkpoint, health, lock: Some(lock) })
+
+    fn spool(&self, target: &str) -> PathBuf {
+        self.dir.join("spool").join(target)
+    }
+
+    /// How it stands with the folder, and what is wrong with it; who has it, where that is somebody else.
+    fn ground(&self) -> Result<(Ground, Option<String>), String> {
+        let mut lock = None;
+        let Err(error) = self.open(&mut lock) else {
+            return Ok((Ground { lock, opener: None, readable: true }, None));
+        };
+        // What cannot be written may still be read, or be somebody else's.
+        let held = match error.kind() {
+            HELD => Err(error.to_string()),
+            _ => match File::open(self.dir.join(LOCK)).and_then(self::lock) {
+                Err(held) if held.kind() == HELD => Err(held.to_string()),
+                lock => Ok(lock.ok()),
+            },
+        };
+        let ground = held.map(|lock| Ground { readable: lock.is_some(), lock, opener: Some(Box::new(self.clone())) });
+        Ok((ground?, Some(error.to_string())))
+    }
+
+    /// Nothing of it is known.
+    fn unknown(&self) -> Ground {
+        Ground { lock: None, opener: Some(Box::new(self.clone())), readable: false }
+    }
+}
+
+impl Opener for Site {
+    fn open(&self, held: &mut Option<File>) -> io::Result<()> {
+        Folder::open(&self.journal())?;
+        self.targets.iter().try_for_each(|target| Folder::open(&self.spool(target)).map(drop))?;
+        if held.is_some() {
+            return Ok(());
+        }
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut file = lock(options.open(self.dir.join(LOCK))?)?;
+        let write = |file: &mut File| {
+            file.set_len(0)?;
+            file.rewind()?;
+            write!(file, "{}", std::process::id())
+        };
+        // A full disk takes no process id; the lock holds without it.
+        write(&mut file).unwrap_or_default();
+        *held = Some(file);
+        Ok(())
+    }
 }
 
 /// What of the bounds falls to a target that gets these signals: as much as to any other.
@@ -135,10 +205,10 @@ fn shares(caps: [u64; 3], gets: [bool; 3], targets: &[(String, [bool; 3])]) -> [
 }
 
 /// What waits for a target that nothing is sent to any more takes room that nobody bounds.
-fn warn_of_others(spool: &Path, targets: &[(String, [bool; 3])]) {
-    for entry in std::fs::read_dir(spool).into_iter().flatten().flatten() {
+fn warn_of_others(site: &Site) {
+    for entry in std::fs::read_dir(site.dir.join("spool")).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if entry.path().is_dir() && targets.iter().all(|(target, _)| **target != *name) {
+        if entry.path().is_dir() && site.targets.iter().all(|target| **target != *name) {
             let dir = entry.path().display().to_string();
             tracing::warn!(
                 dir,
@@ -148,26 +218,21 @@ fn warn_of_others(spool: &Path, targets: &[(String, [bool; 3])]) {
     }
 }
 
-fn lock(path: &Path) -> Result<File, Refused> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o600);
-    let mut file = options.open(path).map_err(Refused::Io)?;
+/// Locks the file; [`HELD`] where another daemon has it.
+fn lock(mut file: File) -> io::Result<File> {
     match file.try_lock() {
-        Ok(()) => {}
+        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // Only for the message.
             file.read_to_string(&mut holder).unwrap_or_default();
-            return Err(Refused::InUse(holder.trim().to_owned()));
+            Err(io::Error::new(HELD, format!("in use by another liveqos (process {})", holder.trim())))
         }
-        Err(TryLockError::Error(error)) => return Err(Refused::Io(error)),
+        Err(TryLockError::Error(error)) => Err(error),
     }
-    let write = |file: &mut File| {
-        file.set_len(0)?;
-        file.rewind()?;
-        write!(file, "{}", std::process::id())
-    };
-    // A full disk takes no process id; the lock holds without it.
-    write(&mut file).unwrap_or_default();
-    Ok(file)
 }
+
+/// The file that is locked.
+const LOCK: &str = "lock";
+/// How a lock says that another has it.
+const HELD: io::ErrorKind = io::ErrorKind::WouldBlock;

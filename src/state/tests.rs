@@ -1,5 +1,6 @@
 //! State and spool on a disk that forgets, fills up and rots.
 
+use liveqos_core::checkpoint::Checkpoint;
 use liveqos_core::session::StreamKey;
 use liveqos_core::time::Timestamp;
 use proptest::prelude::*;
@@ -7,23 +8,44 @@ use proptest::prelude::*;
 use super::*;
 use crate::disk::forgetful::Forgetful;
 use crate::otlp::outbox::{Backlog, Batch, Limits, Outbox as _};
-use crate::otlp::record::Record;
+use crate::otlp::record::{Record, Signal};
 use crate::spool::segment;
 
-const CAPS: [u64; 3] = [1 << 30; 3];
-const ALL: Limits = Limits { items: u64::MAX, bytes: 4 << 20 };
+pub(super) const CAPS: [u64; 3] = [1 << 30; 3];
+pub(super) const ALL: Limits = Limits { items: u64::MAX, bytes: 4 << 20 };
 
 #[derive(Clone, Default)]
-struct Disks {
-    spool: Forgetful,
-    journal: Forgetful,
+pub(super) struct Disks {
+    pub(super) spool: Forgetful,
+    pub(super) journal: Forgetful,
 }
+
+/// A folder that is there for us.
+pub(super) const OURS: Ground = Ground { lock: None, opener: None, readable: true };
 
 impl Disks {
     fn start(&self, caps: [u64; 3]) -> (Scribe, Checkpoint) {
+        let (scribe, found) = self.start_on(OURS, caps);
+        (scribe, found.checkpoint)
+    }
+
+    pub(super) fn start_on(&self, ground: Ground, caps: [u64; 3]) -> (Scribe, Lasting) {
         let place = Place { name: "main".to_owned(), disk: Arc::new(self.spool.clone()), caps };
-        let health = Health { kept: true, ..Health::default() };
-        Scribe::assemble(vec![place], Arc::new(self.journal.clone()), health).expect("a folder that can be read")
+        let health = Health { kept: ground.opener.is_none(), ..Health::default() };
+        Scribe::assemble(vec![place], Arc::new(self.journal.clone()), ground, health)
+            .expect("a folder that can be read")
+    }
+
+    pub(super) fn trouble(&self, kind: Option<io::ErrorKind>) {
+        for disk in [&self.spool, &self.journal] {
+            disk.trouble(kind);
+        }
+    }
+
+    pub(super) fn power_cut(&self, mut luck: impl FnMut() -> u8) {
+        for disk in [&self.spool, &self.journal] {
+            disk.power_cut(&mut luck);
+        }
     }
 
     fn segments(&self) -> Vec<(String, u64)> {
@@ -32,35 +54,39 @@ impl Disks {
     }
 }
 
-fn record(signal: Signal, number: u64, len: usize) -> Record {
+pub(super) fn record(signal: Signal, number: u64, len: usize) -> Record {
     let bytes = format!("{number:08}{}", "x".repeat(len));
     Record { signal, bytes: bytes.into_bytes().into(), items: 1, urgent: false }
 }
 
 /// A change of state that tells its number.
-fn entry(number: u64) -> Entry {
+pub(super) fn entry(number: u64) -> Entry {
     let stream = StreamKey::parse(&format!("live/{number:08}")).expect("a good key");
     Entry::Announced(stream, Timestamp::from_secs(number), Box::default())
 }
 
 impl Scribe {
-    fn spool(&self) -> &Spool {
+    pub(super) fn spool(&self) -> &Spool {
         &self.shelves[0].spool
     }
 
-    fn seal(&self) -> Places {
+    pub(super) fn seal(&self) -> Places {
         Places::from([("main".to_owned(), self.spool().seal().0)])
     }
 
+    fn group(&mut self, entries: Vec<Entry>, places: Option<Places>, last: bool) {
+        self.step(Changes { entries, sampled: Vec::new() }, places, last);
+    }
+
     /// A beat that tells a change and two records, kept as far as the disk lets it.
-    fn tell(&mut self, number: u64) {
+    pub(super) fn tell(&mut self, number: u64) {
         self.spool().append(record(Signal::Traces, number, 10));
         self.spool().append(record(Signal::Logs, number, 5));
         let places = self.seal();
-        self.step(vec![entry(number)], Some(places), true);
+        self.group(vec![entry(number)], Some(places), true);
     }
 
-    fn numbers(&self, signal: Signal) -> Vec<u64> {
+    pub(super) fn numbers(&self, signal: Signal) -> Vec<u64> {
         let mut out = Vec::new();
         loop {
             let batch = self.spool().peek(signal, ALL);
@@ -73,11 +99,11 @@ impl Scribe {
     }
 }
 
-fn number_of(bytes: &[u8]) -> u64 {
+pub(super) fn number_of(bytes: &[u8]) -> u64 {
     std::str::from_utf8(&bytes[..8]).expect("as written").parse().expect("as written")
 }
 
-fn told(state: &Checkpoint) -> Vec<u64> {
+pub(super) fn told(state: &Checkpoint) -> Vec<u64> {
     state.announced.values().map(|(at, _)| at.nanos() / 1_000_000_000).collect()
 }
 
@@ -91,8 +117,7 @@ fn what_was_kept_is_found_and_what_was_taken_is_not_sent_again() {
     scribe.spool().acknowledge(Signal::Traces, batch.until);
     scribe.tell(11);
     drop(scribe);
-    disks.spool.power_cut(|| 0);
-    disks.journal.power_cut(|| 0);
+    disks.power_cut(|| 0);
     let (scribe, state) = disks.start(CAPS);
     assert_eq!(told(&state), (1..=11).collect::<Vec<_>>());
     assert_eq!(scribe.spool().backlog(Signal::Traces).items, 8);
@@ -108,7 +133,7 @@ fn nothing_is_seen_before_it_is_kept() {
     let places = scribe.seal();
     assert!(wants && scribe.spool().peek(Signal::Traces, ALL).messages.is_empty());
     assert_eq!(scribe.spool().backlog(Signal::Traces).records, 0);
-    scribe.step(Vec::new(), Some(places), false);
+    scribe.group(Vec::new(), Some(places), false);
     assert_eq!(scribe.numbers(Signal::Traces), [1]);
 }
 
@@ -117,9 +142,7 @@ fn a_full_disk_is_gone_around_and_come_back_from() {
     let disks = Disks::default();
     let (mut scribe, _) = disks.start(CAPS);
     scribe.tell(1);
-    for disk in [&disks.spool, &disks.journal] {
-        disk.trouble(Some(io::ErrorKind::StorageFull));
-    }
+    disks.trouble(Some(io::ErrorKind::StorageFull));
     scribe.tell(2);
     let health = scribe.desk.health().clone();
     assert!(!health.kept && health.why.is_some(), "{health:?}");
@@ -128,14 +151,11 @@ fn a_full_disk_is_gone_around_and_come_back_from() {
     scribe.spool().acknowledge(Signal::Traces, batch.until);
     assert_eq!(number_of(&scribe.spool().peek(Signal::Traces, ALL).messages[0]), 2, "sent from memory meanwhile");
     scribe.tell(3);
-    for disk in [&disks.spool, &disks.journal] {
-        disk.trouble(None);
-    }
+    disks.trouble(None);
     scribe.tell(4);
     assert!(scribe.desk.health().kept);
     drop(scribe);
-    disks.spool.power_cut(|| 0);
-    disks.journal.power_cut(|| 0);
+    disks.power_cut(|| 0);
     let (scribe, state) = disks.start(CAPS);
     assert_eq!(told(&state), [1, 2, 3, 4]);
     assert_eq!(scribe.numbers(Signal::Traces), [2, 3, 4]);
@@ -149,7 +169,7 @@ fn beyond_the_cap_the_oldest_segments_go_and_are_counted() {
     for number in 1..=400 {
         scribe.spool().append(record(Signal::Traces, number, 1_000));
         let places = scribe.seal();
-        scribe.step(Vec::new(), Some(places), false);
+        scribe.group(Vec::new(), Some(places), false);
     }
     let on_disk: u64 = disks.segments().iter().map(|(_, bytes)| bytes).sum();
     let dropped = scribe.spool().dropped(Signal::Traces);
@@ -167,7 +187,7 @@ fn memory_is_bounded_while_nobody_takes_anything() {
     for number in 1..=40 {
         scribe.spool().append(record(Signal::Logs, number, 1 << 20));
         let places = scribe.seal();
-        scribe.step(Vec::new(), Some(places), false);
+        scribe.group(Vec::new(), Some(places), false);
     }
     assert_eq!(scribe.spool().dropped(Signal::Logs), 0);
     assert_eq!(scribe.numbers(Signal::Logs), (1..=40).collect::<Vec<_>>(), "the oldest are read back from disk");
@@ -176,10 +196,11 @@ fn memory_is_bounded_while_nobody_takes_anything() {
 #[test]
 fn changes_that_no_disk_takes_are_bounded_and_counted() {
     let mut work = Work::default();
-    let lost: u64 = (0..MAX_ENTRIES as u64 + 3).map(|number| work.add(vec![entry(number)])).sum();
+    let changes = |number| Changes { entries: vec![entry(number)], sampled: Vec::new() };
+    let lost: u64 = (0..MAX_ENTRIES as u64 + 3).map(|number| work.add(changes(number))).sum();
     assert_eq!(lost, MAX_ENTRIES as u64);
     let mut state = Checkpoint::default();
-    work.entries.drain(..).for_each(|entry| state.apply(entry));
+    work.changes.entries.drain(..).for_each(|entry| state.apply(entry));
     assert_eq!(told(&state).len(), 3, "what came after stands, the classes of before are forgotten");
 }
 
@@ -211,7 +232,7 @@ fn the_newest_go_first_and_nothing_is_sent_twice_or_lost() {
         "on disk alone: it goes with the rest"
     );
     let places = scribe.seal();
-    scribe.step(Vec::new(), Some(places), false);
+    scribe.group(Vec::new(), Some(places), false);
     assert_eq!(numbers(&scribe.spool().peek_from(Signal::Logs, 11, ALL)), [12]);
     scribe.spool().acknowledge(Signal::Logs, 99);
     assert_eq!(scribe.spool().backlog(Signal::Logs), Backlog::default(), "no further than there is");
@@ -224,7 +245,7 @@ fn each_target_has_its_own_queue_and_is_cut_to_its_own_place() {
         let place =
             |name: &str, disk: &Forgetful| Place { name: name.to_owned(), disk: Arc::new(disk.clone()), caps: CAPS };
         let places = vec![place("main", &main), place("copy", &copy)];
-        Scribe::assemble(places, Arc::new(journal.clone()), Health { kept: true, ..Health::default() })
+        Scribe::assemble(places, Arc::new(journal.clone()), OURS, Health { kept: true, ..Health::default() })
             .expect("readable")
             .0
     };
@@ -235,7 +256,7 @@ fn each_target_has_its_own_queue_and_is_cut_to_its_own_place() {
             shelf.spool.append(record(Signal::Traces, number, 1));
             places.insert(shelf.name.clone(), shelf.spool.seal().0);
         }
-        scribe.step(vec![entry(number)], Some(places), true);
+        scribe.group(vec![entry(number)], Some(places), true);
     }
     scribe.shelves[0].spool.acknowledge(Signal::Traces, 2);
     // One target's spans reach the disk, the word of them does not.
@@ -243,7 +264,7 @@ fn each_target_has_its_own_queue_and_is_cut_to_its_own_place() {
     let marks = scribe.shelves[1].spool.seal().0;
     let shelf = &mut scribe.shelves[1];
     shelf.keeper.write(&shelf.spool, &marks).expect("a good disk");
-    scribe.step(Vec::new(), None, true);
+    scribe.group(Vec::new(), None, true);
     drop(scribe);
     let scribe = start();
     let waits: Vec<_> = scribe.shelves.iter().map(|shelf| shelf.spool.backlog(Signal::Traces).records).collect();
@@ -280,8 +301,7 @@ proptest! {
             }
             let mut luck = seed;
             let mut next = move || { luck = luck.wrapping_mul(73).wrapping_add(29); luck };
-            disks.spool.power_cut(&mut next);
-            disks.journal.power_cut(&mut next);
+            disks.power_cut(&mut next);
             let state;
             (scribe, state) = disks.start(CAPS);
             let found = told(&state);
@@ -348,7 +368,7 @@ proptest! {
                 },
                 2 => {
                     let places = scribe.seal();
-                    scribe.step(Vec::new(), Some(places), false);
+                    scribe.group(Vec::new(), Some(places), false);
                 }
                 len => {
                     scribe.spool().append(record(Signal::Traces, appended, len * 20));
@@ -357,7 +377,7 @@ proptest! {
             }
         }
         let places = scribe.seal();
-        scribe.step(Vec::new(), Some(places), false);
+        scribe.group(Vec::new(), Some(places), false);
         if let Some(batch) = peeked {
             acknowledged += batch.items;
             scribe.spool().acknowledge(Signal::Traces, batch.until);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use axum::routing::get;
@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 pub(crate) struct Classes {
     pub(crate) url: String,
     over: Arc<AtomicBool>,
+    away: Arc<AtomicUsize>,
 }
 
 impl Classes {
@@ -19,12 +20,20 @@ impl Classes {
     pub(crate) async fn serve(count: usize) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/stat", listener.local_addr().unwrap());
-        let (began, over) = (Instant::now(), Arc::<AtomicBool>::default());
-        let asked = Arc::clone(&over);
-        let page = async move || page(began, if asked.load(Ordering::Relaxed) { 0 } else { count });
+        let (began, over, away) = (Instant::now(), Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (ended, gone) = (Arc::clone(&over), Arc::clone(&away));
+        let page = async move || {
+            let count = if ended.load(Ordering::Relaxed) { 0 } else { count };
+            page(began, count, gone.load(Ordering::Relaxed))
+        };
         let router = axum::Router::new().route("/stat", get(page));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, over }
+        Self { url, over, away }
+    }
+
+    /// The publishers of the first `count` classes are away, their viewers wait; those of the others are there.
+    pub(crate) fn leave(&self, count: usize) {
+        self.away.store(count, Ordering::Relaxed);
     }
 
     /// All classes end.
@@ -33,7 +42,7 @@ impl Classes {
     }
 }
 
-fn page(began: Instant, count: usize) -> String {
+fn page(began: Instant, count: usize, away: usize) -> String {
     let millis = u64::try_from(began.elapsed().as_millis()).unwrap() + LIVED_MILLIS;
     let mut streams = String::new();
     for class in 0..count {
@@ -44,7 +53,7 @@ fn page(began: Instant, count: usize) -> String {
             bytes * 3
         )
         .unwrap();
-        for client in 1..=4 {
+        for client in if class < away { 2..=4 } else { 1..=4 } {
             let publishing = if client == 1 { "<publishing/>" } else { "" };
             write!(
                 streams,
@@ -53,7 +62,11 @@ fn page(began: Instant, count: usize) -> String {
             )
             .unwrap();
         }
-        streams.push_str("<nclients>4</nclients><publishing/></stream>");
+        streams.push_str(if class < away {
+            "<nclients>3</nclients></stream>"
+        } else {
+            "<nclients>4</nclients><publishing/></stream>"
+        });
     }
     format!(
         "<rtmp><pid>1</pid><uptime>{}</uptime><server><application><name>live</name><live>{streams}</live></application></server></rtmp>",

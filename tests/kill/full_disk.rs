@@ -78,17 +78,24 @@ fn fill(path: &Path) {
     }
 }
 
-fn samples(collector: &Collector) -> usize {
+pub(crate) fn samples(collector: &Collector) -> usize {
     Seen::of(collector).samples.values().map(std::collections::BTreeMap::len).sum()
 }
 
 /// A file system of 2 MB in memory, gone with the guard.
-struct Mounted<'a>(&'a Path);
+pub(crate) struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
-    fn new(path: &'a Path) -> Option<Self> {
+    /// Mounted at `path`, where this process may.
+    pub(crate) fn new(path: &'a Path) -> Option<Self> {
         let (code, _) = run(command("mount").args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"]).arg(path));
         (code == Some(0)).then_some(Self(path))
+    }
+
+    /// From now on it is read only (`ro`), or is not (`rw`).
+    pub(crate) fn remount(&self, mode: &str) {
+        let (code, said) = run(command("mount").args(["-o", &format!("remount,{mode}")]).arg(self.0));
+        assert_eq!(code, Some(0), "{said}");
     }
 }
 

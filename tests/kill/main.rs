@@ -1,4 +1,4 @@
-//! The program killed at random instants under a load of 200 classes, and on disks that fill up. Some minutes, so a plain `cargo test` leaves
+//! The program killed at random instants under a load of 200 classes, and on disks that fill up or cannot be written yet. Some minutes, so a plain `cargo test` leaves
 //! it out: `cargo test --test kill`; `KILLS=200` for the long run.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
@@ -8,9 +8,11 @@ mod classes;
 #[expect(dead_code, reason = "the tests beside real servers ask it for more")]
 mod daemon;
 mod full_disk;
+mod held;
 mod kills;
 #[path = "../real/program.rs"]
 mod program;
+mod read_only;
 #[path = "../otlp/receiver.rs"]
 #[expect(dead_code, reason = "the tests of export ask it for more")]
 mod receiver;

@@ -7,6 +7,7 @@ mod classes;
 mod collector;
 mod outage;
 mod receiver;
+mod silence;
 mod trouble;
 mod ways;
 

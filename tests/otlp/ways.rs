@@ -198,6 +198,13 @@ async fn copies_get_the_same_bytes_and_one_that_is_down_holds_up_nobody() {
     };
     assert_eq!((waiting("down"), waiting("hanging")), ((200, 0), (200, 20)));
     let main = otlp.targets()[0].stats();
+    // The collector has a request a moment before its answer is read.
+    let settled = async {
+        while read(&main.of(Signal::Traces).sent) < 200 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, settled).await.expect("all is acknowledged");
     assert_eq!((read(&main.of(Signal::Traces).sent), read(&main.of(Signal::Traces).retried)), (200, 0));
     let left = stop(otlp, Duration::from_millis(200)).await;
     assert_eq!((left[0].records, left[2].records), (400, 20));

@@ -16,6 +16,8 @@ mod hanging_sources;
 mod metrics_clean;
 mod nginx;
 mod nginx_class;
+#[path = "../support/node_certificates.rs"]
+mod node_certificates;
 #[path = "../support/notices.rs"]
 mod notices;
 mod notify;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::daemon::{Daemon, LIVEQOS, get};
 use super::dashboard;
+use super::node_certificates::write_certificates;
 use super::program::{Program, command, free_port};
 use super::prometheus::Prometheus;
 use super::stat_server;
@@ -23,7 +24,15 @@ async fn metrics_clean() {
     // The demo has no source to poll, so a daemon that has one is scraped too.
     let port = free_port();
     let source = stat_server::serve("class106").await;
-    let config = format!("[[sources]]\nkind = \"nginx-rtmp\"\nurl = \"{source}\"\ninterval = \"1s\"\n");
+    // And it pings itself, for the panels of paths.
+    write_certificates(folder.path(), &["node"]);
+    let [cert, key, ca] = ["node.pem", "node.key", "ca.pem"].map(|file| folder.path().join(file).display().to_string());
+    let path = format!("127.0.0.1:{}", free_port());
+    let config = format!(
+        "[[sources]]\nkind = \"nginx-rtmp\"\nurl = \"{source}\"\ninterval = \"1s\"\n\
+         [paths]\nlisten = \"{path}\"\npeers = [{{ name = \"self\", address = \"{path}\" }}]\n\
+         [paths.tls]\ncert = {cert:?}\nkey = {key:?}\nca = {ca:?}\n"
+    );
     let daemon = Daemon::start(folder.path(), port, &config).await;
     let prometheus = Prometheus::start(folder.path(), &[demo.clone(), format!("127.0.0.1:{port}")]).await;
 

@@ -54,6 +54,7 @@ fn red_lines_are_the_alerts() {
         ("liveqos_session_latency_seconds", objectives.latency_seconds),
         ("liveqos_packet_lost_total", objectives.loss_ratio),
         ("liveqos_session_packet_loss_ratio", objectives.loss_ratio),
+        ("liveqos_path_loss_ratio", objectives.loss_ratio),
         ("liveqos_node_cpu_ratio", objectives.load_ratio),
     ];
     for (path, json) in dashboards() {

@@ -276,8 +276,9 @@ impl World {
             if let Some((loss, rtt)) = self.path.filter(|_| self.beats.is_multiple_of(4)) {
                 let lost = self.dice.poisson(100.0 * loss) as f64;
                 let rtt = Duration::from_secs_f64(rtt * (1.0 + 0.05 * self.dice.normal()) / 1e3);
-                let (peer, loss) = ("origin-1".into(), Share::of(lost.min(100.0), 100.0));
-                self.around.paths = vec![PathWord { peer, at: now, rtt: Some(rtt), loss }];
+                let (out, back) = (Share::of(lost.min(100.0), 100.0), Share::of(0.0, 100.0));
+                self.around.paths =
+                    vec![PathWord { peer: "origin-1".into(), at: now, rtt: Some(rtt), out, back, silent: None }];
             }
             self.notices.extend(self.pipe.beat(now, &self.around).notices);
             self.beats += 1;

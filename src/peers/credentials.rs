@@ -1,0 +1,120 @@
+//! What this node shows other nodes and whom it believes: one TLS configuration for asking and one for answering, and how QUIC runs
+//! between them. Decides that both ends show a certificate of the configured authority; refuses files that do not fit together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{AckFrequencyConfig, ClientConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use rustls::RootCertStore;
+use rustls::crypto::ring;
+use rustls::server::WebPkiClientVerifier;
+
+use super::settings::NodeTlsSettings;
+use super::steady::Steady;
+use crate::tls::{self, TlsError};
+
+/// Both halves of a node.
+#[derive(Clone)]
+pub struct Credentials {
+    /// For pinging.
+    pub client: ClientConfig,
+    /// For answering.
+    pub server: ServerConfig,
+}
+
+/// Why there are none.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// A file.
+    #[error("paths.tls: {0}")]
+    File(#[from] TlsError),
+    /// The certificate and its key.
+    #[error("paths.tls: certificate {} with key {}: {error}", cert.display(), key.display())]
+    Pair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why.
+        error: rustls::Error,
+    },
+    /// Whom to believe.
+    #[error("paths.tls: the authority in {}: {detail}", ca.display())]
+    Authority {
+        /// Its file.
+        ca: PathBuf,
+        /// Why.
+        detail: String,
+    },
+}
+
+impl Credentials {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// [`CredentialError`].
+    pub fn read(settings: &NodeTlsSettings) -> Result<Self, CredentialError> {
+        let provider = Arc::new(ring::default_provider());
+        let pair = |error| CredentialError::Pair { cert: settings.cert.clone(), key: settings.key.clone(), error };
+        let authority = |detail: String| CredentialError::Authority { ca: settings.ca.clone(), detail };
+        let (chain, key) = (tls::chain(&settings.cert)?, tls::key(&settings.key)?);
+        let mut roots = RootCertStore::empty();
+        for certificate in tls::chain(&settings.ca)? {
+            roots.add(certificate).map_err(|error| authority(error.to_string()))?;
+        }
+        let roots = Arc::new(roots);
+        let versions = &[&rustls::version::TLS13];
+        let client = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider));
+        let client = client.with_protocol_versions(versions).map_err(pair)?.with_root_certificates(Arc::clone(&roots));
+        let mut client = client.with_client_auth_cert(chain.clone(), key.clone_key()).map_err(pair)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+        let verifier = verifier.map_err(|error| authority(error.to_string()))?;
+        let server = rustls::ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
+        let server = server.map_err(pair)?.with_client_cert_verifier(verifier);
+        let mut server = server.with_single_cert(chain, key).map_err(pair)?;
+        client.alpn_protocols = vec![PROTOCOL.to_vec()];
+        server.alpn_protocols = vec![PROTOCOL.to_vec()];
+        let unfit = |error: quinn::crypto::rustls::NoInitialCipherSuite| authority(error.to_string());
+        let mut client = ClientConfig::new(Arc::new(QuicClientConfig::try_from(client).map_err(unfit)?));
+        let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(server).map_err(unfit)?));
+        let transport = Arc::new(transport());
+        client.transport_config(Arc::clone(&transport));
+        server.transport_config(transport);
+        server.max_incoming(MAX_INCOMING).incoming_buffer_size(INCOMING_BYTES);
+        server.incoming_buffer_size_total(INCOMING_BYTES * MAX_INCOMING as u64);
+        Ok(Self { client, server })
+    }
+}
+
+/// Small datagrams and nothing else: no streams, no search for a larger packet size, which would lose packets on purpose.
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    // An acknowledgement waits for the next ping or echo to ride on.
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(10)).max_ack_delay(Some(ACK_DELAY));
+    transport
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MILLIS))))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .mtu_discovery_config(None)
+        .ack_frequency_config(Some(acks))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
+        .datagram_send_buffer_size(DATAGRAM_BYTES)
+        .congestion_controller_factory(Arc::new(Steady));
+    transport
+}
+
+/// What both ends must speak.
+const PROTOCOL: &[u8] = b"liveqos-path/1";
+/// A connection on which nothing is heard for so long is given up.
+const IDLE_MILLIS: u32 = 10_000;
+/// Longest wait of an acknowledgement: longer than the longest interval of pings.
+const ACK_DELAY: Duration = Duration::from_millis(150);
+/// Datagrams waiting on a connection, in bytes, each way; the oldest go first.
+pub(super) const DATAGRAM_BYTES: usize = 16 * 1024;
+/// Connections that may wait to be looked at; further ones are dropped.
+const MAX_INCOMING: usize = 64;
+/// Bytes kept of each meanwhile.
+const INCOMING_BYTES: u64 = 16 * 1024;

@@ -1,0 +1,98 @@
+//! One node's end of a path without the rest of the daemon, and the certificates it needs.
+
+#![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use liveqos::clock;
+use liveqos::demo::Impairment;
+use liveqos::intake::status::SourceTable;
+use liveqos::meters::Meters;
+use liveqos::peers::Peers;
+use liveqos::peers::settings::{NodeTlsSettings, PathSettings, PeerSettings};
+use liveqos::peers::table::{PathStatus, PathTable};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+
+use super::node_certificates::write_certificates;
+
+/// Longest wait for anything.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The certificate files of a node.
+pub(crate) fn tls(folder: &Path, node: &str) -> NodeTlsSettings {
+    let file = |name: String| folder.join(name);
+    NodeTlsSettings {
+        cert: file(format!("{node}.pem")),
+        key: file(format!("{node}.key")),
+        ca: file("ca.pem".to_owned()),
+    }
+}
+
+/// A folder with certificates of an origin and an edge.
+pub(crate) fn nodes() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    write_certificates(folder.path(), &["origin", "edge"]);
+    folder
+}
+
+/// The settings of an edge that pings what is at `address` as `origin-1`, as often as it may.
+pub(crate) fn edge(folder: &Path, address: SocketAddr) -> PathSettings {
+    let peer = PeerSettings { name: "origin-1".to_owned(), ..PeerSettings::at(&address.to_string()) };
+    let interval = Duration::from_millis(20);
+    PathSettings { tls: tls(folder, "edge"), peers: vec![peer], interval, ..PathSettings::default() }
+}
+
+/// One node's paths without the rest of it.
+pub(crate) struct Node {
+    pub(crate) peers: Peers,
+    pub(crate) table: PathTable,
+    pub(crate) meters: Meters,
+    pub(crate) tasks: JoinSet<()>,
+}
+
+impl Node {
+    pub(crate) fn start(settings: &PathSettings) -> Self {
+        let table = PathTable::new(settings);
+        let sources = settings.peers.iter().fold(SourceTable::new(&[], None), SourceTable::with_peer);
+        let meters = Meters::new(&prometheus::Registry::new()).unwrap();
+        let mut tasks = JoinSet::new();
+        let peers = Peers::start(settings, &table, &sources, &meters, &mut tasks).unwrap().unwrap();
+        Self { peers, table, meters, tasks }
+    }
+
+    pub(crate) fn origin(folder: &Path) -> Self {
+        Self::start(&PathSettings {
+            listen: "127.0.0.1:0".to_owned(),
+            tls: tls(folder, "origin"),
+            ..PathSettings::default()
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.peers.address().unwrap()
+    }
+
+    pub(crate) fn path(&self) -> PathStatus {
+        self.table.status(clock::now()).remove(0)
+    }
+
+    pub(crate) async fn until(&self, what: &str, is: impl Fn(&PathStatus) -> bool) -> PathStatus {
+        let began = Instant::now();
+        loop {
+            let path = self.path();
+            if is(&path) {
+                return path;
+            }
+            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}: {path:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// A link that loses and delays.
+pub(crate) fn lossy(loss_ratio: f64, delay: Duration) -> Impairment {
+    Impairment { loss_ratio, delay, ..Impairment::default() }
+}
