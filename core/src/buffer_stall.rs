@@ -48,6 +48,8 @@ pub(crate) struct BufferStall {
     withheld: i32,
     /// Where the lag stood below its level, at the last request; zero where it did not.
     dip: i32,
+    /// When the buffer of the other type would have run dry by its last request: Unix milliseconds, their lowest 32 bits.
+    other_dry: u32,
     phase: Phase,
     /// Looks that the level is the mean of.
     looks: u8,
@@ -57,6 +59,8 @@ pub(crate) struct BufferStall {
     after_stall: bool,
     /// Whether what is withheld may have been a stall: the buffer could have run dry.
     could_be_stall: bool,
+    /// Whether a request of the other type since the last look shows that its buffer could have run dry.
+    dry_elsewhere: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,7 @@ impl BufferStall {
     /// Folds a request; what it adds goes to `told`.
     pub(crate) fn look(&mut self, look: Look, told: &mut Told) {
         let was = *self;
+        let look = Look { at: was.made_at(look), ..look };
         let Some(passed) = look.at.checked_sub(was.at).filter(|_| was.phase != Phase::New) else {
             // The first one, or one overtaken by a later one: a parallel fetch tells nothing of time.
             if was.phase == Phase::New {
@@ -116,6 +121,18 @@ impl BufferStall {
         self.tell(due, told);
     }
 
+    /// A request of the type that the clock does not go by: a picture that is there stands still for a sound that is not.
+    pub(crate) fn elsewhere(&mut self, at: u64, bl: u32, d: u32) {
+        let at = at as u32;
+        let dry = at.wrapping_add(bl);
+        let overdue = at.wrapping_sub(self.other_dry).cast_signed() > -ROUNDING_MILLIS;
+        let unplayed = dry.wrapping_sub(self.other_dry).wrapping_sub(d).cast_signed() > ROUNDING_MILLIS;
+        let is_low = i64::from(bl) <= i64::from(d) + ROUNDING;
+        self.dry_elsewhere |= self.other_dry != 0 && overdue && unplayed && is_low;
+        // With nothing buffered it is not known since when: so it begins.
+        self.other_dry = if bl == 0 { 0 } else { dry };
+    }
+
     /// A request while the player is paused or in the background. Before a pause what was played counts; when a player was hidden is not
     /// known, so the time on both sides of it does not count.
     pub(crate) fn pause(&mut self, look: Look, is_hidden: bool, told: &mut Told) {
@@ -123,7 +140,7 @@ impl BufferStall {
             self.played_until(look, told);
         }
         let phase = if is_hidden { Phase::Hidden } else { Phase::Paused };
-        *self = Self { phase, owed: self.owed, ..Self::default() };
+        *self = Self { phase, owed: self.owed, other_dry: self.other_dry, ..Self::default() };
         self.remember(look);
     }
 
@@ -136,14 +153,29 @@ impl BufferStall {
         }
     }
 
+    /// When the request was made: where a player tells how far it is behind, what it played and what it did not are the time that went
+    /// by; a request that came later was held up on its way.
+    fn made_at(&self, look: Look) -> u64 {
+        let Some(fell_behind) = self.fell_behind(look).filter(|_| self.phase == Phase::Playing) else { return look.at };
+        let made = self.at.saturating_add_signed((self.consumed(look) + fell_behind).max(0).into());
+        if look.at > made.saturating_add(NOISE_MILLIS.unsigned_abs().into()) { made } else { look.at }
+    }
+
     /// What of the time that passed was not played; below zero where media was skipped.
     fn unplayed(&self, look: Look, passed: i32) -> i32 {
-        if let (Some(was), Some(is)) = (self.behind, look.behind) {
-            return (i64::from(is.get()) - i64::from(was.get())).clamp(-MAX_STEP, MAX_STEP) as i32;
-        }
-        let consumed = i64::from(self.bl) + i64::from(self.d) - i64::from(look.bl);
-        let consumed = (consumed * 1_000 / i64::from(look.rate.max(1))).clamp(-MAX_STEP, MAX_STEP) as i32;
-        passed.saturating_sub(consumed)
+        self.fell_behind(look).unwrap_or_else(|| passed.saturating_sub(self.consumed(look)))
+    }
+
+    /// How much further behind it is than it was, by its own word.
+    fn fell_behind(&self, look: Look) -> Option<i32> {
+        let (was, is) = (self.behind?, look.behind?);
+        Some((i64::from(is.get()) - i64::from(was.get())).clamp(-MAX_STEP, MAX_STEP) as i32)
+    }
+
+    /// What it played since the last request, by its buffer.
+    fn consumed(&self, look: Look) -> i32 {
+        let media = i64::from(self.bl) + i64::from(self.d) - i64::from(look.bl);
+        (media * 1_000 / i64::from(look.rate.max(1))).clamp(-MAX_STEP, MAX_STEP) as i32
     }
 
     /// Counts what is played before the player surely plays; that begins with the first request that found a buffer. Gives whether it
@@ -153,9 +185,15 @@ impl BufferStall {
         if was.bl == 0 && !look.playing && ((was.starting && look.starting) || consumed > passed + NOISE_MILLIS) {
             return true;
         }
+        if was.bl == 0 && look.bl == 0 && !look.playing && was.looks == 0 {
+            // The first object is not there yet: nothing of it was played.
+            self.looks = 1;
+            return true;
+        }
         self.excess = 0;
         let calm = !was.starting && unplayed > START_SLACK_MILLIS;
-        if was.bl > 0 && calm && consumed > 0 {
+        let is_low = i64::from(look.bl) <= i64::from(was.d) + ROUNDING;
+        if was.bl > 0 && calm && consumed > 0 && is_low {
             // It had its start behind it and then ran dry.
             self.phase = Phase::Playing;
             return false;
@@ -176,13 +214,16 @@ impl BufferStall {
     fn rise(&mut self, was: Self, look: Look, passed: i32, told: &mut Told) -> i32 {
         let signed = look.starving || was.starving || was.stalled;
         let dry_after = i64::from(was.bl) - ROUNDING;
-        let could_run_dry = i64::from(passed.saturating_add(was.withheld)) >= dry_after;
+        let could_run_dry = was.dry_elsewhere || i64::from(passed.saturating_add(was.withheld)) >= dry_after;
         // Who ran dry has no more than one object afterwards, unless it said so and waits for more; in a pause the buffer grows.
         let kept = if was.stalled || was.starving { i64::from(was.bl) } else { 0 };
-        let is_low = i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
+        let is_low = was.dry_elsewhere || i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
         // With nothing buffered the position is not known, and with it how long it stalled: the next request shows it.
         let is_known = look.bl > 0 || look.behind.is_some();
-        if signed && could_run_dry && is_low && is_known {
+        // A stall that was told goes on while nothing is played, and ends a little later than what was told in it.
+        let goes_on = look.starving && was.starving && was.consumed(look) < NOISE_MILLIS;
+        let resumes = was.stalled && (goes_on || self.excess <= NOISE_MILLIS);
+        if resumes || (signed && could_run_dry && is_low && is_known) {
             self.stall(self.excess, told);
             return was.withheld;
         }
@@ -193,8 +234,8 @@ impl BufferStall {
             return was.withheld;
         }
         let stays = was.withheld > 0 && self.excess <= was.withheld.saturating_add(NOISE_MILLIS);
-        if stays && was.could_be_stall {
-            // It plays on with its buffer as low as a stall leaves it.
+        if stays && (was.could_be_stall || (could_run_dry && is_low)) {
+            // It plays on with its buffer as low as a stall leaves it, or shows so now where the request before came late.
             self.stall(self.excess, told);
             return was.withheld;
         }
@@ -238,7 +279,10 @@ impl BufferStall {
     fn refine(&mut self) {
         self.stalled = false;
         self.looks = (self.looks + 1).min(MAX_LOOKS);
-        let shift = self.excess / (i32::from(self.looks) + 1);
+        // Roundings go both ways, but no request comes early: more than they make is a request that was a little late.
+        let is_late = self.excess > LATE_MILLIS && self.looks > SURE_LOOKS;
+        let weight = if is_late { LATE_WEIGHT } else { 1 };
+        let shift = self.excess / ((i32::from(self.looks) + 1) * weight);
         self.excess -= shift;
         if (self.after_stall && self.looks < MAX_LOOKS) || self.bl <= NEARLY_EMPTY_MILLIS {
             self.owed = self.owed.saturating_add(shift);
@@ -256,7 +300,7 @@ impl BufferStall {
 
     fn remember(&mut self, look: Look) {
         (self.at, self.bl, self.d, self.behind) = (look.at, look.bl, look.d, look.behind);
-        (self.starving, self.starting) = (look.starving, look.starting);
+        (self.starving, self.starting, self.dry_elsewhere) = (look.starving, look.starting, false);
     }
 }
 
@@ -266,8 +310,16 @@ pub(crate) const NOISE_MILLIS: i32 = 200;
 const NOISE_BEHIND_MILLIS: i32 = 15;
 /// A viewer without a request for so long may have done anything in between; nothing is said of it.
 pub(crate) const MAX_GAP_MILLIS: u64 = 120_000;
-const ROUNDING: i64 = 150;
+/// What two roundings of `bl` and some jitter make.
+const ROUNDING_MILLIS: i32 = 150;
+const ROUNDING: i64 = ROUNDING_MILLIS as i64;
 const MAX_LOOKS: u8 = 16;
+/// Looks after which a level is one.
+const SURE_LOOKS: u8 = 4;
+/// Most that roundings make of one request's excess.
+const LATE_MILLIS: i32 = 100;
+/// How much less a request that is later than that moves the level.
+const LATE_WEIGHT: i32 = 4;
 /// A buffer so short that every small rise of the lag is a stall.
 const NEARLY_EMPTY_MILLIS: u32 = 100;
 /// A player that has played so much has started.
@@ -399,10 +451,70 @@ mod tests {
         let told = told(&[
             (0, 300, false, 3_012),
             (2_400, 100, false, 3_012),
-            (5_000, 1_000, true, 4_063),
-            (7_000, 1_000, false, 4_064),
+            (5_000, 600, true, 4_063),
+            (7_000, 600, false, 4_064),
         ]);
         assert_eq!((told.stalled_millis, told.exposure_millis), (1_051, 7_000));
+    }
+
+    #[test]
+    fn a_stall_behind_a_request_that_came_late_is_told_by_the_lag() {
+        // Made at 4 s, through a link that was silent until 13.3 s; the buffer ran dry at 8.5 s.
+        let told = told(&[
+            (0, 4_500, false, 9_352),
+            (2_000, 4_500, false, 9_352),
+            (13_300, 4_500, false, 9_352),
+            (13_400, 2_000, true, 14_252),
+            (13_450, 4_000, false, 14_302),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (4_950, 13_450, 1));
+    }
+
+    #[test]
+    fn a_stall_behind_a_request_that_came_late_is_told_by_the_next_buffer() {
+        // The same without a word of the lag, and asked for anew when the stall was over.
+        let told = told(&[
+            (0, 5_800, false, 0),
+            (2_000, 5_800, false, 0),
+            (14_000, 5_800, false, 0),
+            (15_000, 1_100, false, 0),
+            (15_100, 3_000, false, 0),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (4_300, 15_100, 1));
+    }
+
+    #[test]
+    fn what_was_told_while_it_stalled_is_not_its_end() {
+        // The object is there at 6 s, and the picture a second later.
+        let told = told(&[
+            (0, 1_000, false, 0),
+            (2_000, 1_000, false, 0),
+            (6_000, 2_000, true, 0),
+            (7_000, 4_000, true, 0),
+            (8_000, 5_000, false, 0),
+        ]);
+        assert_eq!((told.stalled_millis, told.exposure_millis, told.starts), (4_000, 8_000, 1));
+    }
+
+    #[test]
+    fn a_picture_stands_still_for_a_sound_that_is_not_there() {
+        let (mut rule, mut told) = (BufferStall::default(), Told::default());
+        let look = |at: u64, bl| Look {
+            at: 1_000_000 + at,
+            bl,
+            d: 2_000,
+            rate: 1_000,
+            starving: at > 4_000,
+            starting: false,
+            behind: None,
+            playing: false,
+        };
+        rule.look(look(0, 6_000), &mut told);
+        rule.elsewhere(1_000_100, 1_000, 2_000);
+        rule.look(look(2_000, 6_000), &mut told);
+        rule.elsewhere(1_005_000, 100, 2_000);
+        rule.look(look(5_100, 6_900), &mut told);
+        assert_eq!((told.stalled_millis, told.exposure_millis), (2_000, 5_100));
     }
 
     proptest! {

@@ -15,12 +15,13 @@ pub(crate) struct PlayClock {
     to: u32,
     /// When its state began.
     since: u32,
-    /// Its newest instant, and when the last report arrived here by our clock.
+    /// Its newest instant.
     newest: u32,
-    arrived: u32,
     /// What our clock shows beyond its own, delivery in: the least that was seen.
     skew: i32,
     next_sn: Option<NonZeroU32>,
+    /// Reports that say nothing of its state and came before others that should have come before them.
+    ahead: u16,
     held: [Option<Report>; MAX_HELD],
     /// Total stall time it last told, plus one, and what was counted since.
     absolute: Option<NonZeroU32>,
@@ -38,6 +39,9 @@ pub(crate) struct PlayClock {
 #[derive(Clone, Copy, Debug)]
 struct Report {
     ts: u32,
+    /// When it arrived here by our clock.
+    arrived: u32,
+    speaks: bool,
     sn: u32,
     absolute: Option<NonZeroU32>,
     state: Option<State>,
@@ -64,12 +68,13 @@ impl PlayClock {
         }
         let report = Report {
             ts: self.within(ts),
+            arrived: self.within(at),
+            speaks: says.speaks,
             sn: sn.unwrap_or(0),
             absolute: says.absolute.map(after),
             state: says.state,
             hidden: says.hidden,
         };
-        self.arrived = self.within(at);
         self.take(report, sn, told);
         if says.speaks {
             self.newest = self.newest.max(report.ts);
@@ -83,7 +88,9 @@ impl PlayClock {
         if self.state.is_none() {
             return;
         }
-        if last || self.within(now).saturating_sub(self.arrived) > LATENESS_MILLIS {
+        let now_within = self.within(now);
+        let waits_long = |held: &Report| now_within.saturating_sub(held.arrived) > LATENESS_MILLIS;
+        if last || self.held.iter().flatten().any(waits_long) {
             self.release(told);
         } else if self.held.iter().any(Option::is_some) {
             // What is missing may be another state.
@@ -119,6 +126,10 @@ impl PlayClock {
         } else if sn < next || is_held {
             told.repeated += 1;
             return;
+        } else if sn > next && !report.speaks && self.ahead < MAX_AHEAD {
+            // What is missing may be a state: it need not wait for a place that this one does not need.
+            self.ahead += 1;
+            return;
         } else if sn > next {
             match self.held.iter_mut().find(|slot| slot.is_none()) {
                 Some(slot) => {
@@ -135,7 +146,7 @@ impl PlayClock {
             told.lost += missing;
             self.gap |= missing > 0;
         }
-        self.next_sn = Some(after(sn));
+        self.go_on_after(sn);
         self.apply(report, told);
         let next = |held: &Option<Report>, clock: &Self| held.is_some_and(|held| clock.missing_before(held.sn) == 0);
         while let Some(index) = self.held.iter().position(|held| next(held, self)) {
@@ -157,14 +168,21 @@ impl PlayClock {
 
     fn apply_held(&mut self, index: usize, told: &mut Told) {
         if let Some(held) = self.held[index].take() {
-            self.next_sn = Some(after(held.sn));
+            self.go_on_after(held.sn);
             self.apply(held, told);
         }
     }
 
-    /// How many reports should have come before that of this number.
+    /// The next report is the one after this number; those that came ahead of it are behind it now.
+    fn go_on_after(&mut self, sn: u32) {
+        let passed = self.next_sn.map_or(0, |next| sn.saturating_sub(next.get()));
+        self.ahead = self.ahead.saturating_sub(u16::try_from(passed).unwrap_or(u16::MAX));
+        self.next_sn = Some(after(sn));
+    }
+
+    /// How many reports should have come before that of this number and did not.
     fn missing_before(&self, sn: u32) -> u32 {
-        self.next_sn.map_or(0, |next| sn.saturating_sub(next.get()))
+        self.next_sn.map_or(0, |next| sn.saturating_sub(next.get()).saturating_sub(self.ahead.into()))
     }
 
     fn apply(&mut self, report: Report, told: &mut Told) {
@@ -270,6 +288,8 @@ fn skew_of(at: u64, ts: u64) -> i32 {
         .clamp(-MAX_SKEW, MAX_SKEW) as i32
 }
 
+/// Reports of no state that may come ahead of others: more of them are a gap.
+const MAX_AHEAD: u16 = 64;
 /// Reports held back because others should come before them.
 const MAX_HELD: usize = 2;
 /// How late a report may be and still find its place without a correction.

@@ -266,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::group::{Group, GroupView};
+    use crate::group::{Group, GroupKind, GroupView};
     use crate::latencies::Latencies;
     use crate::observation::{Client, PathView, PlayerView, Rtt, ServerView, Total};
     use crate::sample::Share;
@@ -357,13 +357,11 @@ mod tests {
             any::<u64>().prop_map(Group::Network),
             "\\PC{1,9}".prop_map(|name| Group::Region(name.into())),
             "\\PC{1,9}".prop_map(|name| Group::Player(name.into())),
+            Just(Group::Others(GroupKind::Region)),
         ];
-        (kinds, duration(), duration(), any::<u32>()).prop_map(|(group, exposure, stalled, stall_starts)| GroupView {
-            group,
-            exposure,
-            stalled,
-            stall_starts,
-        })
+        (kinds, any::<u32>(), duration(), duration(), any::<u32>()).prop_map(
+            |(group, groups, exposure, stalled, stall_starts)| GroupView { group, groups, exposure, stalled, stall_starts },
+        )
     }
 
     fn players() -> impl Strategy<Value = Fact> {

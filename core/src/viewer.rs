@@ -66,6 +66,7 @@ impl Viewer {
             // Video stands before audio; a look at another track would compare two buffers.
             if self.track == Some(ObjectType::Video) {
                 self.urgent |= urgent;
+                self.buffer.elsewhere(at.millis(), bl, d);
                 return;
             }
             (self.track, self.buffer) = (set.ot, BufferStall::default());
@@ -165,6 +166,26 @@ mod tests {
         let calm = feed(&mut Viewer::default(), &PLAY);
         assert_eq!((told.stalled_millis, told.starts), (calm.stalled_millis, 1));
         assert_eq!((told.exposure_millis, told.repeated), (calm.exposure_millis, 3));
+    }
+
+    #[test]
+    fn a_state_that_is_overtaken_by_many_reports_is_found() {
+        // Of a narrow link: the answers to requests told their reports before the stall's own.
+        let mut viewer = Viewer::default();
+        let mut told = Told::default();
+        let mut take = |at, text: &str| {
+            let set = Cmcd::parse(text.as_bytes()).expect("v2");
+            viewer.event(Timestamp::from_millis(at), &set, &mut told);
+        };
+        take(1_000_030, "e=ps,sn=0,sta=p,ts=1000000");
+        for sn in 2..=8 {
+            take(1_011_000, &format!("e=rr,sn={sn},sta=r,ts=1009000"));
+        }
+        take(1_011_100, "e=ps,sn=9,sta=p,ts=1011000");
+        take(1_012_000, "e=ps,sn=1,sta=r,ts=1008000");
+        take(1_020_030, "e=t,sn=10,sta=p,ts=1020000");
+        assert_eq!((told.exposure_millis, told.stalled_millis, told.starts), (20_000, 3_000, 1));
+        assert_eq!((told.repeated, told.lost), (0, 0));
     }
 
     #[test]

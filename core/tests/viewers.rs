@@ -104,6 +104,7 @@ fn the_stall_ratio_of_recorded_players() {
         ("way-dash-v2", true),
         ("way-shaka-v1", false),
         ("way-shaka-v2", true),
+        ("late-shaka-v2", false),
     ];
     let wrong: Vec<_> = runs
         .map(|(name, events)| (name, error(name, events)))

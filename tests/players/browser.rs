@@ -43,5 +43,5 @@ const ARGUMENTS: [&str; 14] = [
     "--disable-sync",
     "--no-first-run",
     "--no-proxy-server",
-    "--window-size=1400,800",
+    "--window-size=760,420",
 ];

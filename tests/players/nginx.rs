@@ -51,7 +51,7 @@ impl Nginx {
         let program = Program::start("nginx", &mut command, folder, false);
         let nginx = Self { _program: program, port, log };
         // A class of some age, so that players find their usual distance from its live edge.
-        let segment = format!("http://127.0.0.1:{port}/hls/warm-up/6.ts");
+        let segment = format!("http://127.0.0.1:{port}/hls/warm-up/4.ts");
         wait::until("nginx and the class", Duration::from_mins(1), async || exists(&segment).await).await;
         nginx
     }

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 pub(crate) struct Record {
     /// Player, its version and the browser, once the player runs.
     pub(crate) info: Option<Value>,
-    /// `{t, ev, ...}` in their order.
+    /// `{t, heard, ev, ...}` in their order.
     pub(crate) events: Vec<Value>,
     /// Wall time, playing position, whether paused, ready state, buffer ahead (s), whether hidden; each 100 ms.
     pub(crate) rows: Vec<Value>,
@@ -51,10 +51,16 @@ impl PageServer {
             .route("/{page}", get(page))
             .layer(DefaultBodyLimit::max(MAX_RECORD))
             .with_state(shared);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let task = tokio::spawn(async { axum::serve(listener, router).await.unwrap() });
         Self { port, records, task: task.abort_handle() }
+    }
+
+    /// The origin for the page of this number: each has its own, so that the browser gives each a process of its own and none waits for
+    /// another's scripts.
+    pub(crate) fn origin(&self, number: usize) -> String {
+        format!("http://127.0.0.{}:{}", number + 2, self.port)
     }
 
     /// What the page of this name recorded so far.
@@ -78,6 +84,15 @@ impl Record {
     /// When an event of this name was first, wall-clock seconds.
     pub(crate) fn first(&self, name: &str) -> Option<f64> {
         self.events.iter().find(|event| event["ev"] == name)?["t"].as_f64()
+    }
+
+    /// The events at the instants at which the page's scripts were told.
+    pub(crate) fn heard(&self) -> Vec<Value> {
+        let mut events = self.events.clone();
+        for event in &mut events {
+            event["t"] = event["heard"].take();
+        }
+        events
     }
 
     /// What went wrong on the page or in the player, in words.

@@ -144,7 +144,8 @@ impl Way {
         };
         let due = {
             let mut next = self.next.lock().await;
-            let due = (*next).max(Instant::now());
+            // A relay that was kept from running makes up for it.
+            let due = (*next).max(Instant::now() - CREDIT);
             *next = due + Duration::from_secs_f64(count as f64 / f64::from(rate));
             due
         };
@@ -154,4 +155,6 @@ impl Way {
 }
 
 const RECEIVE_BUFFER: u32 = 8 * 1024;
+/// How long ago a narrow link may have had room that is used now.
+const CREDIT: Duration = Duration::from_secs(1);
 const PIECE: usize = 4 * 1024;

@@ -18,28 +18,30 @@ use super::{browser, wait};
 struct Verdict {
     name: &'static str,
     truth: Truth,
+    /// What else the page says of how many seconds it stalled: by when its scripts were told, and by its position.
+    or: [f64; 2],
     daemon: Told,
     replay: Told,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_squeeze_and_an_outage_are_told_to_a_tenth_of_a_point_by_states() {
+async fn a_squeeze_and_an_outage_are_told_to_a_tenth_of_a_point() {
     let verdicts = run("way", async |_, watchers| {
-        sleep(Duration::from_secs(15)).await;
-        set(watchers, Link::Narrow(BYTES_PER_SECOND * 7 / 10));
-        sleep(Duration::from_secs(20)).await;
-        set(watchers, Link::Free);
-        sleep(Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(12)).await;
         set(watchers, Link::Silent);
-        sleep(Duration::from_secs(8)).await;
+        sleep(Duration::from_secs(12)).await;
         set(watchers, Link::Free);
+        sleep(Duration::from_secs(18)).await;
+        set(watchers, Link::Narrow(BYTES_PER_SECOND / 2));
         sleep(Duration::from_secs(25)).await;
+        set(watchers, Link::Free);
+        sleep(Duration::from_secs(38)).await;
     })
     .await;
-    assert!(verdicts.iter().any(|verdict| verdict.truth.stalled > 1.0), "nothing stalled: the run shows nothing");
-    let wrong: Vec<_> =
-        verdicts.iter().filter(|verdict| verdict.error().abs() > verdict.bound()).map(Verdict::line).collect();
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    for verdict in &verdicts {
+        assert!(verdict.truth.stalled > 3.0, "the links did not hurt: {}", verdict.line());
+    }
+    near(&verdicts);
     agree(&verdicts);
 }
 
@@ -47,18 +49,18 @@ async fn a_squeeze_and_an_outage_are_told_to_a_tenth_of_a_point_by_states() {
 async fn pauses_seeks_and_time_in_the_background_are_no_stall() {
     let verdicts = run("manners", async |stage, watchers| {
         let ask = |action| watchers.iter().for_each(|watcher| stage.pages.ask(watcher.setup.name, action));
-        sleep(Duration::from_secs(12)).await;
+        sleep(Duration::from_secs(10)).await;
         ask("pause");
         sleep(Duration::from_secs(10)).await;
         ask("play");
-        sleep(Duration::from_secs(10)).await;
+        sleep(Duration::from_secs(8)).await;
         ask("back");
-        sleep(Duration::from_secs(10)).await;
+        sleep(Duration::from_secs(8)).await;
         ask("edge");
-        sleep(Duration::from_secs(10)).await;
+        sleep(Duration::from_secs(8)).await;
         // All frames are of one page: one hides them all.
         stage.pages.ask(watchers[0].setup.name, "hide");
-        sleep(Duration::from_secs(22)).await;
+        sleep(Duration::from_secs(20)).await;
     })
     .await;
     for verdict in &verdicts {
@@ -85,11 +87,13 @@ async fn nothing_is_invented_of_players_that_are_cut_off() {
         set(watchers, Link::Refused);
         sleep(Duration::from_secs(8)).await;
         set(watchers, Link::Free);
-        sleep(Duration::from_secs(20)).await;
+        sleep(Duration::from_secs(15)).await;
     })
     .await;
     for verdict in &verdicts {
-        assert!(verdict.off() < STALLED_SECONDS + OPEN_SECONDS, "{}", verdict.line());
+        // A stall that is open at the last word is believed for a while.
+        let believed = if verdict.truth.is_open { OPEN_SECONDS } else { 0.0 };
+        assert!(verdict.off() < INVENTED_SECONDS + believed, "{}", verdict.line());
     }
     agree(&verdicts);
 }
@@ -100,10 +104,31 @@ impl Verdict {
         self.daemon.percent() - self.truth.percent()
     }
 
-    /// How far the ratio may be off, in points. What requests alone do not carry is allowed to those who send no states.
-    fn bound(&self) -> f64 {
+    /// The least and the most that the page says, less its events, in points: they differ where the machine did not keep up.
+    fn blur(&self) -> (f64, f64) {
+        let more = self.or.map(|stalled| 100.0 * (stalled - self.truth.stalled) / self.truth.exposure);
+        more.into_iter().fold((0.0, 0.0), |(low, high), more| (low.min(more), high.max(more)))
+    }
+
+    /// How far what the page says of itself differs, in points.
+    fn width(&self) -> f64 {
+        let (low, high) = self.blur();
+        high - low
+    }
+
+    /// Whether the page knew what it showed.
+    fn is_sharp(&self) -> bool {
+        self.width() <= SHARP_POINTS
+    }
+
+    /// Whether it is told to a tenth of a point, but for what requests do not carry: they may be wrong by as much as that is. Where the machine
+    /// starved the page, its player starved too and spoke late; it is held to a point then.
+    fn is_near(&self) -> bool {
         let Truth { early, fed, skipped, exposure, .. } = self.truth;
-        if EXACT.contains(&self.name) { POINTS } else { REQUESTS_POINTS + 100.0 * (early + fed + skipped) / exposure }
+        let untold = if EXACT.contains(&self.name) { 0.0 } else { 100.0 * (early + fed + skipped) / exposure };
+        let points = if self.is_sharp() { POINTS } else { STARVED_POINTS + self.width() };
+        let (low, high) = self.blur();
+        (low - points - untold..=high + points + untold).contains(&self.error())
     }
 
     /// Seconds stalled by the daemon's word less the page's.
@@ -112,9 +137,9 @@ impl Verdict {
     }
 
     fn line(&self) -> String {
-        let Self { name, truth, daemon, replay } = self;
+        let Self { name, truth, daemon, replay, .. } = self;
         format!(
-            "{name:16} page {:6.2} of {:6.2} s = {:6.3} % ({} stalls, {:.2} s at its start, {:.2} s with a buffer, {:.2} s skipped), daemon {:6.2} of {:6.2} s, replay {:6.2} of {:6.2} s, error {:+.3} points",
+            "{name:16} page {:6.2} of {:6.2} s = {:6.3} % ({} stalls, {:.2} s at its start, {:.2} s with a buffer, {:.2} s skipped; elsewise {:+.3} to {:+.3} points), daemon {:6.2} of {:6.2} s, replay {:6.2} of {:6.2} s, error {:+.3} points",
             truth.stalled,
             truth.exposure,
             truth.percent(),
@@ -122,6 +147,8 @@ impl Verdict {
             truth.early,
             truth.fed,
             truth.skipped,
+            self.blur().0,
+            self.blur().1,
             daemon.stalled,
             daemon.exposure,
             replay.stalled,
@@ -129,6 +156,15 @@ impl Verdict {
             self.error()
         )
     }
+}
+
+/// Each is told to a tenth of a point, and enough pages knew it themselves.
+fn near(verdicts: &[Verdict]) {
+    let sharp = verdicts.iter().filter(|verdict| verdict.is_sharp()).count();
+    eprintln!("{sharp} of {} pages agree with themselves to {SHARP_POINTS} points", verdicts.len());
+    let wrong: Vec<_> = verdicts.iter().filter(|verdict| !verdict.is_near()).map(Verdict::line).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(sharp >= LEAST_SHARP, "the machine was too busy for its players: the run shows nothing");
 }
 
 /// The daemon that followed the log and the replay of it say the same.
@@ -176,9 +212,14 @@ async fn run(scenario: &str, play: impl AsyncFnOnce(&Stage, &[Watcher])) -> Vec<
 
 async fn verdict(stage: &Stage, watcher: &Watcher, record: &Record) -> Verdict {
     let log = std::fs::read_to_string(&stage.nginx.log).unwrap();
+    let last = last_word(&log, watcher);
+    let truth = Truth::of(&record.events, last);
+    let heard = Truth::of(&record.heard(), last).stalled;
+    let unplayed = if truth.is_open { None } else { Truth::unplayed(&record.events, &record.rows, last) };
     let verdict = Verdict {
         name: watcher.setup.name,
-        truth: Truth::of(&record.events, last_word(&log, watcher)),
+        truth,
+        or: [heard, unplayed.unwrap_or(heard)],
         daemon: Told::by_daemon(&stage.daemon, &watcher.class).await,
         replay: Told::by_replay(&stage.config, &stage.nginx.log, &watcher.class),
     };
@@ -186,14 +227,15 @@ async fn verdict(stage: &Stage, watcher: &Watcher, record: &Record) -> Verdict {
     verdict
 }
 
-/// When the player last said how it plays: by a media request or by a state. What came after it nobody told the edge.
+/// When the player last said how it plays: by a media request or by a state; who sends states is there with any request. What came after it
+/// nobody told the edge.
 fn last_word(log: &str, watcher: &Watcher) -> f64 {
     let (folder, sid) = (format!("/{}/", watcher.class), format!("sid=\"{}-0000", watcher.setup.name));
     let told = |line: &Value| {
         let path = line["u"].as_str().unwrap_or_default();
         let body = line["e"].as_str().unwrap_or_default();
-        let media = path.starts_with(&folder) && !path.contains("/index.");
-        media || (body.contains(&sid) && body.contains("sta="))
+        let counts = EXACT.contains(&watcher.setup.name) || !path.contains("/index.");
+        (path.starts_with(&folder) && counts) || (body.contains(&sid) && body.contains("sta="))
     };
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     lines.filter(told).filter_map(|line| line["t"].as_f64()).fold(0.0, f64::max)
@@ -220,10 +262,15 @@ const SETUPS: [Setup; 7] = [
 ];
 /// Those who send states.
 const EXACT: [&str; 2] = ["hls-v2", "dash-v2"];
-/// How far the daemon's stall ratio may be off, in points, where a player sends its states.
+/// How far the daemon's stall ratio may be off, in points.
 const POINTS: f64 = 0.1;
-/// The same by requests alone: 0.1 where the machine keeps up with its players; on a loaded one requests are late and pictures stand.
-const REQUESTS_POINTS: f64 = 1.5;
+/// How far what a page says of itself may differ, in points, for it to be held to [`POINTS`], and how many a run must have.
+const SHARP_POINTS: f64 = 0.25;
+const LEAST_SHARP: usize = 3;
+/// How far it may be off, in points, where the page itself was starved.
+const STARVED_POINTS: f64 = 1.0;
+/// Most stall time of a player that is cut off beyond what its page shows.
+const INVENTED_SECONDS: f64 = 0.5;
 /// How much less may be told: when a player was hidden is known to a request only, and what lies between is left out.
 const EXPOSURE_SECONDS: f64 = 7.0;
 /// Most stall time of a player without states that its media element does not tell of: its clock stands still under load.

@@ -1,4 +1,4 @@
-//! The node's own script on pages with hls.js, dash.js, Shaka and no player at all: what liveqos says by it beside the page's own record, with
+//! The node's own script on pages with hls.js, dash.js, Shaka, mpegts.js and no player at all: what liveqos says by it beside the page's own record, with
 //! a squeeze and an outage on the way.
 
 use std::path::Path;
@@ -13,18 +13,19 @@ use super::class::{self, BYTES_PER_SECOND};
 use super::daemon::Daemon;
 use super::nginx::Nginx;
 use super::page_server::PageServer;
-use super::program::{command, free_port, run};
+use super::program::free_port;
 use super::relay::{Link, Relay};
 use super::told::Told;
 use super::truth::Truth;
 use super::{packages, wait};
 
 /// Each with its file and protocol.
-const PLAYERS: [(&str, &str, &str); 4] = [
+const PLAYERS: [(&str, &str, &str); 5] = [
     ("hls", "hls/hls/index.m3u8", "hls"),
     ("dash", "dash/dash/index.mpd", "dash"),
     ("shaka", "dash/shaka/index.mpd", "dash"),
-    ("plain", "hls/plain/clip.mp4", ""),
+    ("mpegts", "hls/mpegts/class.flv", "http-flv"),
+    ("plain", "hls/plain/class.mp4", ""),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,22 +36,27 @@ async fn tells_what_media_elements_show() {
     let packages = packages::installed();
     let media = folder.join("media");
     let _publisher = class::publish(&folder, &media);
-    clip(&media.join("hls/clip.mp4"));
+    let recording = class::recording();
+    for name in ["class.mp4", "class.flv"] {
+        std::fs::copy(recording.with_file_name(name), media.join("hls").join(name)).unwrap();
+    }
     let nginx = Nginx::start(&folder, &media).await;
     let pages = PageServer::start(packages::folder().join("pages"), packages).await;
     let daemon = open_daemon(&folder).await;
 
     let mut links = Vec::new();
     let mut frames = Vec::new();
-    for (name, file, protocol) in PLAYERS {
+    for (number, (name, file, protocol)) in PLAYERS.into_iter().enumerate() {
         let relay = Relay::start(nginx.port).await;
-        // The browser alone would fetch the whole clip at once.
-        let free = if name == "plain" { Link::Narrow(BYTES_PER_SECOND * 6 / 5) } else { Link::Free };
+        // One file is the whole class: it comes little faster than it plays, as a live one does.
+        let whole = ["mpegts", "plain"].contains(&name);
+        let free = if whole { Link::Narrow(BYTES_PER_SECOND * 6 / 5) } else { Link::Free };
         relay.set(free);
         frames.push((
             "frame",
             format!(
-                "snippet.html?name={name}&player={name}&src=http://127.0.0.1:{}/{file}&node={}&session={name}&token={}&protocol={protocol}",
+                "{}/snippet.html?name={name}&player={name}&src=http://127.0.0.1:{}/{file}&node={}&session={name}&token={}&protocol={protocol}",
+                pages.origin(number),
                 relay.port,
                 daemon.url,
                 token(name)
@@ -70,15 +76,15 @@ async fn tells_what_media_elements_show() {
         .await;
     }
 
-    sleep(Duration::from_secs(15)).await;
-    set(&links, Some(Link::Narrow(BYTES_PER_SECOND * 7 / 10)));
-    sleep(Duration::from_secs(20)).await;
-    set(&links, None);
-    sleep(Duration::from_secs(15)).await;
+    sleep(Duration::from_secs(12)).await;
     set(&links, Some(Link::Silent));
     sleep(Duration::from_secs(10)).await;
     set(&links, None);
+    sleep(Duration::from_secs(15)).await;
+    set(&links, Some(Link::Narrow(BYTES_PER_SECOND * 2 / 5)));
     sleep(Duration::from_secs(20)).await;
+    set(&links, None);
+    sleep(Duration::from_secs(15)).await;
     for (name, ..) in PLAYERS {
         pages.ask(name, "stop");
     }
@@ -113,36 +119,6 @@ fn set(links: &[(Relay, Link)], link: Option<Link>) {
     for (relay, free) in links {
         relay.set(link.unwrap_or(*free));
     }
-}
-
-/// A recorded class of two and a half minutes at the live class's rate.
-fn clip(file: &Path) {
-    let mut ffmpeg = command("ffmpeg");
-    ffmpeg.args([
-        "-hide_banner",
-        "-nostats",
-        "-loglevel",
-        "error",
-        "-f",
-        "lavfi",
-        "-i",
-        "testsrc2=size=320x180:rate=25",
-    ]);
-    ffmpeg.args(["-t", "150", "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-b:v", "664k"]);
-    ffmpeg.args([
-        "-minrate",
-        "664k",
-        "-maxrate",
-        "664k",
-        "-bufsize",
-        "664k",
-        "-x264-params",
-        "nal-hrd=cbr",
-        "-g",
-        "50",
-    ]);
-    let (code, said) = run(ffmpeg.args(["-movflags", "+faststart"]).arg(file));
-    assert_eq!(code, Some(0), "{said}");
 }
 
 /// An empty folder for this run.

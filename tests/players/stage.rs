@@ -69,9 +69,9 @@ impl Stage {
     pub(crate) async fn watch(&self, setups: &[Setup]) -> (Browser, Vec<Watcher>) {
         let mut watchers = Vec::new();
         let mut frames = Vec::new();
-        for setup in setups {
+        for (number, setup) in setups.iter().enumerate() {
             let watcher = Watcher::new(*setup, self.nginx.port).await;
-            frames.push(("frame", watcher.frame()));
+            frames.push(("frame", format!("{}/{}", self.pages.origin(number), watcher.page())));
             watchers.push(watcher);
         }
         let wall = format!("http://127.0.0.1:{}/wall.html", self.pages.port);
@@ -96,8 +96,8 @@ impl Watcher {
         Self { setup, class: format!("{kind}/{}", setup.name), relay: Relay::start(edge).await }
     }
 
-    /// Address of its page.
-    fn frame(&self) -> String {
+    /// Its page, with what it is to play.
+    fn page(&self) -> String {
         let Setup { name, player, version, events, mode } = self.setup;
         let edge = format!("http://127.0.0.1:{}", self.relay.port);
         let file = if player == "hls" { "index.m3u8" } else { "index.mpd" };

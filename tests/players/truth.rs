@@ -21,6 +21,8 @@ pub(crate) struct Truth {
     pub(crate) unseen: f64,
     /// Seconds of media that seeks begun while it stalled left out: requests alone do not tell how long it had stalled before.
     pub(crate) skipped: f64,
+    /// Whether it stalls still.
+    pub(crate) is_open: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -73,7 +75,23 @@ impl Truth {
             };
         }
         truth.pass(state, hidden, until - since);
+        truth.is_open = state == State::Stalled;
         truth
+    }
+
+    /// The same by its position: seconds that went by between the first picture and `until` and were not played, by a page's table of where
+    /// it stood (`[wall, position, ...]`). They are more than what its events say where the machine could not keep up with its clock. Says
+    /// nothing of who paused or sought.
+    pub(crate) fn unplayed(events: &[Value], rows: &[Value], until: f64) -> Option<f64> {
+        let first = events.iter().find(|event| event["ev"] == "playing")?["t"].as_f64()?;
+        let mut lags = Vec::new();
+        for row in rows {
+            let (at, position) = (row[0].as_f64()?, row[1].as_f64()?);
+            if at >= first && at < until {
+                lags.push(at - position);
+            }
+        }
+        lags.get(lags.len().checked_sub(LOOKS)?..).map(|end| median(end) - lags[0])
     }
 
     /// Stalled over exposure, in percent.
@@ -92,6 +110,14 @@ impl Truth {
     }
 }
 
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Looks at a position that its lag is the median of at the end.
+const LOOKS: usize = 5;
 /// A picture begins a little after where the last one stood.
 const LEAST_SKIP_SECONDS: f64 = 0.2;
 /// A player with so much in its buffer does not wait for the network.

@@ -57,13 +57,13 @@ async fn tells_what_a_webrtc_viewer_sees() {
 
     let good = Impairment::default();
     for (impairment, seconds) in [
-        (good, 15),
-        (Impairment { loss_ratio: 0.05, ..good }, 15),
+        (good, 12),
+        (Impairment { loss_ratio: 0.05, ..good }, 12),
+        (good, 6),
+        (Impairment { rate_bits_per_second: Some(250_000), queue_bytes: 16_000, ..good }, 12),
         (good, 8),
-        (Impairment { rate_bits_per_second: Some(250_000), queue_bytes: 16_000, ..good }, 15),
-        (good, 10),
         (Impairment { loss_ratio: 1.0, ..good }, OUTAGE),
-        (good, 20),
+        (good, 15),
     ] {
         door.guests.lock().unwrap().iter().for_each(|guest| guest.impair(impairment));
         sleep(Duration::from_secs(seconds)).await;
@@ -73,15 +73,15 @@ async fn tells_what_a_webrtc_viewer_sees() {
     sleep(LAST_SAMPLE).await;
 
     let record = pages.record("webrtc");
-    // In a page that is kept from running the two differ by what it cannot know.
-    let bounds = [false, true].map(|latest| seen(&record, latest));
-    let truth = bounds[0];
-    let of = |totals: PlayoutTotals| 100.0 * totals.frozen.as_secs_f64() / totals.exposure.as_secs_f64();
-    let [percent, other] = bounds.map(of);
+    // In a page that is kept from running these differ by what it cannot know.
+    let ways = [Batch::Even, Batch::SinceNone, Batch::Last].map(|batch| seen(&record, batch));
+    let truth = ways[0];
+    let percents = ways.map(|totals| 100.0 * totals.frozen.as_secs_f64() / totals.exposure.as_secs_f64());
+    let (low, high) = percents.iter().fold((f64::MAX, 0.0_f64), |(low, high), one| (low.min(*one), high.max(*one)));
     let stats = record.events.iter().rfind(|event| event["ev"] == "stats").unwrap();
     eprintln!("{}: {link:?}", browser::version());
     eprintln!(
-        "page: {} freezes, {:.3} of {:.3} s = {percent:.3} % (or {other:.3} %); the browser: {} freezes, {} s, {} pauses, {} s",
+        "page: {} freezes, {:.3} of {:.3} s = {low:.3} to {high:.3} %; the browser: {} freezes, {} s, {} pauses, {} s",
         truth.freezes,
         truth.frozen.as_secs_f64(),
         truth.exposure.as_secs_f64(),
@@ -93,13 +93,12 @@ async fn tells_what_a_webrtc_viewer_sees() {
     let kept = serde_json::json!({ "info": record.info, "events": record.events, "rows": record.rows });
     std::fs::write(folder.join("webrtc.page.json"), kept.to_string()).unwrap();
     assert!(truth.frozen > Duration::from_secs(5), "the link did not hurt");
+    assert!(high - low <= WIDEST_POINTS, "the machine was too busy for its page: {low} to {high} %");
 
     let number = |value: &Value| value.as_f64().unwrap();
     let browser_frozen = number(&stats["totalFreezesDuration"]) + number(&stats["totalPausesDuration"]);
     let browser_percent = 100.0 * browser_frozen / truth.exposure.as_secs_f64();
-    for (session, low, high) in
-        [("rtc-element", percent.min(other), percent.max(other)), ("rtc-connection", browser_percent, browser_percent)]
-    {
+    for (session, low, high) in [("rtc-element", low, high), ("rtc-connection", browser_percent, browser_percent)] {
         let told = Told::by_daemon(&daemon, session).await;
         let error = told.percent() - told.percent().clamp(low, high);
         eprintln!(
@@ -108,7 +107,7 @@ async fn tells_what_a_webrtc_viewer_sees() {
             told.exposure,
             told.percent()
         );
-        assert!(error.abs() <= 0.1, "{session}: {error} points");
+        assert!(error.abs() <= 0.1 + (high - low) / 4.0, "{session}: {error} points");
     }
     // Each of the two watches tells every packet.
     let lost = value(&daemon.metrics().await, "liveqos_packet_lost_total", &[]).unwrap();
@@ -116,9 +115,19 @@ async fn tells_what_a_webrtc_viewer_sees() {
     assert!((lost - 2.0 * link.media_dropped() as f64).abs() <= 2.0, "{lost} packets lost");
 }
 
-/// What the page's own record says of its picture, by the rule of W3C webrtc-stats. Of frames of which it heard at once only the last one's
-/// instant is known: they are taken as evenly spaced since the frame before, or (`latest`) since the page last saw that there was none.
-fn seen(record: &Record, latest: bool) -> PlayoutTotals {
+/// When the frames came of which the page heard at once: the instant of the last one alone is known.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Batch {
+    /// Evenly since the frame before.
+    Even,
+    /// Evenly since the page last saw that there was none.
+    SinceNone,
+    /// All with the last one.
+    Last,
+}
+
+/// What the page's own record says of its picture, by the rule of W3C webrtc-stats.
+fn seen(record: &Record, batch: Batch) -> PlayoutTotals {
     let at = |seconds: f64| Timestamp::from_nanos((seconds * 1e9) as u64);
     let mut playout = Playout::default();
     let mut before: Option<(f64, f64)> = None;
@@ -126,9 +135,10 @@ fn seen(record: &Record, latest: bool) -> PlayoutTotals {
         let (now, count) = (row[0].as_f64().unwrap(), row[1].as_f64().unwrap());
         let (was, shown) = before.unwrap_or((now, count - 1.0));
         let frames = count - shown;
-        if frames < 1.0 && !latest {
+        if frames < 1.0 && batch != Batch::SinceNone {
             continue;
         }
+        let was = if batch == Batch::Last { now } else { was };
         (1..=frames as u64).for_each(|frame| playout.frame(at(was + (now - was) * frame as f64 / frames)));
         before = Some((now, count));
     }
@@ -151,5 +161,7 @@ async fn admit(State(door): State<Door>, offer: String) -> Response {
 }
 
 const START: Duration = Duration::from_mins(1);
+/// How far what the page cannot know of its picture may go, in points.
+const WIDEST_POINTS: f64 = 8.0;
 /// Seconds in which fewer than 450 packets are missed: a browser takes a longer gap of numbers for a new stream and counts none of it.
 const OUTAGE: u64 = 6;

@@ -1,13 +1,14 @@
 // The page's own record: what its media element said and when, and a table of where it stood. It is posted as it grows; the answer
-// brings what the page is to do next. Times are wall-clock seconds of this page's own clock.
+// brings what the page is to do next. Times are wall-clock seconds of this page's own clock: `t` when it was, `heard` when the page's
+// scripts were told.
 "use strict";
 
 const settings = Object.fromEntries(new URLSearchParams(location.search));
 const wall = (at = performance.now()) => (performance.timeOrigin + at) / 1000;
 const record = { events: [], rows: [], info: null };
 
-function note(ev, more = {}) {
-  record.events.push({ t: wall(), ev, ...more });
+function note(ev, more = {}, at = undefined) {
+  record.events.push({ t: wall(at), heard: wall(), ev, ...more });
 }
 
 function bufferedAhead(video) {
@@ -23,7 +24,9 @@ function bufferedAhead(video) {
 function watch(video, actions) {
   const told = ["play", "playing", "pause", "waiting", "stalled", "seeking", "seeked", "ended", "emptied", "error", "ratechange", "loadeddata"];
   for (const ev of told) {
-    video.addEventListener(ev, () => note(ev, { ct: video.currentTime, paused: video.paused, ready: video.readyState, ahead: bufferedAhead(video) }));
+    video.addEventListener(ev, ({ timeStamp }) => {
+      note(ev, { ct: video.currentTime, paused: video.paused, ready: video.readyState, ahead: bufferedAhead(video) }, timeStamp);
+    });
   }
   document.addEventListener("visibilitychange", () => note(document.hidden ? "hidden" : "shown"));
   window.addEventListener("error", (error) => note("page-error", { text: String(error.message) }));
