@@ -15,6 +15,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use liveqos::app::App;
 use liveqos::config::Config;
+use liveqos::recording::RecordTo;
 use liveqos::token::Key;
 
 /// Reports that are sent together: alone, as many as come to an average node in one rest of the hall, and very many.
@@ -33,7 +34,9 @@ fn main() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let key = Key::new(&[7; 32]).expect("long enough");
     let token = key.sign("class1", liveqos::clock::now() + Duration::from_hours(1));
-    let app = runtime.block_on(App::start_with(&config(), Some(key), liveqos_probes::KINDS, || {})).expect("it starts");
+    let (config, unrecorded) = (config(), RecordTo::default());
+    let start = App::start_with(&config, Some(key), liveqos_probes::KINDS, &unrecorded, || {});
+    let app = runtime.block_on(start).expect("it starts");
     let servers = [("players", app.ingest_address().expect("configured")), ("bare", bare())];
     let mut next = 0;
     for together in TOGETHER {

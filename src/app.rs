@@ -100,10 +100,10 @@ impl App {
         tasks.spawn(http_server::serve(listener, parts.site(&hall)?, stopped.clone()));
         let entrance = Entrance::open(&config.ingest, &parts.shared, &hall, stopped).await?;
         let peers = parts.start_peers(&config.paths, &mut tasks)?;
-        let Parts { place, sources, logs, group_key, fetcher, outlets, lasting, shared, observations, orders } = parts;
+        let Parts { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders } = parts;
         let Opened { state, found, .. } = lasting;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
-        ties.start_readers(config, &shared, &observations, logs, group_key)?;
+        ties.start_readers(config, &shared, &observations, followed)?;
         let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
         let mut recorder = record.begin(&head(config, &place), &shared.meters)?;
         let pipe = resumed(config, &place, &found.checkpoint, &mut recorder);

@@ -73,8 +73,8 @@ fn reports_tell_which_player_stalls() {
 fn by_log(stalls: fn(u32) -> bool) -> (String, String) {
     let mut log = file("");
     let daemon = Daemon::start_with(&format!(
-        "[[logs]]\npath = {:?}\napp = \"live\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n",
-        log.path()
+        "[[logs]]\npath = \"{}\"\napp = \"live\"\ntrusted_proxies = [\"10.0.0.0/8\"]\n",
+        log.path().display()
     ));
     accused(&daemon, |second, faulty| {
         let at = clock::now().millis();
@@ -99,7 +99,7 @@ fn by_log(stalls: fn(u32) -> bool) -> (String, String) {
 /// The same of a class whose pages report.
 fn by_beacons(stalls: fn(u32) -> bool) -> (String, String) {
     let key = file(KEY);
-    let daemon = Daemon::start_with(&format!("[beacon]\nkey_file = {:?}\n", key.path()));
+    let daemon = Daemon::start_with(&format!("[beacon]\nkey_file = \"{}\"\n", key.path().display()));
     let signing = Key::new(KEY.as_bytes()).expect("long enough");
     let token = |class: &str| signing.sign(class, clock::now() + Duration::from_hours(1));
     accused(&daemon, |second, faulty| {

@@ -360,7 +360,13 @@ mod tests {
             Just(Group::Others(GroupKind::Region)),
         ];
         (kinds, any::<u32>(), duration(), duration(), any::<u32>()).prop_map(
-            |(group, groups, exposure, stalled, stall_starts)| GroupView { group, groups, exposure, stalled, stall_starts },
+            |(group, groups, exposure, stalled, stall_starts)| GroupView {
+                group,
+                groups,
+                exposure,
+                stalled,
+                stall_starts,
+            },
         )
     }
 

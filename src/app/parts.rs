@@ -63,14 +63,20 @@ use crate::token::Key;
 pub(super) struct Parts {
     pub(super) place: Place,
     pub(super) sources: Vec<Arc<Source>>,
-    pub(super) logs: (Vec<AccessLogSettings>, PostTray),
-    pub(super) group_key: [u64; 2],
+    pub(super) followed: Followed,
     pub(super) fetcher: Fetcher,
     pub(super) outlets: Outlets,
     pub(super) lasting: Opened,
     pub(super) shared: Shared,
     pub(super) observations: Observations,
     pub(super) orders: (mpsc::Receiver<Vec<Observation>>, mpsc::Receiver<Order>),
+}
+
+/// The logs that are followed, what players post beside them, and the key of their viewers' networks.
+pub(super) struct Followed {
+    logs: Vec<AccessLogSettings>,
+    tray: PostTray,
+    group_key: [u64; 2],
 }
 
 /// Where results leave the daemon.
@@ -120,8 +126,8 @@ impl Parts {
             node: place.node.clone(),
         };
         let outlets = Outlets { otlp, notifiers };
-        let (logs, orders) = ((logs, tray), (waiting, ordered));
-        Ok(Self { place, sources, logs, group_key, fetcher, outlets, lasting, shared, observations, orders })
+        let (followed, orders) = (Followed { logs, tray, group_key }, (waiting, ordered));
+        Ok(Self { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders })
     }
 
     /// What the node's own address serves; from here on the page of metrics tells of everything.
@@ -182,9 +188,9 @@ impl Ties {
         config: &Config,
         shared: &Shared,
         out: &Observations,
-        (logs, tray): (Vec<AccessLogSettings>, PostTray),
-        group_key: [u64; 2],
+        followed: Followed,
     ) -> Result<()> {
+        let Followed { logs, tray, group_key } = followed;
         let (edge, meters) = (Edge::new(random_key()?), shared.meters.clone());
         if config.kernel.tcp_info {
             let (roster, ports) = (Arc::clone(&self.roster), Arc::clone(&self.media_ports));

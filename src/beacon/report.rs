@@ -260,7 +260,9 @@ mod tests {
 
     fn latencies(millis: &[u64]) -> Latencies {
         let mut latencies = Latencies::default();
-        millis.iter().for_each(|millis| latencies.record(Duration::from_millis(*millis)));
+        for millis in millis {
+            latencies.record(Duration::from_millis(*millis));
+        }
         latencies
     }
 

@@ -13,6 +13,7 @@ use flate2::write::GzEncoder;
 use liveqos::beacon::Beacons;
 use liveqos::clock;
 use liveqos::demo::{Class, ClassOptions, ViewerTotals, viewer_report};
+use liveqos::intake::posts::Sender;
 use liveqos::token::Key;
 use liveqos_core::judge::{NodeLoad, Objectives, Surroundings};
 use liveqos_core::notice::{Cause, Notice};
@@ -70,7 +71,7 @@ impl Node {
         Self {
             rooms,
             busy: Arc::default(),
-            beacons: Beacons::new(Some(key), Arc::default()),
+            beacons: Beacons::new(Some(key), [1, 2], Arc::default()),
             rules: Playback::new(&head, None),
             tape,
             path: path.to_owned(),
@@ -159,7 +160,7 @@ impl Room {
             }
             let was = std::mem::replace(&mut self.reported[totals.viewer as usize], totals);
             let body = viewer_report(&self.name, beats / 4, &was, &totals).to_string();
-            beacons.report(body.as_bytes(), Some(&self.token), now).unwrap();
+            beacons.report(body.as_bytes(), Some(&self.token), &Sender::default(), now).unwrap();
         }
     }
 }

@@ -117,7 +117,7 @@ fn ten_minutes(dir: &Path) {
         let numbers = 0..u32::try_from(CLASSES).unwrap();
         let samples: Vec<_> = numbers.map(|number| past::sample(&past::session(number), tick, Vec::new())).collect();
         sampling.take(&samples, |_| true).into_iter().for_each(|record| outbox.append(record));
-        assert_eq!(state.keep(Vec::new()), 0);
+        assert_eq!(state.keep(Vec::new(), Vec::new()), 0);
     }
     assert!(state.settled(WITHIN), "{:?}", state.health());
     assert_eq!(outbox.backlog(Signal::Logs).records, PAST as u64);

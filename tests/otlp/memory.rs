@@ -168,7 +168,7 @@ async fn teach() {
             told += u64::from(CLASSES) * text.len() as u64;
         }
         let state = opened.state.as_ref().unwrap();
-        assert_eq!(state.keep(Vec::new()), 0, "nothing is given up");
+        assert_eq!(state.keep(Vec::new(), Vec::new()), 0, "nothing is given up");
         tokio::time::sleep(CUT).await;
         let resident = procfs::process::Process::myself().unwrap().statm().unwrap().resident * procfs::page_size();
         println!("{SAYS}{told} {resident} {}", outbox.backlog(Signal::Logs).records);

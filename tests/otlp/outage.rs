@@ -161,7 +161,7 @@ async fn beyond_the_cap_the_oldest_are_dropped_and_counted_and_the_newest_arrive
     let state = opened.state.as_ref().unwrap();
     for tick in 0..CUTS {
         otlp.take(&(0..CLASSES).map(|number| sample(&session(number), tick, Vec::new())).collect::<Vec<_>>());
-        assert_eq!(state.keep(Vec::new()), 0);
+        assert_eq!(state.keep(Vec::new(), Vec::new()), 0);
         // A few at a time, as over ten minutes.
         assert!(tick % 4 != 3 || state.settled(PATIENCE));
     }

@@ -24,7 +24,7 @@ pub(crate) fn print() {
                     class: "live/one",
                     viewer: [b"", b""],
                     origin: Origin {
-                        address: Address::Known(Ipv4Addr::from(viewer as u32 % NETWORKS << 8).into()),
+                        address: Address::Known(Ipv4Addr::from((viewer as u32 % NETWORKS) << 8).into()),
                         player: PlayerName { agent: AGENT, ..PlayerName::default() },
                         ..Origin::default()
                     },
