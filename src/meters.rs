@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use liveqos_core::answer_path::Listener;
-use liveqos_core::catalog::{self, Kind, Metric};
+use liveqos_core::catalog;
+use liveqos_core::metric::{Kind, Metric};
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry};
 
 /// The daemon's own instruments.

@@ -25,6 +25,8 @@ pub(crate) struct ClassFold {
     pub(crate) told: Told,
     /// Who of its viewers is in which group.
     pub(crate) groups: GroupTable,
+    /// Whether its next word tells of them: once a second.
+    pub(crate) groups_due: bool,
     pub(crate) bytes: Option<u64>,
     pub(crate) requests: u64,
     pub(crate) starved: u32,

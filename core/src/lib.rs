@@ -41,6 +41,7 @@ pub mod log_fold;
 pub mod log_format;
 mod log_layout;
 mod log_time;
+pub mod metric;
 pub mod node;
 pub mod notice;
 pub mod objectives;

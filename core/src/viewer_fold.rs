@@ -31,8 +31,6 @@ pub struct ViewerFold {
     window: u32,
     counts: FoldCounts,
     rules: GroupRules,
-    /// Whether this look tells of groups: once a second.
-    tells_groups: bool,
 }
 
 /// The key of the hashes that stand for viewers.
@@ -107,7 +105,6 @@ impl ViewerFold {
             window: 0,
             counts: FoldCounts::default(),
             rules: GroupRules { key: key.words(), ..GroupRules::default() },
-            tells_groups: false,
         }
     }
 
@@ -270,11 +267,11 @@ impl ViewerFold {
 
     fn sweep(&mut self, now: Timestamp, last: bool) {
         self.swept = Some(now);
-        self.tells_groups = true;
         let sketches = matches!(self.key, ViewerKey::Fleet(_));
         for fold in self.classes.iter_mut() {
             (fold.present, fold.exposed, fold.stuttering) = (0, 0, 0);
             fold.sketch = sketches.then(ViewerSketch::default);
+            fold.groups_due = true;
         }
         let (classes, millis) = (&mut self.classes, now.millis());
         self.viewers.retain(|slot| {
@@ -307,7 +304,6 @@ impl ViewerFold {
     fn take(&mut self, now: Timestamp) -> Vec<Observation> {
         self.window = (now.nanos() / GRID.as_nanos() as u64) as u32;
         let mut out = Vec::new();
-        let tells_groups = std::mem::take(&mut self.tells_groups);
         for fold in self.classes.iter_mut() {
             let news = fold.heard || fold.told != Told::default() || fold.present != fold.present_told;
             let Some(name) = fold.name.clone().filter(|_| news) else {
@@ -318,7 +314,8 @@ impl ViewerFold {
             fold.heard = false;
             self.counts.repeated += u64::from(told.repeated);
             self.counts.lost += u64::from(told.lost);
-            let groups = if tells_groups { fold.groups.take(fold.kept) } else { Vec::new() };
+            let due = std::mem::take(&mut fold.groups_due);
+            let groups = if due { fold.groups.take(fold.kept) } else { Vec::new() };
             let fact = Fact::Players(Box::new(PlayerView { groups, ..fold.view(told) }));
             let (source, stream) = (self.source.clone(), StreamKey::of_session(name));
             out.push(Observation { source, stream, at: now, fact });

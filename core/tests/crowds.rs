@@ -2,18 +2,19 @@
 //! are those of a fold that saw the real ones alone.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use liveqos_core::cmcd::Cmcd;
 use liveqos_core::observation::{Fact, PlayerView};
-use liveqos_core::origin::Origin;
+use liveqos_core::origin::{Address, Origin};
 use liveqos_core::time::Timestamp;
 use liveqos_core::viewer_fold::{MAX_SESSIONS, MAX_VIEWERS, Request, ViewerFold, ViewerKey};
 use liveqos_core::viewer_sketch::ViewerSketch;
 
 const BEGIN: u64 = 1_800_000_000_000;
 
-fn ask(fold: &mut ViewerFold, at: u64, class: &str, payload: &str) {
-    let request = Request {
+fn of(at: u64, class: &str) -> Request<'_> {
+    Request {
         at: Timestamp::from_millis(at),
         class,
         viewer: [b"", b""],
@@ -22,8 +23,11 @@ fn ask(fold: &mut ViewerFold, at: u64, class: &str, payload: &str) {
         is_media: true,
         is_served: true,
         bytes: Some(1_000),
-    };
-    fold.request(&request, &Cmcd::parse(payload.as_bytes()).expect("v1"));
+    }
+}
+
+fn ask(fold: &mut ViewerFold, at: u64, class: &str, payload: &str) {
+    fold.request(&of(at, class), &Cmcd::parse(payload.as_bytes()).expect("v1"));
 }
 
 /// What real players do in one second: 40 in each of 20 classes, a segment of 1 s; every third one's buffer runs dry for 0.5 s now and then.
@@ -172,4 +176,28 @@ fn who_starves_and_who_stutters_is_told() {
     assert_eq!(told.0, 80);
     assert_eq!(told.1, 4, "one viewer, once in each of four windows, however often it says so");
     assert_eq!(told.2, Some((1, 2)));
+}
+
+/// Groups are told once a second, with the class's next word, whenever that comes.
+#[test]
+fn groups_are_told_though_no_word_comes_at_the_look_of_the_second() {
+    let mut fold = ViewerFold::new("log".into(), [1, 2]);
+    let (mut told, mut exposure) = (Duration::ZERO, Duration::ZERO);
+    for beat in 0..60_u64 {
+        let now = BEGIN + beat * 250;
+        // The second is looked at in the first beat of four; this viewer is heard in the third.
+        if beat % 4 == 2 {
+            let address = Address::Known([198, 51, 100, 7].into());
+            let request = Request { origin: Origin { address, ..Origin::default() }, ..of(now, "live/1") };
+            let payload = format!("bl=1500,d=1000,sid=\"v\",dl=1500,mtp=1000,br={beat}");
+            fold.request(&request, &Cmcd::parse(payload.as_bytes()).expect("v1"));
+        }
+        for observation in fold.drain(Timestamp::from_millis(now)) {
+            let Fact::Players(view) = observation.fact else { continue };
+            exposure += view.exposure;
+            told += view.groups.iter().map(|group| group.exposure).sum::<Duration>();
+        }
+    }
+    assert!(exposure > Duration::from_secs(10), "{exposure:?}");
+    assert!(told + Duration::from_secs(5) > exposure, "{told:?} of {exposure:?} told by groups");
 }

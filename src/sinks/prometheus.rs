@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use liveqos_core::catalog::{Kind, METRICS, Metric, Read};
+use liveqos_core::catalog::METRICS;
 use liveqos_core::fleet::{BREACHES, FleetKey, FleetTotals};
+use liveqos_core::metric::{Kind, Metric, Read};
 use liveqos_core::notice::Alert;
 use liveqos_core::session::{Leg, Scenario};
 use prometheus::core::{Collector, Desc};

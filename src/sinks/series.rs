@@ -1,7 +1,7 @@
 //! Series of the `prometheus` crate's model from plain values. Decides nothing; a short way to write what its setters make long.
 
-use liveqos_core::catalog::QUANTILES;
 use liveqos_core::fleet::Buckets;
+use liveqos_core::metric::QUANTILES;
 use liveqos_core::sample::LatencyReading;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Quantile, Summary};
 

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use liveqos_core::catalog::{METRICS, Metric, QUANTILES, Read};
+use liveqos_core::catalog::METRICS;
+use liveqos_core::metric::{Metric, QUANTILES, Read};
 use liveqos_core::sample::{LatencyReading, LegSample, Sample};
 use prometheus::proto::{LabelPair, MetricFamily};
 

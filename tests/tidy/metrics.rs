@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use liveqos_core::catalog::{Kind, METRICS, metric};
+use liveqos_core::catalog::{METRICS, metric};
+use liveqos_core::metric::Kind;
 
 use super::promql::named;
 use super::repository::{files, root, text};
