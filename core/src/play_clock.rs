@@ -126,11 +126,16 @@ impl PlayClock {
         } else if sn < next || is_held {
             told.repeated += 1;
             return;
-        } else if sn > next && !report.speaks && self.ahead < MAX_AHEAD {
+        } else if self.missing_before(sn) > 0 && !report.speaks && self.ahead < MAX_AHEAD {
             // What is missing may be a state: it need not wait for a place that this one does not need.
             self.ahead += 1;
+            if report.hidden.is_some_and(|hidden| hidden != self.hidden) {
+                self.turn(report.ts);
+                self.hidden = !self.hidden;
+                self.settle(told);
+            }
             return;
-        } else if sn > next {
+        } else if self.missing_before(sn) > 0 {
             match self.held.iter_mut().find(|slot| slot.is_none()) {
                 Some(slot) => {
                     *slot = Some(report);

@@ -189,6 +189,31 @@ mod tests {
     }
 
     #[test]
+    fn the_background_is_told_by_reports_that_changed_places() {
+        // As dash.js sends them: two answers at once, then `bg` on those that follow, and none on the interval's report.
+        for swapped in [[1, 2], [2, 1], [2, 2]] {
+            let mut viewer = Viewer::default();
+            let mut told = Told::default();
+            let mut take = |at, text: &str| {
+                let set = Cmcd::parse(text.as_bytes()).expect("v2");
+                viewer.event(Timestamp::from_millis(at), &set, &mut told);
+            };
+            take(1_000_030, "e=ps,sn=0,sta=p,ts=1000000");
+            for sn in swapped {
+                take(1_008_200, &format!("e=rr,sn={sn},sta=p,ts=1008200"));
+            }
+            for sn in 3..=8_u64 {
+                let at = 1_008_000 + (sn - 2) * 1_000;
+                take(at, &format!("bg,e=rr,sn={sn},sta=p,ts={at}"));
+            }
+            take(1_015_000, "e=rr,sn=9,sta=p,ts=1015000");
+            take(1_020_000, "e=t,sn=10,sta=p,ts=1020000");
+            viewer.sweep(Timestamp::from_millis(1_030_000), true, &mut told);
+            assert_eq!((told.exposure_millis, told.stalled_millis), (9_000 + 5_000, 0), "{swapped:?}");
+        }
+    }
+
+    #[test]
     fn a_lost_report_is_repaired_from_the_total() {
         let lossy = [PLAY[0], PLAY[1], "bsda=(400),e=ps,sn=2,sta=p,ts=1000500", PLAY[5]];
         let told = feed(&mut Viewer::default(), &lossy);
