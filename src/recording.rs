@@ -120,7 +120,7 @@ impl Recorder {
 }
 
 impl Drop for Recorder {
-    /// The last words, and the end; a disk that hangs is waited for no longer than [`LAST_WORDS`].
+    /// The last words, and the end; a disk that hangs is waited for no longer than `LAST_WORDS`.
     fn drop(&mut self) {
         self.hand_over();
         self.out = None;
