@@ -42,7 +42,7 @@ async fn a_busy_edge() {
     let sizes = sizes(asked("LOAD_VIEWERS", 10_000, 4_000));
     let faults = Arc::new(Faults::new(CLASSES, stall()));
     let writer = Writer::start(&log, sizes, Arc::clone(&faults));
-    tokio::time::sleep(WARM).await;
+    tokio::time::sleep(Duration::from_secs(asked("LOAD_WARM", WARM_SECONDS, WARM_SECONDS))).await;
 
     let pids = [daemon.program.child.id(), rival.prometheus.child.id(), rival.alertmanager.child.id()];
     let (cpus, began) = (pids.map(Cpu::of), Instant::now());
@@ -183,7 +183,7 @@ const BEAT: u64 = 250;
 const CLASSES: usize = 200;
 const LARGE: usize = 20;
 const LARGE_SIZE: usize = 160;
-const WARM: Duration = Duration::from_secs(20);
+const WARM_SECONDS: u64 = 20;
 /// From the start of the measurement to the first fault.
 const FIRST: u64 = 2_000;
 const HOLD: u64 = 20_000;
