@@ -176,14 +176,14 @@ impl Found {
                 if let Some(open) = open.as_mut().filter(|open| open.next == record.number) {
                     open.group.entries.extend(group.entries);
                     open.group.sampled.extend(group.sampled);
-                    open.next += 1;
+                    open.next = open.next.saturating_add(1);
                 }
             } else {
                 whole &= open.take().is_none_or(|torn| self.give_up(torn));
                 open = Some(Open {
                     base: record.tag == BASE,
-                    next: record.number + 1,
-                    last: record.number + group.pieces,
+                    next: record.number.saturating_add(1),
+                    last: record.number.saturating_add(group.pieces),
                     group,
                 });
             }
