@@ -68,9 +68,9 @@ impl Recorder {
     fn start(tape: Tape<File>, most: u64, meters: Meters) -> io::Result<Self> {
         let ((out, words), (done, closed)) = (channel::<Vec<Word>>(), channel());
         let waiting: Arc<AtomicUsize> = Arc::default();
-        let left = Arc::clone(&waiting);
+        let (left, shed) = (Arc::clone(&waiting), meters.clone());
         std::thread::Builder::new().name("recording".to_owned()).spawn(move || {
-            if let Err(error) = keep(tape, most, &words, &left) {
+            if let Err(error) = keep(tape, most, &words, (&left, &shed)) {
                 tracing::error!("the recording ends: {error}");
             }
             // Nobody waits for it while the daemon runs.
@@ -128,13 +128,23 @@ impl Drop for Recorder {
     }
 }
 
-/// Writes what comes until it ends or the file is full.
-fn keep(mut tape: Tape<File>, most: u64, words: &Receiver<Vec<Word>>, waiting: &AtomicUsize) -> Result<()> {
+/// Writes what comes until it ends or the file is full; a word that makes too long a line is left out, counted and said.
+fn keep(
+    mut tape: Tape<File>,
+    most: u64,
+    words: &Receiver<Vec<Word>>,
+    (waiting, meters): (&AtomicUsize, &Meters),
+) -> Result<()> {
     let (mut full, mut handed) = (false, 0_u64);
     while let Ok(batch) = words.recv() {
         let count = batch.len();
         for word in batch {
-            tape.write(&recording::line(&word)?)?;
+            if let Ok(line) = recording::line(&word) {
+                tape.write(&line)?;
+            } else {
+                meters.shed("recording", 1);
+                tape.write(&recording::line(&Word::Lost(1))?)?;
+            }
         }
         waiting.fetch_sub(count, Ordering::Relaxed);
         handed += 1;
@@ -249,8 +259,8 @@ pub fn is_packed(path: &Path) -> bool {
 
 /// A recording ends at so many bytes where nothing else is said.
 const MAX_BYTES: u64 = 1_000_000_000;
-/// Most words between heart and disk.
-const MAX_WAITING: usize = 65_536;
+/// Most words between heart and disk: seconds of a large node, and some tens of megabytes where the disk hangs.
+const MAX_WAITING: usize = 16_384;
 /// Beats between two times that all is given to the system: a daemon that is killed loses two seconds of its recording.
 const FLUSH_EVERY: u64 = 8;
 /// How long the end of the daemon waits for the last words.
@@ -324,6 +334,20 @@ mod tests {
         let lines = lines(&path);
         assert!(fs::metadata(&path).unwrap().len() < 2_200);
         assert_eq!(lines.last().unwrap(), "{\"end\":{\"full\":true}}");
+    }
+
+    #[test]
+    fn a_word_that_makes_too_long_a_line_is_left_out_and_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, meters) = (folder.path().join("a"), meters());
+        let mut recorder = options(&path, MAX_BYTES).begin(&head(), &meters).unwrap().unwrap();
+        let mut around = Surroundings::default();
+        around.sources.push(("x".repeat(recording::MAX_LINE).as_str().into(), None));
+        recorder.beat(Timestamp::from_secs(1), &around);
+        drop(recorder);
+        let lines = lines(&path);
+        assert_eq!(lines[1..], ["{\"lost\":1}", "{\"beat\":1000000000}", "{\"end\":{\"full\":false}}"]);
+        assert_eq!(meters.shed.with_label_values(&["recording"]).get() as u64, 1);
     }
 
     #[test]
