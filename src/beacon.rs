@@ -75,8 +75,13 @@ struct Fold {
 /// What became of a good report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It was folded; so many of its values were left out because they were wrong.
-    Folded(u32),
+    /// It was folded.
+    Folded {
+        /// So many of its values were left out because they were wrong.
+        bad_values: u32,
+        /// So many of its viewer's groups have no room among those of the class: it counts among the others there.
+        groups_left_out: u32,
+    },
     /// It came before: a player sends a report again when the answer does not reach it.
     Repeated,
 }
@@ -161,16 +166,17 @@ impl Beacons {
             viewer.round_trip(round_trip, at);
         }
         let Said { view, player, bad_values, .. } = said;
+        let mut groups_left_out = 0;
         if let Some(fold) = table.folds.get_mut(&session) {
             fold.present += u32::from(is_new);
-            fold.group(mark, &view, || {
+            groups_left_out = fold.group(mark, &view, || {
                 let mut origin = sender.origin();
                 (origin.player.told, origin.player.protocol) = (player, view.protocol);
                 (&self.rules, origin)
             });
             fold.add(view);
         }
-        Ok(Taken::Folded(bad_values))
+        Ok(Taken::Folded { bad_values, groups_left_out })
     }
 
     /// What was told since the last drain, one observation a class that told something.
@@ -224,18 +230,25 @@ impl Table {
 }
 
 impl Fold {
-    /// Counts a viewer's report for its groups, by `origin` where they are not known yet.
-    fn group<'a>(&mut self, mark: u64, view: &PlayerView, origin: impl FnOnce() -> (&'a GroupRules, Origin<'a>)) {
+    /// Counts a viewer's report for its groups, by `origin` where they are not known yet; gives how many of them have no room.
+    fn group<'a>(
+        &mut self,
+        mark: u64,
+        view: &PlayerView,
+        origin: impl FnOnce() -> (&'a GroupRules, Origin<'a>),
+    ) -> u32 {
         let Some(viewer) = self.viewers.get_mut(&mark) else {
-            return;
+            return 0;
         };
+        let mut left_out = 0;
         if viewer.groups == Membership::UNKNOWN {
             let (rules, origin) = origin();
-            viewer.groups = self.groups.enter(rules, &origin).0;
+            (viewer.groups, left_out) = self.groups.enter(rules, &origin);
         }
         let millis = |time: Duration| u32::try_from(time.as_millis()).unwrap_or(u32::MAX);
         let (exposure_millis, stalled_millis) = (millis(view.exposure), millis(view.stalled));
         self.groups.add(viewer.groups, Watched { exposure_millis, stalled_millis, starts: view.stall_starts });
+        left_out
     }
 
     fn add(&mut self, view: PlayerView) {
@@ -303,7 +316,10 @@ pub(crate) fn take(shared: &Shared, source: IpAddr, request: &Request<Bytes>) ->
     let error = match shared.beacons.report(request.body(), token.as_deref(), &sender, clock::now()) {
         Ok(taken) => {
             match taken {
-                Taken::Folded(bad_values) => shared.meters.shed("beacon_bad_value", u64::from(bad_values)),
+                Taken::Folded { bad_values, groups_left_out } => {
+                    shared.meters.shed("beacon_bad_value", u64::from(bad_values));
+                    shared.meters.shed("beacon_groups", u64::from(groups_left_out));
+                }
                 Taken::Repeated => shared.meters.shed("beacon_repeated", 1),
             }
             return StatusCode::NO_CONTENT.into_response();
@@ -334,10 +350,13 @@ const FEW: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use liveqos_core::group_table::MAX_NAMED;
+
     use super::*;
 
     const AT: Timestamp = Timestamp::from_secs(1_000_000);
     const ROOM: usize = 1_000;
+    const FOLDED: Taken = Taken::Folded { bad_values: 0, groups_left_out: 0 };
 
     fn beacons() -> (Beacons, String) {
         let key = Key::new(b"a key of at least thirty-two bytes").expect("long enough");
@@ -368,7 +387,7 @@ mod tests {
         for (viewer, sequence) in [("a", 0), ("b", 0), ("a", 1)] {
             let more = r#","totalFreezesDuration":0.25,"packetsReceived":99,"packetsLost":1,"roundTripTime":0.3"#;
             let taken = beacons.report(&report(viewer, sequence, more), Some(&token), &from(), AT).expect("good");
-            assert_eq!(taken, Taken::Folded(0));
+            assert_eq!(taken, FOLDED);
         }
         let view = players(&beacons, AT).expect("one class told");
         assert_eq!(
@@ -389,7 +408,7 @@ mod tests {
             .iter()
             .map(|body| beacons.report(body, Some(&token), &from(), AT).expect("answered with success"))
             .collect();
-        let (folded, repeated) = (Taken::Folded(0), Taken::Repeated);
+        let (folded, repeated) = (FOLDED, Taken::Repeated);
         assert_eq!(taken, [folded, folded, repeated, repeated, folded]);
         assert_eq!(players(&beacons, AT).expect("told").exposure, Duration::from_secs(3));
         let later = AT + Duration::from_secs(100);
@@ -446,6 +465,19 @@ mod tests {
         let token = Key::new(b"a key of at least thirty-two bytes").expect("long enough").sign("s2", AT);
         let other = String::from_utf8(report("z", 0, "")).expect("text").replace("s1", "s2");
         assert!(beacons.report(other.as_bytes(), Some(&token), &from(), AT).is_ok());
+    }
+
+    #[test]
+    fn viewers_of_more_networks_than_are_told_apart_are_counted() {
+        let (beacons, token) = beacons();
+        let mut left_out = 0;
+        for network in 0..=MAX_NAMED as u32 {
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 + (network << 8));
+            let sender = Sender { address: Some(address.into()), ..Sender::default() };
+            let taken = beacons.report(&report(&network.to_string(), 0, ""), Some(&token), &sender, AT).expect("good");
+            assert_eq!(taken, Taken::Folded { bad_values: 0, groups_left_out: left_out }, "{network}");
+            left_out = u32::from(network + 1 == MAX_NAMED as u32);
+        }
     }
 
     #[test]
