@@ -208,6 +208,8 @@ const ROOM: usize = 4;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::origin::Address;
     use crate::player_name::PlayerName;
@@ -219,6 +221,40 @@ mod tests {
 
     fn watched(exposure_millis: u32, stalled_millis: u32) -> Watched {
         Watched { exposure_millis, stalled_millis, starts: u32::from(stalled_millis > 0) }
+    }
+
+    proptest! {
+        /// Whoever comes, tells and goes: each kind of which a group is known sums up to what was told since it is, and is told by few names.
+        #[test]
+        fn each_kind_sums_up_to_all_that_was_told(
+            acts in prop::collection::vec((0..600_u32, 0..4_usize, 0..5_000_u32, 0..5_000_u32, any::<bool>()), 1..700),
+        ) {
+            let agents = ["Chrome/1", "Firefox/2", "VLC/3", "nobody knows"];
+            let (mut table, rules) = (GroupTable::default(), GroupRules::default());
+            let (mut here, mut sums) = (Vec::new(), [(0_u64, 0_u64); 3]);
+            for (network, agent, exposure, stalled, goes) in acts {
+                let (is, left_out) = table.enter(&rules, &origin(network, agents[agent]));
+                prop_assert!(left_out <= 1, "of networks alone there are more than {MAX_NAMED}");
+                table.add(is, watched(exposure, stalled.min(exposure)));
+                here.push(is);
+                if goes {
+                    here.drain(..here.len() / 2).for_each(|is| table.leave(is));
+                }
+            }
+            let kept = here.len() as u32;
+            for _ in 0..CALM_LOOKS {
+                for view in table.take(kept) {
+                    let (all, stalled) = &mut sums[view.group.kind() as usize];
+                    *all += view.exposure.as_millis() as u64;
+                    *stalled += view.stalled.as_millis() as u64;
+                    prop_assert!(view.groups >= 1);
+                }
+            }
+            prop_assert_eq!(table.take(kept).len(), 0);
+            prop_assert_eq!(sums[GroupKind::Region as usize], (0, 0), "none is known");
+            // Of players none may be known until the first that is.
+            prop_assert!(sums[GroupKind::Player as usize] <= sums[GroupKind::Network as usize]);
+        }
     }
 
     #[test]

@@ -131,6 +131,11 @@ mod tests {
 
     use super::*;
 
+    fn event(viewer: &mut Viewer, at: u64, text: &str, told: &mut Told) {
+        let set = Cmcd::parse(text.as_bytes()).expect("v2");
+        viewer.event(Timestamp::from_millis(at), &set, told);
+    }
+
     fn feed(viewer: &mut Viewer, reports: &[&str]) -> Told {
         let mut told = Told::default();
         for report in reports {
@@ -171,12 +176,8 @@ mod tests {
     #[test]
     fn a_state_that_is_overtaken_by_many_reports_is_found() {
         // Of a narrow link: the answers to requests told their reports before the stall's own.
-        let mut viewer = Viewer::default();
-        let mut told = Told::default();
-        let mut take = |at, text: &str| {
-            let set = Cmcd::parse(text.as_bytes()).expect("v2");
-            viewer.event(Timestamp::from_millis(at), &set, &mut told);
-        };
+        let (mut viewer, mut told) = (Viewer::default(), Told::default());
+        let mut take = |at, text: &str| event(&mut viewer, at, text, &mut told);
         take(1_000_030, "e=ps,sn=0,sta=p,ts=1000000");
         for sn in 2..=8 {
             take(1_011_000, &format!("e=rr,sn={sn},sta=r,ts=1009000"));
@@ -192,12 +193,8 @@ mod tests {
     fn the_background_is_told_by_reports_that_changed_places() {
         // As dash.js sends them: two answers at once, then `bg` on those that follow, and none on the interval's report.
         for swapped in [[1, 2], [2, 1], [2, 2]] {
-            let mut viewer = Viewer::default();
-            let mut told = Told::default();
-            let mut take = |at, text: &str| {
-                let set = Cmcd::parse(text.as_bytes()).expect("v2");
-                viewer.event(Timestamp::from_millis(at), &set, &mut told);
-            };
+            let (mut viewer, mut told) = (Viewer::default(), Told::default());
+            let mut take = |at, text: &str| event(&mut viewer, at, text, &mut told);
             take(1_000_030, "e=ps,sn=0,sta=p,ts=1000000");
             for sn in swapped {
                 take(1_008_200, &format!("e=rr,sn={sn},sta=p,ts=1008200"));
