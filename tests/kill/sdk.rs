@@ -57,6 +57,10 @@ pub(crate) fn arrived(collector: &Collector) -> (usize, usize) {
 #[test]
 #[ignore = "no test: the process that the kill test starts and kills beside liveqos"]
 fn process() {
+    // Whoever runs all that is ignored did not start it for that.
+    if std::env::var_os(COLLECTOR).is_none() {
+        return;
+    }
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let exporter = SpanExporter::builder().with_tonic().with_endpoint(var(COLLECTOR)).build().unwrap();
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
