@@ -302,13 +302,14 @@ fn parse(name: &str) -> Option<u64> {
     name.strip_prefix("journal-")?.strip_suffix(".log")?.parse().ok()
 }
 
-const SALT: u32 = 0x4c51_4a01;
+/// What tells its records from all others.
+pub const SALT: u32 = 0x4c51_4a01;
 /// The first record of a file, with the whole state.
-const BASE: u32 = 1;
+pub const BASE: u32 = 1;
 /// A journal is not written anew below this.
 const SMALL: u64 = 1 << 20;
 /// A further record of the group before it.
-const PIECE: u32 = 2;
+pub const PIECE: u32 = 2;
 /// Most changes in a record, in plain ones: some megabytes, far from the longest record there is.
 const PIECE_CHANGES: usize = 4_000;
 

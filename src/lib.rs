@@ -20,7 +20,7 @@ pub mod hall;
 pub mod http_server;
 pub mod ingest;
 pub mod intake;
-mod journal;
+pub mod journal;
 pub mod limit;
 pub mod log;
 pub mod meters;

@@ -15,6 +15,7 @@ pub mod segment;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use self::keeper::CURSOR_SALT;
 pub(crate) use self::keeper::Keeper;
 use self::queue::{Look, Move, Queue};
 pub(crate) use self::recovery::{Repair, recover};

@@ -174,7 +174,8 @@ impl Keeper {
 
 /// The file of the cursors.
 pub(super) const CURSOR: &str = "cursor";
-pub(super) const CURSOR_SALT: u32 = 0x4c51_4301;
+/// What tells its record from all others.
+pub const CURSOR_SALT: u32 = 0x4c51_4301;
 /// Longest segment: what a start reads at most of each signal.
 const LONGEST: u64 = 16 << 20;
 const SHORTEST: u64 = 4 << 10;

@@ -234,8 +234,8 @@ impl Queue {
         let before = self.segments.len();
         self.segments.retain(|known| known.first != segment.first);
         if self.segments.len() < before {
-            self.damaged +=
-                segment.end.position - self.cursor.position.clamp(segment.first.position, segment.end.position);
+            let lost = segment.end.position - self.cursor.position.clamp(segment.first.position, segment.end.position);
+            self.damaged = self.damaged.saturating_add(lost);
             self.cursor = self.cursor.max(segment.end);
         }
     }
@@ -253,7 +253,7 @@ impl Queue {
         }
         let reached = peeked.map_or(self.cursor, |peeked| peeked.until.max(self.cursor));
         self.cursor = self.place(until, reached);
-        self.damaged += peeked.map_or(0, |peeked| peeked.damaged);
+        self.damaged = self.damaged.saturating_add(peeked.map_or(0, |peeked| peeked.damaged));
         self.offset = peeked.filter(|peeked| peeked.until.position == until).and_then(|peeked| peeked.offset);
         self.skips = self.skips.split_off(&until);
         while let Some((at, record)) = self.tail.pop_front_if(|(at, _)| at.position < until) {
@@ -274,7 +274,7 @@ impl Queue {
         let skipped = self.skips.get(&position).map(|item| Mark { position, item: *item });
         let known = [held.map(|index| self.tail[index].0), Some(self.next), skipped].into_iter().flatten();
         // One item a record is right but for metrics, and there until the next segment's name tells better.
-        let plain = Mark { position, item: reached.item + position.saturating_sub(reached.position) };
+        let plain = Mark { position, item: reached.item.saturating_add(position.saturating_sub(reached.position)) };
         known.chain(bounds).find(|mark| mark.position == position).unwrap_or(plain)
     }
 
@@ -294,7 +294,7 @@ impl Queue {
         let oldest = self.segments.pop_front_if(|first| Some(first.first) != growing)?;
         let on_the_way = self.peeked.map_or(self.cursor, |peeked| peeked.until.max(self.cursor));
         let given = on_the_way.item.clamp(oldest.first.item, oldest.end.item.max(oldest.first.item));
-        self.dropped += oldest.end.item.saturating_sub(given);
+        self.dropped = self.dropped.saturating_add(oldest.end.item.saturating_sub(given));
         self.adrift += given.saturating_sub(self.cursor.item.max(oldest.first.item));
         if self.cursor < oldest.end {
             self.cursor = oldest.end;
@@ -327,7 +327,7 @@ impl Queue {
             let whole = (segment.end.position - segment.first.position).max(1);
             let left = segment.end.position - from.position;
             out.records += left;
-            out.items += segment.end.item.saturating_sub(from.item);
+            out.items = out.items.saturating_add(segment.end.item.saturating_sub(from.item));
             out.bytes += (u128::from(segment.bytes) * u128::from(left) / u128::from(whole)) as u64;
         }
         out

@@ -21,7 +21,7 @@ impl Mark {
     /// The place behind a record of so many items.
     #[must_use]
     pub const fn after(self, items: u32) -> Self {
-        Self { position: self.position + 1, item: self.item.saturating_add(items as u64) }
+        Self { position: self.position.saturating_add(1), item: self.item.saturating_add(items as u64) }
     }
 }
 
@@ -128,7 +128,7 @@ pub fn take(disk: &dyn Disk, signal: Signal, part: &Part, limits: Limits) -> std
         at = to;
     }
     // The segment has no more: what it should still hold is lost.
-    taken.damaged += end.position.saturating_sub(taken.until.position);
+    taken.damaged = taken.damaged.saturating_add(end.position.saturating_sub(taken.until.position));
     taken.until = end;
     Ok(taken)
 }
@@ -150,9 +150,9 @@ impl Taken {
         }
         *room = room.saturating_sub(len);
         let lost = found.number - self.until.position;
-        self.damaged += lost;
+        self.damaged = self.damaged.saturating_add(lost);
         // A lost record is taken for one item until the next segment's name tells better.
-        self.until = Mark { position: found.number, item: self.until.item + lost }.after(items);
+        self.until = Mark { position: found.number, item: self.until.item.saturating_add(lost) }.after(items);
         self.items += u64::from(items);
         self.messages.push(found.payload.clone());
         true
@@ -170,7 +170,7 @@ pub fn end_of(bytes: &Bytes, signal: Signal, first: Mark, limit: u64) -> (Mark, 
         }
         if frame.number >= end.position {
             let lost = frame.number - end.position;
-            end = Mark { position: frame.number, item: end.item + lost }.after(frame.tag >> 1);
+            end = Mark { position: frame.number, item: end.item.saturating_add(lost) }.after(frame.tag >> 1);
         }
         length = to as u64;
     }

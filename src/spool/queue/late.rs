@@ -52,7 +52,7 @@ impl Queue {
 
     /// `batch` as outside counts positions.
     pub(in super::super) fn outside(&self, batch: Batch) -> Batch {
-        if batch == Batch::default() { batch } else { Batch { until: batch.until + self.ahead, ..batch } }
+        if batch == Batch::default() { batch } else { Batch { until: batch.until.saturating_add(self.ahead), ..batch } }
     }
 
     /// A position as inside counts it.
@@ -62,7 +62,7 @@ impl Queue {
 
     /// The position behind what a reader may see, as outside counts it.
     pub(in super::super) const fn end(&self) -> u64 {
-        self.visible().position + self.ahead
+        self.visible().position.saturating_add(self.ahead)
     }
 
     /// All before `until`, as outside counts it, is delivered or never will be.
