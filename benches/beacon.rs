@@ -13,10 +13,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use liveqos::app::App;
-use liveqos::config::Config;
-use liveqos::recording::RecordTo;
-use liveqos::token::Key;
+use liveqos::app::daemon::App;
+use liveqos::config::settings::Config;
+use liveqos::engine::recorder::RecordTo;
+use liveqos::players::token::Key;
 
 /// Reports that are sent together: alone, as many as come to an average node in one rest of the hall, and very many.
 const TOGETHER: [usize; 3] = [1, 6, 64];
@@ -33,7 +33,7 @@ fn main() {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let key = Key::new(&[7; 32]).expect("long enough");
-    let token = key.sign("class1", liveqos::clock::now() + Duration::from_hours(1));
+    let token = key.sign("class1", liveqos::platform::clock::now() + Duration::from_hours(1));
     let (config, unrecorded) = (config(), RecordTo::default());
     let start = App::start_with(&config, Some(key), liveqos_probes::KINDS, &unrecorded, || {});
     let app = runtime.block_on(start).expect("it starts");

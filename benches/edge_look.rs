@@ -4,12 +4,12 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use liveqos::clock;
-use liveqos::intake::edge::{Edge, EdgeWatch};
+use liveqos::intake::kernel::http_edge::{Edge, EdgeWatch};
 use liveqos::intake::kernel::sock_diag::Dump;
-use liveqos::meters::Meters;
-use liveqos_core::log_fold::{ClassRule, LogFold};
-use liveqos_core::log_format::LogFormat;
+use liveqos::platform::clock;
+use liveqos::platform::self_metrics::Meters;
+use liveqos_core::access_log::fold::{ClassRule, LogFold};
+use liveqos_core::access_log::format::LogFormat;
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 fn main() {

@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use liveqos::disk::{Disk as _, Folder};
-use liveqos::otlp::outbox::Limits;
+use liveqos::otlp::queue::Limits;
 use liveqos::otlp::record::{Record, Signal};
-use liveqos::spool::segment::{self, HEADER, Mark, Part, Segment};
+use liveqos::storage::disk::folder::{Disk as _, Folder};
+use liveqos::storage::spool::segment::{self, HEADER, Mark, Part, Segment};
 use redb::{Database, ReadableTable as _, TableDefinition};
 
 const GROUP: u64 = 500;

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use liveqos::disk::{Disk as _, Folder};
 use liveqos::otlp::record::{Record, Signal};
-use liveqos::spool::segment::{self, HEADER, Mark};
-use liveqos::state::Opened;
-use liveqos::state::settings::StateSettings;
+use liveqos::storage::disk::folder::{Disk as _, Folder};
+use liveqos::storage::settings::StateSettings;
+use liveqos::storage::spool::segment::{self, HEADER, Mark};
+use liveqos::storage::state::Opened;
 
 /// Starts at each size, of which the median counts.
 const ROUNDS: usize = 9;

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use liveqos_core::descriptor::{Descriptor, pairs};
-use liveqos_core::observation::{Fact, Observation};
-use liveqos_core::session::{Name, Protocol, StreamKey};
+use liveqos_core::model::descriptor::{Descriptor, pairs};
+use liveqos_core::model::observation::{Fact, Observation};
+use liveqos_core::model::session::{Name, Protocol, StreamKey};
 use serde::Deserialize;
 
 use self::stat::Stat;
@@ -176,8 +176,8 @@ const HOOK: &str = "nginx-rtmp notify";
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::observation::ServerView;
-    use liveqos_core::time::Timestamp;
+    use liveqos_core::model::observation::ServerView;
+    use liveqos_core::model::time::Timestamp;
 
     use super::*;
 

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use liveqos_core::observation::{Fact, Observation, SourceName};
-use liveqos_core::session::StreamKey;
-use liveqos_core::time::Timestamp;
+use liveqos_core::model::observation::{Fact, Observation, SourceName};
+use liveqos_core::model::session::StreamKey;
+use liveqos_core::model::time::Timestamp;
 
 /// One configured source of one kind.
 pub trait Probe: Send {

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use liveqos::api::player_script::SCRIPT;
-use liveqos::token::Key;
-use liveqos_core::time::Timestamp;
+use liveqos::players::script::SCRIPT;
+use liveqos::players::token::Key;
+use liveqos_core::model::time::Timestamp;
 
 use super::cli::{Daemon, file};
 

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use liveqos::clock;
-use liveqos::token::Key;
+use liveqos::platform::clock;
+use liveqos::players::token::Key;
 use serde_json::Value;
 
 use super::cli::{Daemon, file};

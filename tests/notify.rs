@@ -9,12 +9,12 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use liveqos::meters::Meters;
-use liveqos::notify::Notifiers;
-use liveqos::notify::letter::Letterhead;
+use liveqos::notify::alert::Letterhead;
+use liveqos::notify::notifiers::Notifiers;
 use liveqos::notify::settings::{AlertSettings, ReceiverKind, SilenceSettings, WebhookSettings};
-use liveqos_core::notice::{Notice, NoticeState};
-use liveqos_core::time::Timestamp;
+use liveqos::platform::self_metrics::Meters;
+use liveqos_core::model::notice::{Notice, NoticeState};
+use liveqos_core::model::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::support::notices::stutter;

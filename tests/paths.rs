@@ -8,19 +8,19 @@ use std::net::UdpSocket;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use liveqos::clock;
 use liveqos::demo::Impairment;
 use liveqos::peers::credentials::Credentials;
+use liveqos::peers::node_paths::try_once;
 use liveqos::peers::settings::{NodeTlsSettings, PeerSettings};
-use liveqos::peers::try_once;
-use liveqos_core::judge::{Objectives, Surroundings};
-use liveqos_core::notice::{Alert, Cause, Subject};
-use liveqos_core::observation::{Fact, Observation, PlayerView, ServerView, Total};
-use liveqos_core::path_course::PathFigures;
-use liveqos_core::ping::ECHO_BYTES;
-use liveqos_core::pipe::Pipe;
-use liveqos_core::registry::Patience;
-use liveqos_core::session::{Protocol, StreamKey};
+use liveqos::platform::clock;
+use liveqos_core::alert::evaluator::{Objectives, Surroundings};
+use liveqos_core::model::notice::{Alert, Cause, Subject};
+use liveqos_core::model::observation::{Fact, Observation, PlayerView, ServerView, Total};
+use liveqos_core::model::session::{Protocol, StreamKey};
+use liveqos_core::node::path_window::PathFigures;
+use liveqos_core::node::ping::ECHO_BYTES;
+use liveqos_core::pipeline::Pipe;
+use liveqos_core::session::registry::Patience;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -152,7 +152,7 @@ async fn hostile_datagrams_are_counted_and_nobody_else_suffers() {
         let mut datagram = number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes().repeat(1 + number as usize % 40);
         datagram[0] = (number % 4) as u8;
         hostile.send_datagram(datagram.into()).unwrap();
-        hostile.send_datagram(liveqos_core::ping::ping(u64::MAX - number).to_vec().into()).unwrap();
+        hostile.send_datagram(liveqos_core::node::ping::ping(u64::MAX - number).to_vec().into()).unwrap();
         if number % 100 == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

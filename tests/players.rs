@@ -5,8 +5,8 @@ use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use liveqos::clock;
-use liveqos::token::Key;
+use liveqos::platform::clock;
+use liveqos::players::token::Key;
 
 use super::cli::Daemon;
 
@@ -48,7 +48,7 @@ fn event_reports_are_answered_as_the_standard_asks() {
     let daemon = Daemon::start_with(&format!("[beacon]\nkey_file = {:?}\n", key.path()));
     let now = clock::now().millis() / 1_000;
     let token = |id: &str, expiry: u64| {
-        let expiry = liveqos_core::time::Timestamp::from_secs(expiry);
+        let expiry = liveqos_core::model::time::Timestamp::from_secs(expiry);
         Key::new(KEY.as_bytes()).expect("long enough").sign(id, expiry)
     };
     let target = |id: &str, token: &str| format!("/v1/cmcd?session_id={id}&token={token}");
@@ -164,7 +164,7 @@ fn players_have_an_address_of_their_own_with_tls() {
     ));
     let address = daemon.ingest.clone().expect("it says where players report");
     let ask = |path: &str, body: &str| {
-        liveqos::tls::install();
+        liveqos::platform::tls::install();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let pem = std::fs::read(&cert).expect("a certificate");

@@ -6,10 +6,10 @@ use std::io::{BufRead as _, Read as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use liveqos::token::Key;
-use liveqos_core::notice::Notice;
+use liveqos::players::token::Key;
+use liveqos_core::model::notice::Notice;
+use liveqos_core::model::time::Timestamp;
 use liveqos_core::recording::{Head, Playback, Word};
-use liveqos_core::time::Timestamp;
 use serde_json::Value;
 
 use super::cli::{Daemon, file, run, text};

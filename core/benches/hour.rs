@@ -13,14 +13,14 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Duration;
 
-use liveqos_core::descriptor::Descriptor;
-use liveqos_core::judge::{Objectives, Surroundings};
-use liveqos_core::latencies::Latencies;
-use liveqos_core::observation::{Fact, Observation, PathView, PlayerView, ServerView, SourceName, Total};
-use liveqos_core::pipe::Pipe;
-use liveqos_core::registry::{Patience, Registry};
-use liveqos_core::session::{Name, Protocol, StreamKey};
-use liveqos_core::time::{BEAT, Timestamp};
+use liveqos_core::alert::evaluator::{Objectives, Surroundings};
+use liveqos_core::base::latency_histogram::Latencies;
+use liveqos_core::model::descriptor::Descriptor;
+use liveqos_core::model::observation::{Fact, Observation, PathView, PlayerView, ServerView, SourceName, Total};
+use liveqos_core::model::session::{Name, Protocol, StreamKey};
+use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::pipeline::Pipe;
+use liveqos_core::session::registry::{Patience, Registry};
 
 #[path = "support/cpu.rs"]
 mod cpu;

@@ -6,15 +6,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Checkpoint, Entry};
-use crate::descriptor::Descriptor;
-use crate::objectives::Objectives;
-use crate::observation::{Fact, Observation};
-use crate::pipe::{Beat, Pipe};
-use crate::registry::Patience;
-use crate::session::{Name, StreamKey};
-use crate::surroundings::Surroundings;
-use crate::time::Timestamp;
+use crate::model::checkpoint::{Checkpoint, Entry};
+use crate::model::descriptor::Descriptor;
+use crate::model::environment::Surroundings;
+use crate::model::objectives::Objectives;
+use crate::model::observation::{Fact, Observation};
+use crate::model::session::{Name, StreamKey};
+use crate::model::time::Timestamp;
+use crate::pipeline::{Beat, Pipe};
+use crate::session::registry::Patience;
 
 /// The form that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
@@ -266,13 +266,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::group::{Group, GroupKind, GroupView};
-    use crate::latencies::Latencies;
-    use crate::observation::{Client, PathView, PlayerView, Rtt, ServerView, Total};
-    use crate::sample::Share;
-    use crate::session::Protocol;
-    use crate::surroundings::{NodeLoad, PathWord};
-    use crate::viewer_sketch::ViewerSketch;
+    use crate::base::distinct_viewers::ViewerSketch;
+    use crate::base::latency_histogram::Latencies;
+    use crate::model::environment::{NodeLoad, PathWord};
+    use crate::model::group::{Group, GroupKind, GroupView};
+    use crate::model::observation::{Client, PathView, PlayerView, Rtt, ServerView, Total};
+    use crate::model::sample::Share;
+    use crate::model::session::Protocol;
 
     fn head() -> Head {
         let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 4 };

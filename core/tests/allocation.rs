@@ -3,8 +3,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use liveqos_core::log_fold::{ClassRule, LogFold};
-use liveqos_core::log_format::LogFormat;
+use liveqos_core::access_log::fold::{ClassRule, LogFold};
+use liveqos_core::access_log::format::LogFormat;
 
 struct Counted;
 

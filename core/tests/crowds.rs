@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use liveqos_core::cmcd::Cmcd;
-use liveqos_core::observation::{Fact, PlayerView};
-use liveqos_core::origin::{Address, Origin};
-use liveqos_core::time::Timestamp;
-use liveqos_core::viewer_fold::{MAX_SESSIONS, MAX_VIEWERS, Request, ViewerFold, ViewerKey};
-use liveqos_core::viewer_sketch::ViewerSketch;
+use liveqos_core::base::distinct_viewers::ViewerSketch;
+use liveqos_core::cmcd::report::Cmcd;
+use liveqos_core::model::observation::{Fact, PlayerView};
+use liveqos_core::model::time::Timestamp;
+use liveqos_core::viewer::fold::{MAX_SESSIONS, MAX_VIEWERS, Request, ViewerFold, ViewerKey};
+use liveqos_core::viewer::origin::{Address, Origin};
 
 const BEGIN: u64 = 1_800_000_000_000;
 

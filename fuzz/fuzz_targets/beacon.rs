@@ -5,11 +5,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use liveqos::beacon::{Beacons, MAX_MESSAGES, MAX_SPAN, Taken};
-use liveqos::intake::posts::Sender;
-use liveqos::token::Key;
-use liveqos_core::observation::Fact;
-use liveqos_core::time::Timestamp;
+use liveqos::players::beacon::{Beacons, MAX_MESSAGES, MAX_SPAN, Taken};
+use liveqos::intake::access_log::event_queue::Sender;
+use liveqos::players::token::Key;
+use liveqos_core::model::observation::Fact;
+use liveqos_core::model::time::Timestamp;
 
 const AT: Timestamp = Timestamp::from_secs(1_000_000);
 

@@ -6,17 +6,17 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use liveqos::otlp::spans;
-use liveqos_core::checkpoint::{Checkpoint, Entry};
-use liveqos_core::descriptor::Descriptor;
-use liveqos_core::judge::{Objectives, Surroundings};
-use liveqos_core::latencies::Latencies;
-use liveqos_core::observation::{Fact, Observation, PathView, ServerView};
-use liveqos_core::pipe::{Beat, Pipe};
-use liveqos_core::registry::Patience;
-use liveqos_core::session::{Name, Protocol, StreamKey};
-use liveqos_core::span::SpanCommand;
-use liveqos_core::time::{BEAT, Timestamp};
+use liveqos::otlp::encode;
+use liveqos_core::model::checkpoint::{Checkpoint, Entry};
+use liveqos_core::model::descriptor::Descriptor;
+use liveqos_core::alert::evaluator::{Objectives, Surroundings};
+use liveqos_core::base::latency_histogram::Latencies;
+use liveqos_core::model::observation::{Fact, Observation, PathView, ServerView};
+use liveqos_core::pipeline::{Beat, Pipe};
+use liveqos_core::session::registry::Patience;
+use liveqos_core::model::session::{Name, Protocol, StreamKey};
+use liveqos_core::trace::span::SpanCommand;
+use liveqos_core::model::time::{BEAT, Timestamp};
 
 /// Entries of a class of half a minute with an alert, as JSON.
 fn entries() -> &'static [String] {
@@ -110,8 +110,8 @@ fuzz_target!(|data: &[u8]| {
     commands.extend(pipe.stop());
     for command in &commands {
         match command {
-            SpanCommand::Export(span) => drop(spans::encode_span(span, "n", "")),
-            SpanCommand::Emit(event) => drop(spans::encode_event(event, "n")),
+            SpanCommand::Export(span) => drop(encode::encode_span(span, "n", "")),
+            SpanCommand::Emit(event) => drop(encode::encode_event(event, "n")),
         }
     }
 });

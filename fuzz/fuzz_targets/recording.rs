@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::objectives::Objectives;
+use liveqos_core::model::objectives::Objectives;
 use liveqos_core::recording::{Head, Playback, Settings, Word, line};
-use liveqos_core::registry::Patience;
-use liveqos_core::time::Timestamp;
+use liveqos_core::session::registry::Patience;
+use liveqos_core::model::time::Timestamp;
 
 fuzz_target!(|bytes: &[u8]| {
     let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 8 };

@@ -5,10 +5,11 @@ use std::io;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use liveqos::disk::{Appender, Disk, frame};
-use liveqos::otlp::outbox::Limits;
+use liveqos::storage::disk::folder::{Appender, Disk};
+use liveqos::storage::disk::frame;
+use liveqos::otlp::queue::Limits;
 use liveqos::otlp::record::Signal;
-use liveqos::spool::segment::{self, HEADER, Mark, Part, Segment};
+use liveqos::storage::spool::segment::{self, HEADER, Mark, Part, Segment};
 
 #[derive(Debug)]
 struct Held(Bytes);

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::class_pattern::ClassPattern;
-use liveqos_core::syslog::message;
+use liveqos_core::access_log::class_pattern::ClassPattern;
+use liveqos_core::access_log::syslog::message;
 
 fuzz_target!(|data: &[u8]| {
     if let Some(message) = message(data) {

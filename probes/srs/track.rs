@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use liveqos_core::observation::{Client, ServerView, Total};
-use liveqos_core::session::Protocol;
-use liveqos_core::time::Timestamp;
+use liveqos_core::model::observation::{Client, ServerView, Total};
+use liveqos_core::model::session::Protocol;
+use liveqos_core::model::time::Timestamp;
 
 use super::answer::{ApiClient, Stream, Version};
 use crate::probe::base_of;

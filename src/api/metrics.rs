@@ -4,9 +4,9 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
-use super::Shared;
-use crate::sinks::exposition::{Form, encode, finish};
-use crate::sinks::prometheus::exemplars;
+use super::routes::Shared;
+use crate::metrics::collector::exemplars;
+use crate::metrics::exposition::{Form, encode, finish};
 
 /// The page.
 pub(super) async fn page(State(shared): State<Shared>, headers: HeaderMap) -> Response {

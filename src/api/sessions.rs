@@ -6,19 +6,19 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use liveqos_core::descriptor::Descriptor;
-use liveqos_core::session::{Name, Scenario, StreamKey};
-use liveqos_core::trace_parent::TraceParent;
-use liveqos_core::trace_state::TraceState;
+use liveqos_core::model::descriptor::Descriptor;
+use liveqos_core::model::session::{Name, Scenario, StreamKey};
+use liveqos_core::model::trace_parent::TraceParent;
+use liveqos_core::model::trace_state::TraceState;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::error::ApiError;
-use super::{ANSWER_TIMEOUT, Shared};
-use crate::beat::Order;
-use crate::clock;
-use crate::snapshot::{notice_json, sample_json};
+use super::routes::{ANSWER_TIMEOUT, Shared};
+use crate::engine::snapshot::{notice_json, sample_json};
+use crate::engine::tick::Order;
+use crate::http::error::ApiError;
+use crate::platform::clock;
 
 /// What the platform may say of a class; every field may be missing.
 #[derive(Debug, Default, Deserialize)]
@@ -37,8 +37,8 @@ struct Registration {
 /// `GET /api/v1/sessions`
 pub(super) async fn list(State(shared): State<Shared>) -> Response {
     let snapshot = shared.snapshot.load();
-    let sessions: Vec<Value> = snapshot.sessions.values().map(crate::snapshot::SessionState::to_json).collect();
-    let cut_at = snapshot.cut_at.map(liveqos_core::time::Timestamp::seconds);
+    let sessions: Vec<Value> = snapshot.sessions.values().map(crate::engine::snapshot::SessionState::to_json).collect();
+    let cut_at = snapshot.cut_at.map(liveqos_core::model::time::Timestamp::seconds);
     Json(json!({ "node": shared.node, "cut_at": cut_at, "sessions": sessions })).into_response()
 }
 

@@ -6,19 +6,21 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
+use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_takes_colour};
-use super::{ConfigFile, FAILED, bad_config, check_logs, check_paths, fail, print};
-use crate::clock;
-use crate::config::Config;
-use crate::discover;
-use crate::intake::fetch::Fetcher;
-use crate::intake::round::{Now, try_once};
+use super::{check_logs, check_paths};
+use crate::app::node_identity::Place;
+use crate::config::settings::Config;
+use crate::intake::discover::scan;
+use crate::intake::poll::http_client::Fetcher;
+use crate::intake::poll::round::{Now, try_once};
 use crate::intake::source::Source;
-use crate::notify;
-use crate::otlp;
-use crate::place::Place;
-use crate::tls;
+use crate::notify::notifiers;
+use crate::otlp::exporter;
+use crate::otlp::retry;
+use crate::platform::clock;
+use crate::platform::tls;
 
 /// What to check.
 #[derive(Debug, clap::Args)]
@@ -49,7 +51,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
 
 /// Prints a configuration for the media servers of this host.
 pub(super) fn discover() -> ExitCode {
-    match runtime().map(|runtime| runtime.block_on(discover::report(&(Arc::new(clock::now) as Now)))) {
+    match runtime().map(|runtime| runtime.block_on(scan::report(&(Arc::new(clock::now) as Now)))) {
         Ok(text) => print(&text),
         Err(error) => fail(&format!("{error:#}")),
     }
@@ -88,10 +90,10 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
     for (ok, what, detail) in check_paths::check(&config.paths).await {
         line(ok, &what, &detail);
     }
-    for checked in otlp::check(&config.otlp, &Place::of(config).resource(config)).await? {
+    for checked in exporter::check(&config.otlp, &Place::of(config).resource(config)).await? {
         let what = format!("otlp {} to {} ({})", checked.signal.as_str(), checked.target, checked.endpoint);
         match checked.verdict {
-            otlp::retry::Verdict::Delivered { .. } => line(true, &what, "taken"),
+            retry::Verdict::Delivered { .. } => line(true, &what, "taken"),
             other => line(false, &what, &format!("{other:?}")),
         }
     }
@@ -102,7 +104,7 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
             line(true, &what, "is set (not told: it would wake people; --notify does)");
             continue;
         }
-        match notify::try_once(receiver, &letterhead, clock::now()).await {
+        match notifiers::try_once(receiver, &letterhead, clock::now()).await {
             Ok(()) => line(true, &what, "took a test alert and its end"),
             Err(why) => line(false, &what, &why),
         }

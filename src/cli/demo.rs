@@ -6,27 +6,27 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use liveqos_core::notice::{Notice, NoticeState, Subject};
-use liveqos_core::observation::{Fact, Observation, SourceName};
-use liveqos_core::session::StreamKey;
-use liveqos_core::time::Timestamp;
+use liveqos_core::model::notice::{Notice, NoticeState, Subject};
+use liveqos_core::model::observation::{Fact, Observation, SourceName};
+use liveqos_core::model::session::StreamKey;
+use liveqos_core::model::time::Timestamp;
 use liveqos_probes::probe::{Intake, Kind, Probe, ProbeError, Reply, Request};
 use tokio::time::Instant;
 
+use super::arguments::{ConfigFile, bad_config, fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_takes_colour};
-use super::{ConfigFile, bad_config, fail, print};
-use crate::app::App;
-use crate::clock;
-use crate::config::Config;
+use crate::app::daemon::App;
+use crate::config::settings::Config;
 use crate::demo::{Class, ClassOptions, Impairment, MAX_VIEWERS, ViewerTotals, viewer_report};
+use crate::engine::recorder::RecordTo;
+use crate::engine::snapshot::Snapshot;
 use crate::intake::source::SourceSettings;
-use crate::intake::status::RoundReport;
-use crate::log;
-use crate::recording::RecordTo;
-use crate::rfc3339;
-use crate::snapshot::Snapshot;
-use crate::token::Key;
+use crate::intake::source_status::RoundReport;
+use crate::platform::clock;
+use crate::platform::log;
+use crate::platform::rfc3339;
+use crate::players::token::Key;
 
 /// What the demonstration may be told.
 #[derive(Debug, clap::Args)]

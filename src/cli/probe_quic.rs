@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
-use liveqos_core::path_tally::Ways;
-use liveqos_core::sample::Share;
+use liveqos_core::model::sample::Share;
+use liveqos_core::node::path_loss::Ways;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
+use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
 use super::run::runtime;
-use super::{ConfigFile, FAILED, bad_config, fail, print};
-use crate::clock;
-use crate::config::Config;
-use crate::duration_text;
-use crate::peers::Line;
+use crate::config::settings::Config;
 use crate::peers::credentials::Credentials;
+use crate::peers::node_paths::Line;
 use crate::peers::settings::{LEAST_INTERVAL, MOST_INTERVAL, PeerSettings};
+use crate::platform::clock;
+use crate::platform::duration;
 
 /// Whom to ping, and how.
 #[derive(Debug, clap::Args)]
@@ -52,7 +52,7 @@ pub struct Options {
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
-    let interval = duration_text::parse(text).map_err(|error| error.to_string())?;
+    let interval = duration::parse(text).map_err(|error| error.to_string())?;
     let fits = (LEAST_INTERVAL..=MOST_INTERVAL).contains(&interval);
     fits.then_some(interval).ok_or_else(|| "it must lie between 20ms and 100ms".to_owned())
 }

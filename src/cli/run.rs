@@ -8,15 +8,15 @@ use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::manager::Manager;
-use super::{ConfigFile, bad_config, fail};
-use crate::app::App;
-use crate::clock;
-use crate::config::Config;
-use crate::discover;
-use crate::intake::round::Now;
-use crate::log;
-use crate::recording::RecordTo;
+use super::arguments::{ConfigFile, bad_config, fail};
+use super::systemd::Manager;
+use crate::app::daemon::App;
+use crate::config::settings::Config;
+use crate::engine::recorder::RecordTo;
+use crate::intake::discover::scan;
+use crate::intake::poll::round::Now;
+use crate::platform::clock;
+use crate::platform::log;
 
 /// What the daemon may be told.
 #[derive(Debug, clap::Args)]
@@ -105,7 +105,7 @@ async fn reload(file: &ConfigFile, was: Config, app: &mut App) -> Config {
 
 async fn discover_if_asked(config: &mut Config) {
     if config.sources.is_empty() && config.discover {
-        let found = discover::sources(&now()).await;
+        let found = scan::sources(&now()).await;
         if found.is_empty() {
             tracing::warn!("no source is configured and no media server answers on this host; see liveqos discover");
         }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use liveqos_core::sample::{Sample, Share};
+use liveqos_core::model::sample::{Sample, Share};
 use serde_json::Value;
 
+use super::arguments::{fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_takes_colour};
-use super::{fail, print};
 
 /// What `top` may be told.
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ pub fn line(sample: &Sample) -> String {
 }
 
 async fn watch(options: &Options) -> Result<()> {
-    crate::tls::install();
+    crate::platform::tls::install();
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().context("building the http client")?;
     let base = options.url.trim_end_matches('/');
     let colour = stdout_takes_colour();

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::Config;
-use crate::intake::log_settings;
+use super::settings::Config;
+use crate::intake::access_log::settings;
 use crate::intake::source::Source;
-use crate::nearest::nearest;
-use crate::notify;
+use crate::notify::notifiers;
+use crate::platform::suggest::nearest;
 
 /// Where the file is looked for when none is named.
 pub const DEFAULT_FILE: &str = "/etc/liveqos/liveqos.toml";
@@ -175,13 +175,13 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if let Err(detail) = config.sampling.check() {
         return wrong(detail);
     }
-    if let Err(error) = notify::check(&config.alerts) {
+    if let Err(error) = notifiers::check(&config.alerts) {
         return wrong(error.to_string());
     }
-    if let Err(error) = log_settings::check(&config.logs) {
+    if let Err(error) = settings::check(&config.logs) {
         return wrong(error.to_string());
     }
-    let names = config.logs.iter().map(log_settings::AccessLogSettings::shown_name);
+    let names = config.logs.iter().map(settings::AccessLogSettings::shown_name);
     if let Err(error) = config.ingest.check().and_then(|()| config.cmcd.check(names)) {
         return wrong(error.to_string());
     }
@@ -189,7 +189,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
         Ok(sources) => sources,
         Err(error) => return wrong(error.to_string()),
     };
-    let logs = config.logs.iter().map(log_settings::AccessLogSettings::shown_name);
+    let logs = config.logs.iter().map(settings::AccessLogSettings::shown_name);
     let taken = sources.iter().map(|source| &*source.name).chain(logs);
     config.paths.check(taken).or_else(|error| wrong(error.to_string()))
 }

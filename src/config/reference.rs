@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::Config;
+use super::settings::Config;
 
 /// A table of settings.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +99,7 @@ pub fn markdown() -> String {
     for kind in liveqos_probes::KINDS {
         let own = (kind.schema)().to_value();
         writeln!(out, "\n## `[[sources]]` of kind `{}`\n\n{}", kind.name, kind.about).unwrap_or_default();
-        let (url, interval) = (kind.default_url, crate::duration_text::format(kind.default_interval));
+        let (url, interval) = (kind.default_url, crate::platform::duration::format(kind.default_interval));
         writeln!(
             out,
             "\nWithout `url`: `{url}`; without `interval`: `{interval}`; media ports: {:?}.",

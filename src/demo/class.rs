@@ -6,20 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use liveqos_core::time::Timestamp;
+use liveqos_core::model::time::Timestamp;
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::clip::{Clip, ClipError};
-use super::guest::Guest;
+use super::external_viewer::Guest;
+use super::ingest::Stage;
 use super::link::{Link, LinkTotals};
 use super::node::{EgressTotals, IngestTotals, Node};
 use super::peer::PeerError;
 use super::publisher::Sending;
 use super::shaper::{Impairment, Random};
-use super::stage::Stage;
 use super::viewer::{Viewer, ViewerTotals};
 
 /// Tells the time; the class reads no other clock for what it reports.

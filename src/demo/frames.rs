@@ -15,7 +15,7 @@ pub(super) struct Frame {
 /// One packet of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
-    /// Its place in the stream, from [`liveqos_core::rtp::Arrival::New`].
+    /// Its place in the stream, from [`liveqos_core::media::rtp::Arrival::New`].
     pub(super) position: u64,
     pub(super) rtp_time: u32,
     pub(super) marker: bool,

@@ -6,9 +6,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use liveqos_core::freeze::Playout;
-use liveqos_core::rtp::{Arrival, Reception};
-use liveqos_core::time::Timestamp;
+use liveqos_core::media::freeze::Playout;
+use liveqos_core::media::rtp::{Arrival, Reception};
+use liveqos_core::model::time::Timestamp;
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
@@ -18,12 +18,12 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::StatsSelector;
 
-use super::candidate::{candidate, redirect};
 use super::class::Clock;
 use super::frames::{Frames, Piece};
 use super::link::Link;
 use super::node::Node;
 use super::peer::{CLOCK_RATE, Peer, PeerError, video_track};
+use super::sdp_candidate::{candidate, redirect};
 
 /// What one viewer got since it joined, in the sense of W3C webrtc-stats `inbound-rtp`. Totals never go backwards, but
 /// for `packets_lost`, which a late packet lowers.

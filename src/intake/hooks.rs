@@ -11,13 +11,13 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use liveqos_core::observation::Observation;
+use liveqos_core::model::observation::Observation;
 use liveqos_probes::probe::{Hook, Probe, SettingsError};
 
-use super::poll::{Observations, hand_on};
-use super::round::Now;
+use super::poll::poller::{Observations, hand_on};
+use super::poll::round::Now;
 use super::source::Source;
-use super::status::{SourceEntry, SourceTable};
+use super::source_status::{SourceEntry, SourceTable};
 
 /// Receives hooks for all configured sources.
 pub struct HookIntake {
@@ -128,7 +128,7 @@ impl HookIntake {
 }
 
 impl Server {
-    fn count(&self, at: liveqos_core::time::Timestamp, outcome: Result<usize, (&'static str, String)>) {
+    fn count(&self, at: liveqos_core::model::time::Timestamp, outcome: Result<usize, (&'static str, String)>) {
         if let Err((reason, message)) = &outcome {
             tracing::debug!(source = %self.source.name, reason, "{message}");
         }
@@ -162,13 +162,13 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests {
     use axum::extract::{Path, RawQuery};
-    use liveqos_core::time::Timestamp;
+    use liveqos_core::model::time::Timestamp;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::mpsc;
 
     use super::*;
     use crate::intake::source::SourceSettings;
-    use crate::intake::status::SourceStatus;
+    use crate::intake::source_status::SourceStatus;
     use crate::intake::testing::{KINDS, settings, ticking};
 
     struct Hooked {

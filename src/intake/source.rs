@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos_core::observation::SourceName;
-use liveqos_core::session::Name;
+use liveqos_core::model::observation::SourceName;
+use liveqos_core::model::session::Name;
 use liveqos_probes::probe::{Kind, Probe, SettingsError};
 use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::login::{Login, Secret, SecretError};
-use crate::nearest::did_you_mean;
+use super::poll::credentials::{Login, Secret, SecretError};
+use crate::platform::suggest::did_you_mean;
 
 /// A `[[sources]]` table as it is written.
 #[derive(Clone, Default, Deserialize, JsonSchema)]
@@ -29,12 +29,12 @@ pub struct SourceSettings {
     #[serde(default)]
     pub url: Option<String>,
     /// How often it is asked, from `250ms` to `1h`. Without one: the kind's usual pace.
-    #[serde(default, with = "crate::duration_text::option")]
-    #[schemars(schema_with = "crate::duration_text::schema")]
+    #[serde(default, with = "crate::platform::duration::option")]
+    #[schemars(schema_with = "crate::platform::duration::schema")]
     pub interval: Option<Duration>,
     /// How long one answer may take, from `10ms` to `30s`; `2s` without one.
-    #[serde(default, with = "crate::duration_text::option")]
-    #[schemars(schema_with = "crate::duration_text::schema")]
+    #[serde(default, with = "crate::platform::duration::option")]
+    #[schemars(schema_with = "crate::platform::duration::schema")]
     pub timeout: Option<Duration>,
     /// TCP ports on which it serves viewers. Without any: the kind's usual ones.
     #[serde(default)]
@@ -268,7 +268,7 @@ fn url_of(text: &str) -> Result<Url, Fault> {
 }
 
 fn within(key: &'static str, value: Duration, (least, most): (Duration, Duration)) -> Result<Duration, Fault> {
-    let text = crate::duration_text::format;
+    let text = crate::platform::duration::format;
     if (least..=most).contains(&value) {
         return Ok(value);
     }
@@ -332,7 +332,7 @@ pub(crate) fn shown(url: &Url) -> String {
 /// How long one answer may take where nothing is configured.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 /// From how often to how seldom a source may be asked: a beat, and an hour.
-pub const INTERVALS: (Duration, Duration) = (liveqos_core::time::BEAT, Duration::from_hours(1));
+pub const INTERVALS: (Duration, Duration) = (liveqos_core::model::time::BEAT, Duration::from_hours(1));
 /// Shortest and longest time that an answer may be given.
 pub const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
 /// The keys that every source knows.

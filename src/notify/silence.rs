@@ -1,8 +1,8 @@
 //! Maintenance: who is not told of what, and until when. Decides by labels and the notice's time; refuses a silence without an end.
 
-use liveqos_core::time::Timestamp;
+use liveqos_core::model::time::Timestamp;
 
-use super::letter::Letter;
+use super::alert::Letter;
 use super::settings::{NotifyError, SilenceSettings};
 
 /// All silences of a node.
@@ -53,8 +53,8 @@ fn instant(key: &'static str, text: &str) -> Result<Timestamp, NotifyError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::letter::Letterhead;
     use super::*;
+    use crate::notify::alert::Letterhead;
 
     #[test]
     fn a_silence_covers_its_labels_and_time_only() {

@@ -201,8 +201,8 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::settings::SignalSettings;
     use super::*;
+    use crate::otlp::settings::SignalSettings;
 
     fn overlaid(variables: &[(&str, &str)]) -> Result<OtlpSettings, EnvironmentError> {
         let mut settings = OtlpSettings::default();
@@ -318,7 +318,7 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,40}") {
             prop_assert!(pairs("HEADERS", &text).is_err() || !text.contains("%%"));
-            let digits = crate::otlp::ids::hex(text.as_bytes());
+            let digits = crate::platform::trace_id::hex(text.as_bytes());
             let escaped: Vec<&str> = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap()).collect();
             let escaped = escaped.iter().fold(String::new(), |all, pair| all + "%" + pair);
             prop_assert_eq!(percent_decoded(&escaped), Some(text));

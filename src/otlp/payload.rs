@@ -10,7 +10,7 @@ use super::settings::Compression;
 
 /// An encoded request, compressed or as it is.
 #[derive(Clone, Debug)]
-pub(super) struct Payload {
+pub(crate) struct Payload {
     /// What is sent.
     pub(super) bytes: Bytes,
     /// What that is in.

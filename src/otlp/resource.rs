@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::resource::v1 as proto;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::spans::key_value;
+use super::encode::key_value;
 
 /// What the node does with media.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

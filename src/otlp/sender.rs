@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
-use super::frame::Frame;
-use super::lanes::{Lane, Lanes};
-use super::outbox::{Batch, Bell, Limits, Outbox};
-use super::patience::Patience;
+use super::answer_timeout::Patience;
+use super::failover::Route;
 use super::payload::Payload;
+use super::queue::{Batch, Bell, Limits, Outbox};
 use super::record::Signal;
+use super::request::Frame;
 use super::retry::{Answer, Partial, Verdict, backoff, chance, classify};
-use super::route::Route;
+use super::send_order::{Lane, Lanes};
 use super::settings::Compression;
 use super::stats::{Counters, Stats, add, read};
 

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::record::Signal;
-use crate::duration_text;
+use crate::platform::duration;
 
 /// OTLP export. Off until an endpoint is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,8 +30,8 @@ pub struct OtlpSettings {
     pub compression: Compression,
     /// Time until an unanswered request is given up and tried again. Environment: `OTEL_EXPORTER_OTLP_TIMEOUT`
     /// (milliseconds there).
-    #[serde(with = "duration_text")]
-    #[schemars(schema_with = "duration_text::schema")]
+    #[serde(with = "crate::platform::duration")]
+    #[schemars(schema_with = "duration::schema")]
     pub timeout: Duration,
     /// PEM file of the authorities to trust instead of the system's. Environment: `OTEL_EXPORTER_OTLP_CERTIFICATE`.
     pub ca_file: Option<PathBuf>,
@@ -41,8 +41,8 @@ pub struct OtlpSettings {
     /// PEM file of that certificate's private key. Environment: `OTEL_EXPORTER_OTLP_CLIENT_KEY`.
     pub client_key_file: Option<PathBuf>,
     /// Time between two exports of metrics.
-    #[serde(with = "duration_text")]
-    #[schemars(schema_with = "duration_text::schema")]
+    #[serde(with = "crate::platform::duration")]
+    #[schemars(schema_with = "duration::schema")]
     pub metrics_interval: Duration,
     /// Spans of classes.
     pub traces: SignalSettings,
@@ -161,8 +161,8 @@ pub struct SignalSettings {
     /// Compression of its requests.
     pub compression: Option<Compression>,
     /// Time until an unanswered request is given up.
-    #[serde(with = "duration_text::option")]
-    #[schemars(schema_with = "duration_text::schema")]
+    #[serde(with = "duration::option")]
+    #[schemars(schema_with = "duration::schema")]
     pub timeout: Option<Duration>,
     /// PEM file of the authorities to trust.
     pub ca_file: Option<PathBuf>,
@@ -214,8 +214,8 @@ pub struct CopySettings {
     #[serde(default)]
     pub compression: Option<Compression>,
     /// Time until an unanswered request is given up.
-    #[serde(default, with = "duration_text::option")]
-    #[schemars(schema_with = "duration_text::schema")]
+    #[serde(default, with = "duration::option")]
+    #[schemars(schema_with = "duration::schema")]
     pub timeout: Option<Duration>,
     /// PEM file of the authorities to trust.
     #[serde(default)]
@@ -319,7 +319,7 @@ pub enum SettingsError {
 /// `value`, where it lies between `least` and an hour.
 pub(super) fn between(name: &str, value: Duration, least: Duration) -> Result<Duration, SettingsError> {
     let good = (least..=LONGEST).contains(&value);
-    good.then_some(value).ok_or_else(|| SettingsError::Duration(name.to_owned(), duration_text::format(least)))
+    good.then_some(value).ok_or_else(|| SettingsError::Duration(name.to_owned(), duration::format(least)))
 }
 
 /// Refuses what cannot be sent as a header.

@@ -11,9 +11,9 @@ use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 
+use super::fixed_window::Steady;
 use super::settings::NodeTlsSettings;
-use super::steady::Steady;
-use crate::tls::{self, TlsError};
+use crate::platform::tls::{self, TlsError};
 
 /// Both halves of a node.
 #[derive(Clone)]

@@ -7,13 +7,13 @@ use arc_swap::ArcSwap;
 use quinn::ClientConfig;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::line::{Line, Trouble};
+use super::connection::{Line, Trouble};
 use super::settings::PeerSettings;
-use super::table::PathEntry;
-use crate::clock;
-use crate::intake::status::SourceEntry;
-use crate::meters::Meters;
+use super::status::PathEntry;
+use crate::intake::source_status::SourceEntry;
 use crate::otlp::retry::{backoff, chance};
+use crate::platform::clock;
+use crate::platform::self_metrics::Meters;
 
 /// Pings one peer for as long as the daemon lives.
 pub(super) struct Prober {

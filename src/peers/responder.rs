@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use liveqos_core::ping::{self, Came, ECHO_BYTES};
+use liveqos_core::node::ping::{self, Came, ECHO_BYTES};
 use quinn::{Connection, Endpoint, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::line::trouble;
+use super::connection::trouble;
 use super::settings::LEAST_INTERVAL;
-use crate::meters::Meters;
+use crate::platform::self_metrics::Meters;
 
 /// Nodes that may ping this one at once; more are refused and counted.
 pub const MAX_CONNECTIONS: usize = 1_024;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::duration_text;
+use crate::platform::duration;
 
 /// The paths to other nodes, pinged over QUIC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -20,8 +20,8 @@ pub struct PathSettings {
     /// Who this node is for other nodes, and whom it believes.
     pub tls: NodeTlsSettings,
     /// How often each peer is pinged, from `20ms` to `100ms`.
-    #[serde(with = "duration_text")]
-    #[schemars(schema_with = "duration_text::schema")]
+    #[serde(with = "crate::platform::duration")]
+    #[schemars(schema_with = "duration::schema")]
     pub interval: Duration,
     /// The nodes that this one pings, at most 64: those that its classes come from or go to.
     pub peers: Vec<PeerSettings>,

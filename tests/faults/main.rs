@@ -13,8 +13,8 @@ mod said;
 
 use std::path::Path;
 
-use liveqos::clock;
-use liveqos_core::notice::Cause;
+use liveqos::platform::clock;
+use liveqos_core::model::notice::Cause;
 use tokio::task::JoinSet;
 
 use fault::{FAULTS, Fault};

@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use liveqos::beacon::Beacons;
-use liveqos::clock;
 use liveqos::demo::{Class, ClassOptions, ViewerTotals, viewer_report};
-use liveqos::intake::posts::Sender;
-use liveqos::token::Key;
-use liveqos_core::judge::{NodeLoad, Objectives, Surroundings};
-use liveqos_core::notice::{Cause, Notice};
-use liveqos_core::observation::{Fact, Observation};
+use liveqos::intake::access_log::event_queue::Sender;
+use liveqos::platform::clock;
+use liveqos::players::beacon::Beacons;
+use liveqos::players::token::Key;
+use liveqos_core::alert::evaluator::{NodeLoad, Objectives, Surroundings};
+use liveqos_core::model::notice::{Cause, Notice};
+use liveqos_core::model::observation::{Fact, Observation};
+use liveqos_core::model::session::StreamKey;
+use liveqos_core::model::time::{BEAT, Timestamp};
 use liveqos_core::recording::{Head, Playback, Settings, Word, line};
-use liveqos_core::registry::Patience;
-use liveqos_core::session::StreamKey;
-use liveqos_core::time::{BEAT, Timestamp};
+use liveqos_core::session::registry::Patience;
 use serde_json::json;
 
 use crate::said::said;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use liveqos_core::time::Timestamp;
+use liveqos_core::model::time::Timestamp;
 
 use super::classes::Classes;
 use super::daemon::Daemon;
@@ -37,7 +37,7 @@ async fn a_class_that_is_held_back_is_judged_over_kills() {
     for signal in ["KILL", "TERM", "KILL"] {
         // Two cuts, so that there is something to hold.
         tokio::time::sleep(Duration::from_secs(11)).await;
-        first_kill.get_or_insert_with(liveqos::clock::now);
+        first_kill.get_or_insert_with(liveqos::platform::clock::now);
         daemon = killed(daemon, signal, folder.path(), port, &config).await;
         assert_eq!(live(&daemon).await, Some(CLASSES), "they are there again at once");
     }

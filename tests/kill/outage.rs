@@ -7,11 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use liveqos::otlp::record::Signal;
-use liveqos::sampling::Sampling;
-use liveqos::sampling::settings::SamplingSettings;
-use liveqos::state::Opened;
-use liveqos::state::settings::StateSettings;
-use liveqos_core::time::GRID;
+use liveqos::otlp::sampling::sampler::Sampling;
+use liveqos::otlp::sampling::settings::SamplingSettings;
+use liveqos::storage::settings::StateSettings;
+use liveqos::storage::state::Opened;
+use liveqos_core::model::time::GRID;
 
 use super::classes::Classes;
 use super::daemon::Daemon;

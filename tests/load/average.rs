@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use liveqos::token::Key;
+use liveqos::players::token::Key;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -26,7 +26,7 @@ async fn an_average_node() {
     tokio::time::sleep(SETTLE).await;
     let (at_rest, _) = memory(pid);
     let key = Key::new(KEY).unwrap();
-    let expiry = liveqos::clock::now() + Duration::from_hours(1);
+    let expiry = liveqos::platform::clock::now() + Duration::from_hours(1);
     let tokens: Vec<String> = (0..CLASSES).map(|class| key.sign(&format!("class{class}"), expiry)).collect();
     let answered = Arc::default();
     let connections = CONNECTIONS.map(|number| {

@@ -75,7 +75,7 @@ fn write(path: &PathBuf, sizes: &[u16], faults: &Arc<Faults>, stop: &AtomicBool)
 
 /// The wall clock, Unix ms.
 pub(crate) fn now() -> u64 {
-    liveqos::clock::now().millis()
+    liveqos::platform::clock::now().millis()
 }
 
 const TICK: Duration = Duration::from_millis(20);

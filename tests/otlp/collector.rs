@@ -6,12 +6,12 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use liveqos::otlp::ids::derived_trace_id;
 use liveqos::otlp::record::Signal;
+use liveqos::otlp::sampling::threshold::{Randomness, Threshold};
 use liveqos::otlp::settings::{Compression, OtlpSettings};
 use liveqos::otlp::stats::read;
-use liveqos::sampling::threshold::{Randomness, Threshold};
-use liveqos_core::span::{SpanCommand, SpanName};
+use liveqos::platform::trace_id::derived_trace_id;
+use liveqos_core::trace::span::{SpanCommand, SpanName};
 
 use crate::classes::{session, span};
 use crate::receiver::{Collector, LOOPBACK, PATIENCE, Received};

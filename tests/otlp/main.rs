@@ -23,18 +23,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use classes::{START, sample, segments, session, span};
-use liveqos::otlp::ids::{derived_trace_id, span_id};
-use liveqos::otlp::metrics::Reading;
-use liveqos::otlp::outbox::{Backlog, MemoryOutbox, Outbox};
+use liveqos::metrics::otlp::Reading;
+use liveqos::otlp::encode;
+use liveqos::otlp::exporter::{Otlp, Pace, Target, check};
+use liveqos::otlp::queue::{Backlog, MemoryOutbox, Outbox};
 use liveqos::otlp::record::Signal;
 use liveqos::otlp::resource::{Resource, Role};
 use liveqos::otlp::retry::Verdict;
+use liveqos::otlp::sampling::sampler::Sampling;
+use liveqos::otlp::sampling::settings::SamplingSettings;
 use liveqos::otlp::settings::{Compression, OtlpSettings, Protocol, Secret};
 use liveqos::otlp::stats::read;
-use liveqos::otlp::{Otlp, Pace, Target, check, spans};
-use liveqos::sampling::Sampling;
-use liveqos::sampling::settings::SamplingSettings;
-use liveqos_core::span::{SpanCommand, SpanName, Value};
+use liveqos::platform::trace_id::{derived_trace_id, span_id};
+use liveqos_core::trace::span::{SpanCommand, SpanName, Value};
 use opentelemetry_proto::tonic::metrics::v1::metric;
 use receiver::{Body, Collector, PATIENCE, Received, Reply};
 use tonic::Code;
@@ -112,7 +113,7 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
     otlp.push_metrics(&prometheus::core::Collector::collect(&counter), reading, |_| None, &|_| None);
 
     let spans = collector.spans(2).await;
-    assert_eq!(spans, [spans::encode_span(&root, NODE, "ot=th:0"), spans::encode_span(&segment, NODE, "ot=th:0")]);
+    assert_eq!(spans, [encode::encode_span(&root, NODE, "ot=th:0"), encode::encode_span(&segment, NODE, "ot=th:0")]);
     let trace = derived_trace_id("class-00001");
     let root_id = span_id(&trace, NODE, &root.this);
     assert!(spans.iter().all(|span| span.trace_id == trace));
@@ -125,7 +126,7 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
     assert!(received.iter().all(|r| r.encoding == "gzip" && r.authorization == "Bearer x"));
     let logs: Vec<_> = received.iter().flat_map(Received::logs).collect();
     let SpanCommand::Emit(log) = &log else { unreachable!() };
-    assert_eq!(logs, [spans::encode_event(log, NODE)]);
+    assert_eq!(logs, [encode::encode_event(log, NODE)]);
     let metrics: Vec<_> = received.iter().flat_map(Received::metrics).collect();
     assert_eq!(metrics[0].name, "liveqos_export_total");
     assert!(matches!(metrics[0].data, Some(metric::Data::Sum(_))));

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::outbox::{MemoryOutbox, Outbox, Room};
+use liveqos::otlp::exporter::{Otlp, Pace};
+use liveqos::otlp::queue::{MemoryOutbox, Outbox, Room};
 use liveqos::otlp::record::Signal;
 use liveqos::otlp::settings::{OtlpSettings, Protocol};
-use liveqos::otlp::{Otlp, Pace};
-use liveqos::state::Opened;
-use liveqos::state::settings::StateSettings;
-use liveqos_core::span::Value;
+use liveqos::storage::settings::StateSettings;
+use liveqos::storage::state::Opened;
+use liveqos_core::trace::span::Value;
 
 use crate::classes::{sample, session};
 use crate::outage::{CUTS, different, fast, nowhere};

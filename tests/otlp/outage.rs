@@ -6,12 +6,12 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::outbox::{MemoryOutbox, Outbox as _};
+use liveqos::otlp::exporter::{Otlp, Pace};
+use liveqos::otlp::queue::{MemoryOutbox, Outbox as _};
 use liveqos::otlp::record::Signal;
 use liveqos::otlp::settings::OtlpSettings;
-use liveqos::otlp::{Otlp, Pace};
-use liveqos::state::Opened;
-use liveqos::state::settings::StateSettings;
+use liveqos::storage::settings::StateSettings;
+use liveqos::storage::state::Opened;
 use tonic::Code;
 
 use crate::classes::{START, sample, session};

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::ids::{derived_trace_id, span_id};
-use liveqos::otlp::outbox::{Backlog, MemoryOutbox, Room};
+use liveqos::otlp::exporter::{Otlp, Pace, check};
+use liveqos::otlp::queue::{Backlog, MemoryOutbox, Room};
 use liveqos::otlp::record::Signal;
 use liveqos::otlp::retry::Verdict;
 use liveqos::otlp::settings::{OtlpSettings, Protocol};
 use liveqos::otlp::stats::read;
-use liveqos::otlp::{Otlp, Pace, check};
-use liveqos_core::span::{SpanName, SpanRef};
+use liveqos::platform::trace_id::{derived_trace_id, span_id};
+use liveqos_core::trace::span::{SpanName, SpanRef};
 use tonic::Code;
 use tonic::transport::server::TcpIncoming;
 

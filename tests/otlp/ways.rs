@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::outbox::{Backlog, MemoryOutbox};
+use liveqos::otlp::exporter::{Otlp, check};
+use liveqos::otlp::queue::{Backlog, MemoryOutbox};
 use liveqos::otlp::record::Signal;
 use liveqos::otlp::settings::{Compression, CopySettings, OtlpSettings, Secret};
 use liveqos::otlp::stats::read;
-use liveqos::otlp::{Otlp, check};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -63,7 +63,7 @@ impl Papers {
 
     /// Ends TLS in front of the plain HTTP of `collector`, for nodes that show a certificate; gives the port.
     async fn guard(&self, collector: &Collector) -> u16 {
-        liveqos::tls::install();
+        liveqos::platform::tls::install();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.authority.as_bytes()).unwrap()).unwrap();
         let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();

@@ -58,7 +58,7 @@ impl Nginx {
 }
 
 async fn exists(url: &str) -> Option<()> {
-    liveqos::tls::install();
+    liveqos::platform::tls::install();
     reqwest::get(url).await.ok()?.error_for_status().ok().map(drop)
 }
 

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use liveqos::token::Key;
-use liveqos_core::time::Timestamp;
+use liveqos::players::token::Key;
+use liveqos_core::model::time::Timestamp;
 use tokio::time::sleep;
 
 use super::browser::{self, Browser};
@@ -138,7 +138,7 @@ pub(crate) async fn open_daemon(folder: &Path) -> Daemon {
 
 /// A player's right to speak for a class.
 pub(crate) fn token(session: &str) -> String {
-    let now = liveqos::clock::now().millis() / 1_000;
+    let now = liveqos::platform::clock::now().millis() / 1_000;
     Key::new(KEY.as_bytes()).unwrap().sign(session, Timestamp::from_secs(now + 3_600))
 }
 

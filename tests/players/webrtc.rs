@@ -9,10 +9,10 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use liveqos::clock;
 use liveqos::demo::{Class, ClassOptions, Guest, Impairment};
-use liveqos_core::freeze::{Playout, PlayoutTotals};
-use liveqos_core::time::Timestamp;
+use liveqos::platform::clock;
+use liveqos_core::media::freeze::{Playout, PlayoutTotals};
+use liveqos_core::model::time::Timestamp;
 use serde_json::Value;
 use tokio::time::sleep;
 

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use liveqos::meters::Meters;
-use liveqos::notify::Notifiers;
-use liveqos::notify::letter::Letterhead;
+use liveqos::notify::alert::Letterhead;
+use liveqos::notify::notifiers::Notifiers;
 use liveqos::notify::settings::{AlertSettings, ReceiverKind, WebhookSettings};
-use liveqos_core::notice::{Notice, NoticeState};
-use liveqos_core::time::Timestamp;
+use liveqos::platform::self_metrics::Meters;
+use liveqos_core::model::notice::{Notice, NoticeState};
+use liveqos_core::model::time::Timestamp;
 use serde_json::Value;
 
 use super::daemon::get;
@@ -31,7 +31,7 @@ async fn alertmanager_receives_groups_and_resolves() {
     let meters = Meters::new(&prometheus::Registry::new()).unwrap();
     let notifiers = Notifiers::start(letterhead, &meters).unwrap();
 
-    let onset = liveqos::clock::now() - Duration::from_secs(3);
+    let onset = liveqos::platform::clock::now() - Duration::from_secs(3);
     notifiers.take(&notices(NoticeState::Firing, onset));
     let told = wait::until("all classes", Duration::from_secs(10), async || {
         let alerts = manager.alerts().await?;
@@ -89,6 +89,6 @@ impl Alertmanager {
 }
 
 fn notices(state: NoticeState, started_at: Timestamp) -> Vec<Notice> {
-    let at = liveqos::clock::now();
+    let at = liveqos::platform::clock::now();
     (0..CLASSES).map(|class| stutter(class, state, started_at, at)).collect()
 }

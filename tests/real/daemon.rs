@@ -70,7 +70,7 @@ pub(crate) fn write_config(folder: &Path, port: u16, config: &str) -> PathBuf {
 
 /// The body of a good answer.
 pub(crate) async fn get(url: &str) -> Option<String> {
-    liveqos::tls::install();
+    liveqos::platform::tls::install();
     let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build().unwrap();
     let answer = client.get(url).send().await.ok()?;
     answer.error_for_status().ok()?.text().await.ok()

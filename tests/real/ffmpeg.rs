@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use liveqos::clock;
+use liveqos::platform::clock;
 
 use super::program::{Program, command};
 

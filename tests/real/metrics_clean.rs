@@ -108,7 +108,7 @@ async fn exemplars_lead_to_the_trace(prometheus: &Prometheus, demo: &str) {
     let sessions = get(&format!("http://{demo}/api/v1/sessions")).await.unwrap();
     let sessions: Value = serde_json::from_str(&sessions).unwrap();
     let trace = sessions["sessions"][0]["trace_id"].as_str().unwrap().to_owned();
-    let now = liveqos::clock::now().seconds();
+    let now = liveqos::platform::clock::now().seconds();
     let (start, end) = ((now - 600.0).to_string(), (now + 60.0).to_string());
     let parameters = [("query", "liveqos_latency_seconds_bucket"), ("start", &start), ("end", &end)];
     let found = prometheus.ask("query_exemplars", &parameters).await.unwrap();

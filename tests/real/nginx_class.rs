@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use liveqos::clock;
-use liveqos_core::time::GRID;
+use liveqos::platform::clock;
+use liveqos_core::model::time::GRID;
 use serde_json::Value;
 
 use super::daemon::{self, Daemon};

@@ -42,7 +42,7 @@ impl Prometheus {
     pub(crate) async fn ask(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
         let url = format!("{}/api/v1/{path}", self.url);
         let url = reqwest::Url::parse_with_params(&url, parameters).unwrap();
-        liveqos::tls::install();
+        liveqos::platform::tls::install();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let answer = client.get(url).send().await.map_err(|error| error.to_string())?;
         let mut answer: Value = answer.json().await.map_err(|error| error.to_string())?;

@@ -67,5 +67,5 @@ pub(crate) fn text(span: &Span, key: &str) -> Option<String> {
 }
 
 pub(crate) fn hex(id: &[u8]) -> String {
-    liveqos::otlp::ids::hex(id)
+    liveqos::platform::trace_id::hex(id)
 }

@@ -6,13 +6,13 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use liveqos::clock;
 use liveqos::demo::Impairment;
-use liveqos::intake::status::SourceTable;
-use liveqos::meters::Meters;
-use liveqos::peers::Peers;
+use liveqos::intake::source_status::SourceTable;
+use liveqos::peers::node_paths::Peers;
 use liveqos::peers::settings::{NodeTlsSettings, PathSettings, PeerSettings};
-use liveqos::peers::table::{PathStatus, PathTable};
+use liveqos::peers::status::{PathStatus, PathTable};
+use liveqos::platform::clock;
+use liveqos::platform::self_metrics::Meters;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 

@@ -1,7 +1,7 @@
 //! What the judge said of a fault.
 
-use liveqos_core::notice::{Cause, Notice, NoticeState};
-use liveqos_core::time::Timestamp;
+use liveqos_core::model::notice::{Cause, Notice, NoticeState};
+use liveqos_core::model::time::Timestamp;
 
 /// The cause that most alerts of a class were given last, with their words, of those that began after `onset`.
 pub(crate) fn said(notices: &[Notice], class: &str, onset: Timestamp) -> Option<(Cause, String)> {

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use liveqos_core::judge::Objectives;
-use liveqos_core::notice::Alert;
+use liveqos_core::alert::evaluator::Objectives;
+use liveqos_core::model::notice::Alert;
 
 use super::metrics::fleet_rules;
 use super::repository::{files, text};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use liveqos_core::catalog::{METRICS, metric};
-use liveqos_core::metric::Kind;
+use liveqos_core::metrics::catalog::{METRICS, metric};
+use liveqos_core::metrics::metric::Kind;
 
 use super::promql::named;
 use super::repository::{files, root, text};

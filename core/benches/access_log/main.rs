@@ -19,10 +19,10 @@ use std::io::{BufWriter, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
-use liveqos_core::log_fold::{ClassRule, LogFold};
-use liveqos_core::log_format::LogFormat;
-use liveqos_core::observation::{Fact, Observation};
-use liveqos_core::time::{BEAT, GRID, Timestamp};
+use liveqos_core::access_log::fold::{ClassRule, LogFold};
+use liveqos_core::access_log::format::LogFormat;
+use liveqos_core::model::observation::{Fact, Observation};
+use liveqos_core::model::time::{BEAT, GRID, Timestamp};
 use memchr::{memchr, memrchr};
 
 use crate::lines::Form;

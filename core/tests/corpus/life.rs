@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use liveqos_core::notice::{Alert, Cause, Notice, NoticeState, Subject};
-use liveqos_core::session::Protocol;
+use liveqos_core::model::notice::{Alert, Cause, Notice, NoticeState, Subject};
+use liveqos_core::model::session::Protocol;
 
 use crate::dice::Dice;
 use crate::world::{Class, World};

@@ -3,9 +3,9 @@
 
 use std::collections::VecDeque;
 
-use liveqos_core::sample::Share;
-use liveqos_core::time::{BEAT, Timestamp};
-use liveqos_core::trailing::{Need, Trail, Trailing};
+use liveqos_core::alert::evidence_window::{Need, Trail, Trailing};
+use liveqos_core::model::sample::Share;
+use liveqos_core::model::time::{BEAT, Timestamp};
 
 use crate::crowd::Told;
 

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use liveqos_core::judge::{Judge, Objectives, Surroundings};
-use liveqos_core::notice::{Alert, Notice, NoticeState};
-use liveqos_core::observation::{Fact, Observation, PlayerView, ServerView, SourceName, Total};
-use liveqos_core::registry::{Patience, Registry};
-use liveqos_core::session::{Protocol, StreamKey};
-use liveqos_core::time::BEAT;
+use liveqos_core::alert::evaluator::{Judge, Objectives, Surroundings};
+use liveqos_core::model::notice::{Alert, Notice, NoticeState};
+use liveqos_core::model::observation::{Fact, Observation, PlayerView, ServerView, SourceName, Total};
+use liveqos_core::model::session::{Protocol, StreamKey};
+use liveqos_core::model::time::BEAT;
+use liveqos_core::session::registry::{Patience, Registry};
 
 use crate::crowd::{Crowd, Habit};
 use crate::dice::Dice;

@@ -3,18 +3,18 @@
 
 use std::time::Duration;
 
-use liveqos_core::descriptor::Descriptor;
-use liveqos_core::group::{Group, GroupView};
-use liveqos_core::judge::{NodeLoad, Objectives, PathWord, Surroundings};
-use liveqos_core::latencies::Latencies;
-use liveqos_core::notice::Notice;
-use liveqos_core::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
-use liveqos_core::pipe::Pipe;
+use liveqos_core::alert::evaluator::{NodeLoad, Objectives, PathWord, Surroundings};
+use liveqos_core::base::latency_histogram::Latencies;
+use liveqos_core::model::descriptor::Descriptor;
+use liveqos_core::model::group::{Group, GroupView};
+use liveqos_core::model::notice::Notice;
+use liveqos_core::model::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
+use liveqos_core::model::sample::{Sample, Share};
+use liveqos_core::model::session::{Name, Protocol, StreamKey};
+use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::pipeline::Pipe;
 use liveqos_core::recording::{Word, line};
-use liveqos_core::registry::Patience;
-use liveqos_core::sample::{Sample, Share};
-use liveqos_core::session::{Name, Protocol, StreamKey};
-use liveqos_core::time::{BEAT, Timestamp};
+use liveqos_core::session::registry::Patience;
 
 use crate::crowd::{Crowd, Habit, Told};
 use crate::dice::Dice;

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use liveqos_core::group::{Group, GroupKind, GroupView};
-use liveqos_core::judge::{Objectives, Surroundings};
-use liveqos_core::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
-use liveqos_core::pipe::{Beat, Pipe};
-use liveqos_core::registry::Patience;
-use liveqos_core::session::{Leg, Protocol};
-use liveqos_core::time::Timestamp;
+use liveqos_core::alert::evaluator::{Objectives, Surroundings};
+use liveqos_core::model::group::{Group, GroupKind, GroupView};
+use liveqos_core::model::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
+use liveqos_core::model::session::{Leg, Protocol};
+use liveqos_core::model::time::Timestamp;
+use liveqos_core::pipeline::{Beat, Pipe};
+use liveqos_core::session::registry::Patience;
 use proptest::prelude::*;
 
 use crate::stage::{at, described, latencies, said};

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use liveqos_core::notice::{Alert, Cause, Notice, NoticeState};
-use liveqos_core::session::Protocol;
-use liveqos_core::time::Timestamp;
+use liveqos_core::model::notice::{Alert, Cause, Notice, NoticeState};
+use liveqos_core::model::session::Protocol;
+use liveqos_core::model::time::Timestamp;
 
 use crate::stage::{Class, Stage, at};
 

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use liveqos_core::tcp::TcpReading;
+use liveqos_core::connection::tcp_info::TcpReading;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
 
 use super::diag_message::{Family, ParseError, Step, parse_each, write_request};

@@ -1,0 +1,5 @@
+//! FACE
+
+mod decode;
+pub mod report;
+pub(crate) mod structured_field;

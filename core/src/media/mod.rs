@@ -1,0 +1,4 @@
+//! FACE
+
+pub mod freeze;
+pub mod rtp;

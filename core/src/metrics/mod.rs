@@ -1,0 +1,5 @@
+//! FACE
+
+pub mod catalog;
+pub mod metric;
+pub mod node_totals;

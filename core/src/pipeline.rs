@@ -1,0 +1,249 @@
+//! The pipe from observations to what leaves the node, in one order: registry, judge, fleet sums, span plan. Decides nothing of its
+//! own; live operation, replay and benchmarks all run this, so a recorded day gives the same batches, notices and spans.
+
+use crate::alert::evaluator::{Judge, Objectives, Surroundings};
+use crate::alert::forecast::Capacity;
+use crate::metrics::node_totals::Fleet;
+use crate::model::checkpoint::{Checkpoint, Entry};
+use crate::model::notice::Notice;
+use crate::model::observation::Observation;
+use crate::model::sample::Batch;
+use crate::model::session::Name;
+use crate::model::time::Timestamp;
+use crate::session::registry::{Patience, Registry};
+use crate::trace::plan::SpanPlan;
+use crate::trace::span::SpanCommand;
+
+/// All rules, wired.
+#[derive(Clone, Debug)]
+pub struct Pipe {
+    objectives: Objectives,
+    registry: Registry,
+    judge: Judge,
+    fleet: Fleet,
+    plan: SpanPlan,
+}
+
+/// What one beat brought.
+#[derive(Clone, Debug, Default)]
+pub struct Beat {
+    /// Lifecycle, and samples when a window was cut.
+    pub batch: Batch,
+    /// Alerts that began or ended.
+    pub notices: Vec<Notice>,
+    /// What the traces gained.
+    pub commands: Vec<SpanCommand>,
+    /// What of it must outlive the daemon.
+    pub entries: Vec<Entry>,
+}
+
+impl Pipe {
+    /// An empty pipe for the node of this name.
+    #[must_use]
+    pub fn new(node: &str, objectives: Objectives, patience: Patience, max_sessions: usize) -> Self {
+        Self {
+            objectives,
+            registry: Registry::new(patience, max_sessions),
+            judge: Judge::default(),
+            fleet: Fleet::default(),
+            plan: SpanPlan::new(node),
+        }
+    }
+
+    /// Takes over new settings for what lives already.
+    pub fn set(&mut self, objectives: Objectives, patience: Patience, max_sessions: usize) {
+        self.objectives = objectives;
+        self.registry.set_patience(patience, max_sessions);
+    }
+
+    /// Folds what a source said.
+    pub fn observe(&mut self, observation: Observation) {
+        self.registry.observe(observation);
+    }
+
+    /// Moves everything on to `now`.
+    pub fn beat(&mut self, now: Timestamp, around: &Surroundings) -> Beat {
+        let batch = self.registry.beat(now);
+        let mut notices = self.judge.look(now, &self.objectives, &self.registry, around);
+        notices.extend(self.judge.close(&batch.closed));
+        self.fleet.take(&batch.samples, &self.objectives);
+        let registry = &self.registry;
+        let commands = self.plan.take(now, &batch, &notices, |session| {
+            let rtt = registry.session(&session.id)?.publisher_rtt()?;
+            Some(rtt.as_secs_f64() * 1e3)
+        });
+        Beat { batch, notices, commands, entries: self.take_entries() }
+    }
+
+    /// Goes on with what lived when the daemon went down, before the first beat. The same minutes, incidents and classes go on, so a span
+    /// that was begun before ends as if nothing had happened.
+    pub fn resume(&mut self, checkpoint: &Checkpoint, now: Timestamp) {
+        for session in self.registry.resume(checkpoint, now) {
+            let Some(class) = checkpoint.classes.get(&session.id) else {
+                continue;
+            };
+            self.plan.resume(&session, class);
+            self.judge.resume(&session, class.traced.as_ref().map_or(&[], |traced| &traced.incidents));
+        }
+    }
+
+    /// As [`Pipe::resume`], in the middle of a run: of what could be read only now. A class that was found again meanwhile stays as it is.
+    /// Gives what of it must outlive the daemon.
+    pub fn join(&mut self, mut found: Checkpoint, now: Timestamp) -> Vec<Entry> {
+        found.classes.retain(|id, class| self.registry.is_new(id, &class.known.streams));
+        found.announced.retain(|stream, _| !self.registry.is_announced(stream));
+        self.resume(&found, now);
+        found.entries().collect()
+    }
+
+    /// The alerts on live classes that hold, as they were told when they began.
+    pub fn incidents(&self) -> impl Iterator<Item = &Notice> {
+        self.plan.incidents()
+    }
+
+    /// When a live class opened.
+    #[must_use]
+    pub fn opened_at(&self, id: &Name) -> Option<Timestamp> {
+        self.plan.opened_at(id)
+    }
+
+    /// Forgets all live sessions, because the clock was set back and their instants mean nothing any more. The node's sums and
+    /// what the platform announced stay; who still lives opens again.
+    pub fn forget(&mut self) -> Beat {
+        self.registry.forget();
+        self.judge = Judge::default();
+        let commands = self.plan.stop();
+        self.plan.forget();
+        Beat { commands, entries: self.take_entries(), ..Beat::default() }
+    }
+
+    /// Ends the open segments because the daemon stops.
+    pub fn stop(&mut self) -> Vec<SpanCommand> {
+        self.plan.stop()
+    }
+
+    fn take_entries(&mut self) -> Vec<Entry> {
+        let mut entries = self.registry.take_entries();
+        entries.extend(self.plan.take_entries());
+        entries
+    }
+
+    /// How many more viewers the node can carry; see [`Judge::capacity`].
+    #[must_use]
+    pub fn capacity(&self) -> Option<Capacity> {
+        self.judge.capacity(&self.objectives)
+    }
+
+    /// The live sessions.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The live sessions, to announce and end classes.
+    pub const fn registry_mut(&mut self) -> &mut Registry {
+        &mut self.registry
+    }
+
+    /// The node's running sums.
+    #[must_use]
+    pub const fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::latency_histogram::Latencies;
+    use crate::model::notice::NoticeState;
+    use crate::model::observation::{Fact, PathView, ServerView, Total};
+    use crate::model::session::{Protocol, StreamKey};
+    use crate::model::time::BEAT;
+    use crate::trace::span::{Span, SpanName, Value};
+
+    /// A publisher alone until `gone`, then nobody; beats until `end`, both in milliseconds after 40 s past a minute.
+    fn play(gone: u64, end: u64, also: impl Fn(u64) -> Option<Fact>) -> Beat {
+        let mut pipe = Pipe::new("n", Objectives::default(), Patience::default(), 10);
+        let mut all = Beat::default();
+        for millis in (0..=end).step_by(BEAT.as_millis() as usize) {
+            let at = Timestamp::from_secs(1_000_000) + Duration::from_millis(millis);
+            let view = ServerView {
+                publishing: Some(true),
+                ingest_bytes: Some(Total { base: 1, value: millis * 125 }),
+                viewers: Some(vec![(Protocol::Rtmp, 1)]),
+                ..ServerView::default()
+            };
+            let server = if millis < gone { Fact::Server(Box::new(view)) } else { Fact::Gone };
+            for fact in [Some(server), also(millis)].into_iter().flatten() {
+                let (source, stream) = ("nginx-rtmp".into(), StreamKey::parse("live/c1").expect("a good key"));
+                let observation = Observation { source, stream, at, fact };
+                pipe.observe(observation);
+            }
+            let beat = pipe.beat(at, &Surroundings::default());
+            all.batch.samples.extend(beat.batch.samples);
+            all.notices.extend(beat.notices);
+            all.commands.extend(beat.commands);
+        }
+        all
+    }
+
+    fn path(viewers: u32, millis: u64) -> Fact {
+        let mut latencies = Latencies::default();
+        for _ in 0..viewers {
+            latencies.record(Duration::from_millis(millis));
+        }
+        Fact::Path(Box::new(PathView {
+            protocol: if viewers > 0 { Protocol::Rtmp } else { Protocol::Mixed },
+            viewers,
+            latencies,
+            segments_sent: None,
+            segments_lost: None,
+            rtt: None,
+            backlog_bytes: 0,
+            publisher_rtt: Some(Duration::from_millis(8)),
+        }))
+    }
+
+    fn spans(beat: &Beat, name: SpanName) -> Vec<&Span> {
+        let exported = beat.commands.iter().filter_map(|command| match command {
+            SpanCommand::Export(span) => Some(&**span),
+            SpanCommand::Emit(_) => None,
+        });
+        exported.filter(|span| span.this.name == name).collect()
+    }
+
+    #[test]
+    fn a_class_that_closes_with_a_full_minute_has_a_last_segment() {
+        let beat = play(16_000, 30_000, |_| None);
+        let last = |span: &&Span| span.attributes.contains(&("live.segment.final", Value::Bool(true)));
+        assert_eq!(spans(&beat, SpanName::TeachingComplete).len(), 1);
+        let segments = spans(&beat, SpanName::TeachingConduct);
+        assert_eq!((segments.len(), segments.iter().filter(|span| last(span)).count()), (1, 1));
+        let goes_on = play(40_000, 21_000, |_| None);
+        let segments = spans(&goes_on, SpanName::TeachingConduct);
+        assert_eq!((segments.len(), segments.iter().filter(|span| last(span)).count()), (1, 0));
+    }
+
+    #[test]
+    fn the_way_from_the_publisher_is_told_without_viewers_and_makes_no_leg() {
+        let beat = play(40_000, 11_000, |_| Some(path(0, 0)));
+        let connection = spans(&beat, SpanName::ConnectionEstablish);
+        assert!(connection[0].attributes.contains(&("connection.latency", Value::Float(8.0))));
+        let legs =
+            |sample: &crate::model::sample::Sample| sample.legs.iter().map(|leg| leg.leg.as_str()).collect::<Vec<_>>();
+        assert!(beat.batch.samples.iter().all(|sample| legs(sample) == ["ingest", "rtmp"]));
+    }
+
+    #[test]
+    fn an_alert_that_ends_with_its_class_keeps_its_evidence() {
+        let beat = play(16_000, 30_000, |millis| (millis < 16_000).then(|| path(1, 900)));
+        let [fired, resolved] = beat.notices.as_slice() else {
+            panic!("{:?}", beat.notices);
+        };
+        assert_eq!((fired.state, resolved.state), (NoticeState::Firing, NoticeState::Resolved));
+        assert!((resolved.evidence.value - 0.9).abs() < 0.01, "{}", resolved.summary());
+    }
+}

@@ -1,0 +1,7 @@
+//! FACE
+
+pub mod counter;
+pub mod leg;
+pub mod live_session;
+pub mod registry;
+pub mod server_view;

@@ -1,0 +1,152 @@
+//! The attributes of a class's spans and events. Decides their keys, units and rounding (the customer's keys; bit/s, 1/s, ms and
+//! ratios); refuses to write what was not measured.
+
+use serde::{Deserialize, Serialize};
+
+use super::span::{Attributes, Value};
+use crate::model::notice::Notice;
+use crate::model::observation::Provenance;
+use crate::model::sample::{Measured, Sample, Share};
+use crate::model::session::{Protocol, Session};
+use crate::model::time::Timestamp;
+
+/// What every span carries, so that a sampling decision on part of a trace equals the one on the whole.
+#[must_use]
+pub fn of_session(session: &Session) -> Attributes {
+    let text = |name: &crate::model::session::Name| Value::Text(name.text());
+    let mut out =
+        vec![("session.id", text(&session.id)), ("education.scenario", Value::Static(session.scenario.as_str()))];
+    out.extend(session.course_id.as_ref().map(|id| ("course.id", text(id))));
+    out.extend(session.teacher_id.as_ref().map(|id| ("teacher.id", text(id))));
+    out.extend(session.stream_type.map(|protocol| ("stream.type", Value::Static(protocol.as_str()))));
+    out
+}
+
+/// Where the stream is found on this node: no query, no user, no token.
+#[must_use]
+pub fn stream_url(session: &Session, node: &str) -> Value {
+    let scheme = match session.stream_type {
+        Some(Protocol::Rtmp) => "rtmp",
+        Some(Protocol::Srt) => "srt",
+        Some(Protocol::Rtsp) => "rtsp",
+        _ => "http",
+    };
+    Value::Text(format!("{scheme}://{node}/{}", session.stream).into())
+}
+
+/// The class's figures in one window, kept small because a segment holds a minute of them: single precision carries the six digits
+/// that are exported.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figures {
+    /// The cut.
+    pub at: Timestamp,
+    /// Media of the publisher, bits per second.
+    pub bitrate: Option<Measured<f64>>,
+    /// Frames per second.
+    pub fps: Option<Measured<f32>>,
+    /// 95th percentile of delivery latency, milliseconds.
+    pub latency_millis: Option<Measured<f32>>,
+    /// Lost over expected, 0 to 1.
+    pub loss: Option<Measured<f32>>,
+    /// Viewers.
+    pub viewers: Option<Measured<u32>>,
+    /// Stalled over exposure time, 0 to 1.
+    pub stutter: Option<Measured<f32>>,
+    /// The share of the audience that the viewer-side values speak for.
+    pub coverage: Option<f32>,
+    /// Whether a server's view may miss viewers.
+    pub partial: bool,
+}
+
+impl Figures {
+    /// The figures of a sample.
+    #[must_use]
+    pub fn of(sample: &Sample) -> Self {
+        let share = |share: Measured<Share>| share.map(|share| share.ratio() as f32);
+        Self {
+            at: sample.window.end,
+            bitrate: sample.bitrate(),
+            fps: sample.fps().map(|fps| fps.map(|fps| fps as f32)),
+            latency_millis: sample.latency_p95_seconds().map(|latency| latency.map(|seconds| (seconds * 1e3) as f32)),
+            loss: sample.loss().map(share),
+            viewers: sample.viewers(),
+            stutter: sample.stutter().map(share),
+            coverage: sample.coverage().map(|coverage| coverage as f32),
+            partial: sample.partial,
+        }
+    }
+
+    /// As attributes: the customer's keys and units, each value there was.
+    #[must_use]
+    pub fn attributes(&self) -> Attributes {
+        let mut out: Attributes = Vec::with_capacity(9);
+        let mut sources = [None; 6];
+        let mut put = |at: usize, key: &'static str, measured: Option<Measured<Value>>| {
+            if let Some(Measured { value, source }) = measured {
+                out.push((key, value));
+                sources[at] = Some(source);
+            }
+        };
+        let float = |parts: f64| move |value: f32| Value::Float(rounded(f64::from(value), parts));
+        put(0, "live.bitrate", self.bitrate.map(|m| m.map(|bits| Value::Int(bits.round() as i64))));
+        put(1, "live.fps", self.fps.map(|m| m.map(float(100.0))));
+        put(2, "live.latency", self.latency_millis.map(|m| m.map(float(1.0))));
+        put(3, "live.packet_loss", self.loss.map(|m| m.map(float(1e6))));
+        put(4, "live.viewer_count", self.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))));
+        put(5, "live.stutter_ratio", self.stutter.map(|m| m.map(float(1e6))));
+        out.extend(self.coverage.map(|share| ("live.coverage", float(1e6)(share))));
+        out.extend(source_of(sources).map(|source| ("live.source", source)));
+        if self.partial {
+            out.push(("live.partial", Value::Bool(true)));
+        }
+        out
+    }
+}
+
+/// The numbers and words behind a notice.
+#[must_use]
+pub fn of_notice(notice: &Notice) -> Attributes {
+    let mut out = vec![
+        ("live.alert", Value::Static(notice.alert.as_str())),
+        ("live.severity", Value::Static(notice.severity())),
+        ("live.cause", Value::Static(notice.cause.as_str())),
+        ("live.evidence", Value::Text(notice.evidence.to_string().into())),
+        ("live.evidence.value", Value::Float(rounded(notice.evidence.value, 1e6))),
+        ("live.evidence.threshold", Value::Float(rounded(notice.evidence.threshold, 1e6))),
+        ("live.evidence.size", Value::Float(rounded(notice.evidence.size, 10.0))),
+    ];
+    if !notice.why.is_empty() {
+        out.push(("live.cause.evidence", Value::Text(notice.why.join("; ").into())));
+    }
+    out
+}
+
+/// A ratio to six digits.
+pub(crate) fn ratio(value: f64) -> Value {
+    Value::Float(rounded(value, 1e6))
+}
+
+/// `value` to `parts` parts of one: what is beyond the measurement's truth only costs bytes.
+pub(crate) fn rounded(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
+}
+
+/// The figures that have a source, in the order that they are told in.
+const FIGURES: [&str; 6] = ["bitrate", "fps", "latency", "packet_loss", "viewer_count", "stutter_ratio"];
+
+/// One word when all values come from one source, else `value:source` pairs.
+fn source_of(sources: [Option<Provenance>; 6]) -> Option<Value> {
+    let mut told = sources.iter().flatten();
+    let first = told.next()?;
+    if told.all(|source| source == first) {
+        return Some(Value::Static(first.as_str()));
+    }
+    let mut text = String::with_capacity(128);
+    for (name, source) in FIGURES.iter().zip(sources) {
+        let Some(source) = source else { continue };
+        for part in [if text.is_empty() { "" } else { " " }, name, ":", source.as_str()] {
+            text.push_str(part);
+        }
+    }
+    Some(Value::Text(text.into()))
+}

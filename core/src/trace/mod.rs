@@ -1,0 +1,6 @@
+//! FACE
+
+pub mod attributes;
+pub mod plan;
+pub mod segment;
+pub mod span;

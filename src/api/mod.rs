@@ -1,0 +1,5 @@
+//! FACE
+
+pub mod metrics;
+pub mod routes;
+pub mod sessions;

@@ -1,0 +1,334 @@
+//! The parts that the daemon is made of, built before anything runs, and what ties them together. Decides what each is given; refuses
+//! settings that one of them refuses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use liveqos_core::alert::evaluator::NodeLoad;
+use liveqos_core::model::checkpoint::Checkpoint;
+use liveqos_core::model::observation::{Observation, SourceName};
+use liveqos_core::model::time::GRID;
+use liveqos_core::pipeline::{Beat, Pipe};
+use liveqos_core::recording::{Head, Word};
+use liveqos_probes::probe::Kind;
+use prometheus::proto::MetricFamily;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+
+use super::node_identity::Place;
+use crate::api::routes::{self, Shared};
+use crate::config::settings::Config;
+use crate::engine::history::History;
+use crate::engine::recorder::Recorder;
+use crate::engine::snapshot::Snapshot;
+use crate::engine::tick::{self, Keep, Order, Surround};
+use crate::http::batching_runtime::Hall;
+use crate::http::server::{MAX_CONNECTIONS, Site};
+use crate::intake::access_log::event_queue::{PostTray, post_box};
+use crate::intake::access_log::follower::{self, Around};
+use crate::intake::access_log::settings::{AccessLogSettings, group_key, random_key};
+use crate::intake::hooks::HookIntake;
+use crate::intake::kernel::http_edge::Edge;
+use crate::intake::kernel::tcp_poller::Paths;
+use crate::intake::kernel::watchlist::Roster;
+use crate::intake::node::load::Load;
+use crate::intake::poll::http_client::Fetcher;
+use crate::intake::poll::poller::Observations;
+use crate::intake::poll::round::Now;
+use crate::intake::source::Source;
+use crate::intake::source_status::SourceTable;
+use crate::metrics::collector::{NodeCollector, exemplars};
+use crate::metrics::session_series::SessionSeries;
+use crate::notify::notifiers::Notifiers;
+use crate::otlp::exporter::{Otlp, Pace};
+use crate::otlp::record::Signal;
+use crate::otlp::sampling::sampler::Sampling;
+use crate::peers::node_paths::Peers;
+use crate::peers::settings::PathSettings;
+use crate::peers::status::PathTable;
+use crate::platform::clock;
+use crate::platform::self_metrics::Meters;
+use crate::players::beacon::Beacons;
+use crate::players::cmcd::CmcdIntake;
+use crate::players::ended_sessions::Ended;
+use crate::players::listener::{Gate, Ways};
+use crate::players::token::Key;
+use crate::storage::state::{Lasting, Opened, State};
+
+/// What is built before anything runs, so that a bad setting is found in time.
+pub(super) struct Parts {
+    pub(super) place: Place,
+    pub(super) sources: Vec<Arc<Source>>,
+    pub(super) followed: Followed,
+    pub(super) fetcher: Fetcher,
+    pub(super) outlets: Outlets,
+    pub(super) lasting: Opened,
+    pub(super) shared: Shared,
+    pub(super) observations: Observations,
+    pub(super) orders: (mpsc::Receiver<Vec<Observation>>, mpsc::Receiver<Order>),
+}
+
+/// The logs that are followed, what players post beside them, and the key of their viewers' networks.
+pub(super) struct Followed {
+    logs: Vec<AccessLogSettings>,
+    tray: PostTray,
+    group_key: [u64; 2],
+}
+
+/// Where results leave the daemon.
+pub(super) struct Outlets {
+    pub(super) otlp: Arc<Otlp>,
+    pub(super) notifiers: Notifiers,
+}
+
+impl Parts {
+    pub(super) fn build(config: &Config, key: Option<Key>, kinds: &[&'static Kind]) -> Result<Self> {
+        let sources = Source::all(&config.sources, kinds)?;
+        let place = Place::of(config);
+        let registry = prometheus::Registry::new_custom(None, Some(place.labels()))?;
+        let meters = Meters::new(&registry)?;
+        let fetcher = Fetcher::new()?;
+        let (observations, waiting) = mpsc::channel(tick::MAX_WAITING);
+        let (orders, ordered) = mpsc::channel(tick::MAX_ORDERS);
+        let (posts, tray) = post_box();
+        let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
+        let logs = follower::followed(&config.logs, cmcd.is_open());
+        let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
+        let table = config.paths.peers.iter().fold(table, SourceTable::with_peer);
+        let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
+        let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
+        let lasting = Opened::open(&config.state, &config.otlp.waiting())?;
+        let otlp = Arc::new(start_otlp(config, &place, &lasting)?);
+        let snapshot = Arc::default();
+        let left_out = meters.shed.with_label_values(&["session_series"]);
+        let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
+        let (ended, group_key): (Arc<Ended>, _) = (Arc::default(), group_key(&config.logs)?);
+        let shared = Shared {
+            snapshot,
+            session_series: Arc::new(series),
+            history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
+            sources: Arc::new(ArcSwap::from_pointee(table)),
+            paths: Arc::new(PathTable::new(&config.paths)),
+            hooks: Arc::new(ArcSwap::from_pointee(hooks)),
+            gate: Arc::new(Gate::new(&config.ingest)?),
+            cmcd: Arc::new(cmcd),
+            ended: Arc::clone(&ended),
+            beacons: Arc::new(Beacons::new(key, group_key, ended)),
+            orders,
+            registry,
+            meters,
+            last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
+            state: lasting.watch(),
+            node: place.node.clone(),
+        };
+        let outlets = Outlets { otlp, notifiers };
+        let (followed, orders) = (Followed { logs, tray, group_key }, (waiting, ordered));
+        Ok(Self { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders })
+    }
+
+    /// What the node's own address serves; from here on the page of metrics tells of everything.
+    pub(super) fn site(&self, hall: &Hall) -> Result<Site> {
+        let node_metrics = NodeCollector::new(&self.shared.snapshot, &self.shared.sources, &self.outlets.otlp)?;
+        let node_metrics = node_metrics.with_state(self.shared.state.clone()).with_paths(&self.shared.paths);
+        self.shared.registry.register(Box::new(node_metrics))?;
+        Ok(Site {
+            router: routes::router(self.shared.clone()),
+            door: Ways::of(self.shared.clone()),
+            tls: None,
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            shed_reason: "http_connections",
+            meters: self.shared.meters.clone(),
+            hall: Some(hall.clone()),
+        })
+    }
+
+    /// What runs beside heart and polls: the node's load, the metrics push.
+    pub(super) fn start_tasks(&self, config: &Config, node: &Arc<ArcSwap<NodeLoad>>) -> Result<JoinSet<()>> {
+        let mut tasks = JoinSet::new();
+        let meters = self.shared.meters.clone();
+        tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
+        if self.outlets.otlp.sends(Signal::Metrics) {
+            let interval = config.otlp.metrics_interval()?;
+            let (registry, series) = (self.shared.registry.clone(), Arc::clone(&self.shared.session_series));
+            let gather = move || [registry.gather(), series.families()].concat();
+            let snapshot = Arc::clone(&self.shared.snapshot);
+            tasks.spawn(push_metrics(Arc::clone(&self.outlets.otlp), gather, snapshot, interval));
+        }
+        Ok(tasks)
+    }
+
+    /// What pings other nodes and answers them.
+    pub(super) fn start_peers(&self, settings: &PathSettings, tasks: &mut JoinSet<()>) -> Result<Option<Peers>> {
+        let Shared { paths, sources, meters, .. } = &self.shared;
+        Peers::start(settings, paths, &sources.load(), meters, tasks)
+    }
+}
+
+/// What intakes and heart share.
+#[derive(Default)]
+pub(super) struct Ties {
+    roster: Arc<ArcSwap<Roster>>,
+    pub(super) node: Arc<ArcSwap<NodeLoad>>,
+    pub(super) media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
+    pub(super) stopping: Arc<AtomicBool>,
+}
+
+impl Ties {
+    pub(super) fn of(sources: &[Arc<Source>]) -> Self {
+        Self { media_ports: Arc::new(ArcSwap::from_pointee(ports_of(sources))), ..Self::default() }
+    }
+
+    /// Starts the threads that read the kernel's connections and access logs.
+    pub(super) fn start_readers(
+        &self,
+        config: &Config,
+        shared: &Shared,
+        out: &Observations,
+        followed: Followed,
+    ) -> Result<()> {
+        let Followed { logs, tray, group_key } = followed;
+        let (edge, meters) = (Edge::new(random_key()?), shared.meters.clone());
+        if config.kernel.tcp_info {
+            let (roster, ports) = (Arc::clone(&self.roster), Arc::clone(&self.media_ports));
+            let paths = Paths { roster, ports, edge: edge.clone(), out: out.clone(), meters: meters.clone() };
+            start_paths(paths, Arc::clone(&self.stopping))?;
+        }
+        let around = Around { out: out.clone(), edge, group_key, meters, stopping: Arc::clone(&self.stopping) };
+        follower::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)
+    }
+
+    /// What the heart looks at and hands its results to.
+    pub(super) fn surround(
+        &self,
+        shared: &Shared,
+        outlets: Outlets,
+        state: Option<Arc<State>>,
+        alive: impl Fn() + Send + 'static,
+    ) -> Surround {
+        let (beacons, otlp) = (Arc::clone(&shared.beacons), Arc::clone(&outlets.otlp));
+        Surround {
+            snapshot: Arc::clone(&shared.snapshot),
+            roster: Arc::clone(&self.roster),
+            sources: Arc::clone(&shared.sources),
+            paths: Arc::clone(&shared.paths),
+            node: Arc::clone(&self.node),
+            meters: shared.meters.clone(),
+            last_beat: Arc::clone(&shared.last_beat),
+            gather: Box::new(move |now| beacons.drain(now)),
+            deliver: deliver(outlets, Arc::clone(&shared.history)),
+            keep: state.map(|state| keep(state, otlp, shared.meters.clone())),
+            found: None,
+            record: None,
+            alive: Box::new(alive),
+        }
+    }
+}
+
+fn deliver(outlets: Outlets, history: Arc<History>) -> Box<dyn FnMut(&Beat) + Send> {
+    let Outlets { otlp, notifiers } = outlets;
+    Box::new(move |beat| {
+        for notice in &beat.notices {
+            tracing::warn!(alert = notice.alert.as_str(), state = ?notice.state, "{}", notice.summary());
+        }
+        notifiers.take(&beat.notices);
+        history.take(&beat.batch.samples);
+        otlp.take(&beat.commands);
+    })
+}
+
+fn start_otlp(config: &Config, place: &Place, opened: &Opened) -> Result<Otlp> {
+    let mut sampling = Sampling::new(&config.sampling, &place.node);
+    if opened.state.is_some() {
+        let Lasting { checkpoint, holding } = &opened.found;
+        sampling = sampling.resumed(holding, |id| is_gone_on_with(checkpoint) && checkpoint.classes.contains_key(id));
+    }
+    let open = |target: &str| opened.outbox(target);
+    let otlp = Otlp::start_with(&config.otlp, &place.resource(config), sampling, &open, Pace::default());
+    otlp.context("starting otlp")
+}
+
+/// Keeps what a beat told; gives what was found of before in a folder that could not be read at the start.
+fn keep(state: Arc<State>, otlp: Arc<Otlp>, meters: Meters) -> Box<Keep> {
+    Box::new(move |entries| {
+        meters.shed("state_entries", state.keep(entries, otlp.take_changes()));
+        let Lasting { checkpoint, holding } = *state.found()?;
+        let goes_on = is_gone_on_with(&checkpoint);
+        otlp.join(&holding, |_| goes_on);
+        goes_on.then(|| Box::new(checkpoint))
+    })
+}
+
+/// Whether what was found may go on: not where the clock was set back meanwhile, for instants of the future mean nothing.
+fn is_gone_on_with(checkpoint: &Checkpoint) -> bool {
+    checkpoint.last_cut().is_none_or(|cut| cut.since(clock::now()) <= clock::WAITED_FOR + GRID)
+}
+
+/// Goes on with what lived when the daemon went down.
+pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint, record: &mut Option<Recorder>) -> Pipe {
+    let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+    if !is_gone_on_with(checkpoint) {
+        tracing::warn!("the clock was set back since the last run; its classes are not gone on with");
+        return pipe;
+    }
+    let now = clock::now();
+    pipe.resume(checkpoint, now);
+    if let Some(recorder) = record {
+        Word::resumed(checkpoint, now).for_each(|word| {
+            recorder.note(|| word);
+        });
+    }
+    let (classes, announced) = (checkpoint.classes.len(), checkpoint.announced.len());
+    if classes + announced > 0 {
+        tracing::info!(classes, announced, "going on with what lived when the daemon went down");
+    }
+    pipe
+}
+
+/// The first line of a recording.
+pub(super) fn head(config: &Config, place: &Place) -> Head {
+    Head::new(place.node.clone(), clock::now(), config.settings())
+}
+
+fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
+    std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping)).map(drop)
+}
+
+async fn push_metrics(
+    otlp: Arc<Otlp>,
+    gather: impl Fn() -> Vec<MetricFamily>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
+    interval: Duration,
+) {
+    let started = clock::now();
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let reading = crate::metrics::otlp::Reading { since: started, at: clock::now() };
+        let (families, snapshot) = (gather(), snapshot.load_full());
+        let naming =
+            |name: &str| liveqos_core::metrics::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit));
+        otlp.push_metrics(&families, reading, naming, &|name| exemplars(name, &snapshot, &families));
+    }
+}
+
+pub(super) fn beacon_key(config: &Config) -> Result<Option<Key>> {
+    let Some(path) = &config.beacon.key_file else {
+        return Ok(None);
+    };
+    let bytes = std::fs::read(path).with_context(|| format!("reading beacon.key_file {}", path.display()))?;
+    let key = Key::new(bytes.trim_ascii()).with_context(|| format!("beacon.key_file {}", path.display()))?;
+    Ok(Some(key))
+}
+
+pub(super) fn ports_of(sources: &[Arc<Source>]) -> BTreeMap<SourceName, Vec<u16>> {
+    sources.iter().map(|source| (source.name.clone(), source.media_ports.clone())).collect()
+}
+
+pub(super) fn now() -> Now {
+    Arc::new(clock::now)
+}

@@ -1,0 +1,5 @@
+//! FACE
+
+mod assembly;
+pub mod daemon;
+pub mod node_identity;

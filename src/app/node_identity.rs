@@ -1,0 +1,76 @@
+//! Who this node is, in the terms of every exporter: resource of OTLP, labels of metrics, letterhead of notices. Decides what stands
+//! where nothing is configured; refuses to make up a region.
+
+use std::collections::HashMap;
+
+use crate::config::settings::Config;
+use crate::notify::alert::Letterhead;
+use crate::otlp::resource::Resource;
+
+/// The node's identity.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its name.
+    pub node: String,
+    /// Its region, empty where not configured.
+    pub region: String,
+    /// Its edge or point of presence.
+    pub edge: String,
+    host: String,
+}
+
+impl Place {
+    /// As configured, else as the host is called.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
+        let host = if host.is_empty() { "localhost".to_owned() } else { host };
+        let or = |text: &String, other: &String| if text.is_empty() { other.clone() } else { text.clone() };
+        let node = or(&config.node.name, &host);
+        Self { edge: or(&config.node.edge, &node), region: config.node.region.clone(), node, host }
+    }
+
+    /// The labels of every metric; what is not configured is left out.
+    #[must_use]
+    pub fn labels(&self) -> HashMap<String, String> {
+        let labels = [("region", &self.region), ("edge", &self.edge)];
+        let told = labels.into_iter().filter(|(_, value)| !value.is_empty());
+        told.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+    }
+
+    /// The resource of all OTLP.
+    #[must_use]
+    pub fn resource(&self, config: &Config) -> Resource {
+        Resource {
+            service_version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance_id: instance_id(&self.node),
+            host_name: self.host.clone(),
+            region: Some(self.region.clone()).filter(|region| !region.is_empty()),
+            node: self.node.clone(),
+            role: config.node.role,
+            environment: Some(config.node.environment.clone()).filter(|environment| !environment.is_empty()),
+            extra: config.otlp.resource.clone(),
+        }
+    }
+
+    /// What notices carry.
+    #[must_use]
+    pub fn letterhead(&self, config: &Config) -> Letterhead {
+        Letterhead {
+            node: self.node.clone(),
+            region: self.region.clone(),
+            alerts: config.alerts.clone(),
+            page_url: format!("http://{}/", config.listen),
+        }
+    }
+}
+
+/// The same across restarts: a hash of the machine's id, which itself must not leave it (machine-id(5)), or of the node's name where
+/// the machine has none (containers), so that two nodes never share one.
+fn instance_id(node: &str) -> String {
+    let machine = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| !id.trim().is_empty());
+    let machine = machine.unwrap_or_else(|| node.to_owned());
+    let digest = ring::digest::digest(&ring::digest::SHA256, format!("liveqos/instance/{}", machine.trim()).as_bytes());
+    let hex = crate::platform::trace_id::hex(&digest.as_ref()[..16]);
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

@@ -1,0 +1,89 @@
+//! Files of lines, plain or packed, read in the order of their instants. Decides that a line which is longer than its bound is one line
+//! too long, and not two.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use liveqos_core::access_log::fold::{LogFold, MAX_LINE};
+use liveqos_core::model::time::Timestamp;
+
+use crate::engine::recorder::is_packed;
+
+/// The files, read line by line in the order of their instants.
+pub(super) struct Inputs {
+    inputs: Vec<Input>,
+    taken: Option<usize>,
+}
+
+struct Input {
+    reader: Box<dyn BufRead>,
+    line: Vec<u8>,
+    at: Timestamp,
+    full: bool,
+}
+
+impl Inputs {
+    pub(super) fn open(files: &[PathBuf]) -> Result<Self> {
+        let inputs = files.iter().map(|path| Input::open(path).with_context(|| format!("opening {}", path.display())));
+        Ok(Self { inputs: inputs.collect::<Result<_>>()?, taken: None })
+    }
+
+    pub(super) fn next(&mut self, fold: &LogFold) -> Result<Option<&[u8]>> {
+        let joins = self.inputs.len() > 1;
+        for (index, input) in self.inputs.iter_mut().enumerate() {
+            if input.full && self.taken == Some(index) {
+                input.full = false;
+            }
+            if !input.full {
+                input.full = read_line(&mut input.reader, &mut input.line, MAX_LINE)?;
+                if joins && input.full {
+                    // A line without an instant goes where its neighbour went.
+                    input.at = fold.time_of(&input.line).unwrap_or(input.at);
+                }
+            }
+        }
+        let full = self.inputs.iter().enumerate().filter(|(_, input)| input.full);
+        self.taken = full.min_by_key(|(_, input)| input.at).map(|(index, _)| index);
+        Ok(self.taken.map(|index| self.inputs[index].line.as_slice()))
+    }
+}
+
+impl Input {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        Ok(Self { reader: open(path)?, line: Vec::new(), at: Timestamp::default(), full: false })
+    }
+}
+
+/// Opens a file, unpacked where its name says that it is packed.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
+    let file = File::open(path)?;
+    Ok(if is_packed(path) {
+        Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(BufReader::new(file))))
+    } else {
+        Box::new(BufReader::with_capacity(BUFFER, file))
+    })
+}
+
+/// Reads one line into `line`; of one longer than `most` bytes no more than one byte over is kept. False at the end.
+///
+/// # Errors
+/// What the system says, or the unpacking; what was read before it is in `line`.
+pub(super) fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>, most: usize) -> std::io::Result<bool> {
+    line.clear();
+    reader.by_ref().take(most as u64 + 2).read_until(b'\n', line)?;
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() > most {
+        reader.skip_until(b'\n')?;
+    } else {
+        return Ok(!line.is_empty());
+    }
+    Ok(true)
+}
+
+const BUFFER: usize = 1 << 18;

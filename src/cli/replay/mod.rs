@@ -1,0 +1,6 @@
+//! FACE
+
+mod access_logs;
+pub mod command;
+mod printer;
+mod recording;

@@ -1,0 +1,52 @@
+//! What a replay prints: samples and notices as they come, for people or as lines of JSON. Decides nothing.
+
+use std::io::Write;
+
+use anyhow::Result;
+use liveqos_core::model::sample::Sample;
+use liveqos_core::pipeline::Beat;
+use serde_json::json;
+
+use crate::cli::top;
+use crate::engine::snapshot::{notice_json, sample_json};
+use crate::platform::rfc3339;
+
+/// Where it goes and in which form.
+pub(super) struct Teller<W> {
+    pub(super) out: W,
+    pub(super) json: bool,
+}
+
+impl<W: Write> Teller<W> {
+    /// Prints what a beat brought.
+    pub(super) fn show(&mut self, beat: &Beat) -> Result<()> {
+        for notice in &beat.notices {
+            if self.json {
+                serde_json::to_writer(&mut self.out, &json!({ "notice": notice_json(notice) }))
+                    .map_err(std::io::Error::from)?;
+                writeln!(self.out)?;
+            } else {
+                let cause = notice.cause.as_str();
+                let why = if notice.why.is_empty() { String::new() } else { format!(": {}", notice.why.join("; ")) };
+                let (at, summary) = (rfc3339::text(notice.at), notice.summary());
+                writeln!(self.out, "{at}  {:?} {} {summary}; cause {cause}{why}", notice.state, notice.alert.as_str())?;
+            }
+        }
+        for sample in &beat.batch.samples {
+            self.sample(sample)?;
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, sample: &Sample) -> Result<()> {
+        let session = &sample.session;
+        if self.json {
+            let mut value = sample_json(sample);
+            value["session_id"] = json!(session.id);
+            value["stream"] = json!(session.stream);
+            serde_json::to_writer(&mut self.out, &value).map_err(std::io::Error::from)?;
+            return Ok(writeln!(self.out)?);
+        }
+        Ok(writeln!(self.out, "{}  {:24} {}", rfc3339::text(sample.window.end), session.id, top::line(sample))?)
+    }
+}

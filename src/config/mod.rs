@@ -1,0 +1,5 @@
+//! FACE
+
+pub mod layers;
+pub mod reference;
+pub mod settings;

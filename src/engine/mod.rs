@@ -1,0 +1,6 @@
+//! FACE
+
+pub mod history;
+pub mod recorder;
+pub mod snapshot;
+pub mod tick;

@@ -1,0 +1,454 @@
+//! A file that grows, read line by line while it is written. Decides where to begin and when the file was rotated or cut; refuses to
+//! read more at once than [`MAX_READ`], and to keep a line longer than [`MAX_LINE`].
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use liveqos_core::access_log::fold::MAX_LINE;
+use memchr::memchr;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::storage::disk::frame::{self, Step};
+
+/// A file being followed.
+#[derive(Debug)]
+pub struct LogTail {
+    path: PathBuf,
+    position_file: Option<PathBuf>,
+    open: Option<Open>,
+    /// Where to begin: what was saved, on the first opening.
+    begin: Begin,
+    partial: Vec<u8>,
+    /// Within a line that is too long.
+    skips: bool,
+    saved: Option<Position>,
+    synced: Option<(Instant, Position)>,
+    positions_lost: u64,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Open {
+    file: File,
+    inode: u64,
+    offset: u64,
+    /// Another file stands under the name: this one is read once more, as its writer may still have it open.
+    replaced: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Begin {
+    Saved(Position),
+    End,
+    Start,
+}
+
+/// How far a file was read: kept over a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Position {
+    inode: u64,
+    offset: u64,
+    /// Grows with every writing: the higher is the newer.
+    #[serde(default)]
+    number: u64,
+}
+
+/// A position file that cannot be understood.
+#[derive(Debug)]
+struct Nonsense;
+
+/// What a read gave to the reader of lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// A whole line, without its end.
+    Line(&'a [u8]),
+    /// A line longer than [`MAX_LINE`], thrown away.
+    Long,
+}
+
+impl LogTail {
+    /// Follows `path` from its end, or from where `position_file` says that it was left.
+    ///
+    /// # Errors
+    /// When the position file is there and may not be read. One that holds nonsense is as good as none, and counted.
+    pub fn new(path: &Path, position_file: Option<&Path>) -> io::Result<Self> {
+        let recent = position_file.map(|path| beside(path, RECENT));
+        let read = |path: Option<&Path>| path.map_or(Ok(None), Position::read);
+        let read = [read(position_file)?, read(recent.as_deref())?];
+        let positions_lost = read.iter().filter(|read| matches!(read, Some(Err(Nonsense)))).count() as u64;
+        let saved = read.into_iter().flatten().flatten().max_by_key(|position| position.number);
+        if positions_lost > 0 {
+            tracing::warn!(log = %path.display(), "a file that keeps how far the log was read holds nonsense; reading goes on by the other, else from the log's end");
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            position_file: position_file.map(Path::to_owned),
+            open: None,
+            begin: saved.map_or(Begin::End, Begin::Saved),
+            partial: Vec::new(),
+            skips: false,
+            saved,
+            synced: None,
+            positions_lost,
+            buffer: vec![0; BUFFER],
+        })
+    }
+
+    /// Reads what was written since the last call, at most [`MAX_READ`] bytes. Gives whether more waits.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or read; the next call tries again.
+    pub fn read(&mut self, mut take: impl FnMut(Piece<'_>)) -> io::Result<bool> {
+        let mut room = MAX_READ;
+        while room > 0 {
+            if self.open.is_none() {
+                self.open = Some(self.reopen()?);
+            }
+            let Some(open) = &mut self.open else {
+                return Ok(false);
+            };
+            let most = self.buffer.len().min(room);
+            let count = open.file.read(&mut self.buffer[..most])?;
+            if count == 0 {
+                if !self.was_replaced()? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            open.offset += count as u64;
+            room -= count;
+            let buffer = std::mem::take(&mut self.buffer);
+            self.part(&buffer[..count], &mut take);
+            self.buffer = buffer;
+        }
+        Ok(true)
+    }
+
+    /// Writes down how far it read, where that moved: the start of the line that is not whole yet. Every time into a file beside the
+    /// position file, which outlives a killed daemon; every few seconds into the position file, down to the disk, which outlives the
+    /// machine.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save(&mut self) -> io::Result<()> {
+        let (Some(path), Some(open)) = (&self.position_file, &self.open) else {
+            return Ok(());
+        };
+        let (inode, offset) = (open.inode, open.offset - self.partial.len() as u64);
+        let has_moved = self.saved.is_none_or(|saved| (saved.inode, saved.offset) != (inode, offset));
+        let number = self.saved.map_or(0, |saved| saved.number) + u64::from(has_moved);
+        let position = Position { inode, offset, number };
+        let is_due = self.synced.is_none_or(|(at, synced)| at.elapsed() >= SYNC_EVERY && synced != position);
+        if is_due {
+            position.write(path, true)?;
+            self.synced = Some((Instant::now(), position));
+        } else if has_moved {
+            position.write(&beside(path, RECENT), false)?;
+        }
+        self.saved = Some(position);
+        Ok(())
+    }
+
+    /// Position files that held nonsense.
+    #[must_use]
+    pub const fn positions_lost(&self) -> u64 {
+        self.positions_lost
+    }
+
+    fn reopen(&mut self) -> io::Result<Open> {
+        let mut file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // What appears later is new from its first line on.
+                self.begin = if matches!(self.begin, Begin::End) { Begin::Start } else { self.begin };
+                return Err(error);
+            }
+            file => file?,
+        };
+        let about = file.metadata()?;
+        let offset = match self.begin {
+            Begin::Saved(was) if was.inode == about.ino() && was.offset <= about.len() => was.offset,
+            // It was rotated or cut while nobody looked: what is there now is new.
+            Begin::Saved(_) | Begin::Start => 0,
+            Begin::End => about.len(),
+        };
+        file.seek(SeekFrom::Start(offset))?;
+        self.begin = Begin::Start;
+        self.partial.clear();
+        self.skips = false;
+        Ok(Open { file, inode: about.ino(), offset, replaced: false })
+    }
+
+    /// At the end of the file: whether the name now stands for another one, or the file was cut.
+    fn was_replaced(&mut self) -> io::Result<bool> {
+        let Some(open) = &mut self.open else {
+            return Ok(true);
+        };
+        let about = match std::fs::metadata(&self.path) {
+            // Between rename and create there is none.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            about => about?,
+        };
+        let was_cut = about.ino() == open.inode && about.len() < open.offset;
+        let again = std::mem::replace(&mut open.replaced, about.ino() != open.inode);
+        let replaced = was_cut || (again && open.replaced);
+        if replaced {
+            self.open = None;
+        }
+        Ok(replaced)
+    }
+
+    fn part(&mut self, bytes: &[u8], take: &mut impl FnMut(Piece<'_>)) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let end = memchr(b'\n', rest);
+            let (text, ends) = (&rest[..end.unwrap_or(rest.len())], end.is_some());
+            rest = end.map_or(&[], |end| &rest[end + 1..]);
+            if !self.skips {
+                if self.partial.len() + text.len() > MAX_LINE {
+                    self.skips = true;
+                    self.partial.clear();
+                    take(Piece::Long);
+                } else if ends && self.partial.is_empty() {
+                    take(Piece::Line(text));
+                } else {
+                    self.partial.extend_from_slice(text);
+                    if ends {
+                        take(Piece::Line(&self.partial));
+                        self.partial.clear();
+                    }
+                }
+            }
+            self.skips &= !ends;
+        }
+    }
+}
+
+impl Position {
+    fn read(path: &Path) -> io::Result<Option<Result<Self, Nonsense>>> {
+        match std::fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            bytes => Ok(Some(Self::decode(&bytes?.into()).ok_or(Nonsense))),
+        }
+    }
+
+    /// The whole of a file: a digit that is another one must not pass for a place in the log.
+    fn decode(bytes: &Bytes) -> Option<Self> {
+        match frame::read(bytes, 0, SALT) {
+            Step::Good(found, end) if end == bytes.len() => serde_json::from_slice(&found.payload).ok(),
+            _ => None,
+        }
+    }
+
+    fn encode(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        frame::write(&mut bytes, SALT, (0, self.number), &serde_json::to_vec(self)?);
+        Ok(bytes)
+    }
+
+    /// Puts it in place at once: a killed daemon leaves the old one or the new one, and with `sync` so does a machine without power.
+    fn write(&self, path: &Path, sync: bool) -> io::Result<()> {
+        let new = beside(path, ".new");
+        let mut file = File::create(&new)?;
+        file.write_all(&self.encode()?)?;
+        if sync {
+            file.sync_all()?;
+        }
+        std::fs::rename(new, path)?;
+        if sync && let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            File::open(folder)?.sync_all()?;
+        }
+        Ok(())
+    }
+}
+
+/// A file beside another, of the same name with an ending more.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Most bytes read at one wake: 32 MB a second at four wakes.
+pub const MAX_READ: usize = 8 << 20;
+const BUFFER: usize = 1 << 16;
+/// What tells a position from the records of other files.
+const SALT: u32 = 0x4c51_5001;
+/// How often a position is forced to the disk.
+const SYNC_EVERY: Duration = Duration::from_secs(5);
+const RECENT: &str = ".recent";
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    struct Log {
+        folder: tempfile::TempDir,
+    }
+
+    impl Log {
+        fn new(text: &str) -> Self {
+            let log = Self { folder: tempfile::tempdir().expect("a folder") };
+            log.write(text);
+            log
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, text: &str) {
+            let mut options = File::options();
+            let mut file = options.append(true).create(true).open(self.path("log")).expect("a log");
+            file.write_all(text.as_bytes()).expect("room");
+        }
+
+        fn tail(&self) -> LogTail {
+            LogTail::new(&self.path("log"), Some(&self.path("position"))).expect("a tail")
+        }
+    }
+
+    fn lines(tail: &mut LogTail) -> Vec<String> {
+        let mut out = Vec::new();
+        tail.read(|piece| {
+            out.push(match piece {
+                Piece::Line(line) => String::from_utf8_lossy(line).into_owned(),
+                Piece::Long => "(long)".to_owned(),
+            });
+        })
+        .expect("readable");
+        out
+    }
+
+    #[test]
+    fn it_begins_at_the_end_and_joins_what_comes_in_pieces() {
+        let log = Log::new("old\n");
+        let mut tail = log.tail();
+        assert!(lines(&mut tail).is_empty());
+        log.write("a\nb");
+        assert_eq!(lines(&mut tail), ["a"]);
+        log.write("c\n\n");
+        assert_eq!(lines(&mut tail), ["bc", ""]);
+    }
+
+    #[test]
+    fn rotation_loses_nothing() {
+        let log = Log::new("");
+        let mut tail = log.tail();
+        assert!(lines(&mut tail).is_empty());
+        log.write("a\n");
+        std::fs::rename(log.path("log"), log.path("log.1")).expect("renamed");
+        assert_eq!(lines(&mut tail), ["a"]);
+        let mut old = File::options().append(true).open(log.path("log.1")).expect("the old one");
+        old.write_all(b"late\n").expect("room");
+        log.write("new\n");
+        assert_eq!(lines(&mut tail), ["late"], "its writer may still have it open");
+        old.write_all(b"last\n").expect("room");
+        assert_eq!(lines(&mut tail), ["last", "new"]);
+    }
+
+    #[test]
+    fn a_cut_file_is_read_from_its_start() {
+        let log = Log::new("");
+        let mut tail = log.tail();
+        lines(&mut tail);
+        log.write("one\ntwo\n");
+        assert_eq!(lines(&mut tail).len(), 2);
+        File::create(log.path("log")).expect("cut");
+        assert!(lines(&mut tail).is_empty());
+        log.write("three\n");
+        assert_eq!(lines(&mut tail), ["three"]);
+    }
+
+    #[test]
+    fn a_restart_goes_on_without_doubling_or_losing() {
+        let log = Log::new("old\n");
+        let mut tail = log.tail();
+        lines(&mut tail);
+        log.write("a\nhal");
+        assert_eq!(lines(&mut tail), ["a"]);
+        tail.save().expect("saved");
+        drop(tail);
+        log.write("f\nb\n");
+        let mut tail = log.tail();
+        assert_eq!(lines(&mut tail), ["half", "b"]);
+        tail.save().expect("saved");
+        std::fs::remove_file(log.path("log")).expect("gone");
+        log.write("other file\n");
+        // The same inode may be given again; then the position lies within it or not, and both are a restart of a rotated log.
+        drop(tail);
+        std::fs::remove_file(log.path("position.recent")).unwrap_or_default();
+        Position { inode: 1, offset: 99, number: 9 }.write(&log.path("position"), false).expect("written");
+        assert_eq!(lines(&mut log.tail()), ["other file"]);
+    }
+
+    #[test]
+    fn of_two_positions_the_newer_stands_and_nonsense_is_counted() {
+        let log = Log::new("");
+        let mut tail = log.tail();
+        lines(&mut tail);
+        tail.save().expect("saved to the disk");
+        for line in ["a\n", "b\n"] {
+            log.write(line);
+            lines(&mut tail);
+            tail.save().expect("saved beside it");
+        }
+        log.write("c\n");
+        assert_eq!(lines(&mut log.tail()), ["c"], "as after a kill");
+        std::fs::write(log.path("position.recent"), "").expect("cut by a power failure");
+        let mut tail = log.tail();
+        assert_eq!((lines(&mut tail), tail.positions_lost()), (vec!["a".into(), "b".into(), "c".into()], 1));
+        std::fs::write(log.path("position"), "{").expect("written");
+        let mut tail = log.tail();
+        assert_eq!((lines(&mut tail).len(), tail.positions_lost()), (0, 2), "both gone: from the end");
+    }
+
+    proptest! {
+        /// Any bytes of it are others, or it is shorter or longer: it is what was written, or nonsense.
+        #[test]
+        fn a_damaged_position_is_no_position(
+            numbers in any::<[u64; 3]>(),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            length in 0_usize..120,
+        ) {
+            let [inode, offset, number] = numbers;
+            let whole = Position { inode, offset, number };
+            let good = whole.encode().expect("small");
+            let mut bytes = good.clone();
+            for (at, value) in damage {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            prop_assert_eq!(Position::decode(&bytes.clone().into()), (bytes == good).then_some(whole));
+            bytes.resize(length, b' ');
+            prop_assert_eq!(Position::decode(&bytes.clone().into()), (bytes == good).then_some(whole));
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_thrown_away_and_counted_once() {
+        let log = Log::new("");
+        let mut tail = log.tail();
+        lines(&mut tail);
+        log.write(&"x".repeat(MAX_LINE * 3));
+        log.write("\nshort\n");
+        assert_eq!(lines(&mut tail), ["(long)", "short"]);
+        assert!(tail.partial.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_yet_is_read_from_its_start() {
+        let log = Log::new("");
+        std::fs::remove_file(log.path("log")).expect("gone");
+        let mut tail = log.tail();
+        assert!(tail.read(|_| {}).is_err());
+        log.write("first\n");
+        assert_eq!(lines(&mut tail), ["first"]);
+    }
+}

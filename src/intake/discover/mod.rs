@@ -1,0 +1,4 @@
+//! FACE
+
+mod process;
+pub mod scan;

@@ -1,0 +1,68 @@
+//! How loaded this node is, once every five seconds: for the judge, `/metrics` and the daemon's own account. Decides only the pace; what
+//! cannot be read is absent and said once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use liveqos_core::alert::evaluator::NodeLoad;
+use liveqos_core::node::load::{NodeReading, NodeTotals};
+
+use super::procfs::NodeSource;
+use crate::platform::clock;
+use crate::platform::self_metrics::Meters;
+
+/// The reader of the node's load.
+pub struct Load {
+    source: NodeSource,
+    out: Arc<ArcSwap<NodeLoad>>,
+    meters: Meters,
+    complained: BTreeSet<String>,
+}
+
+impl Load {
+    /// Reads into `out`; `link_bits_per_second` stands in where drivers do not tell a link's speed, 0 for nothing.
+    #[must_use]
+    pub fn new(link_bits_per_second: u64, out: Arc<ArcSwap<NodeLoad>>, meters: Meters) -> Self {
+        let link_bits_per_second = (link_bits_per_second > 0).then_some(link_bits_per_second);
+        let source = NodeSource { link_bits_per_second, ..NodeSource::default() };
+        Self { source, out, meters, complained: BTreeSet::new() }
+    }
+
+    /// Reads until the task is dropped.
+    pub async fn run(mut self) {
+        let mut earlier = self.read();
+        loop {
+            tokio::time::sleep(EVERY).await;
+            let later = self.read();
+            let reading = NodeReading::between(&earlier, &later);
+            self.tell(&reading);
+            earlier = later;
+        }
+    }
+
+    fn read(&mut self) -> NodeTotals {
+        let mut failures = Vec::new();
+        let totals = self.source.read(clock::now(), &mut failures);
+        for failure in failures.iter().map(ToString::to_string) {
+            if self.complained.insert(failure.clone()) {
+                tracing::warn!("{failure}");
+            }
+        }
+        totals
+    }
+
+    fn tell(&self, reading: &NodeReading) {
+        let load =
+            NodeLoad { cpu_ratio: reading.cpu_ratio, memory_ratio: reading.memory_ratio, nic_ratio: reading.nic_ratio };
+        self.out.store(Arc::new(load));
+        Meters::tell(&self.meters.node_cpu, reading.cpu_ratio);
+        Meters::tell(&self.meters.node_memory, reading.memory_ratio);
+        Meters::tell(&self.meters.node_nic, reading.nic_ratio);
+        Meters::tell(&self.meters.overhead_cpu, reading.self_cpu_ratio);
+        Meters::tell(&self.meters.overhead_memory, reading.self_resident_bytes.map(|bytes| bytes as f64));
+    }
+}
+
+const EVERY: Duration = Duration::from_secs(5);

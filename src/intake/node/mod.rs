@@ -1,0 +1,4 @@
+//! FACE
+
+pub mod load;
+pub mod procfs;

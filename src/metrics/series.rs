@@ -1,0 +1,77 @@
+//! Series of the `prometheus` crate's model from plain values. Decides nothing; a short way to write what its setters make long.
+
+use liveqos_core::metrics::metric::QUANTILES;
+use liveqos_core::metrics::node_totals::Buckets;
+use liveqos_core::model::sample::LatencyReading;
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Quantile, Summary};
+
+/// One series of a family.
+pub(crate) type Series = Metric;
+
+pub(crate) fn label(name: &str, value: &str) -> LabelPair {
+    let mut pair = LabelPair::default();
+    pair.set_name(name.to_owned());
+    pair.set_value(value.to_owned());
+    pair
+}
+
+pub(crate) fn with(mut labels: Vec<LabelPair>, name: &str, value: &str) -> Vec<LabelPair> {
+    labels.push(label(name, value));
+    labels
+}
+
+pub(crate) fn gauge(labels: Vec<LabelPair>, value: f64) -> Series {
+    let mut gauge = Gauge::default();
+    gauge.set_value(value);
+    let mut series = Series::from_label(labels);
+    series.set_gauge(gauge);
+    series
+}
+
+pub(crate) fn counter(labels: Vec<LabelPair>, value: f64) -> Series {
+    let mut counter = Counter::default();
+    counter.set_value(value);
+    let mut series = Series::from_label(labels);
+    series.set_counter(counter);
+    series
+}
+
+pub(crate) fn histogram(labels: Vec<LabelPair>, buckets: &Buckets) -> Series {
+    let mut cumulative = 0;
+    let bounded = buckets.bounds.iter().zip(&buckets.counts).map(|(bound, count)| {
+        cumulative += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(cumulative);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(bounded.collect());
+    histogram.set_sample_count(buckets.counts.iter().sum());
+    histogram.set_sample_sum(buckets.sum);
+    let mut series = Series::from_label(labels);
+    series.set_histogram(histogram);
+    series
+}
+
+/// The quantiles of the newest window, with count and sum since the session began.
+pub(crate) fn summary(labels: Vec<LabelPair>, latency: &LatencyReading) -> Series {
+    let quantiles = QUANTILES.iter().filter_map(|&at| {
+        let mut quantile = Quantile::default();
+        quantile.set_quantile(at);
+        quantile.set_value(latency.quantile_seconds(at)?);
+        Some(quantile)
+    });
+    let mut summary = Summary::default();
+    summary.set_quantile(quantiles.collect());
+    summary.set_sample_count(latency.total_count);
+    summary.set_sample_sum(latency.total_seconds);
+    let mut series = Series::from_label(labels);
+    series.set_summary(summary);
+    series
+}
+
+/// Labels of these names and values.
+pub(crate) fn labelled(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
+    pairs.iter().map(|(name, value)| label(name, value)).collect()
+}

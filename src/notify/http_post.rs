@@ -1,0 +1,94 @@
+//! One POST to a receiver. Decides what an answer's status means: no answer, 429 and 5xx may help later, other refusals never; refuses
+//! to name a URL's path anywhere, because robots keep their secret in it.
+
+use std::time::Duration;
+
+use liveqos_core::model::time::Timestamp;
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::{StatusCode, Url};
+
+use super::notification_log::Mail;
+use super::receiver::{Channel, Verdict};
+use super::settings::{NotifyError, WebhookSettings};
+use crate::otlp::transport::client::chain;
+use crate::otlp::transport::http::delay;
+
+/// Where and how to post.
+pub(super) struct Post {
+    client: reqwest::Client,
+    url: Url,
+    token: Option<HeaderValue>,
+    name: String,
+}
+
+impl Post {
+    pub(super) fn new(settings: &WebhookSettings) -> Result<Self, NotifyError> {
+        let kind = settings.kind.as_str();
+        let text = match &settings.url_file {
+            Some(path) => settings.read(path)?,
+            None => settings.url.clone(),
+        };
+        let bad_url = |detail: String| NotifyError::Url { kind, detail };
+        let url = Url::parse(&text).map_err(|error| bad_url(error.to_string()))?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(bad_url(format!("its scheme is {}", url.scheme())));
+        }
+        let token = settings.token_file.as_ref().map(|path| {
+            let bad = |error| NotifyError::File { path: path.clone(), kind, error: std::io::Error::other(error) };
+            let mut header = HeaderValue::from_str(&format!("Bearer {}", settings.read(path)?)).map_err(bad)?;
+            header.set_sensitive(true);
+            Ok(header)
+        });
+        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(NotifyError::Client)?;
+        Ok(Self { client, url, token: token.transpose()?, name: settings.shown() })
+    }
+
+    /// Kind and host, for people.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Posts `mail` once.
+    pub(super) async fn once(&self, channel: &dyn Channel, mail: &Mail, now: Timestamp) -> Verdict {
+        let (url, body) = channel.request(self.url.clone(), mail, now);
+        let mut request = self.client.post(url).json(&body);
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, token.clone());
+        }
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => return Verdict::Again { after: None, why: chain(&error.without_url()) },
+        };
+        let status = answer.status();
+        let after = delay(answer.headers()).map(|after| after.min(LONGEST_AFTER));
+        let body = body_of(answer).await;
+        if status.is_success() {
+            return channel.verdict(&body);
+        }
+        let why = format!("{status}: {}", String::from_utf8_lossy(&body[..body.len().min(MAX_WHY)]).trim());
+        if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
+            return Verdict::Again { after, why };
+        }
+        Verdict::Refused(why)
+    }
+}
+
+/// The answer's body, as far as it is read.
+async fn body_of(mut answer: reqwest::Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(part)) = answer.chunk().await {
+        body.extend_from_slice(&part);
+        if body.len() > MAX_ANSWER {
+            break;
+        }
+    }
+    body
+}
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest pause that a receiver may ask for.
+const LONGEST_AFTER: Duration = Duration::from_mins(5);
+/// Most of an answer that is read.
+const MAX_ANSWER: usize = 16 * 1024;
+/// Most of an answer that is told.
+const MAX_WHY: usize = 200;

@@ -1,0 +1,90 @@
+//! A Feishu or Lark group robot: an interactive card, signed in the body (HMAC-SHA-256 of nothing, keyed by time and secret). It answers
+//! 200 to most things and says in `code` what became of it.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use liveqos_core::model::time::Timestamp;
+use reqwest::Url;
+use ring::hmac;
+use serde_json::{Value, json};
+
+use crate::notify::chat_text::{self, Markup};
+use crate::notify::notification_log::{Group, Mail};
+use crate::notify::receiver::{Channel, Manner, Telling, Verdict, robot_verdict};
+
+/// The channel.
+pub(crate) struct Feishu {
+    /// What it signs with, where the robot asks for it.
+    pub(crate) secret: Option<String>,
+}
+
+impl Channel for Feishu {
+    fn manner(&self) -> Manner {
+        Manner { telling: Telling::Changes, gather: Duration::from_secs(5), a_minute: 60 }
+    }
+
+    fn request(&self, url: Url, mail: &Mail, now: Timestamp) -> (Url, Value) {
+        let colour = match chat_text::worst(mail) {
+            Some("critical") => "red",
+            Some(_) => "orange",
+            None => "green",
+        };
+        let text = chat_text::text(mail, self, MAX_TEXT);
+        let mut body = json!({
+            "msg_type": "interactive",
+            "card": {
+                "header": { "title": { "tag": "plain_text", "content": chat_text::title(mail) }, "template": colour },
+                "elements": [{ "tag": "div", "text": { "tag": "lark_md", "content": text } }],
+            },
+        });
+        if let Some(secret) = &self.secret {
+            let seconds = now.millis() / 1_000;
+            let key = hmac::Key::new(hmac::HMAC_SHA256, format!("{seconds}\n{secret}").as_bytes());
+            body["timestamp"] = json!(seconds.to_string());
+            body["sign"] = json!(STANDARD.encode(hmac::sign(&key, b"")));
+        }
+        (url, body)
+    }
+
+    fn verdict(&self, body: &[u8]) -> Verdict {
+        robot_verdict(body, "code", "msg", &[(11_232, Duration::from_secs(5))])
+    }
+}
+
+impl Markup for Feishu {
+    fn heading(&self, _: &Group, text: &str) -> String {
+        format!("**{text}**")
+    }
+}
+
+/// It takes bodies of 20 KB; more than this nobody reads.
+const MAX_TEXT: usize = 6_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notify::alert::{Letter, Letterhead};
+
+    #[test]
+    fn the_signature_is_the_documented_one() {
+        let now = Timestamp::from_secs(1_700_000_000);
+        let mail = Mail::of_one(Letter::test(&Letterhead::default(), false, now));
+        let robot = Feishu { secret: Some("SECabc".to_owned()) };
+        let (_, body) = robot.request(Url::parse("https://robot.example/hook/T").expect("a URL"), &mail, now);
+        assert_eq!(
+            (&body["timestamp"], &body["sign"]),
+            (&json!("1700000000"), &json!("XprR1de+0SSBnwWyU/4k6x2TL+Q2SJlM5NNEdAv7MWg="))
+        );
+        assert_eq!(body["card"]["header"]["template"], "green");
+    }
+
+    #[test]
+    fn answers_are_read_by_their_code() {
+        let robot = Feishu { secret: None };
+        assert_eq!(robot.verdict(br#"{"code":0,"msg":"success","data":{}}"#), Verdict::Delivered);
+        assert!(matches!(robot.verdict(br#"{"code":11232,"msg":"frequency limited"}"#), Verdict::Again { .. }));
+        assert!(matches!(robot.verdict(br#"{"code":19021,"msg":"sign match fail"}"#), Verdict::Refused(_)));
+    }
+}

@@ -1,0 +1,38 @@
+//! A `WeCom` group robot: markdown of at most 4,096 bytes; its URL is its secret. It answers 200 to everything and says in `errcode` what
+//! became of it.
+
+use std::time::Duration;
+
+use liveqos_core::model::time::Timestamp;
+use reqwest::Url;
+use serde_json::{Value, json};
+
+use crate::notify::chat_text::{self, Markup};
+use crate::notify::notification_log::{Group, Mail};
+use crate::notify::receiver::{Channel, Manner, Telling, Verdict, robot_verdict};
+
+/// The channel.
+pub(crate) struct WeCom;
+
+impl Channel for WeCom {
+    fn manner(&self) -> Manner {
+        Manner { telling: Telling::Changes, gather: Duration::from_secs(5), a_minute: 15 }
+    }
+
+    fn request(&self, url: Url, mail: &Mail, _: Timestamp) -> (Url, Value) {
+        (url, json!({ "msgtype": "markdown", "markdown": { "content": chat_text::text(mail, self, MAX_TEXT) } }))
+    }
+
+    fn verdict(&self, body: &[u8]) -> Verdict {
+        robot_verdict(body, "errcode", "errmsg", &[(45_009, Duration::from_mins(1)), (-1, Duration::from_secs(5))])
+    }
+}
+
+impl Markup for WeCom {
+    fn heading(&self, group: &Group, text: &str) -> String {
+        let colour = if group.firing { "warning" } else { "info" };
+        format!("<font color=\"{colour}\">{text}</font>")
+    }
+}
+
+const MAX_TEXT: usize = 4_096;

@@ -1,0 +1,7 @@
+//! FACE
+
+pub mod held;
+pub mod sampler;
+pub mod scenario;
+pub mod settings;
+pub mod threshold;

@@ -1,0 +1,81 @@
+//! The `[sampling]` section. Decides the share of traces kept of each scenario; refuses shares beyond 0 to 1.
+
+use liveqos_core::model::session::Scenario;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Which traces are exported: a share of each scenario, by trace id alone, and whole classes that met a fault.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingSettings {
+    /// Share of live classes, 0 to 1.
+    pub live_teaching: f64,
+    /// Share of examinations.
+    pub exam: f64,
+    /// Share of homework being handed in.
+    pub homework_submit: f64,
+    /// Share of learning behaviour.
+    pub learning_behavior: f64,
+    /// Share of recorded videos being watched.
+    pub video_playback: f64,
+    /// Share of what names no scenario.
+    pub other: f64,
+    /// Whether a class that stuttered or met an incident is kept whole whatever its share says. Its spans wait on the node, over restarts
+    /// too, until its end or its first fault.
+    pub whole_on_fault: bool,
+    /// The stutter ratio of one sample from which on a class counts as having stuttered.
+    pub stutter_ratio: f64,
+    /// Most bytes of spans that wait so; beyond them a class loses its oldest.
+    pub hold_bytes: usize,
+}
+
+impl SamplingSettings {
+    /// The share of `scenario`.
+    #[must_use]
+    pub const fn share(&self, scenario: Option<Scenario>) -> f64 {
+        match scenario {
+            Some(Scenario::LiveTeaching) => self.live_teaching,
+            Some(Scenario::Exam) => self.exam,
+            Some(Scenario::HomeworkSubmit) => self.homework_submit,
+            Some(Scenario::LearningBehavior) => self.learning_behavior,
+            Some(Scenario::VideoPlayback) => self.video_playback,
+            None => self.other,
+        }
+    }
+
+    /// Checks what types cannot.
+    ///
+    /// # Errors
+    /// What is wrong, by its key.
+    pub fn check(&self) -> Result<(), String> {
+        let shares = [
+            ("live_teaching", self.live_teaching),
+            ("exam", self.exam),
+            ("homework_submit", self.homework_submit),
+            ("learning_behavior", self.learning_behavior),
+            ("video_playback", self.video_playback),
+            ("other", self.other),
+            ("stutter_ratio", self.stutter_ratio),
+        ];
+        match shares.into_iter().find(|(_, share)| !(0.0..=1.0).contains(share)) {
+            Some((key, share)) => Err(format!("sampling.{key} is {share}; write a share from 0 to 1")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for SamplingSettings {
+    fn default() -> Self {
+        Self {
+            live_teaching: 1.0,
+            exam: 1.0,
+            homework_submit: 1.0,
+            learning_behavior: 0.1,
+            video_playback: 0.05,
+            other: 0.1,
+            whole_on_fault: true,
+            stutter_ratio: 0.01,
+            hold_bytes: 16 << 20,
+        }
+    }
+}

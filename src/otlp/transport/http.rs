@@ -1,0 +1,95 @@
+//! OTLP/HTTP with binary protobuf. Decides that only 200 with a readable body is a success; refuses to follow redirects and
+//! to read answers larger than a partial success can be.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Response, StatusCode, Url};
+
+use super::client::{Endpoint, MAX_RESPONSE_BYTES, USER_AGENT, chain};
+use crate::otlp::payload::Payload;
+use crate::otlp::retry::{Answer, read_response, retry_after};
+
+/// A client of one export path.
+pub(crate) struct Http {
+    client: Client,
+    url: Url,
+}
+
+impl Http {
+    /// The client of `target`, not yet connected; in words why it cannot be built.
+    pub(crate) fn new(target: Endpoint) -> Result<Self, String> {
+        let mut builder = Client::builder()
+            .user_agent(USER_AGENT)
+            .default_headers(target.headers)
+            .redirect(Policy::none())
+            .no_proxy()
+            .connect_timeout(target.timeout)
+            .timeout(target.timeout)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(1);
+        if let Some((certificate, key)) = target.identity {
+            // One text of both is what the client reads.
+            let pem = [certificate, vec![b'\n'], key].concat();
+            builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(|error| chain(&error))?);
+        }
+        if let Some(pem) = target.authorities {
+            let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
+            builder = builder.tls_certs_only(authorities);
+        } else if target.url.scheme() == "http" {
+            // The system's authorities are not needed, and a container may have none, which would fail the build.
+            builder = builder.tls_certs_only([]);
+        }
+        Ok(Self { client: builder.build().map_err(|error| chain(&error))?, url: target.url })
+    }
+
+    /// A request on its way.
+    pub(crate) fn start(&self, payload: &Payload) -> impl Future<Output = Answer> + Send + use<> {
+        let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf");
+        if let Some(encoding) = payload.encoding() {
+            request = request.header(CONTENT_ENCODING, encoding);
+        }
+        let request = request.body(payload.bytes.clone());
+        async move {
+            match request.send().await {
+                Ok(response) if response.status() == StatusCode::OK => accepted(response).await,
+                Ok(response) => {
+                    Answer::Http { status: response.status().as_u16(), retry_after: delay(response.headers()) }
+                }
+                Err(error) => Answer::Silence(chain(&error.without_url())),
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Http({}{})", self.url.host_str().unwrap_or_default(), self.url.path())
+    }
+}
+
+async fn accepted(mut response: Response) -> Answer {
+    let mut body = BytesMut::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > MAX_RESPONSE_BYTES => {
+                return Answer::Unreadable(format!("over {MAX_RESPONSE_BYTES} bytes"));
+            }
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => return Answer::Unreadable(chain(&error.without_url())),
+        }
+    }
+    read_response(&body).map_or_else(|error| Answer::Unreadable(error.to_string()), Answer::Accepted)
+}
+
+/// The delay that an answer asks for.
+pub(crate) fn delay(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+    retry_after(text(RETRY_AFTER)?, text(DATE))
+}
+
+/// How long an unused connection is kept: two intervals of metrics.
+const IDLE: Duration = Duration::from_secs(30);

@@ -1,0 +1,5 @@
+//! FACE
+
+pub(crate) mod client;
+mod grpc;
+pub(crate) mod http;

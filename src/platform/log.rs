@@ -1,0 +1,31 @@
+//! The daemon's own log on standard error: text for people at a terminal, JSON lines for everything else. Decides form and filter;
+//! secrets never reach it, since the types that hold them do not print.
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::EnvFilter;
+
+use crate::config::settings::{LogFormat, LogSettings};
+
+/// Starts logging; a second call in one process changes nothing.
+///
+/// # Errors
+/// A filter that cannot be read.
+pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.level)
+        .map_err(|error| anyhow::anyhow!("log.level = \"{}\": {error}; write it like \"info\"", settings.level))?;
+    let terminal = std::io::stderr().is_terminal();
+    let json = match settings.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Text => false,
+        LogFormat::Json => true,
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
+    // Who asks a second time (tests) keeps the first.
+    if json {
+        lines.json().try_init().ok()
+    } else {
+        lines.with_target(false).try_init().ok()
+    };
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Tokens by which a player may speak for one class until an instant: `<unix seconds>.<hex HMAC-SHA-256>` over class and expiry
+//! (RFC 2104). Decides whether a token fits; refuses without saying which byte was wrong.
+
+use std::fmt;
+
+use liveqos_core::model::time::Timestamp;
+use ring::hmac;
+
+/// Shortest key in bytes.
+pub const MIN_KEY: usize = 32;
+
+/// The key that signs.
+#[derive(Clone)]
+pub struct Key(hmac::Key);
+
+/// Why a token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not of the form.
+    #[error("the token is missing or not of the form <unix seconds>.<64 hex digits>")]
+    Form,
+    /// Its time is over.
+    #[error("the token has expired")]
+    Expired,
+    /// Not signed with this node's key for this class.
+    #[error("the token is not signed for this class")]
+    Signature,
+    /// The key is too short.
+    #[error("the key has {0} bytes; at least {MIN_KEY} are needed")]
+    ShortKey(usize),
+}
+
+impl Key {
+    /// A key of these bytes.
+    ///
+    /// # Errors
+    /// [`TokenError::ShortKey`].
+    pub fn new(bytes: &[u8]) -> Result<Self, TokenError> {
+        if bytes.len() < MIN_KEY {
+            return Err(TokenError::ShortKey(bytes.len()));
+        }
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
+    }
+
+    /// A token for `session_id` until `expiry`, to whole seconds.
+    #[must_use]
+    pub fn sign(&self, session_id: &str, expiry: Timestamp) -> String {
+        let seconds = expiry.millis() / 1_000;
+        let tag = hmac::sign(&self.0, signed(session_id, seconds).as_bytes());
+        format!("{seconds}.{}", crate::platform::trace_id::hex(tag.as_ref()))
+    }
+
+    /// Whether `token` lets its bearer speak for `session_id` at `now`.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn check(&self, token: &str, session_id: &str, now: Timestamp) -> Result<(), TokenError> {
+        let (seconds, tag) = token.split_once('.').ok_or(TokenError::Form)?;
+        let seconds: u64 = seconds.parse().map_err(|_| TokenError::Form)?;
+        let tag = unhex(tag).ok_or(TokenError::Form)?;
+        hmac::verify(&self.0, signed(session_id, seconds).as_bytes(), &tag).map_err(|_| TokenError::Signature)?;
+        if Timestamp::from_secs(seconds) < now { Err(TokenError::Expired) } else { Ok(()) }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(secret)")
+    }
+}
+
+fn signed(session_id: &str, seconds: u64) -> String {
+    format!("{seconds}\n{session_id}")
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
+    let digits = digits.filter(|digits| digits.len() == 64)?;
+    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_token_fits_its_class_and_time_only() {
+        let key = Key::new(&[7; 32]).expect("long enough");
+        let now = Timestamp::from_secs(1_000);
+        let token = key.sign("s1", now + Duration::from_secs(10));
+        assert_eq!(key.check(&token, "s1", now), Ok(()));
+        assert_eq!(key.check(&token, "s2", now), Err(TokenError::Signature));
+        assert_eq!(key.check(&token, "s1", now + Duration::from_secs(11)), Err(TokenError::Expired));
+        let later = format!("99{token}");
+        assert_eq!(key.check(&later, "s1", now), Err(TokenError::Signature));
+        for broken in ["", ".", "1", "1.zz", "x.00"] {
+            assert_eq!(key.check(broken, "s1", now), Err(TokenError::Form));
+        }
+        assert!(Key::new(b"short").is_err());
+        assert_eq!(format!("{key:?}"), "Key(secret)");
+    }
+}

@@ -1,0 +1,6 @@
+//! FACE
+
+pub mod folder;
+#[cfg(test)]
+pub mod forgetful;
+pub mod frame;

@@ -1,0 +1,210 @@
+//! What sampling holds back, on a disk that forgets: decided once, kept whole or left out whole, whatever fails in between.
+
+use liveqos_core::model::session::{Name, Scenario, Session, StreamKey};
+use liveqos_core::model::time::Timestamp;
+use liveqos_core::trace::span::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
+use proptest::prelude::*;
+
+use std::sync::Arc;
+
+use super::journal::Changes;
+use super::tests::{ALL, CAPS, Disks, OURS, entry, told};
+use super::writer::*;
+use crate::otlp::queue::Outbox as _;
+use crate::otlp::record::{Record, Signal};
+use crate::otlp::sampling::held::Holding;
+use crate::otlp::sampling::sampler::Sampling;
+use crate::otlp::sampling::settings::SamplingSettings;
+
+/// Beats of a class's life.
+const LIFE: u64 = 16;
+
+fn class(number: usize) -> Arc<Session> {
+    let id = format!("v{number}");
+    Arc::new(Session {
+        id: Name::new(&id).expect("a name"),
+        stream: StreamKey::parse(&format!("live/{id}")).expect("a key"),
+        course_id: None,
+        teacher_id: None,
+        // One that leaves as it comes, the others are held.
+        scenario: if number == 0 { Scenario::LiveTeaching } else { Scenario::VideoPlayback },
+        student_count: None,
+        trace_parent: None,
+        trace_state: None,
+        stream_type: None,
+    })
+}
+
+fn sampling() -> Sampling {
+    let settings = SamplingSettings { video_playback: 0.0, ..SamplingSettings::default() };
+    Sampling::new(&settings, "n")
+}
+
+/// What all classes tell at a beat; each stutters at a beat of its own, if at all.
+fn commands(beat: u64, faults: &[u64], pad: usize) -> Vec<SpanCommand> {
+    let at = Timestamp::from_secs(beat);
+    let span = |session: &Arc<Session>, name| {
+        SpanCommand::Export(Box::new(Span {
+            session: Arc::clone(session),
+            this: SpanRef { name, ordinal: beat },
+            parent: Parent::Platform,
+            start: at,
+            end: at,
+            error: None,
+            attributes: vec![("pad", Value::Text("x".repeat(pad).into()))],
+            events: Vec::new(),
+        }))
+    };
+    let tell = |(number, fault): (usize, &u64)| {
+        let session = class(number);
+        let attributes = vec![("live.stutter_ratio", Value::Float(if *fault == beat { 0.5 } else { 0.0 }))];
+        let sample = SpanCommand::Emit(Box::new(LogEvent {
+            session: Arc::clone(&session),
+            span: SpanRef { name: SpanName::TeachingConduct, ordinal: 0 },
+            event: Event { name: "live.qos.sample", at, attributes },
+        }));
+        let name = match beat {
+            1 => Some(SpanName::TeachingStart),
+            LIFE => Some(SpanName::TeachingComplete),
+            beat if beat.is_multiple_of(4) => Some(SpanName::TeachingConduct),
+            _ => None,
+        };
+        [Some(sample), name.map(|name| span(&session, name))].into_iter().flatten().collect::<Vec<_>>()
+    };
+    faults.iter().enumerate().flat_map(tell).collect()
+}
+
+struct Node {
+    scribe: Scribe,
+    sampling: Sampling,
+    beat: u64,
+}
+
+impl Node {
+    fn start(disks: &Disks) -> Self {
+        let (scribe, found) = disks.start_on(OURS, CAPS);
+        let beat = told(&found.checkpoint).len() as u64;
+        Self { scribe, sampling: sampling().resumed(&found.holding, |_| true), beat }
+    }
+
+    fn beat(&mut self, faults: &[u64], pad: usize) {
+        self.beat += 1;
+        let records = self.sampling.take(&commands(self.beat, faults, pad), |_| true);
+        for record in records {
+            self.scribe.spool().append(record);
+        }
+        let places = self.scribe.seal();
+        let changes = Changes { entries: vec![entry(self.beat)], sampled: self.sampling.take_changes() };
+        self.scribe.step(changes, Some(places), true);
+    }
+
+    fn left(&self) -> Vec<bytes::Bytes> {
+        let mut out = Vec::new();
+        for signal in [Signal::Traces, Signal::Logs] {
+            loop {
+                let batch = self.scribe.spool().peek(signal, ALL);
+                if batch.messages.is_empty() {
+                    break;
+                }
+                out.extend(batch.messages);
+                self.scribe.spool().acknowledge(signal, batch.until);
+            }
+        }
+        out
+    }
+}
+
+/// What leaves where nothing ever fails.
+fn undisturbed(faults: &[u64]) -> Vec<bytes::Bytes> {
+    let mut sampling = sampling();
+    let records = (1..=LIFE).flat_map(|beat| sampling.take(&commands(beat, faults, 1), |_| true)).collect::<Vec<_>>();
+    let of = |signal| records.iter().filter(move |record: &&Record| record.signal == signal);
+    of(Signal::Traces).chain(of(Signal::Logs)).map(|record| record.bytes.clone()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    /// The power fails in the middle of anything, again and again, and what leaves in the end is what would have left without, byte for
+    /// byte, each once.
+    #[test]
+    fn a_power_cut_anywhere_decides_nothing_anew(
+        faults in prop::collection::vec(0_u64..24, 4),
+        cuts in prop::collection::vec((0_u32..30, 0_u32..30, 1_u64..7, any::<u8>()), 1..6),
+    ) {
+        let disks = Disks::default();
+        let mut node = Node::start(&disks);
+        for (spool, journal, beats, seed) in cuts {
+            disks.spool.fuse(spool);
+            disks.journal.fuse(journal);
+            for _ in 0..beats.min(LIFE - node.beat) {
+                node.beat(&faults, 1);
+            }
+            let mut luck = seed;
+            disks.power_cut(move || { luck = luck.wrapping_mul(73).wrapping_add(29); luck });
+            node = Node::start(&disks);
+        }
+        while node.beat < LIFE {
+            node.beat(&faults, 1);
+        }
+        prop_assert_eq!(node.left(), undisturbed(&faults));
+        drop(node);
+        let (_, found) = disks.start_on(OURS, CAPS);
+        prop_assert_eq!(found.holding, Holding::default(), "nothing is left of classes that are over");
+    }
+
+}
+
+/// A start writes the journal anew, in many records where much is held. The power fails in the middle of it.
+#[test]
+fn a_beginning_that_is_torn_leaves_the_one_before() {
+    let disks = Disks::default();
+    let mut node = Node::start(&disks);
+    (0..LIFE - 1).for_each(|_| node.beat(&[0; 4], 200_000));
+    assert!(node.sampling.holding().bytes() > 2_000_000, "more than one record holds");
+    for fuse in 0..10 {
+        disks.journal.fuse(fuse);
+        drop(Node::start(&disks));
+        let mut luck = u8::try_from(fuse).expect("small").wrapping_mul(57);
+        disks.power_cut(move || {
+            luck = luck.wrapping_mul(73).wrapping_add(29);
+            luck
+        });
+        let (_, found) = disks.start_on(OURS, CAPS);
+        assert_eq!(&found.holding, node.sampling.holding(), "after {fuse} changes");
+    }
+}
+
+#[test]
+fn more_than_a_record_holds_is_held() {
+    let disks = Disks::default();
+    let settings = SamplingSettings { video_playback: 0.0, hold_bytes: 64 << 20, ..SamplingSettings::default() };
+    let mut node = Node::start(&disks);
+    node.sampling = Sampling::new(&settings, "n").resumed(&Holding::default(), |_| true);
+    (0..LIFE - 1).for_each(|_| node.beat(&[0; 4], 2_000_000));
+    let (_, found) = disks.start_on(OURS, CAPS);
+    assert!(found.holding.bytes() > super::disk::frame::MAX_PAYLOAD);
+    assert_eq!(&found.holding, node.sampling.holding());
+}
+
+#[test]
+fn what_nobody_goes_on_with_leaves() {
+    let disks = Disks::default();
+    let mut node = Node::start(&disks);
+    (0..5).for_each(|_| node.beat(&[0; 4], 1));
+    let (_, found) = disks.start_on(OURS, CAPS);
+    let mut gone = sampling().resumed(&found.holding, |id| id.as_str() != "v1");
+    let told = gone.take_changes();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(gone.take(&[], |_| true).len(), 7, "five samples, the root, a minute");
+    // Found late, while a class of its name lives again.
+    let mut late = sampling().resumed(&Holding::default(), |_| true);
+    late.take(&commands(1, &[0, 0], 1), |_| true);
+    late.join(&found.holding, |id| id.as_str() != "v2");
+    assert_eq!(late.take(&[], |_| true).len(), 14, "of v1, which lives, and of v2, which nobody knows");
+    let mut kept = Holding::default();
+    for change in late.take_changes() {
+        kept.apply(change);
+    }
+    assert_eq!(&kept, late.holding());
+    assert_eq!(late.take(&commands(6, &[0, 0, 0, 6], 1), |_| true).len(), 9, "v0 and all of v3");
+}

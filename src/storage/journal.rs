@@ -1,0 +1,319 @@
+//! The journal: a log of what must outlive the daemon beside its spans. Decides when the log is written anew from its newest state, so that
+//! it stays as long as what lives; refuses a log whose beginning is not whole.
+//!
+//! A group of changes carries the places that the spool had reached with them. What the spool holds beyond the newest group was told of by
+//! nobody and is cut: state and spans are kept together or not at all. A group that is long is several records, and counts when the last
+//! of them is there.
+
+use std::io;
+use std::sync::Arc;
+
+use liveqos_core::model::checkpoint::{Checkpoint, Entry};
+use serde::{Deserialize, Serialize};
+
+use super::disk::folder::{Appender, Disk};
+use super::disk::frame::{self, Frame};
+use super::spool::disk_queue::Places;
+use crate::otlp::sampling::held::{Change, Holding};
+
+/// One record.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Group {
+    /// Places reached in each target's queues.
+    spool: Places,
+    /// How many records after it belong to it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pieces: u64,
+    /// Changes of classes and announcements.
+    entries: Vec<Entry>,
+    /// Changes of what sampling decided and holds back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    sampled: Vec<Change>,
+}
+
+/// Changes of what must outlive the daemon.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Changes {
+    /// Of classes and announcements.
+    pub(crate) entries: Vec<Entry>,
+    /// Of what sampling decided and holds back.
+    pub(crate) sampled: Vec<Change>,
+}
+
+impl Changes {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.sampled.is_empty()
+    }
+
+    /// What they cost to keep waiting, in plain changes.
+    pub(crate) fn weight(&self) -> usize {
+        self.entries.len() + self.sampled.iter().map(Change::weight).sum::<usize>()
+    }
+
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.entries.extend(more.entries);
+        self.sampled.extend(more.sampled);
+    }
+
+    /// The same in pieces that fit into a record each; at least one.
+    fn pieces(self) -> Vec<Self> {
+        let mut out = vec![Self::default()];
+        let mut room = PIECE_CHANGES;
+        let mut next = |weight: usize| {
+            let fits = weight <= room;
+            room = if fits { room } else { PIECE_CHANGES }.saturating_sub(weight);
+            fits
+        };
+        for entry in self.entries {
+            if !next(1) {
+                out.push(Self::default());
+            }
+            if let Some(last) = out.last_mut() {
+                last.entries.push(entry);
+            }
+        }
+        for change in self.sampled {
+            if !next(change.weight()) {
+                out.push(Self::default());
+            }
+            if let Some(last) = out.last_mut() {
+                last.sampled.push(change);
+            }
+        }
+        out
+    }
+}
+
+/// All that must outlive the daemon beside its spans.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lasting {
+    /// Classes and announcements.
+    pub checkpoint: Checkpoint,
+    /// What sampling decided and holds back.
+    pub holding: Holding,
+}
+
+impl Lasting {
+    fn apply(&mut self, changes: Changes) {
+        changes.entries.into_iter().for_each(|entry| self.checkpoint.apply(entry));
+        for change in changes.sampled {
+            self.holding.apply(change);
+        }
+    }
+
+    /// The changes that give it from nothing.
+    fn changes(&self) -> Changes {
+        Changes { entries: self.checkpoint.entries().collect(), sampled: self.holding.changes().collect() }
+    }
+}
+
+/// The writing side.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    disk: Arc<dyn Disk>,
+    number: u64,
+    state: Lasting,
+    /// Changes that are in the state and not yet in the file.
+    pending: Changes,
+    file: Option<Box<dyn Appender>>,
+    len: u64,
+    /// Length when it was last written anew.
+    base_len: u64,
+    records: u64,
+}
+
+/// What a start finds.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// What lived.
+    pub(crate) state: Lasting,
+    /// Places that the spool of each target had reached.
+    pub(crate) places: Places,
+    number: u64,
+}
+
+impl Found {
+    /// Reads the newest journal that has a beginning; one whose beginning is torn only where there is no other.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub(crate) fn read(disk: &dyn Disk) -> io::Result<Self> {
+        let mut numbers: Vec<u64> = disk.list()?.iter().filter_map(|(name, _)| parse(name)).collect();
+        numbers.sort_unstable();
+        let number = numbers.last().copied().unwrap_or_default();
+        let mut torn = None;
+        for candidate in numbers.into_iter().rev() {
+            let bytes = disk.read(&name(candidate), 0, usize::MAX)?;
+            let (records, damaged) = frame::read_all(&bytes, 0, SALT);
+            if records.first().is_none_or(|(first, _)| first.number != 0 || first.tag != BASE) {
+                tracing::warn!(journal = name(candidate), "a journal without a beginning is not used");
+                continue;
+            }
+            if !damaged.is_empty() {
+                tracing::warn!(journal = name(candidate), places = damaged.len(), "the journal is torn or damaged");
+            }
+            let mut found = Self { number, ..Self::default() };
+            if found.fold(records.into_iter().map(|(record, _)| record)) {
+                return Ok(found);
+            }
+            torn.get_or_insert(found);
+        }
+        Ok(torn.unwrap_or(Self { number, ..Self::default() }))
+    }
+
+    /// Takes over all groups that are whole, and of the beginning what there is; gives whether that is whole.
+    fn fold(&mut self, records: impl Iterator<Item = Frame>) -> bool {
+        let (mut open, mut whole): (Option<Open>, bool) = (None, true);
+        for record in records {
+            let group = match serde_json::from_slice::<Group>(&record.payload) {
+                Ok(group) => group,
+                Err(error) => {
+                    tracing::warn!(%error, "a record of the journal is of another version and left out");
+                    continue;
+                }
+            };
+            if record.tag == PIECE {
+                if let Some(open) = open.as_mut().filter(|open| open.next == record.number) {
+                    open.group.entries.extend(group.entries);
+                    open.group.sampled.extend(group.sampled);
+                    open.next = open.next.saturating_add(1);
+                }
+            } else {
+                whole &= open.take().is_none_or(|torn| self.give_up(torn));
+                open = Some(Open {
+                    base: record.tag == BASE,
+                    next: record.number.saturating_add(1),
+                    last: record.number.saturating_add(group.pieces),
+                    group,
+                });
+            }
+            if let Some(done) = open.take_if(|open| open.next > open.last) {
+                self.take(done.group);
+            }
+        }
+        whole & open.is_none_or(|torn| self.give_up(torn))
+    }
+
+    /// A group whose rest is missing: it was never said to be kept, save the beginning, which is better than nothing.
+    fn give_up(&mut self, torn: Open) -> bool {
+        let whole = !torn.base;
+        if torn.base {
+            self.take(torn.group);
+        }
+        whole
+    }
+
+    fn take(&mut self, group: Group) {
+        self.places = group.spool;
+        self.state.apply(Changes { entries: group.entries, sampled: group.sampled });
+    }
+}
+
+/// A group of which more records are to come.
+struct Open {
+    group: Group,
+    base: bool,
+    /// The number of the next one, and of the last.
+    next: u64,
+    last: u64,
+}
+
+impl Journal {
+    pub(crate) fn new(disk: Arc<dyn Disk>, found: Found) -> Self {
+        let (number, state) = (found.number, found.state);
+        Self { disk, number, state, pending: Changes::default(), file: None, len: 0, base_len: 0, records: 0 }
+    }
+
+    /// Goes on after what was found when the folder could be read at last; gives that, for its owners to take over.
+    pub(crate) fn follow(&mut self, found: Found) -> Lasting {
+        self.number = self.number.max(found.number);
+        found.state
+    }
+
+    /// Takes over changes, to be kept with the next group.
+    pub(crate) fn note(&mut self, changes: Changes) {
+        self.state.apply(changes.clone());
+        if self.file.is_some() {
+            self.pending.extend(changes);
+        }
+    }
+
+    /// Keeps what was noted with the places reached; on disk when this returns.
+    ///
+    /// # Errors
+    /// What the disk says; call [`Journal::close`] then.
+    pub(crate) fn keep(&mut self, spool: &Places) -> io::Result<()> {
+        let changes = std::mem::take(&mut self.pending);
+        match &self.file {
+            Some(_) if self.len < self.base_len * 2 + SMALL => self.append(spool, changes, 0),
+            _ => self.begin(spool),
+        }
+    }
+
+    /// Gives the file up: the next group begins a new one with the whole state.
+    pub(crate) fn close(&mut self) {
+        self.file = None;
+        self.pending = Changes::default();
+    }
+
+    /// Whether there is anything to keep.
+    pub(crate) fn wants(&self) -> bool {
+        self.file.is_none() || !self.pending.is_empty()
+    }
+
+    /// Writes a new file with the whole state, then removes those before it.
+    fn begin(&mut self, spool: &Places) -> io::Result<()> {
+        self.number += 1;
+        self.records = 0;
+        self.len = 0;
+        self.file = Some(self.disk.create(&name(self.number))?);
+        self.append(spool, self.state.changes(), BASE)?;
+        self.base_len = self.len;
+        self.disk.sync()?;
+        let older = self.disk.list()?.into_iter().filter(|(name, _)| parse(name).is_some_and(|n| n < self.number));
+        older.into_iter().try_for_each(|(name, _)| self.disk.remove(&name))
+    }
+
+    /// Adds a group, whose first record has this tag.
+    fn append(&mut self, spool: &Places, changes: Changes, mut tag: u32) -> io::Result<()> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        let pieces = changes.pieces();
+        let mut more = pieces.len() as u64 - 1;
+        for Changes { entries, sampled } in pieces {
+            let group = Group { spool: spool.clone(), pieces: std::mem::take(&mut more), entries, sampled };
+            let mut bytes = Vec::new();
+            frame::write(&mut bytes, SALT, (tag, self.records), &serde_json::to_vec(&group).map_err(io::Error::other)?);
+            file.append(&bytes)?;
+            self.records += 1;
+            self.len += bytes.len() as u64;
+            tag = PIECE;
+        }
+        file.sync()
+    }
+}
+
+fn name(number: u64) -> String {
+    format!("journal-{number:020}.log")
+}
+
+fn parse(name: &str) -> Option<u64> {
+    name.strip_prefix("journal-")?.strip_suffix(".log")?.parse().ok()
+}
+
+/// What tells its records from all others.
+pub const SALT: u32 = 0x4c51_4a01;
+/// The first record of a file, with the whole state.
+pub const BASE: u32 = 1;
+/// A journal is not written anew below this.
+const SMALL: u64 = 1 << 20;
+/// A further record of the group before it.
+pub const PIECE: u32 = 2;
+/// Most changes in a record, in plain ones: some megabytes, far from the longest record there is.
+const PIECE_CHANGES: usize = 4_000;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}

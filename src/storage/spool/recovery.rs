@@ -1,0 +1,138 @@
+//! What a start finds in the spool's folder. Decides where each queue begins and ends: names tell of all segments but the newest, which is
+//! read and cut where its tail is torn or belongs to what was never told of; refuses to fail on anything that stands there, and to change
+//! anything itself: the folder may not be ours to write yet.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+
+use super::disk_queue::Marks;
+use super::segment::{self, Mark, Segment};
+use super::writer::{CURSOR, CURSOR_SALT};
+use crate::otlp::record::Signal;
+use crate::storage::disk::folder::{Disk, NEW};
+use crate::storage::disk::frame::{self, Step};
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    /// The segments of each signal and how far they were taken.
+    pub(crate) queues: [(VecDeque<Segment>, Mark); 3],
+    /// What must be done before anything is written.
+    pub(crate) repairs: Vec<Repair>,
+}
+
+/// A change that a folder needs before it is written again: what stays behind would be taken for what comes after.
+#[derive(Debug)]
+pub(crate) enum Repair {
+    /// This file belongs to nothing.
+    Remove(String),
+    /// This file is good up to there.
+    Cut(String, u64),
+}
+
+impl Repair {
+    /// Makes it.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub(crate) fn make(&self, disk: &dyn Disk) -> io::Result<()> {
+        match self {
+            Self::Remove(name) => disk.remove(name),
+            Self::Cut(name, length) => disk.cut(name, *length),
+        }
+    }
+}
+
+/// Reads the folder. Traces and logs from `limits` on were never told of and are to be cut.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn recover(disk: &dyn Disk, limits: Option<Marks>) -> io::Result<Recovered> {
+    let cursors = cursors(disk)?;
+    let mut files = disk.list()?;
+    files.sort();
+    let mut out = Recovered::default();
+    let mut found: [Vec<(Mark, u64)>; 3] = Default::default();
+    for (name, bytes) in files {
+        match segment::parse(&name) {
+            Some((signal, first)) => found[signal.index()].push((first, bytes)),
+            None if name.ends_with(NEW) => out.repairs.push(Repair::Remove(name)),
+            None if name == CURSOR => {}
+            None => tracing::warn!(file = name, "a file in the spool's folder is not the spool's and is left alone"),
+        }
+    }
+    for signal in Signal::ALL {
+        let cursor = cursors[signal.index()];
+        let limit = limits.filter(|_| signal != Signal::Metrics).map(|limits| limits[signal.index()]);
+        // What the collector has was told of, whatever became of the word.
+        let limit = limit.map_or(u64::MAX, |limit| limit.position.max(cursor.position));
+        let segments = segments(disk, signal, &found[signal.index()], (cursor, limit), &mut out.repairs)?;
+        out.queues[signal.index()] = (segments, cursor);
+    }
+    Ok(out)
+}
+
+fn segments(
+    disk: &dyn Disk,
+    signal: Signal,
+    found: &[(Mark, u64)],
+    (cursor, limit): (Mark, u64),
+    repairs: &mut Vec<Repair>,
+) -> io::Result<VecDeque<Segment>> {
+    let mut out: VecDeque<Segment> = VecDeque::new();
+    for (index, &(first, bytes)) in found.iter().enumerate() {
+        let next = found.get(index + 1).map(|(next, _)| *next).filter(|next| next.position <= limit);
+        let segment = match next {
+            Some(end) => Segment { first, end, bytes },
+            None => newest(disk, signal, (first, bytes), limit, repairs)?,
+        };
+        if segment.end <= cursor || segment.end.position <= segment.first.position {
+            repairs.push(Repair::Remove(segment::name(signal, first)));
+        } else {
+            out.push_back(segment);
+        }
+    }
+    Ok(out)
+}
+
+/// The newest segment: its end is where its good records end.
+fn newest(
+    disk: &dyn Disk,
+    signal: Signal,
+    (first, bytes): (Mark, u64),
+    limit: u64,
+    repairs: &mut Vec<Repair>,
+) -> io::Result<Segment> {
+    let name = segment::name(signal, first);
+    let content = disk.read(&name, 0, usize::try_from(bytes).unwrap_or(usize::MAX))?;
+    let (end, length, damaged) = segment::end_of(&content, signal, first, limit);
+    if damaged {
+        tracing::warn!(segment = name, cut = bytes - length, "the newest segment of the spool was torn or damaged");
+    }
+    if length < bytes {
+        repairs.push(Repair::Cut(name, length));
+    }
+    Ok(Segment { first, end, bytes: length })
+}
+
+fn cursors(disk: &dyn Disk) -> io::Result<Marks> {
+    let bytes = match disk.read(CURSOR, 0, LONGEST_CURSOR) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Marks::default()),
+        read => read?,
+    };
+    Ok(read_cursors(&bytes).unwrap_or_else(|| {
+        tracing::warn!("the spool's cursor is damaged; what is there is sent again");
+        Marks::default()
+    }))
+}
+
+fn read_cursors(bytes: &Bytes) -> Option<Marks> {
+    match frame::read(bytes, 0, CURSOR_SALT) {
+        Step::Good(found, _) => serde_json::from_slice(&found.payload).ok(),
+        _ => None,
+    }
+}
+
+const LONGEST_CURSOR: usize = 4 << 10;
