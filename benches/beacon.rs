@@ -13,10 +13,10 @@ use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use liveqos::app::daemon::App;
-use liveqos::config::settings::Config;
-use liveqos::engine::recorder::RecordTo;
-use liveqos::players::token::Key;
+use liveqos::app::App;
+use liveqos::config::Config;
+use liveqos::engine::RecordTo;
+use liveqos::players::Key;
 
 /// Reports that are sent together: alone, as many as come to an average node in one rest of the hall, and very many.
 const TOGETHER: [usize; 3] = [1, 6, 64];

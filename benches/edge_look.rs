@@ -4,12 +4,9 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use liveqos::intake::kernel::http_edge::{Edge, EdgeWatch};
-use liveqos::intake::kernel::sock_diag::Dump;
-use liveqos::platform::clock;
-use liveqos::platform::self_metrics::Meters;
-use liveqos_core::access_log::fold::{ClassRule, LogFold};
-use liveqos_core::access_log::format::LogFormat;
+use liveqos::intake::kernel::{Dump, Edge, EdgeWatch};
+use liveqos::platform::{Meters, clock};
+use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 fn main() {

@@ -7,23 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use liveqos::engine::snapshot::Snapshot;
-use liveqos::intake::source_status::SourceTable;
-use liveqos::metrics::collector::{NodeCollector, exemplars};
-use liveqos::metrics::exposition::{Form, encode, finish};
-use liveqos::metrics::session_series::SessionSeries;
-use liveqos::otlp::exporter::Otlp;
-use liveqos::otlp::resource::Resource;
-use liveqos::otlp::sampling::sampler::Sampling;
-use liveqos::otlp::sampling::settings::SamplingSettings;
-use liveqos::otlp::settings::OtlpSettings;
-use liveqos_core::alert::evaluator::{Objectives, Surroundings};
-use liveqos_core::base::latency_histogram::Latencies;
-use liveqos_core::model::observation::{Fact, Observation, PlayerView, ServerView, Total};
-use liveqos_core::model::session::{Protocol, StreamKey};
-use liveqos_core::model::time::Timestamp;
+use liveqos::engine::Snapshot;
+use liveqos::intake::SourceTable;
+use liveqos::metrics::collector::exemplars;
+use liveqos::metrics::exposition::{encode, finish};
+use liveqos::metrics::{Form, NodeCollector, SessionSeries};
+use liveqos::otlp::sampling::{Sampling, SamplingSettings};
+use liveqos::otlp::{Otlp, OtlpSettings, Resource};
+use liveqos_core::base::Latencies;
+use liveqos_core::model::{
+    Fact, Objectives, Observation, PlayerView, Protocol, ServerView, StreamKey, Surroundings, Timestamp, Total,
+};
 use liveqos_core::pipeline::Pipe;
-use liveqos_core::session::registry::Patience;
+use liveqos_core::session::Patience;
 use prometheus::Registry;
 
 const SESSIONS: usize = 500;

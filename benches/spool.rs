@@ -4,10 +4,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use liveqos::otlp::queue::Limits;
-use liveqos::otlp::record::{Record, Signal};
-use liveqos::storage::disk::folder::{Disk as _, Folder};
-use liveqos::storage::spool::segment::{self, HEADER, Mark, Part, Segment};
+use liveqos::otlp::{Limits, Record, Signal};
+use liveqos::storage::disk::{Disk as _, Folder};
+use liveqos::storage::spool::{HEADER, Mark, Part, Segment, segment};
 use redb::{Database, ReadableTable as _, TableDefinition};
 
 const GROUP: u64 = 500;

@@ -7,11 +7,10 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use liveqos::otlp::record::{Record, Signal};
-use liveqos::storage::disk::folder::{Disk as _, Folder};
-use liveqos::storage::settings::StateSettings;
-use liveqos::storage::spool::segment::{self, HEADER, Mark};
-use liveqos::storage::state::Opened;
+use liveqos::otlp::{Record, Signal};
+use liveqos::storage::disk::{Disk as _, Folder};
+use liveqos::storage::spool::{HEADER, Mark, segment};
+use liveqos::storage::{Opened, StateSettings};
 
 /// Starts at each size, of which the median counts.
 const ROUNDS: usize = 9;

@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use liveqos_core::model::descriptor::{Descriptor, pairs};
-use liveqos_core::model::observation::{Fact, Observation};
-use liveqos_core::model::session::{Name, Protocol, StreamKey};
+use liveqos_core::model::descriptor::pairs;
+use liveqos_core::model::{Descriptor, Fact, Name, Observation, Protocol, StreamKey};
 use serde::Deserialize;
 
 use self::stat::Stat;
@@ -176,8 +175,7 @@ const HOOK: &str = "nginx-rtmp notify";
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::model::observation::ServerView;
-    use liveqos_core::model::time::Timestamp;
+    use liveqos_core::model::{ServerView, Timestamp};
 
     use super::*;
 

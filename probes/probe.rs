@@ -3,9 +3,7 @@
 
 use std::time::Duration;
 
-use liveqos_core::model::observation::{Fact, Observation, SourceName};
-use liveqos_core::model::session::StreamKey;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Fact, Observation, SourceName, StreamKey, Timestamp};
 
 /// One configured source of one kind.
 pub trait Probe: Send {

@@ -8,10 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use liveqos_core::model::descriptor::Descriptor;
-use liveqos_core::model::observation::{Fact, Observation, SourceName};
-use liveqos_core::model::session::{Name, StreamKey};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Descriptor, Fact, Name, Observation, SourceName, StreamKey, Timestamp};
 use serde::Deserialize;
 
 use self::answer::{Answer, HookBody, Stream, Version};
@@ -335,8 +332,7 @@ const HOOK: &str = "srs hook";
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::model::observation::ServerView;
-    use liveqos_core::model::session::Protocol;
+    use liveqos_core::model::{Protocol, ServerView};
 
     use super::*;
 

@@ -3,13 +3,13 @@
 //! [`app`] is the composition root and shows the pipe on one screen; [`intake`] is every way in, [`beat`] the heart that owns the rules,
 //! [`sinks`], [`otlp`] and [`api`] every way out, [`cli`] the commands.
 
-pub mod api;
+mod api;
 pub mod app;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod engine;
-pub mod http;
+mod http;
 pub mod intake;
 pub mod metrics;
 pub mod notify;

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
-    liveqos::cli::arguments::run(liveqos::cli::arguments::Arguments::parse())
+    liveqos::cli::run(liveqos::cli::Arguments::parse())
 }

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use liveqos::players::script::SCRIPT;
-use liveqos::players::token::Key;
-use liveqos_core::model::time::Timestamp;
+use liveqos::players::{Key, SCRIPT};
+use liveqos_core::model::Timestamp;
 
 use super::cli::{Daemon, file};
 

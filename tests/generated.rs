@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use liveqos::config::reference;
-use liveqos_core::metrics::catalog::METRICS;
-use liveqos_core::metrics::metric::Kind;
+use liveqos_core::metrics::{Kind, METRICS};
 
 fn check(path: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);

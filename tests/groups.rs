@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use liveqos::platform::clock;
-use liveqos::players::token::Key;
+use liveqos::players::Key;
 use serde_json::Value;
 
 use super::cli::{Daemon, file};

@@ -9,12 +9,9 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use liveqos::notify::alert::Letterhead;
-use liveqos::notify::notifiers::Notifiers;
-use liveqos::notify::settings::{AlertSettings, ReceiverKind, SilenceSettings, WebhookSettings};
-use liveqos::platform::self_metrics::Meters;
-use liveqos_core::model::notice::{Notice, NoticeState};
-use liveqos_core::model::time::Timestamp;
+use liveqos::notify::{AlertSettings, Letterhead, Notifiers, ReceiverKind, SilenceSettings, WebhookSettings};
+use liveqos::platform::Meters;
+use liveqos_core::model::{Notice, NoticeState, Timestamp};
 use serde_json::{Value, json};
 
 use super::support::notices::stutter;

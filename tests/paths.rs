@@ -9,18 +9,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use liveqos::demo::Impairment;
-use liveqos::peers::credentials::Credentials;
-use liveqos::peers::node_paths::try_once;
-use liveqos::peers::settings::{NodeTlsSettings, PeerSettings};
+use liveqos::peers::{Credentials, NodeTlsSettings, PeerSettings, try_once};
 use liveqos::platform::clock;
-use liveqos_core::alert::evaluator::{Objectives, Surroundings};
-use liveqos_core::model::notice::{Alert, Cause, Subject};
-use liveqos_core::model::observation::{Fact, Observation, PlayerView, ServerView, Total};
-use liveqos_core::model::session::{Protocol, StreamKey};
-use liveqos_core::node::path_window::PathFigures;
-use liveqos_core::node::ping::ECHO_BYTES;
+use liveqos_core::model::{
+    Alert, Cause, Fact, Objectives, Observation, PlayerView, Protocol, ServerView, StreamKey, Subject, Surroundings,
+    Total,
+};
+use liveqos_core::node::{ECHO_BYTES, PathFigures};
 use liveqos_core::pipeline::Pipe;
-use liveqos_core::session::registry::Patience;
+use liveqos_core::session::Patience;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 

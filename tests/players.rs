@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use liveqos::platform::clock;
-use liveqos::players::token::Key;
+use liveqos::players::Key;
 
 use super::cli::Daemon;
 
@@ -48,7 +48,7 @@ fn event_reports_are_answered_as_the_standard_asks() {
     let daemon = Daemon::start_with(&format!("[beacon]\nkey_file = {:?}\n", key.path()));
     let now = clock::now().millis() / 1_000;
     let token = |id: &str, expiry: u64| {
-        let expiry = liveqos_core::model::time::Timestamp::from_secs(expiry);
+        let expiry = liveqos_core::model::Timestamp::from_secs(expiry);
         Key::new(KEY.as_bytes()).expect("long enough").sign(id, expiry)
     };
     let target = |id: &str, token: &str| format!("/v1/cmcd?session_id={id}&token={token}");

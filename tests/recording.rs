@@ -6,9 +6,8 @@ use std::io::{BufRead as _, Read as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use liveqos::players::token::Key;
-use liveqos_core::model::notice::Notice;
-use liveqos_core::model::time::Timestamp;
+use liveqos::players::Key;
+use liveqos_core::model::{Notice, Timestamp};
 use liveqos_core::recording::{Head, Playback, Word};
 use serde_json::Value;
 

@@ -13,14 +13,13 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Duration;
 
-use liveqos_core::alert::evaluator::{Objectives, Surroundings};
-use liveqos_core::base::latency_histogram::Latencies;
-use liveqos_core::model::descriptor::Descriptor;
-use liveqos_core::model::observation::{Fact, Observation, PathView, PlayerView, ServerView, SourceName, Total};
-use liveqos_core::model::session::{Name, Protocol, StreamKey};
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::base::Latencies;
+use liveqos_core::model::{
+    BEAT, Descriptor, Fact, Name, Objectives, Observation, PathView, PlayerView, Protocol, ServerView, SourceName,
+    StreamKey, Surroundings, Timestamp, Total,
+};
 use liveqos_core::pipeline::Pipe;
-use liveqos_core::session::registry::{Patience, Registry};
+use liveqos_core::session::{Patience, Registry};
 
 #[path = "support/cpu.rs"]
 mod cpu;
@@ -29,7 +28,8 @@ mod counted {
     //! The system's allocator, counted.
 
     use std::alloc::{GlobalAlloc, Layout, System};
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
 
     pub(crate) static LIVE: AtomicUsize = AtomicUsize::new(0);
     pub(crate) static PEAK: AtomicUsize = AtomicUsize::new(0);

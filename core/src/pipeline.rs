@@ -1,18 +1,11 @@
 //! The pipe from observations to what leaves the node, in one order: registry, judge, fleet sums, span plan. Decides nothing of its
 //! own; live operation, replay and benchmarks all run this, so a recorded day gives the same batches, notices and spans.
 
-use crate::alert::evaluator::{Judge, Objectives, Surroundings};
-use crate::alert::forecast::Capacity;
-use crate::metrics::node_totals::Fleet;
-use crate::model::checkpoint::{Checkpoint, Entry};
-use crate::model::notice::Notice;
-use crate::model::observation::Observation;
-use crate::model::sample::Batch;
-use crate::model::session::Name;
-use crate::model::time::Timestamp;
-use crate::session::registry::{Patience, Registry};
-use crate::trace::plan::SpanPlan;
-use crate::trace::span::SpanCommand;
+use crate::alert::{Capacity, Judge};
+use crate::metrics::Fleet;
+use crate::model::{Batch, Checkpoint, Entry, Name, Notice, Objectives, Observation, Surroundings, Timestamp};
+use crate::session::{Patience, Registry};
+use crate::trace::{SpanCommand, SpanPlan};
 
 /// All rules, wired.
 #[derive(Clone, Debug)]
@@ -157,12 +150,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::latency_histogram::Latencies;
-    use crate::model::notice::NoticeState;
-    use crate::model::observation::{Fact, PathView, ServerView, Total};
-    use crate::model::session::{Protocol, StreamKey};
-    use crate::model::time::BEAT;
-    use crate::trace::span::{Span, SpanName, Value};
+    use crate::base::Latencies;
+    use crate::model::{BEAT, Fact, NoticeState, PathView, Protocol, ServerView, StreamKey, Total};
+    use crate::trace::{Span, SpanName, Value};
 
     /// A publisher alone until `gone`, then nobody; beats until `end`, both in milliseconds after 40 s past a minute.
     fn play(gone: u64, end: u64, also: impl Fn(u64) -> Option<Fact>) -> Beat {
@@ -232,8 +222,7 @@ mod tests {
         let beat = play(40_000, 11_000, |_| Some(path(0, 0)));
         let connection = spans(&beat, SpanName::ConnectionEstablish);
         assert!(connection[0].attributes.contains(&("connection.latency", Value::Float(8.0))));
-        let legs =
-            |sample: &crate::model::sample::Sample| sample.legs.iter().map(|leg| leg.leg.as_str()).collect::<Vec<_>>();
+        let legs = |sample: &crate::model::Sample| sample.legs.iter().map(|leg| leg.leg.as_str()).collect::<Vec<_>>();
         assert!(beat.batch.samples.iter().all(|sample| legs(sample) == ["ingest", "rtmp"]));
     }
 

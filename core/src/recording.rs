@@ -6,15 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::checkpoint::{Checkpoint, Entry};
-use crate::model::descriptor::Descriptor;
-use crate::model::environment::Surroundings;
-use crate::model::objectives::Objectives;
-use crate::model::observation::{Fact, Observation};
-use crate::model::session::{Name, StreamKey};
-use crate::model::time::Timestamp;
+use crate::model::{
+    Checkpoint, Descriptor, Entry, Fact, Name, Objectives, Observation, StreamKey, Surroundings, Timestamp,
+};
 use crate::pipeline::{Beat, Pipe};
-use crate::session::registry::Patience;
+use crate::session::Patience;
 
 /// The form that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
@@ -266,13 +262,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::distinct_viewers::ViewerSketch;
-    use crate::base::latency_histogram::Latencies;
-    use crate::model::environment::{NodeLoad, PathWord};
-    use crate::model::group::{Group, GroupKind, GroupView};
-    use crate::model::observation::{Client, PathView, PlayerView, Rtt, ServerView, Total};
-    use crate::model::sample::Share;
-    use crate::model::session::Protocol;
+    use crate::base::{Latencies, ViewerSketch};
+    use crate::model::{
+        Client, Group, GroupKind, GroupView, NodeLoad, PathView, PathWord, PlayerView, Protocol, Rtt, ServerView,
+        Share, Total,
+    };
 
     fn head() -> Head {
         let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 4 };

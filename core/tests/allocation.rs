@@ -3,8 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use liveqos_core::access_log::fold::{ClassRule, LogFold};
-use liveqos_core::access_log::format::LogFormat;
+use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
 
 struct Counted;
 

@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use liveqos_core::base::distinct_viewers::ViewerSketch;
-use liveqos_core::cmcd::report::Cmcd;
-use liveqos_core::model::observation::{Fact, PlayerView};
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::viewer::fold::{MAX_SESSIONS, MAX_VIEWERS, Request, ViewerFold, ViewerKey};
-use liveqos_core::viewer::origin::{Address, Origin};
+use liveqos_core::base::ViewerSketch;
+use liveqos_core::cmcd::Cmcd;
+use liveqos_core::model::{Fact, PlayerView, Timestamp};
+use liveqos_core::viewer::{Address, MAX_SESSIONS, MAX_VIEWERS, Origin, Request, ViewerFold, ViewerKey};
 
 const BEGIN: u64 = 1_800_000_000_000;
 

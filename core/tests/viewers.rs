@@ -6,10 +6,8 @@ mod truth;
 
 use std::path::Path;
 
-use liveqos_core::access_log::fold::{ClassRule, LogFold};
-use liveqos_core::access_log::format::LogFormat;
-use liveqos_core::model::observation::{Fact, PlayerView};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
+use liveqos_core::model::{Fact, PlayerView, Timestamp};
 use truth::Truth;
 
 struct Run {
@@ -30,7 +28,7 @@ fn run(name: &str, events: bool) -> Run {
         text.lines().map(|line| (fold.time_of(line.as_bytes()).expect("an instant"), line)).collect();
     lines.sort_by_key(|(at, _)| *at);
     let mut sum = PlayerView::default();
-    let add = |observations: Vec<liveqos_core::model::observation::Observation>, sum: &mut PlayerView| {
+    let add = |observations: Vec<liveqos_core::model::Observation>, sum: &mut PlayerView| {
         for observation in observations {
             assert!(observation.stream.as_str().ends_with("/class101"), "{}", observation.stream);
             let Fact::Players(view) = observation.fact else { panic!("players only") };

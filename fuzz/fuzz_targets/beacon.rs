@@ -5,11 +5,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use liveqos::players::beacon::{Beacons, MAX_MESSAGES, MAX_SPAN, Taken};
-use liveqos::intake::access_log::event_queue::Sender;
-use liveqos::players::token::Key;
-use liveqos_core::model::observation::Fact;
-use liveqos_core::model::time::Timestamp;
+use liveqos::players::{Beacons, Key, MAX_MESSAGES, MAX_SPAN, Taken};
+use liveqos::intake::access_log::Sender;
+use liveqos_core::model::{Fact, Timestamp};
 
 const AT: Timestamp = Timestamp::from_secs(1_000_000);
 

@@ -7,16 +7,11 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use liveqos::otlp::encode;
-use liveqos_core::model::checkpoint::{Checkpoint, Entry};
-use liveqos_core::model::descriptor::Descriptor;
-use liveqos_core::alert::evaluator::{Objectives, Surroundings};
-use liveqos_core::base::latency_histogram::Latencies;
-use liveqos_core::model::observation::{Fact, Observation, PathView, ServerView};
+use liveqos_core::model::{BEAT, Checkpoint, Descriptor, Entry, Fact, Name, Objectives, Observation, PathView, Protocol, ServerView, StreamKey, Surroundings, Timestamp};
+use liveqos_core::base::Latencies;
 use liveqos_core::pipeline::{Beat, Pipe};
-use liveqos_core::session::registry::Patience;
-use liveqos_core::model::session::{Name, Protocol, StreamKey};
-use liveqos_core::trace::span::SpanCommand;
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::session::Patience;
+use liveqos_core::trace::SpanCommand;
 
 /// Entries of a class of half a minute with an alert, as JSON.
 fn entries() -> &'static [String] {

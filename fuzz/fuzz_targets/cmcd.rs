@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::cmcd::report::{Cmcd, MAX_SID, NEWEST_VERSION, Text, percent_decode, records};
+use liveqos_core::cmcd::{Cmcd, MAX_SID, NEWEST_VERSION, Text, records};
+use liveqos_core::cmcd::structured_field::percent_decode;
 
 fuzz_target!(|data: &[u8]| {
     let mut decoded = Vec::new();

@@ -2,8 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::model::descriptor::{Descriptor, MAX_PAIRS};
-use liveqos_core::model::session::{MAX_NAME_BYTES, Name};
+use liveqos_core::model::{Descriptor, MAX_NAME_BYTES, MAX_PAIRS, Name};
 
 fuzz_target!(|query: &str| {
     let (class, refused) = Descriptor::from_query(query);

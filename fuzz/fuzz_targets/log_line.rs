@@ -2,10 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::connection::attribution::Claims;
-use liveqos_core::access_log::fold::{ClassRule, LogFold};
-use liveqos_core::access_log::format::LogFormat;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::connection::Claims;
+use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
+use liveqos_core::model::Timestamp;
 
 const TEXT: &str =
     r#"$remote_addr [$time_local] "$request" $status $body_bytes_sent "$http_cmcd_session" "$request_body" $remote_port $server_port $tcpinfo_rtt "$upstream_header_time" $server_protocol "$quic_stats""#;

@@ -4,8 +4,7 @@
 use std::collections::HashSet;
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::model::observation::{Fact, SourceName};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Fact, SourceName, Timestamp};
 use liveqos_probes::probe::{Hook, Reply};
 
 fuzz_target!(|data: &[u8]| {

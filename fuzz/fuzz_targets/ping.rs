@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::node::path_loss::PathTally;
-use liveqos_core::node::ping::{Came, ECHO_BYTES, Echo, read_ping};
+use liveqos_core::node::{Came, ECHO_BYTES, Echo, PathTally};
+use liveqos_core::node::ping::read_ping;
 
 fuzz_target!(|data: &[u8]| {
     let (mut came, mut tally, mut sent, mut decided) = (Came::default(), PathTally::default(), 0_u64, 0.0);

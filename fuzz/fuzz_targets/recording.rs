@@ -2,10 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::model::objectives::Objectives;
+use liveqos_core::model::{Objectives, Timestamp};
 use liveqos_core::recording::{Head, Playback, Settings, Word, line};
-use liveqos_core::session::registry::Patience;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::session::Patience;
 
 fuzz_target!(|bytes: &[u8]| {
     let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 8 };

@@ -5,11 +5,9 @@ use std::io;
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use liveqos::storage::disk::folder::{Appender, Disk};
-use liveqos::storage::disk::frame;
-use liveqos::otlp::queue::Limits;
-use liveqos::otlp::record::Signal;
-use liveqos::storage::spool::segment::{self, HEADER, Mark, Part, Segment};
+use liveqos::storage::disk::{Appender, Disk, frame};
+use liveqos::otlp::{Limits, Signal};
+use liveqos::storage::spool::{HEADER, Mark, Part, Segment, segment};
 
 #[derive(Debug)]
 struct Held(Bytes);

@@ -2,8 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::model::observation::{Fact, SourceName};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Fact, SourceName, Timestamp};
 use liveqos_probes::probe::{Hook, MAX_ROUND, Reply};
 
 fuzz_target!(|data: &[u8]| {

@@ -8,13 +8,9 @@ use std::{fs, io};
 
 use libfuzzer_sys::fuzz_target;
 use liveqos::storage::disk::frame;
-use liveqos::storage::journal;
-use liveqos::otlp::queue::Limits;
-use liveqos::otlp::record::{Record, Signal};
-use liveqos::storage::spool::disk_queue;
-use liveqos::storage::spool::segment::{self, Mark};
-use liveqos::storage::state::Opened;
-use liveqos::storage::settings::StateSettings;
+use liveqos::storage::{Opened, StateSettings, journal, spool};
+use liveqos::otlp::{Limits, Record, Signal};
+use liveqos::storage::spool::{Mark, segment};
 
 /// The files in the making, fed with pieces of the input.
 #[derive(Default)]
@@ -38,7 +34,7 @@ impl Folder {
                 self.records += 1;
             }
             2 => self.cursor.extend_from_slice(piece),
-            3 => frame::write(&mut self.cursor, disk_queue::CURSOR_SALT, (0, 0), piece),
+            3 => frame::write(&mut self.cursor, spool::CURSOR_SALT, (0, 0), piece),
             4 => segment.extend_from_slice(piece),
             5 => {
                 let position = if number > 250 { u64::MAX - (number - 250) } else { number };

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::access_log::class_pattern::ClassPattern;
+use liveqos_core::access_log::ClassPattern;
 use liveqos_core::access_log::syslog::message;
 
 fuzz_target!(|data: &[u8]| {

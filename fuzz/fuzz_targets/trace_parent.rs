@@ -2,9 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos::otlp::sampling::threshold::{Randomness, Threshold};
-use liveqos_core::model::trace_parent::TraceParent;
-use liveqos_core::model::trace_state::TraceState;
+use liveqos::otlp::sampling::{Randomness, Threshold};
+use liveqos_core::model::{TraceParent, TraceState};
 
 fuzz_target!(|text: &str| {
     if let Ok(parent) = TraceParent::parse(text) {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::base::distinct_viewers::ViewerSketch;
+use liveqos_core::base::ViewerSketch;
 
 fuzz_target!(|data: &[u8]| {
     let (one, other) = data.split_at(data.len() / 2);

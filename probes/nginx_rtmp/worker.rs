@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use liveqos_core::model::observation::{Client, ServerView, Total};
-use liveqos_core::model::session::{Protocol, StreamKey};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Client, Protocol, ServerView, StreamKey, Timestamp, Total};
 
 use super::stat::{Peer, Stat, StatClient, StatStream};
 use crate::probe::base_of;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use liveqos_core::model::session::{NameError, Protocol, StreamKey};
+use liveqos_core::model::{NameError, Protocol, StreamKey};
 use serde::Deserialize;
 use serde::de::{Deserializer, Visitor};
 

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use liveqos_core::model::observation::{Client, ServerView, Total};
-use liveqos_core::model::session::Protocol;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Client, Protocol, ServerView, Timestamp, Total};
 
 use super::answer::{ApiClient, Stream, Version};
 use crate::probe::base_of;

@@ -6,8 +6,7 @@ use std::fmt::{Debug, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use liveqos_core::model::observation::{Fact, Observation, ServerView, SourceName, Total};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Fact, Observation, ServerView, SourceName, Timestamp, Total};
 use liveqos_probes::KINDS;
 use liveqos_probes::probe::{Hook, Intake, Kind, MAX_ROUND, Probe, ProbeError, Reply, Request};
 use proptest::prelude::*;

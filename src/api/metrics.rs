@@ -5,8 +5,9 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 
 use super::routes::Shared;
+use crate::metrics::Form;
 use crate::metrics::collector::exemplars;
-use crate::metrics::exposition::{Form, encode, finish};
+use crate::metrics::exposition::{encode, finish};
 
 /// The page.
 pub(super) async fn page(State(shared): State<Shared>, headers: HeaderMap) -> Response {

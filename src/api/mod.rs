@@ -1,5 +1,7 @@
 //! FACE
 
-pub mod metrics;
-pub mod routes;
-pub mod sessions;
+mod metrics;
+mod routes;
+mod sessions;
+
+pub(crate) use self::routes::{MAX_BODY, Shared, router};

@@ -1,8 +1,6 @@
 //! The HTTP interface: page, metrics, API and hooks. Decides routes and answers; everything is read from a snapshot or handed to the
 //! heart by a bounded queue, so that no reader delays a beat.
 
-use super::{metrics, sessions};
-use crate::http::{body, error};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,32 +12,27 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::model::{BEAT, Timestamp};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::engine::history::History;
-use crate::engine::snapshot::{Snapshot, capacity_json, notice_json};
-use crate::engine::tick::Order;
-use crate::http::error::ApiError;
-use crate::intake::hooks::{HookAnswer, HookIntake};
-use crate::intake::source_status::SourceTable;
-use crate::metrics::session_series::SessionSeries;
-use crate::peers::status::PathTable;
-use crate::platform::clock;
-use crate::platform::self_metrics::Meters;
-use crate::players::beacon::Beacons;
-use crate::players::cmcd::CmcdIntake;
-use crate::players::ended_sessions::Ended;
-use crate::players::listener::{self, Gate};
-use crate::storage::state::Watch;
+use super::{metrics, sessions};
+use crate::engine::snapshot::{capacity_json, notice_json};
+use crate::engine::{History, Order, Snapshot};
+use crate::http::{ApiError, body, error};
+use crate::intake::{HookAnswer, HookIntake, SourceTable};
+use crate::metrics::SessionSeries;
+use crate::peers::PathTable;
+use crate::platform::{Meters, clock};
+use crate::players::{Beacons, CmcdIntake, Ended, Gate, listener};
+use crate::storage::Watch;
 
 /// Largest body of any request.
-pub const MAX_BODY: usize = 64 * 1024;
+pub(crate) const MAX_BODY: usize = 64 * 1024;
 
 /// What the handlers share.
 #[derive(Clone)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The present.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// The recent past.
@@ -75,7 +68,7 @@ pub struct Shared {
 }
 
 /// All routes.
-pub fn router(shared: Shared) -> Router {
+pub(crate) fn router(shared: Shared) -> Router {
     Router::new()
         .route("/", get(|| async { Html(PAGE) }))
         .route("/metrics", get(metrics::page))

@@ -6,18 +6,15 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use liveqos_core::model::descriptor::Descriptor;
-use liveqos_core::model::session::{Name, Scenario, StreamKey};
-use liveqos_core::model::trace_parent::TraceParent;
-use liveqos_core::model::trace_state::TraceState;
+use liveqos_core::model::{Descriptor, Name, Scenario, StreamKey, TraceParent, TraceState};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::routes::{ANSWER_TIMEOUT, Shared};
+use crate::engine::Order;
 use crate::engine::snapshot::{notice_json, sample_json};
-use crate::engine::tick::Order;
-use crate::http::error::ApiError;
+use crate::http::ApiError;
 use crate::platform::clock;
 
 /// What the platform may say of a class; every field may be missing.
@@ -37,8 +34,8 @@ struct Registration {
 /// `GET /api/v1/sessions`
 pub(super) async fn list(State(shared): State<Shared>) -> Response {
     let snapshot = shared.snapshot.load();
-    let sessions: Vec<Value> = snapshot.sessions.values().map(crate::engine::snapshot::SessionState::to_json).collect();
-    let cut_at = snapshot.cut_at.map(liveqos_core::model::time::Timestamp::seconds);
+    let sessions: Vec<Value> = snapshot.sessions.values().map(crate::engine::SessionState::to_json).collect();
+    let cut_at = snapshot.cut_at.map(liveqos_core::model::Timestamp::seconds);
     Json(json!({ "node": shared.node, "cut_at": cut_at, "sessions": sessions })).into_response()
 }
 

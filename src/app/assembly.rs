@@ -8,10 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use liveqos_core::alert::evaluator::NodeLoad;
-use liveqos_core::model::checkpoint::Checkpoint;
-use liveqos_core::model::observation::{Observation, SourceName};
-use liveqos_core::model::time::GRID;
+use liveqos_core::model::{Checkpoint, GRID, NodeLoad, Observation, SourceName};
 use liveqos_core::pipeline::{Beat, Pipe};
 use liveqos_core::recording::{Head, Word};
 use liveqos_probes::probe::Kind;
@@ -20,44 +17,26 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::node_identity::Place;
-use crate::api::routes::{self, Shared};
-use crate::config::settings::Config;
-use crate::engine::history::History;
-use crate::engine::recorder::Recorder;
-use crate::engine::snapshot::Snapshot;
-use crate::engine::tick::{self, Keep, Order, Surround};
-use crate::http::batching_runtime::Hall;
-use crate::http::server::{MAX_CONNECTIONS, Site};
-use crate::intake::access_log::event_queue::{PostTray, post_box};
-use crate::intake::access_log::follower::{self, Around};
-use crate::intake::access_log::settings::{AccessLogSettings, group_key, random_key};
-use crate::intake::hooks::HookIntake;
-use crate::intake::kernel::http_edge::Edge;
-use crate::intake::kernel::tcp_poller::Paths;
-use crate::intake::kernel::watchlist::Roster;
-use crate::intake::node::load::Load;
-use crate::intake::poll::http_client::Fetcher;
-use crate::intake::poll::poller::Observations;
-use crate::intake::poll::round::Now;
-use crate::intake::source::Source;
-use crate::intake::source_status::SourceTable;
-use crate::metrics::collector::{NodeCollector, exemplars};
-use crate::metrics::session_series::SessionSeries;
-use crate::notify::notifiers::Notifiers;
-use crate::otlp::exporter::{Otlp, Pace};
-use crate::otlp::record::Signal;
-use crate::otlp::sampling::sampler::Sampling;
-use crate::peers::node_paths::Peers;
-use crate::peers::settings::PathSettings;
-use crate::peers::status::PathTable;
-use crate::platform::clock;
-use crate::platform::self_metrics::Meters;
-use crate::players::beacon::Beacons;
-use crate::players::cmcd::CmcdIntake;
-use crate::players::ended_sessions::Ended;
-use crate::players::listener::{Gate, Ways};
-use crate::players::token::Key;
-use crate::storage::state::{Lasting, Opened, State};
+use crate::api::{self, Shared};
+use crate::config::Config;
+use crate::engine::{self, History, Keep, Order, Recorder, Snapshot, Surround};
+use crate::http::{Hall, MAX_CONNECTIONS, Site};
+use crate::intake::access_log::event_queue::post_box;
+use crate::intake::access_log::settings::{group_key, random_key};
+use crate::intake::access_log::{self, AccessLogSettings, Around, PostTray};
+use crate::intake::kernel::{Edge, Paths, Roster};
+use crate::intake::node::Load;
+use crate::intake::poll::{Fetcher, Now, Observations};
+use crate::intake::{HookIntake, Source, SourceTable};
+use crate::metrics::collector::exemplars;
+use crate::metrics::{NodeCollector, SessionSeries};
+use crate::notify::Notifiers;
+use crate::otlp::sampling::Sampling;
+use crate::otlp::{Otlp, Pace, Signal};
+use crate::peers::{PathSettings, PathTable, Peers};
+use crate::platform::{Meters, clock};
+use crate::players::{Beacons, CmcdIntake, Ended, Gate, Key, Ways};
+use crate::storage::{Lasting, Opened, State};
 
 /// What is built before anything runs, so that a bad setting is found in time.
 pub(super) struct Parts {
@@ -92,11 +71,11 @@ impl Parts {
         let registry = prometheus::Registry::new_custom(None, Some(place.labels()))?;
         let meters = Meters::new(&registry)?;
         let fetcher = Fetcher::new()?;
-        let (observations, waiting) = mpsc::channel(tick::MAX_WAITING);
-        let (orders, ordered) = mpsc::channel(tick::MAX_ORDERS);
+        let (observations, waiting) = mpsc::channel(engine::MAX_WAITING);
+        let (orders, ordered) = mpsc::channel(engine::MAX_ORDERS);
         let (posts, tray) = post_box();
         let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
-        let logs = follower::followed(&config.logs, cmcd.is_open());
+        let logs = access_log::followed(&config.logs, cmcd.is_open());
         let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
         let table = config.paths.peers.iter().fold(table, SourceTable::with_peer);
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
@@ -136,7 +115,7 @@ impl Parts {
         let node_metrics = node_metrics.with_state(self.shared.state.clone()).with_paths(&self.shared.paths);
         self.shared.registry.register(Box::new(node_metrics))?;
         Ok(Site {
-            router: routes::router(self.shared.clone()),
+            router: api::router(self.shared.clone()),
             door: Ways::of(self.shared.clone()),
             tls: None,
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
@@ -198,7 +177,7 @@ impl Ties {
             start_paths(paths, Arc::clone(&self.stopping))?;
         }
         let around = Around { out: out.clone(), edge, group_key, meters, stopping: Arc::clone(&self.stopping) };
-        follower::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)
+        access_log::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)
     }
 
     /// What the heart looks at and hands its results to.
@@ -308,7 +287,7 @@ async fn push_metrics(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let reading = crate::metrics::otlp::Reading { since: started, at: clock::now() };
+        let reading = crate::metrics::Reading { since: started, at: clock::now() };
         let (families, snapshot) = (gather(), snapshot.load_full());
         let naming =
             |name: &str| liveqos_core::metrics::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit));

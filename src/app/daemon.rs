@@ -17,32 +17,25 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
-use liveqos_core::model::observation::SourceName;
+use liveqos_core::model::SourceName;
 use liveqos_probes::probe::Kind;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::assembly::{Parts, Ties, beacon_key, head, now, ports_of, resumed};
-use crate::api::routes::Shared;
-use crate::config::settings::Config;
-use crate::engine::recorder::RecordTo;
-use crate::engine::snapshot::Snapshot;
-use crate::engine::tick::{self, Order, Surround};
-use crate::http::batching_runtime::Hall;
-use crate::http::server;
-use crate::intake::hooks::HookIntake;
-use crate::intake::poll::http_client::Fetcher;
-use crate::intake::poll::poller::{self, Observations};
-use crate::intake::source::Source;
-use crate::intake::source_status::{SourceEntry, SourceTable};
-use crate::notify::silence::Silences;
-use crate::otlp::exporter::Otlp;
-use crate::peers::node_paths::Peers;
+use crate::api::Shared;
+use crate::config::Config;
+use crate::engine::{self, Order, RecordTo, Snapshot, Surround};
+use crate::http::{Hall, server};
+use crate::intake::poll::{self, Fetcher, Observations};
+use crate::intake::{HookIntake, Source, SourceEntry, SourceTable};
+use crate::notify::Silences;
+use crate::otlp::Otlp;
+use crate::peers::Peers;
 use crate::platform::tls;
-use crate::players::listener::Entrance;
-use crate::players::token::Key;
-use crate::storage::state::{Opened, State};
+use crate::players::{Entrance, Key};
+use crate::storage::{Opened, State};
 
 /// A running daemon.
 pub struct App {
@@ -62,9 +55,6 @@ pub struct App {
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
 }
-
-/// How long stopping may take in all.
-pub const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 impl App {
     /// Starts everything. `alive` is told after every beat.
@@ -100,7 +90,7 @@ impl App {
         let peers = parts.start_peers(&config.paths, &mut tasks)?;
         let Parts { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders } = parts;
         let Opened { state, found, .. } = lasting;
-        let polls = poller::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
+        let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         ties.start_readers(config, &shared, &observations, followed)?;
         let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
         let mut recorder = record.begin(&head(config, &place), &shared.meters)?;
@@ -108,7 +98,7 @@ impl App {
         let around = ties.surround(&shared, outlets, state.clone(), alive);
         let around = Surround { record: recorder, ..around };
         let (waiting, ordered) = orders;
-        let heart = tick::start(pipe, around, waiting, ordered)?;
+        let heart = engine::start(pipe, around, waiting, ordered)?;
         let Ties { media_ports, stopping, .. } = ties;
         Ok(Self {
             address,
@@ -185,7 +175,7 @@ impl App {
         if let (Some(peers), Some(credentials)) = (&self.peers, credentials) {
             peers.renew(credentials);
         }
-        self.polls = poller::start(&sources, &table, &self.fetcher, &now(), &self.observations);
+        self.polls = poll::start(&sources, &table, &self.fetcher, &now(), &self.observations);
         self.silences.store(Arc::new(silences));
         self.media_ports.store(Arc::new(ports_of(&sources)));
         self.shared.hooks.store(Arc::new(hooks));
@@ -193,7 +183,7 @@ impl App {
         Ok(config.needs_restart(was))
     }
 
-    /// Stops everything within [`STOP_WITHIN`]: intakes first, then the heart, then what it still has to deliver.
+    /// Stops everything within 5 s: intakes first, then the heart, then what it still has to deliver.
     pub async fn stop(mut self) {
         self.polls.abort_all();
         self.stopping.store(true, Ordering::Relaxed);
@@ -239,9 +229,9 @@ impl App {
     }
 }
 
-/// Of [`STOP_WITHIN`], for the heart's last word.
+/// Of the 5 s that a stop may take, for the heart's last word.
 const HEART_STOP: Duration = Duration::from_secs(1);
-/// Of [`STOP_WITHIN`], for what waits to be exported.
+/// Of the 5 s that a stop may take, for what waits to be exported.
 const LAST_EXPORT: Duration = Duration::from_millis(2_500);
-/// Of [`STOP_WITHIN`], for the disk: before the last export and after it.
+/// Of the 5 s that a stop may take, for the disk: before the last export and after it.
 const SETTLE: Duration = Duration::from_millis(500);

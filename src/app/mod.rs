@@ -1,5 +1,8 @@
 //! FACE
 
 mod assembly;
-pub mod daemon;
-pub mod node_identity;
+mod daemon;
+mod node_identity;
+
+pub use self::daemon::App;
+pub(crate) use self::node_identity::Place;

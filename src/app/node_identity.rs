@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 
-use crate::config::settings::Config;
-use crate::notify::alert::Letterhead;
-use crate::otlp::resource::Resource;
+use crate::config::Config;
+use crate::notify::Letterhead;
+use crate::otlp::Resource;
 
 /// The node's identity.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub(crate) struct Place {
     /// Its name.
     pub node: String,
     /// Its region, empty where not configured.
@@ -22,7 +22,7 @@ pub struct Place {
 impl Place {
     /// As configured, else as the host is called.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub(crate) fn of(config: &Config) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
         let host = if host.is_empty() { "localhost".to_owned() } else { host };
         let or = |text: &String, other: &String| if text.is_empty() { other.clone() } else { text.clone() };
@@ -32,7 +32,7 @@ impl Place {
 
     /// The labels of every metric; what is not configured is left out.
     #[must_use]
-    pub fn labels(&self) -> HashMap<String, String> {
+    pub(crate) fn labels(&self) -> HashMap<String, String> {
         let labels = [("region", &self.region), ("edge", &self.edge)];
         let told = labels.into_iter().filter(|(_, value)| !value.is_empty());
         told.map(|(name, value)| (name.to_owned(), value.clone())).collect()
@@ -40,7 +40,7 @@ impl Place {
 
     /// The resource of all OTLP.
     #[must_use]
-    pub fn resource(&self, config: &Config) -> Resource {
+    pub(crate) fn resource(&self, config: &Config) -> Resource {
         Resource {
             service_version: env!("CARGO_PKG_VERSION").to_owned(),
             instance_id: instance_id(&self.node),
@@ -55,7 +55,7 @@ impl Place {
 
     /// What notices carry.
     #[must_use]
-    pub fn letterhead(&self, config: &Config) -> Letterhead {
+    pub(crate) fn letterhead(&self, config: &Config) -> Letterhead {
         Letterhead {
             node: self.node.clone(),
             region: self.region.clone(),

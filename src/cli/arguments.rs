@@ -1,16 +1,14 @@
 //! The commands. Decides what each prints and its exit code (0 good, 1 something failed, 2 bad configuration or arguments); the work is
 //! done elsewhere.
 
-use super::{check, demo, probe, replay, run, top};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::layers::{self, ConfigError};
-use crate::config::reference;
-use crate::config::settings::Config;
+use super::{check, demo, probe, replay, top};
+use crate::config::{Config, ConfigError, layers, reference};
 
 /// Tells the truth about every live class on a media server or CDN edge.
 #[derive(Debug, Parser)]
@@ -23,7 +21,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon; without a file: embedded defaults, and the media servers found on this host
-    Run(run::Options),
+    Run(super::run::Options),
     /// A live class on loopback: real WebRTC media, a scripted fault, the page, the alert
     Demo(demo::Options),
     /// Validate the configuration, try each source and exporter once, one line each
@@ -34,7 +32,7 @@ enum Command {
     #[command(subcommand)]
     Probe(probe::Target),
     /// Recorded access logs, or what a daemon recorded, through the same rules: what was or would have been said
-    Replay(replay::command::Options),
+    Replay(replay::Options),
     /// The node in a terminal
     Top(top::Options),
     /// Print the embedded defaults as an annotated configuration file
@@ -52,14 +50,14 @@ enum Command {
 
 /// Where the configuration is, and the flags that win over it.
 #[derive(Debug, clap::Args)]
-pub struct ConfigFile {
+pub(super) struct ConfigFile {
     /// Configuration file [default: /etc/liveqos/liveqos.toml where it exists]
     #[arg(long, value_name = "FILE", env = "LIVEQOS_CONFIG")]
     pub config: Option<PathBuf>,
     /// Address of the page, the API and /metrics, over `listen` of the file
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Log filter such as `debug` or `info,liveqos::otlp::exporter=debug`, over `log.level` of the file
+    /// Log filter such as `debug` or `info,liveqos::otlp=debug`, over `log.level` of the file
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
 }
@@ -69,7 +67,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn load(&self) -> Result<Config, ConfigError> {
+    pub(super) fn load(&self) -> Result<Config, ConfigError> {
         layers::load(self.config.as_deref(), &self.variables())
     }
 
@@ -77,7 +75,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn load_only(&self) -> Result<Config, ConfigError> {
+    pub(super) fn load_only(&self) -> Result<Config, ConfigError> {
         layers::load_only(self.config.as_deref(), &self.variables())
     }
 
@@ -96,12 +94,12 @@ impl ConfigFile {
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
     match arguments.command {
-        Command::Run(options) => run::run(&options),
+        Command::Run(options) => super::run::run(&options),
         Command::Demo(options) => demo::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Discover => check::discover(),
         Command::Probe(target) => probe::run(&target),
-        Command::Replay(options) => replay::command::run(&options),
+        Command::Replay(options) => replay::run(&options),
         Command::Top(options) => top::run(&options),
         Command::DefaultConfig => print(&reference::default_toml()),
         Command::ConfigSchema => print(&format!("{:#}\n", reference::json_schema())),

@@ -10,21 +10,18 @@ use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_takes_colour};
 use super::{check_logs, check_paths};
-use crate::app::node_identity::Place;
-use crate::config::settings::Config;
-use crate::intake::discover::scan;
-use crate::intake::poll::http_client::Fetcher;
-use crate::intake::poll::round::{Now, try_once};
-use crate::intake::source::Source;
-use crate::notify::notifiers;
-use crate::otlp::exporter;
+use crate::app::Place;
+use crate::config::Config;
+use crate::intake::poll::round::try_once;
+use crate::intake::poll::{Fetcher, Now};
+use crate::intake::{Source, discover};
 use crate::otlp::retry;
-use crate::platform::clock;
-use crate::platform::tls;
+use crate::platform::{clock, tls};
+use crate::{notify, otlp};
 
 /// What to check.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     #[command(flatten)]
     file: ConfigFile,
     /// Tell every receiver of alerts of a test alert and of its end
@@ -51,7 +48,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
 
 /// Prints a configuration for the media servers of this host.
 pub(super) fn discover() -> ExitCode {
-    match runtime().map(|runtime| runtime.block_on(scan::report(&(Arc::new(clock::now) as Now)))) {
+    match runtime().map(|runtime| runtime.block_on(discover::report(&(Arc::new(clock::now) as Now)))) {
         Ok(text) => print(&text),
         Err(error) => fail(&format!("{error:#}")),
     }
@@ -90,7 +87,7 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
     for (ok, what, detail) in check_paths::check(&config.paths).await {
         line(ok, &what, &detail);
     }
-    for checked in exporter::check(&config.otlp, &Place::of(config).resource(config)).await? {
+    for checked in otlp::check(&config.otlp, &Place::of(config).resource(config)).await? {
         let what = format!("otlp {} to {} ({})", checked.signal.as_str(), checked.target, checked.endpoint);
         match checked.verdict {
             retry::Verdict::Delivered { .. } => line(true, &what, "taken"),
@@ -104,7 +101,7 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
             line(true, &what, "is set (not told: it would wake people; --notify does)");
             continue;
         }
-        match notifiers::try_once(receiver, &letterhead, clock::now()).await {
+        match notify::try_once(receiver, &letterhead, clock::now()).await {
             Ok(()) => line(true, &what, "took a test alert and its end"),
             Err(why) => line(false, &what, &why),
         }

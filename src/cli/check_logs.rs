@@ -5,10 +5,9 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use liveqos_core::access_log::fold::{Dirty, MAX_LINE};
+use liveqos_core::access_log::{Dirty, MAX_LINE};
 
-use crate::intake::access_log::settings::{AccessLogSettings, LogSource};
-use crate::intake::access_log::syslog_socket::SyslogSocket;
+use crate::intake::access_log::{AccessLogSettings, LogSource, SyslogSocket};
 
 /// What is well with a log, or what is wrong and what to do.
 pub(super) fn check(log: &AccessLogSettings) -> Result<String, String> {

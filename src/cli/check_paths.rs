@@ -1,8 +1,6 @@
 //! The lines of `liveqos check` about the paths to other nodes: certificates, then each peer pinged once.
 
-use crate::peers::credentials::Credentials;
-use crate::peers::node_paths::try_once;
-use crate::peers::settings::PathSettings;
+use crate::peers::{Credentials, PathSettings, try_once};
 
 /// Tries everything; each line says whether it is good, what it is about, and what was found.
 pub(super) async fn check(settings: &PathSettings) -> Vec<(bool, String, String)> {

@@ -6,31 +6,24 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use liveqos_core::model::notice::{Notice, NoticeState, Subject};
-use liveqos_core::model::observation::{Fact, Observation, SourceName};
-use liveqos_core::model::session::StreamKey;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Fact, Notice, NoticeState, Observation, SourceName, StreamKey, Subject, Timestamp};
 use liveqos_probes::probe::{Intake, Kind, Probe, ProbeError, Reply, Request};
 use tokio::time::Instant;
 
 use super::arguments::{ConfigFile, bad_config, fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_takes_colour};
-use crate::app::daemon::App;
-use crate::config::settings::Config;
+use crate::app::App;
+use crate::config::Config;
 use crate::demo::{Class, ClassOptions, Impairment, MAX_VIEWERS, ViewerTotals, viewer_report};
-use crate::engine::recorder::RecordTo;
-use crate::engine::snapshot::Snapshot;
-use crate::intake::source::SourceSettings;
-use crate::intake::source_status::RoundReport;
-use crate::platform::clock;
-use crate::platform::log;
-use crate::platform::rfc3339;
-use crate::players::token::Key;
+use crate::engine::{RecordTo, Snapshot};
+use crate::intake::{RoundReport, SourceSettings};
+use crate::platform::{clock, log, rfc3339};
+use crate::players::Key;
 
 /// What the demonstration may be told.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     /// Length of the class in seconds
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(10..=86_400))]
     seconds: u64,

@@ -1,14 +1,16 @@
 //! FACE
 
-pub mod arguments;
-pub mod check;
+mod arguments;
+mod check;
 mod check_logs;
 mod check_paths;
-pub mod demo;
-pub mod probe;
-pub mod probe_quic;
-pub mod replay;
-pub mod run;
-pub mod style;
+mod demo;
+mod probe;
+mod probe_quic;
+mod replay;
+mod run;
+mod style;
 mod systemd;
-pub mod top;
+mod top;
+
+pub use self::arguments::{Arguments, run};

@@ -9,7 +9,7 @@ use super::probe_quic;
 
 /// What to ask.
 #[derive(Debug, Subcommand)]
-pub enum Target {
+pub(super) enum Target {
     /// The path to another node: round trip and loss on each way, a line every 5 s
     Quic(probe_quic::Options),
 }

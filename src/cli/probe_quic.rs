@@ -7,23 +7,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
-use liveqos_core::model::sample::Share;
-use liveqos_core::node::path_loss::Ways;
+use liveqos_core::model::Share;
+use liveqos_core::node::Ways;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
 use super::run::runtime;
-use crate::config::settings::Config;
-use crate::peers::credentials::Credentials;
-use crate::peers::node_paths::Line;
-use crate::peers::settings::{LEAST_INTERVAL, MOST_INTERVAL, PeerSettings};
-use crate::platform::clock;
-use crate::platform::duration;
+use crate::config::Config;
+use crate::peers::{Credentials, LEAST_INTERVAL, Line, MOST_INTERVAL, PeerSettings};
+use crate::platform::{clock, duration};
 
 /// Whom to ping, and how.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     /// Name of one of [[paths.peers]], or host and port
     target: String,
     #[command(flatten)]

@@ -10,17 +10,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::arguments::{ConfigFile, bad_config, fail};
 use super::systemd::Manager;
-use crate::app::daemon::App;
-use crate::config::settings::Config;
-use crate::engine::recorder::RecordTo;
-use crate::intake::discover::scan;
-use crate::intake::poll::round::Now;
-use crate::platform::clock;
-use crate::platform::log;
+use crate::app::App;
+use crate::config::Config;
+use crate::engine::RecordTo;
+use crate::intake::discover;
+use crate::intake::poll::Now;
+use crate::platform::{clock, log};
 
 /// What the daemon may be told.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     #[command(flatten)]
     file: ConfigFile,
     #[command(flatten)]
@@ -105,7 +104,7 @@ async fn reload(file: &ConfigFile, was: Config, app: &mut App) -> Config {
 
 async fn discover_if_asked(config: &mut Config) {
     if config.sources.is_empty() && config.discover {
-        let found = scan::sources(&now()).await;
+        let found = discover::sources(&now()).await;
         if found.is_empty() {
             tracing::warn!("no source is configured and no media server answers on this host; see liveqos discover");
         }

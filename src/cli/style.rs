@@ -5,13 +5,13 @@ use std::io::IsTerminal as _;
 
 /// Whether standard output takes colour.
 #[must_use]
-pub fn stdout_takes_colour() -> bool {
+pub(super) fn stdout_takes_colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A colour of the terminal's palette.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Colour {
+pub(super) enum Colour {
     /// Bad.
     Red,
     /// Good.
@@ -24,7 +24,7 @@ pub enum Colour {
 
 /// Text in a colour, where `on`.
 #[must_use]
-pub fn paint(text: impl fmt::Display, colour: Colour, on: bool) -> String {
+pub(super) fn paint(text: impl fmt::Display, colour: Colour, on: bool) -> String {
     let code = match colour {
         Colour::Red => 31,
         Colour::Green => 32,

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use liveqos_core::model::sample::{Sample, Share};
+use liveqos_core::model::{Sample, Share};
 use serde_json::Value;
 
 use super::arguments::{fail, print};
@@ -14,7 +14,7 @@ use super::style::{Colour, paint, stdout_takes_colour};
 
 /// What `top` may be told.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     /// The daemon's page
     #[arg(long, default_value = "http://127.0.0.1:9480", env = "LIVEQOS_URL")]
     url: String,
@@ -33,7 +33,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
 
 /// One sample on one line.
 #[must_use]
-pub fn line(sample: &Sample) -> String {
+pub(super) fn line(sample: &Sample) -> String {
     let latency = sample.latency_p95_seconds().map(|latency| latency.value);
     figures([
         sample.bitrate().map(|bitrate| bitrate.value),

@@ -6,20 +6,20 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::settings::Config;
+use crate::intake::Source;
 use crate::intake::access_log::settings;
-use crate::intake::source::Source;
-use crate::notify::notifiers;
+use crate::notify;
 use crate::platform::suggest::nearest;
 
 /// Where the file is looked for when none is named.
-pub const DEFAULT_FILE: &str = "/etc/liveqos/liveqos.toml";
+pub(crate) const DEFAULT_FILE: &str = "/etc/liveqos/liveqos.toml";
 
 /// Largest configuration file read, in bytes.
-pub const MAX_FILE_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// The file cannot be read.
     #[error("reading configuration {}: {error}", path.display())]
     Read {
@@ -42,7 +42,7 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// [`ConfigError`]: the place, the key and what to do.
-pub fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Config, ConfigError> {
+pub(crate) fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Config, ConfigError> {
     let usual = Path::new(DEFAULT_FILE);
     load_only(file.or(usual.exists().then_some(usual)), variables)
 }
@@ -51,7 +51,7 @@ pub fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Confi
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_only(file: Option<&Path>, variables: &[(String, String)]) -> Result<Config, ConfigError> {
+pub(crate) fn load_only(file: Option<&Path>, variables: &[(String, String)]) -> Result<Config, ConfigError> {
     let mut table = file.map_or_else(|| Ok(Table::new()), read)?;
     let schema = super::reference::schema();
     overlay(&mut table, variables, &schema)?;
@@ -72,7 +72,7 @@ pub fn load_only(file: Option<&Path>, variables: &[(String, String)]) -> Result<
 ///
 /// # Errors
 /// [`ConfigError`] as [`load`].
-pub fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {
+pub(crate) fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {
     let wrong = |detail| ConfigError::Wrong { place: place.to_owned(), detail };
     let table: Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string().trim().to_owned()))?;
     known(&table, &super::reference::schema(), "").map_err(wrong)?;
@@ -175,7 +175,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if let Err(detail) = config.sampling.check() {
         return wrong(detail);
     }
-    if let Err(error) = notifiers::check(&config.alerts) {
+    if let Err(error) = notify::check(&config.alerts) {
         return wrong(error.to_string());
     }
     if let Err(error) = settings::check(&config.logs) {

@@ -1,5 +1,9 @@
 //! FACE
 
-pub mod layers;
+pub(crate) mod layers;
 pub mod reference;
-pub mod settings;
+mod settings;
+
+pub(crate) use self::layers::ConfigError;
+pub use self::settings::Config;
+pub(crate) use self::settings::{LogFormat, LogSettings};

@@ -4,22 +4,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use liveqos_core::alert::evaluator::{Limits, Objectives};
+use liveqos_core::model::{Limits, Objectives};
 use liveqos_core::recording::Settings;
-use liveqos_core::session::registry::Patience;
+use liveqos_core::session::Patience;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::intake::access_log::settings::AccessLogSettings;
-use crate::intake::source::SourceSettings;
-use crate::notify::settings::AlertSettings;
-use crate::otlp::resource::Role;
-use crate::otlp::sampling::settings::SamplingSettings;
-use crate::otlp::settings::OtlpSettings;
-use crate::peers::settings::PathSettings;
+use crate::intake::SourceSettings;
+use crate::intake::access_log::AccessLogSettings;
+use crate::notify::AlertSettings;
+use crate::otlp::sampling::SamplingSettings;
+use crate::otlp::{OtlpSettings, Role};
+use crate::peers::PathSettings;
 use crate::platform::duration;
-use crate::players::settings::{CmcdSettings, IngestSettings};
-use crate::storage::settings::StateSettings;
+use crate::players::{CmcdSettings, IngestSettings};
+use crate::storage::StateSettings;
 
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -194,7 +193,7 @@ pub struct BeaconSettings {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,liveqos::otlp::exporter=debug`.
+    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,liveqos::otlp=debug`.
     pub level: String,
     /// `auto`: text on a terminal, else JSON.
     pub format: LogFormat,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 use thiserror::Error;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -210,10 +210,12 @@ const FIRST_MEDIA: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::sync::OnceLock;
     use std::time::Instant;
+
     use tokio::time::sleep;
+
+    use super::*;
 
     const VIEWERS: u32 = 4;
 

@@ -90,8 +90,9 @@ const MAX_FRAMES: usize = 2_000;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     #[test]
     fn embedded_clip_is_six_seconds_of_vp8_that_begin_with_a_key_frame() {

@@ -15,7 +15,7 @@ pub(super) struct Frame {
 /// One packet of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
-    /// Its place in the stream, from [`liveqos_core::media::rtp::Arrival::New`].
+    /// Its place in the stream, from [`liveqos_core::media::Arrival::New`].
     pub(super) position: u64,
     pub(super) rtp_time: u32,
     pub(super) marker: bool,
@@ -99,10 +99,11 @@ const MAX_OPEN: usize = 16;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::demo::clip::Clip;
     use crate::demo::publisher::Packets;
-    use proptest::prelude::*;
 
     /// The first `frames` frames of the clip as pieces, frame by frame, as the teacher sends them.
     fn pieces(frames: usize, seed: u64) -> Vec<Vec<Piece>> {

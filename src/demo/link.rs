@@ -273,9 +273,11 @@ const MAX_RECEIVE_ERRORS: u32 = 1_000;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
     use tokio::time::{sleep, timeout};
+
+    use super::*;
 
     const RTP: [u8; 12] = [0x80, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
     const RTCP: [u8; 8] = [0x80, 200, 0, 1, 0, 0, 0, 1];

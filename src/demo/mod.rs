@@ -11,9 +11,9 @@ mod node;
 mod peer;
 mod publisher;
 mod sdp_candidate;
-pub mod shaper;
+mod shaper;
 mod viewer;
-mod viewer_report;
+pub mod viewer_report;
 
 pub use class::{Class, ClassOptions, DemoError, MAX_VIEWERS};
 pub use clip::ClipError;
@@ -25,3 +25,5 @@ pub use publisher::Sending;
 pub use shaper::Impairment;
 pub use viewer::ViewerTotals;
 pub use viewer_report::viewer_report;
+
+pub use self::shaper::{Fate, Shaper};

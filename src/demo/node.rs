@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use liveqos_core::media::rtp::{Arrival, Reception};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::media::{Arrival, Reception};
+use liveqos_core::model::Timestamp;
 use rtc::rtp;
 use tokio::sync::Notify;
 use webrtc::media_stream::track_local::TrackLocal;

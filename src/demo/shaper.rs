@@ -149,8 +149,9 @@ const MAX_PACKETS: usize = 4_096;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn bad(loss_ratio: f64, delay_millis: u64, rate: Option<u64>, queue_bytes: usize) -> Impairment {
         Impairment { loss_ratio, delay: Duration::from_millis(delay_millis), rate_bits_per_second: rate, queue_bytes }

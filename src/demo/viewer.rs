@@ -6,9 +6,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use liveqos_core::media::freeze::Playout;
-use liveqos_core::media::rtp::{Arrival, Reception};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::media::{Arrival, Playout, Reception};
+use liveqos_core::model::Timestamp;
 use rtc::rtp;
 use rtc::rtp_transceiver::rtp_sender::RtpCodecKind;
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};

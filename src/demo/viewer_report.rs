@@ -1,7 +1,6 @@
 //! The class in the words of its parts: the node as a media server would, each viewer as a player would. Decides nothing.
 
-use liveqos_core::model::observation::{ServerView, Total};
-use liveqos_core::model::session::Protocol;
+use liveqos_core::model::{Protocol, ServerView, Total};
 use serde_json::{Value, json};
 
 use super::class::Class;

@@ -4,12 +4,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use liveqos_core::model::sample::Sample;
-use liveqos_core::model::session::Name;
+use liveqos_core::model::{Name, Sample};
 
 /// Recent samples by class.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     per_session: usize,
     max_samples: usize,
     kept: Mutex<Kept>,
@@ -24,12 +23,12 @@ struct Kept {
 impl History {
     /// An empty history of so many samples a class and in all.
     #[must_use]
-    pub fn new(per_session: usize, max_samples: usize) -> Self {
+    pub(crate) fn new(per_session: usize, max_samples: usize) -> Self {
         Self { per_session, max_samples, kept: Mutex::default() }
     }
 
     /// Adds a window's samples.
-    pub fn take(&self, samples: &[Sample]) {
+    pub(crate) fn take(&self, samples: &[Sample]) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for sample in samples {
             let id = sample.session.id.clone();
@@ -47,7 +46,7 @@ impl History {
     }
 
     /// The samples of a class, oldest first; `None` when nothing of it is kept.
-    pub fn of(&self, id: &str) -> Option<Vec<Arc<Sample>>> {
+    pub(crate) fn of(&self, id: &str) -> Option<Vec<Arc<Sample>>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.sessions.get(id).map(|samples| samples.iter().cloned().collect())
     }
@@ -69,8 +68,7 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::model::session::{Scenario, Session, StreamKey};
-    use liveqos_core::model::time::{Timestamp, Window};
+    use liveqos_core::model::{Scenario, Session, StreamKey, Timestamp, Window};
 
     use super::*;
 

@@ -1,6 +1,13 @@
 //! FACE
 
-pub mod history;
-pub mod recorder;
-pub mod snapshot;
-pub mod tick;
+mod history;
+pub(crate) mod recorder;
+pub(crate) mod snapshot;
+mod tick;
+
+pub(crate) use self::history::History;
+pub use self::recorder::RecordTo;
+pub(crate) use self::recorder::Recorder;
+pub use self::snapshot::Snapshot;
+pub(crate) use self::snapshot::{Exemplar, SessionState};
+pub(crate) use self::tick::{Keep, MAX_ORDERS, MAX_WAITING, Order, Surround, start};

@@ -13,11 +13,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use liveqos_core::model::environment::Surroundings;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Surroundings, Timestamp};
 use liveqos_core::recording::{self, Head, MARK, Word};
 
-use crate::platform::self_metrics::Meters;
+use crate::platform::Meters;
 
 /// Whether and where a recording is kept.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -238,7 +237,7 @@ fn make(path: &Path) -> Result<File> {
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn is_recording(path: &Path) -> io::Result<bool> {
+pub(crate) fn is_recording(path: &Path) -> io::Result<bool> {
     let mut begin = Vec::new();
     let take = |reader: &mut dyn io::Read, begin: &mut Vec<u8>| reader.take(MARK.len() as u64).read_to_end(begin);
     let mut file = File::open(path)?;
@@ -253,7 +252,7 @@ pub fn is_recording(path: &Path) -> io::Result<bool> {
 
 /// Whether a file of this name is packed.
 #[must_use]
-pub fn is_packed(path: &Path) -> bool {
+pub(crate) fn is_packed(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "gz")
 }
 
@@ -271,9 +270,9 @@ const BUFFER: usize = 1 << 16;
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use liveqos_core::alert::evaluator::Objectives;
+    use liveqos_core::model::Objectives;
     use liveqos_core::recording::Settings;
-    use liveqos_core::session::registry::Patience;
+    use liveqos_core::session::Patience;
 
     use super::*;
 

@@ -6,15 +6,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use liveqos_core::alert::forecast::Capacity;
-use liveqos_core::metrics::node_totals::{Fleet, FleetKey};
-use liveqos_core::model::notice::{Alert, Notice, NoticeState, Subject};
-use liveqos_core::model::observation::Provenance;
-use liveqos_core::model::sample::{LegSample, Measured, Sample};
-use liveqos_core::model::session::{Name, Session};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::alert::Capacity;
+use liveqos_core::metrics::{Fleet, FleetKey};
+use liveqos_core::model::{
+    Alert, LegSample, Measured, Name, Notice, NoticeState, Provenance, Sample, Session, Subject, Timestamp,
+};
 use liveqos_core::pipeline::Pipe;
-use liveqos_core::session::registry::Refused;
+use liveqos_core::session::Refused;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -142,7 +140,7 @@ impl SessionState {
 
 /// A sample's figures; what was not measured is left out, `sources` says where each comes from.
 #[must_use]
-pub fn sample_json(sample: &Sample) -> Value {
+pub(crate) fn sample_json(sample: &Sample) -> Value {
     let mut out = json!({
         "window": { "start": sample.window.start.seconds(), "end": sample.window.end.seconds() },
         "number": sample.number(),
@@ -157,11 +155,11 @@ pub fn sample_json(sample: &Sample) -> Value {
     figure("bitrate_bits_per_second", sample.bitrate());
     figure("fps", sample.fps());
     figure("latency_p95_seconds", sample.latency_p95_seconds());
-    figure("packet_loss_ratio", sample.loss().map(|loss| loss.map(liveqos_core::model::sample::Share::ratio)));
+    figure("packet_loss_ratio", sample.loss().map(|loss| loss.map(liveqos_core::model::Share::ratio)));
     figure("viewers", sample.viewers().map(|viewers| viewers.map(f64::from)));
     let stuttering = sample.stutter_viewers();
-    figure("stutter_viewers_ratio", stuttering.map(|share| share.map(liveqos_core::model::sample::Share::ratio)));
-    figure("stutter_ratio", sample.stutter().map(|stutter| stutter.map(liveqos_core::model::sample::Share::ratio)));
+    figure("stutter_viewers_ratio", stuttering.map(|share| share.map(liveqos_core::model::Share::ratio)));
+    figure("stutter_ratio", sample.stutter().map(|stutter| stutter.map(liveqos_core::model::Share::ratio)));
     // Both sums beside their ratio, so that windows and classes can be added up.
     figure("stutter_seconds", sample.stutter().map(|stutter| stutter.map(|share| share.part)));
     figure("watch_seconds", sample.stutter().map(|stutter| stutter.map(|share| share.whole)));
@@ -177,13 +175,13 @@ pub fn sample_json(sample: &Sample) -> Value {
 
 /// How many more viewers the node can carry.
 #[must_use]
-pub fn capacity_json(capacity: Capacity) -> Value {
+pub(crate) fn capacity_json(capacity: Capacity) -> Value {
     json!({ "viewers": number(capacity.viewers), "room": capacity.left.floor() as u64, "short": capacity.short })
 }
 
 /// A notice for people and programs.
 #[must_use]
-pub fn notice_json(notice: &Notice) -> Value {
+pub(crate) fn notice_json(notice: &Notice) -> Value {
     let mut out = json!({
         "alertname": notice.alert.as_str(), "severity": notice.severity(), "state": notice.state,
         "started_at": notice.started_at.seconds(), "at": notice.at.seconds(),
@@ -216,14 +214,10 @@ fn leg_json(leg: &LegSample) -> Value {
     figure(&mut out, "bitrate_bits_per_second", leg.bitrate);
     figure(&mut out, "fps", leg.fps);
     figure(&mut out, "viewers", leg.viewers.map(|viewers| viewers.map(f64::from)));
-    figure(&mut out, "packet_loss_ratio", leg.loss.map(|loss| loss.map(liveqos_core::model::sample::Share::ratio)));
-    let stuttering = leg.stutter_viewers.map(|share| share.map(liveqos_core::model::sample::Share::ratio));
+    figure(&mut out, "packet_loss_ratio", leg.loss.map(|loss| loss.map(liveqos_core::model::Share::ratio)));
+    let stuttering = leg.stutter_viewers.map(|share| share.map(liveqos_core::model::Share::ratio));
     figure(&mut out, "stutter_viewers_ratio", stuttering);
-    figure(
-        &mut out,
-        "stutter_ratio",
-        leg.stutter.map(|stutter| stutter.map(liveqos_core::model::sample::Share::ratio)),
-    );
+    figure(&mut out, "stutter_ratio", leg.stutter.map(|stutter| stutter.map(liveqos_core::model::Share::ratio)));
     if let Some(latency) = &leg.latency {
         let quantile = |q| latency.value.quantile_seconds(q);
         out["latency_seconds"] = json!({

@@ -5,38 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use liveqos_core::alert::evaluator::{NodeLoad, Objectives, Surroundings};
-use liveqos_core::model::checkpoint::{Checkpoint, Entry};
-use liveqos_core::model::descriptor::Descriptor;
-use liveqos_core::model::observation::Observation;
-use liveqos_core::model::session::{Name, StreamKey};
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::model::{
+    BEAT, Checkpoint, Descriptor, Entry, Name, NodeLoad, Objectives, Observation, StreamKey, Surroundings, Timestamp,
+};
 use liveqos_core::pipeline::{Beat, Pipe};
 use liveqos_core::recording::{Settings, Word};
-use liveqos_core::session::registry::{Patience, Refused};
+use liveqos_core::session::{Patience, Refused};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::recorder::Recorder;
 use super::snapshot::Snapshot;
-use crate::intake::kernel::watchlist::Roster;
-use crate::intake::source_status::{SourceState, SourceTable};
-use crate::peers::status::PathTable;
-use crate::platform::clock;
-use crate::platform::self_metrics::Meters;
+use crate::intake::kernel::Roster;
+use crate::intake::{SourceState, SourceTable};
+use crate::peers::PathTable;
+use crate::platform::{Meters, clock};
 
 /// Batches of observations waiting for the heart; beyond it they are shed and counted by who sends.
-pub const MAX_WAITING: usize = 4_096;
+pub(crate) const MAX_WAITING: usize = 4_096;
 
 /// Orders waiting for the heart.
-pub const MAX_ORDERS: usize = 256;
+pub(crate) const MAX_ORDERS: usize = 256;
 
 /// Most batches folded between two looks at the clock.
 const FOLD_AT_ONCE: usize = 64;
 
 /// What the heart is told by the API and by the operator.
 #[derive(Debug)]
-pub enum Order {
+pub(crate) enum Order {
     /// The platform announces a class; answers whether there was room.
     Register(Name, Option<StreamKey>, Box<Descriptor>, oneshot::Sender<bool>),
     /// The platform ends a class; answers whether it was known.
@@ -48,10 +44,10 @@ pub enum Order {
 }
 
 /// Keeps changes; gives what lived before the start, once, where that could not be read then.
-pub type Keep = dyn FnMut(Vec<Entry>) -> Option<Box<Checkpoint>> + Send;
+pub(crate) type Keep = dyn FnMut(Vec<Entry>) -> Option<Box<Checkpoint>> + Send;
 
 /// Everything the heart reads and writes beside its queues.
-pub struct Surround {
+pub(crate) struct Surround {
     /// What readers see.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Whose connections the kernel intake looks for.
@@ -93,7 +89,7 @@ impl Surround {
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(
+pub(crate) fn start(
     pipe: Pipe,
     around: Surround,
     observations: mpsc::Receiver<Vec<Observation>>,

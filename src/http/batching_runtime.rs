@@ -14,11 +14,11 @@ use super::server::{LAST_WORD, told};
 
 /// How long the hall rests after it did all there was: a report may wait so long. Nobody sees it, since what players tell is looked at
 /// once a beat; of the reports of a node with 1,400 viewers five and more come in that time.
-pub const REST: Duration = Duration::from_millis(20);
+pub(super) const REST: Duration = Duration::from_millis(20);
 
 /// A way to have players served in the hall.
 #[derive(Clone, Debug)]
-pub struct Hall {
+pub(crate) struct Hall {
     runtime: Handle,
     places: Arc<Semaphore>,
 }
@@ -28,7 +28,7 @@ impl Hall {
     ///
     /// # Errors
     /// When its thread cannot be started.
-    pub fn open(places: usize, mut stop: watch::Receiver<bool>) -> io::Result<Self> {
+    pub(crate) fn open(places: usize, mut stop: watch::Receiver<bool>) -> io::Result<Self> {
         let mut builder = Builder::new_current_thread();
         let runtime = builder.enable_io().enable_time().on_thread_park(|| std::thread::sleep(REST)).build()?;
         let hall = Self {
@@ -45,7 +45,7 @@ impl Hall {
 
     /// Its places.
     #[must_use]
-    pub fn places(&self) -> Arc<Semaphore> {
+    pub(crate) fn places(&self) -> Arc<Semaphore> {
         Arc::clone(&self.places)
     }
 
@@ -53,7 +53,7 @@ impl Hall {
     ///
     /// # Errors
     /// When none is.
-    pub fn place(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
         self.places().try_acquire_owned()
     }
 
@@ -61,14 +61,14 @@ impl Hall {
     ///
     /// # Errors
     /// When the listener cannot be moved.
-    pub fn adopt(&self, listener: TcpListener) -> io::Result<TcpListener> {
+    pub(crate) fn adopt(&self, listener: TcpListener) -> io::Result<TcpListener> {
         let listener = listener.into_std()?;
         let _here = self.runtime.enter();
         TcpListener::from_std(listener)
     }
 
     /// Lets it do `work`.
-    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         drop(self.runtime.spawn(work));
     }
 }

@@ -12,11 +12,11 @@ use bytes::BytesMut;
 use http_body_util::BodyExt as _;
 
 use super::error::ApiError;
-use crate::api::routes::{MAX_BODY, Shared};
-use crate::platform::self_metrics::Meters;
+use crate::api::{MAX_BODY, Shared};
+use crate::platform::Meters;
 
 /// Longest time for a body: one that trickles holds its place no longer.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Passes on a request whose body is here, or answers why not.
 pub(crate) async fn whole(State(shared): State<Shared>, request: Request, next: Next) -> Response {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 /// An error answer.
 #[derive(Clone, Debug)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -16,19 +16,19 @@ pub struct ApiError {
 
 impl ApiError {
     /// An error of this status, with a code for programs and words for people.
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, message: message.into(), field: None }
     }
 
     /// Its code for programs.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub(crate) const fn code(&self) -> &'static str {
         self.code
     }
 
     /// The same, naming the field that is wrong.
     #[must_use]
-    pub fn on(self, field: &'static str) -> Self {
+    pub(crate) fn on(self, field: &'static str) -> Self {
         Self { field: Some(field), ..self }
     }
 }

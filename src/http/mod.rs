@@ -1,6 +1,10 @@
 //! FACE
 
-pub mod batching_runtime;
-pub mod body;
-pub mod error;
-pub mod server;
+mod batching_runtime;
+pub(crate) mod body;
+pub(crate) mod error;
+pub(crate) mod server;
+
+pub(crate) use self::batching_runtime::Hall;
+pub(crate) use self::error::ApiError;
+pub(crate) use self::server::{MAX_CONNECTIONS, PLAYERS_SHED, Site};

@@ -20,24 +20,24 @@ use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
 use super::batching_runtime::Hall;
-use crate::platform::self_metrics::Meters;
-use crate::players::listener::{self, Door, Peer};
+use crate::platform::Meters;
+use crate::players::{Door, Peer, listener};
 
 /// Most connections at once to the main address, players' not counted.
-pub const MAX_CONNECTIONS: usize = 1_024;
+pub(crate) const MAX_CONNECTIONS: usize = 1_024;
 
 /// Longest time for a TLS handshake, for a request's head, and between two requests of one connection.
-pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest head of a request, in bytes.
-pub const MAX_HEAD: usize = 32 * 1024;
+pub(crate) const MAX_HEAD: usize = 32 * 1024;
 
 /// Longest life of a connection: a client that takes its answer drop by drop holds its place no longer.
-pub const CONNECTION_LIFE: Duration = Duration::from_mins(5);
+pub(crate) const CONNECTION_LIFE: Duration = Duration::from_mins(5);
 
 /// What is served at an address.
 #[derive(Clone)]
-pub struct Site {
+pub(crate) struct Site {
     /// The routes.
     pub router: Router,
     /// What stands before them.
@@ -55,7 +55,7 @@ pub struct Site {
 }
 
 /// Serves `site` until `stop` turns true; open connections then have a second to end.
-pub async fn serve(listener: TcpListener, site: Site, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: TcpListener, site: Site, mut stop: watch::Receiver<bool>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -176,7 +176,7 @@ pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// What a player's connection is counted as for which there is no place.
-pub const PLAYERS_SHED: &str = "ingest_connections";
+pub(crate) const PLAYERS_SHED: &str = "ingest_connections";
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection has to end when it must.
 pub(crate) const LAST_WORD: Duration = Duration::from_secs(1);

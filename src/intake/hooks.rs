@@ -11,16 +11,15 @@ use std::time::Duration;
 use axum::body::{Body, to_bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use liveqos_core::model::observation::Observation;
+use liveqos_core::model::Observation;
 use liveqos_probes::probe::{Hook, Probe, SettingsError};
 
-use super::poll::poller::{Observations, hand_on};
-use super::poll::round::Now;
+use super::poll::{Now, Observations, hand_on};
 use super::source::Source;
 use super::source_status::{SourceEntry, SourceTable};
 
 /// Receives hooks for all configured sources.
-pub struct HookIntake {
+pub(crate) struct HookIntake {
     servers: Vec<Server>,
     now: Now,
     out: Observations,
@@ -34,7 +33,7 @@ struct Server {
 
 /// What a media server is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HookAnswer {
+pub(crate) struct HookAnswer {
     /// 200, or 404 for a server that is not configured.
     pub status: u16,
     /// The type of `body`.
@@ -48,7 +47,7 @@ impl HookIntake {
     ///
     /// # Errors
     /// [`SettingsError`]; not for sources that were found good.
-    pub fn new(
+    pub(crate) fn new(
         sources: &[Arc<Source>],
         table: &SourceTable,
         now: Now,
@@ -67,7 +66,7 @@ impl HookIntake {
     /// Takes in one body that `server` (a source's name, else the kind of the first such source) posted with `query`, and says
     /// what to answer. Needs no more than memory; a body above [`MAX_HOOK_BODY`] is counted and not read.
     #[must_use]
-    pub fn take(&self, server: &str, query: &str, body: &[u8]) -> HookAnswer {
+    pub(crate) fn take(&self, server: &str, query: &str, body: &[u8]) -> HookAnswer {
         let Some(server) = self.server(server) else {
             return unknown();
         };
@@ -81,7 +80,7 @@ impl HookIntake {
     }
 
     /// The same for a body that is still arriving; one that breaks off, is too long or too slow is counted and answered all the same.
-    pub async fn receive(&self, server: &str, query: &str, body: Body) -> HookAnswer {
+    pub(crate) async fn receive(&self, server: &str, query: &str, body: Body) -> HookAnswer {
         match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_HOOK_BODY)).await {
             Ok(Ok(body)) => self.take(server, query, &body),
             Ok(Err(_)) => self.lost(server, "too_large", "reading a hook: the body broke off or is longer than 64 KiB"),
@@ -128,7 +127,7 @@ impl HookIntake {
 }
 
 impl Server {
-    fn count(&self, at: liveqos_core::model::time::Timestamp, outcome: Result<usize, (&'static str, String)>) {
+    fn count(&self, at: liveqos_core::model::Timestamp, outcome: Result<usize, (&'static str, String)>) {
         if let Err((reason, message)) = &outcome {
             tracing::debug!(source = %self.source.name, reason, "{message}");
         }
@@ -155,14 +154,14 @@ fn unknown() -> HookAnswer {
 }
 
 /// Longest hook body read, in bytes; those of all servers known are below 4 KiB.
-pub const MAX_HOOK_BODY: usize = 64 * 1024;
+pub(super) const MAX_HOOK_BODY: usize = 64 * 1024;
 /// How long a hook's body may take to arrive before it is answered without.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
     use axum::extract::{Path, RawQuery};
-    use liveqos_core::model::time::Timestamp;
+    use liveqos_core::model::Timestamp;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::sync::mpsc;
 

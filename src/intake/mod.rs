@@ -2,12 +2,17 @@
 //! asked; all end in the same bounded channel of observations, and none judges what it hears.
 
 pub mod access_log;
-pub mod discover;
-pub mod hooks;
+pub(crate) mod discover;
+mod hooks;
 pub mod kernel;
-pub mod node;
-pub mod poll;
-pub mod source;
-pub mod source_status;
+pub(crate) mod node;
+pub(crate) mod poll;
+mod source;
+mod source_status;
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub(crate) use self::hooks::{HookAnswer, HookIntake};
+pub(crate) use self::source::{Source, SourceSettings};
+pub use self::source_status::SourceTable;
+pub(crate) use self::source_status::{RoundReport, SourceEntry, SourceState, SourceStatus};

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos_core::model::observation::SourceName;
-use liveqos_core::model::session::Name;
+use liveqos_core::model::{Name, SourceName};
 use liveqos_probes::probe::{Kind, Probe, SettingsError};
 use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::poll::credentials::{Login, Secret, SecretError};
+use super::poll::{Login, Secret, SecretError};
 use crate::platform::suggest::did_you_mean;
 
 /// A `[[sources]]` table as it is written.
@@ -330,11 +329,11 @@ pub(crate) fn shown(url: &Url) -> String {
 }
 
 /// How long one answer may take where nothing is configured.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 /// From how often to how seldom a source may be asked: a beat, and an hour.
-pub const INTERVALS: (Duration, Duration) = (liveqos_core::model::time::BEAT, Duration::from_hours(1));
+pub(super) const INTERVALS: (Duration, Duration) = (liveqos_core::model::BEAT, Duration::from_hours(1));
 /// Shortest and longest time that an answer may be given.
-pub const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
+pub(super) const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
 /// The keys that every source knows.
 const COMMON_KEYS: [&str; 11] = [
     "kind",

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use liveqos_core::model::observation::SourceName;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{SourceName, Timestamp};
 use liveqos_probes::probe::Intake;
 use serde::Serialize;
 
-use super::access_log::settings::{AccessLogSettings, LogSource};
+use super::access_log::{AccessLogSettings, LogSource};
 use super::source::Source;
-use crate::peers::settings::PeerSettings;
+use crate::peers::PeerSettings;
 
 /// What `/api/v1/sources`, `/metrics` and the judge read.
 #[derive(Clone, Debug)]
@@ -341,20 +340,20 @@ impl Record {
 }
 
 /// The kind of an access log in the table.
-pub const ACCESS_LOG: &str = "access-log";
+pub(super) const ACCESS_LOG: &str = "access-log";
 /// Kind of an access log that comes by syslog.
-pub const SYSLOG: &str = "syslog";
+pub(super) const SYSLOG: &str = "syslog";
 /// Kind of the fold of posts where no log is configured.
-pub const EVENT_POSTS: &str = "cmcd";
+pub(super) const EVENT_POSTS: &str = "cmcd";
 /// Kind of a node that is pinged.
-pub const PEER: &str = "quic-path";
+pub(super) const PEER: &str = "quic-path";
 const STANDING: [&str; 4] = [ACCESS_LOG, SYSLOG, EVENT_POSTS, PEER];
 /// Failed rounds in a row after which a source is down.
-pub const DOWN_AFTER_ROUNDS: u32 = 3;
+pub(super) const DOWN_AFTER_ROUNDS: u32 = 3;
 /// Time without a good round after which a source that fails is down.
-pub const DOWN_AFTER_SILENCE: Duration = Duration::from_secs(15);
+pub(super) const DOWN_AFTER_SILENCE: Duration = Duration::from_secs(15);
 /// Characters kept of an error, part of which a server may have chosen.
-pub const MAX_MESSAGE_CHARS: usize = 300;
+pub(super) const MAX_MESSAGE_CHARS: usize = 300;
 
 #[cfg(test)]
 mod tests {

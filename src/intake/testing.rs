@@ -4,14 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use liveqos_core::model::observation::{Fact, Observation, ServerView};
-use liveqos_core::model::session::{Protocol, StreamKey};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Fact, Observation, Protocol, ServerView, StreamKey, Timestamp};
 use liveqos_probes::probe::{Hook, Intake, Kind, Probe, ProbeError, Reply, Request, SettingsError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::poll::round::Now;
+use super::poll::Now;
 use super::source::{Source, SourceSettings};
 
 pub(crate) static KINDS: &[&Kind] = &[&FAKE, &PUSHED, &SRS];

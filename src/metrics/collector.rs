@@ -5,25 +5,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
-use liveqos_core::metrics::catalog::METRICS;
-use liveqos_core::metrics::metric::{Kind, Metric, Read};
-use liveqos_core::metrics::node_totals::{BREACHES, FleetKey, FleetTotals};
-use liveqos_core::model::notice::Alert;
-use liveqos_core::model::session::{Leg, Scenario};
+use liveqos_core::metrics::{BREACHES, FleetKey, FleetTotals, Kind, METRICS, Metric, Read};
+use liveqos_core::model::{Alert, Leg, Scenario};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
 use super::exposition::{Exemplars, label_text};
 use super::series::{Series, counter, gauge, histogram, labelled, with};
-use crate::engine::snapshot::Snapshot;
-use crate::intake::source_status::{SourceState, SourceStatus, SourceTable};
-use crate::otlp::exporter::{Otlp, Target};
-use crate::otlp::record::Signal;
-use crate::otlp::stats;
-use crate::peers::status::{PathStatus, PathTable};
-use crate::platform::clock;
-use crate::platform::self_metrics;
-use crate::storage::state::Watch;
+use crate::engine::Snapshot;
+use crate::intake::{SourceState, SourceStatus, SourceTable};
+use crate::otlp::{Otlp, Signal, Target, stats};
+use crate::peers::{PathStatus, PathTable};
+use crate::platform::{clock, self_metrics};
+use crate::storage::Watch;
 
 /// Gathers everything that is read at the time of asking rather than counted as it happens.
 pub struct NodeCollector {

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use prometheus::proto::{Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::engine::snapshot::Exemplar;
+use crate::engine::Exemplar;
 
 /// A text format of Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,7 +230,7 @@ const UNITS: [&str; 4] = ["seconds", "bytes", "ratio", "bits_per_second"];
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::model::time::Timestamp;
+    use liveqos_core::model::Timestamp;
     use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
 
     use super::*;

@@ -2,6 +2,12 @@
 
 pub mod collector;
 pub mod exposition;
-pub mod otlp;
+pub(crate) mod otlp;
 mod series;
-pub mod session_series;
+mod session_series;
+
+pub use self::collector::NodeCollector;
+pub use self::exposition::Form;
+pub use self::otlp::Reading;
+pub(crate) use self::otlp::{Naming, Pointing};
+pub use self::session_series::SessionSeries;

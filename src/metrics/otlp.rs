@@ -2,25 +2,26 @@
 //! shape by the family's type; leaves out what is not a number.
 
 use bytes::Bytes;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
 use opentelemetry_proto::tonic::metrics::v1::{
     self as proto, AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum, Summary,
-    SummaryDataPoint, metric, number_data_point, summary_data_point::ValueAtQuantile,
+    SummaryDataPoint, metric, number_data_point,
 };
 use prometheus::proto::{Metric as Row, MetricFamily, MetricType};
 use prost::Message as _;
 
 use super::exposition::{Exemplars, label_text};
-use crate::engine::snapshot::Exemplar;
+use crate::engine::Exemplar;
 use crate::otlp::encode::key_value;
-use crate::otlp::record::{Record, Signal};
+use crate::otlp::{Record, Signal};
 
 /// The OpenTelemetry name and UCUM unit of a Prometheus name; `None` keeps the Prometheus name, without a unit.
-pub type Naming = fn(&str) -> Option<(&'static str, &'static str)>;
+pub(crate) type Naming = fn(&str) -> Option<(&'static str, &'static str)>;
 
 /// The exemplars of a histogram family by its Prometheus name.
-pub type Pointing<'a> = &'a dyn Fn(&str) -> Option<Exemplars>;
+pub(crate) type Pointing<'a> = &'a dyn Fn(&str) -> Option<Exemplars>;
 
 /// When the counters began, and when they were read.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,12 @@ pub struct Reading {
 
 /// One record a family, or several where it has more than 1,024 points.
 #[must_use]
-pub fn records(families: &[MetricFamily], reading: Reading, naming: Naming, pointing: Pointing<'_>) -> Vec<Record> {
+pub(crate) fn records(
+    families: &[MetricFamily],
+    reading: Reading,
+    naming: Naming,
+    pointing: Pointing<'_>,
+) -> Vec<Record> {
     families
         .iter()
         .flat_map(|family| metrics_of(family, reading, naming, pointing))

@@ -1,8 +1,7 @@
 //! Series of the `prometheus` crate's model from plain values. Decides nothing; a short way to write what its setters make long.
 
-use liveqos_core::metrics::metric::QUANTILES;
-use liveqos_core::metrics::node_totals::Buckets;
-use liveqos_core::model::sample::LatencyReading;
+use liveqos_core::metrics::{Buckets, QUANTILES};
+use liveqos_core::model::LatencyReading;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Quantile, Summary};
 
 /// One series of a family.

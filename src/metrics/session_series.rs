@@ -5,15 +5,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use liveqos_core::metrics::catalog::METRICS;
-use liveqos_core::metrics::metric::{Metric, QUANTILES, Read};
-use liveqos_core::model::sample::{LatencyReading, LegSample, Sample};
+use liveqos_core::metrics::{METRICS, Metric, QUANTILES, Read};
+use liveqos_core::model::{LatencyReading, LegSample, Sample};
 use prometheus::proto::{LabelPair, MetricFamily};
 
 use super::collector::{family, kind_of};
 use super::exposition::{Form, Line, Number, head, write_label};
 use super::series::{Series, gauge, label, summary};
-use crate::engine::snapshot::Snapshot;
+use crate::engine::Snapshot;
 
 /// The live classes' series.
 pub struct SessionSeries {

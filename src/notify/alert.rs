@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use liveqos_core::model::notice::{Notice, NoticeState, Subject};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Notice, NoticeState, Subject, Timestamp};
 
 use super::settings::AlertSettings;
-use crate::platform::rfc3339;
-use crate::platform::trace_id;
+use crate::platform::{rfc3339, trace_id};
 
 /// The links and names that notices carry.
 #[derive(Clone, Debug, Default)]
@@ -23,7 +21,7 @@ pub struct Letterhead {
 }
 
 /// Labels or annotations, sorted by name.
-pub type Pairs = BTreeMap<&'static str, String>;
+pub(super) type Pairs = BTreeMap<&'static str, String>;
 
 /// One alert that began or ended.
 #[derive(Clone, Debug, PartialEq)]

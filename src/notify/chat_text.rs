@@ -117,7 +117,7 @@ const REST: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::model::time::Timestamp;
+    use liveqos_core::model::Timestamp;
     use proptest::prelude::*;
 
     use super::*;

@@ -14,8 +14,7 @@ use super::notification_log::Book;
 use super::receiver::{Channel, Manner, Verdict};
 use super::settings::WebhookSettings;
 use crate::otlp::retry::{backoff, chance};
-use crate::platform::clock;
-use crate::platform::self_metrics::Meters;
+use crate::platform::{Meters, clock};
 
 /// One receiver's desk.
 pub(super) struct Desk {

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{StatusCode, Url};
 
 use super::notification_log::Mail;
 use super::receiver::{Channel, Verdict};
 use super::settings::{NotifyError, WebhookSettings};
-use crate::otlp::transport::client::chain;
+use crate::otlp::transport::chain;
 use crate::otlp::transport::http::delay;
 
 /// Where and how to post.

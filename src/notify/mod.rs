@@ -1,12 +1,18 @@
 //! FACE
 
-pub mod alert;
+mod alert;
 mod chat_text;
 mod dispatcher;
 mod http_post;
 mod notification_log;
-pub mod notifiers;
+mod notifiers;
 mod receiver;
-pub mod receivers;
-pub mod settings;
-pub mod silence;
+mod receivers;
+mod settings;
+mod silence;
+
+pub use self::alert::Letterhead;
+pub use self::notifiers::Notifiers;
+pub(crate) use self::notifiers::{check, try_once};
+pub use self::settings::{AlertSettings, ReceiverKind, SilenceSettings, WebhookSettings};
+pub(crate) use self::silence::Silences;

@@ -215,7 +215,7 @@ impl Mail {
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::model::time::Timestamp;
+    use liveqos_core::model::Timestamp;
 
     use super::*;
     use crate::notify::alert::Letterhead;

@@ -1,26 +1,25 @@
 //! Notices to people and their programs. Decides who is told of what: each receiver has its own desk with its own queue, grouping, pace
 //! and retries; refuses to wait for any of them, and to tell what a silence covers.
 
-use super::receivers::{alertmanager, dingtalk, feishu, webhook, wecom};
-use super::{notification_log, receiver};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use liveqos_core::model::notice::Notice;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Notice, Timestamp};
 use tokio::sync::mpsc;
 
 use super::alert::{Letter, Letterhead};
 use super::dispatcher::Desk;
 use super::http_post::Post;
 use super::receiver::Channel;
+use super::receivers::{alertmanager, dingtalk, feishu, webhook, wecom};
 use super::settings::{AlertSettings, NotifyError, ReceiverKind, WebhookSettings};
 use super::silence::Silences;
-use crate::platform::self_metrics::Meters;
+use super::{notification_log, receiver};
+use crate::platform::Meters;
 
 /// Batches of notices waiting for one receiver's desk.
-pub const MAX_WAITING: usize = 256;
+pub(super) const MAX_WAITING: usize = 256;
 
 /// All receivers.
 pub struct Notifiers {
@@ -82,7 +81,7 @@ impl Notifiers {
 ///
 /// # Errors
 /// [`NotifyError`] of the first that is wrong.
-pub fn check(alerts: &AlertSettings) -> Result<(), NotifyError> {
+pub(crate) fn check(alerts: &AlertSettings) -> Result<(), NotifyError> {
     crate::platform::tls::install();
     let letterhead = Letterhead::default();
     Silences::new(&alerts.silences)?;
@@ -96,7 +95,11 @@ pub fn check(alerts: &AlertSettings) -> Result<(), NotifyError> {
 ///
 /// # Errors
 /// What the receiver answered, or why it could not be asked.
-pub async fn try_once(settings: &WebhookSettings, letterhead: &Letterhead, now: Timestamp) -> Result<(), String> {
+pub(crate) async fn try_once(
+    settings: &WebhookSettings,
+    letterhead: &Letterhead,
+    now: Timestamp,
+) -> Result<(), String> {
     let post = Post::new(settings).map_err(|error| error.to_string())?;
     let channel = channel_of(settings, letterhead).map_err(|error| error.to_string())?;
     for firing in [true, false] {

@@ -1,6 +1,6 @@
 //! Maintenance: who is not told of what, and until when. Decides by labels and the notice's time; refuses a silence without an end.
 
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 
 use super::alert::Letter;
 use super::settings::{NotifyError, SilenceSettings};

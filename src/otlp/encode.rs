@@ -2,8 +2,8 @@
 //! refuses to add or drop what the command holds, save the hashed id of a trace that the platform named.
 
 use bytes::Bytes;
-use liveqos_core::model::session::Session;
-use liveqos_core::trace::span::{Attributes, Event, LogEvent, Parent, Span, SpanCommand, SpanName, Value};
+use liveqos_core::model::Session;
+use liveqos_core::trace::{Attributes, Event, LogEvent, Parent, Span, SpanCommand, SpanName, Value};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::{self as proto, span, status};
@@ -135,10 +135,8 @@ const DERIVED_ID: &str = "live.trace.derived_id";
 mod tests {
     use std::sync::Arc;
 
-    use liveqos_core::model::session::{Name, Scenario, StreamKey};
-    use liveqos_core::model::time::Timestamp;
-    use liveqos_core::model::trace_parent::TraceParent;
-    use liveqos_core::trace::span::SpanRef;
+    use liveqos_core::model::{Name, Scenario, StreamKey, Timestamp, TraceParent};
+    use liveqos_core::trace::SpanRef;
 
     use super::*;
 

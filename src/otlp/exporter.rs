@@ -12,8 +12,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use liveqos_core::model::session::Name;
-use liveqos_core::trace::span::SpanCommand;
+use liveqos_core::model::Name;
+use liveqos_core::trace::SpanCommand;
 use prometheus::proto::MetricFamily;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -26,15 +26,12 @@ use super::record::{Record, Signal};
 use super::request::Frame;
 use super::resource::Resource;
 use super::retry::{Verdict, classify};
-use super::sampling::held::{Change, Holding};
-use super::sampling::sampler::{Counts, Sampling};
-pub use super::sender::Pace;
-use super::sender::{Progress, Sender};
+use super::sampling::{Change, Counts, Holding, Sampling};
+use super::sender::{Pace, Progress, Sender};
 use super::settings::{Compression, OtlpSettings};
 use super::stats::Stats;
-pub use super::transport::client::StartError;
-use super::transport::client::Transport;
-use crate::metrics::otlp::{Naming, Pointing, Reading};
+use super::transport::{StartError, Transport};
+use crate::metrics::{Naming, Pointing, Reading};
 use crate::platform::tls;
 
 /// The running export: for each target a queue, and a task for each signal it gets.
@@ -57,7 +54,7 @@ pub struct Target {
 }
 
 /// Opens the queue of the target of this name.
-pub type OpenOutbox<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Outbox>, String>;
+pub(super) type OpenOutbox<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Outbox>, String>;
 
 impl Otlp {
     /// Starts with outboxes in memory. Connects when there is something to send. Needs a Tokio runtime.

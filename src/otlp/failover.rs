@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant, timeout};
 use super::payload::Payload;
 use super::retry::{Answer, Verdict, classify};
 use super::send_order::Lane;
-use super::transport::client::Transport;
+use super::transport::Transport;
 
 /// The way to a target.
 #[derive(Debug)]

@@ -2,19 +2,28 @@
 
 mod answer_timeout;
 pub mod encode;
-pub mod environment;
-pub mod exporter;
+mod environment;
+mod exporter;
 mod failover;
 mod payload;
-pub mod queue;
-pub mod record;
-pub mod request;
-pub mod resource;
+mod queue;
+mod record;
+pub(crate) mod request;
+mod resource;
 pub mod retry;
 pub mod sampling;
 mod send_order;
 mod sender;
-pub mod settings;
-pub mod signal_config;
+mod settings;
+mod signal_config;
 pub mod stats;
-pub mod transport;
+pub(crate) mod transport;
+
+pub use self::exporter::{Otlp, Target, check};
+pub use self::queue::{Backlog, Limits, MemoryOutbox, Outbox, Room};
+pub(crate) use self::queue::{Batch, Bell};
+pub use self::record::{Record, Signal};
+pub use self::resource::{Resource, Role};
+pub use self::retry::Verdict;
+pub use self::sender::Pace;
+pub use self::settings::{Compression, CopySettings, OtlpSettings, Protocol, Secret};

@@ -268,13 +268,13 @@ impl Queue {
 }
 
 /// Most bytes of spans that wait in memory: about 30,000 segments of a minute.
-pub const TRACES_BYTES: usize = 32 << 20;
+pub(super) const TRACES_BYTES: usize = 32 << 20;
 /// Most bytes of metrics that wait in memory.
-pub const METRICS_BYTES: usize = 8 << 20;
+pub(super) const METRICS_BYTES: usize = 8 << 20;
 /// Most bytes of log events that wait in memory.
-pub const LOGS_BYTES: usize = 24 << 20;
+pub(super) const LOGS_BYTES: usize = 24 << 20;
 /// Most records of a signal that wait in memory, so that tiny ones cannot cost more in bookkeeping than in bytes.
-pub const MAX_RECORDS: usize = 262_144;
+pub(super) const MAX_RECORDS: usize = 262_144;
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use super::resource::Resource;
 
 /// The part of a request that all requests of a node share.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     resource: Bytes,
     scope: Bytes,
 }
@@ -21,7 +21,7 @@ pub struct Frame {
 impl Frame {
     /// The frame of a node.
     #[must_use]
-    pub fn new(resource: &Resource) -> Self {
+    pub(crate) fn new(resource: &Resource) -> Self {
         let scope = InstrumentationScope {
             name: SCOPE.to_owned(),
             version: resource.service_version.clone(),
@@ -32,7 +32,7 @@ impl Frame {
 
     /// One export request of `messages`, all of one signal.
     #[must_use]
-    pub fn request(&self, messages: &[Bytes]) -> Bytes {
+    pub(crate) fn request(&self, messages: &[Bytes]) -> Bytes {
         let messages_len: usize = messages.iter().map(|message| field_len(message.len())).sum();
         let scope_len = field_len(self.scope.len()) + messages_len;
         let resource_len = field_len(self.resource.len()) + field_len(scope_len);
@@ -49,14 +49,14 @@ impl Frame {
 
     /// Bytes of a request beside its messages, never too few.
     #[must_use]
-    pub fn overhead(&self) -> usize {
+    pub(crate) fn overhead(&self) -> usize {
         self.resource.len() + self.scope.len() + 4 * FIELD_MAX
     }
 }
 
 /// Bytes of one message of `len` bytes inside a request.
 #[must_use]
-pub fn field_len(len: usize) -> usize {
+pub(crate) fn field_len(len: usize) -> usize {
     key_len(REPEATED) + encoded_len_varint(len as u64) + len
 }
 

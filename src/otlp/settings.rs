@@ -337,7 +337,7 @@ pub(super) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_hours(1);
 /// Longest name of a copy, in bytes.
-pub const MAX_TARGET_NAME: usize = 32;
+pub(super) const MAX_TARGET_NAME: usize = 32;
 
 /// Headers that the exporter sets itself.
 const RESERVED: [&str; 8] = [

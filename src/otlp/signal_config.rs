@@ -159,7 +159,7 @@ fn url(text: &str, path: &str, place: &str) -> Result<Url, SettingsError> {
 }
 
 /// The name of the section's own target.
-pub const MAIN: &str = "main";
+pub(super) const MAIN: &str = "main";
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use liveqos_core::node::path_loss::{PathTally, Ways};
-use liveqos_core::node::ping::{self, Echo};
+use liveqos_core::node::{Echo, PathTally, Ways, ping};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};

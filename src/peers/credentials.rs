@@ -13,7 +13,7 @@ use rustls::server::WebPkiClientVerifier;
 
 use super::fixed_window::Steady;
 use super::settings::NodeTlsSettings;
-use crate::platform::tls::{self, TlsError};
+use crate::platform::{TlsError, tls};
 
 /// Both halves of a node.
 #[derive(Clone)]

@@ -1,10 +1,17 @@
 //! FACE
 
 mod connection;
-pub mod credentials;
+mod credentials;
 mod fixed_window;
-pub mod node_paths;
+mod node_paths;
 mod prober;
-pub mod responder;
-pub mod settings;
-pub mod status;
+mod responder;
+mod settings;
+mod status;
+
+pub(crate) use self::connection::Line;
+pub use self::credentials::Credentials;
+pub use self::node_paths::{Peers, try_once};
+pub(crate) use self::settings::{LEAST_INTERVAL, MOST_INTERVAL};
+pub use self::settings::{NodeTlsSettings, PathSettings, PeerSettings};
+pub use self::status::{PathStatus, PathTable};

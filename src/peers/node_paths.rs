@@ -3,7 +3,6 @@
 //!
 //! A ping is one datagram of RFC 9221; [`liveqos_core::node::ping`] has its form and [`liveqos_core::node::path_loss`] what it tells.
 
-use super::{prober, responder};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +12,14 @@ use arc_swap::ArcSwap;
 use quinn::{ClientConfig, Endpoint};
 use tokio::task::JoinSet;
 
-pub(crate) use super::connection::Line;
-pub use super::connection::Trouble;
+use super::connection::Trouble;
 use super::credentials::{CredentialError, Credentials};
 use super::prober::Prober;
 use super::settings::{NodeTlsSettings, PathSettings, PeerSettings};
 use super::status::PathTable;
-use crate::intake::source_status::SourceTable;
-use crate::platform::self_metrics::Meters;
+use super::{prober, responder};
+use crate::intake::SourceTable;
+use crate::platform::Meters;
 
 /// What a reload renews of the running paths.
 pub struct Peers {

@@ -10,10 +10,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::connection::{Line, Trouble};
 use super::settings::PeerSettings;
 use super::status::PathEntry;
-use crate::intake::source_status::SourceEntry;
+use crate::intake::SourceEntry;
 use crate::otlp::retry::{backoff, chance};
-use crate::platform::clock;
-use crate::platform::self_metrics::Meters;
+use crate::platform::{Meters, clock};
 
 /// Pings one peer for as long as the daemon lives.
 pub(super) struct Prober {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use liveqos_core::node::ping::{self, Came, ECHO_BYTES};
+use liveqos_core::node::{Came, ECHO_BYTES, ping};
 use quinn::{Connection, Endpoint, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::trouble;
 use super::settings::LEAST_INTERVAL;
-use crate::platform::self_metrics::Meters;
+use crate::platform::Meters;
 
 /// Nodes that may ping this one at once; more are refused and counted.
-pub const MAX_CONNECTIONS: usize = 1_024;
+pub(super) const MAX_CONNECTIONS: usize = 1_024;
 
 /// Answers until aborted.
 pub(super) async fn run(endpoint: Endpoint, meters: Meters) {

@@ -157,13 +157,13 @@ impl PeerSettings {
 }
 
 /// Most nodes that are pinged.
-pub const MAX_PEERS: usize = 64;
+pub(super) const MAX_PEERS: usize = 64;
 /// Longest name of a peer, in bytes.
 const MAX_NAME: usize = 64;
 /// Pings are no oftener than this.
-pub const LEAST_INTERVAL: Duration = Duration::from_millis(20);
+pub(crate) const LEAST_INTERVAL: Duration = Duration::from_millis(20);
 /// Nor seldomer: the judge needs 500 within a minute.
-pub const MOST_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const MOST_INTERVAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

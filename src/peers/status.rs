@@ -4,10 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use liveqos_core::model::environment::PathWord;
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::node::path_loss::Ways;
-use liveqos_core::node::path_window::{PathCourse, PathFigures};
+use liveqos_core::model::{PathWord, Timestamp};
+use liveqos_core::node::{PathCourse, PathFigures, Ways};
 use serde::Serialize;
 
 use super::settings::PathSettings;
@@ -43,7 +41,7 @@ pub struct PathStatus {
 
 /// One path's line.
 #[derive(Debug)]
-pub struct PathEntry {
+pub(super) struct PathEntry {
     peer: Arc<str>,
     address: String,
     course: Mutex<PathCourse>,

@@ -1,11 +1,10 @@
 //! The only reader of time. Decides what *now* is: wall-clock time that does not go back, so that no window is negative. A clock set
 //! back by little is waited for; one set back by more starts a new epoch, in which everybody forgets the instants of the old one.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 
 /// A step back of up to this is waited out: time stands still meanwhile.
 pub const WAITED_FOR: Duration = Duration::from_secs(2);

@@ -10,7 +10,7 @@ use serde::{Deserializer, Serializer};
 
 /// Why a text is no duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DurationError {
+pub(crate) enum DurationError {
     /// Nothing was written.
     #[error("a duration is empty; write it like \"5s\" or \"250ms\"")]
     Empty,
@@ -44,7 +44,7 @@ pub enum DurationError {
 ///
 /// # Errors
 /// [`DurationError`], with the text and how it should be written.
-pub fn parse(text: &str) -> Result<Duration, DurationError> {
+pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     let mut rest = text.trim();
     if rest.is_empty() {
         return Err(DurationError::Empty);
@@ -76,7 +76,7 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
 
 /// Writes `duration` in the largest unit that holds it as a whole number; [`parse`] gives it back.
 #[must_use]
-pub fn format(duration: Duration) -> String {
+pub(crate) fn format(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     if nanos == 0 {
         return "0s".to_owned();
@@ -89,7 +89,7 @@ pub fn format(duration: Duration) -> String {
 ///
 /// # Errors
 /// Those of the serializer.
-pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&format(*duration))
 }
 
@@ -97,7 +97,7 @@ pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S:
 ///
 /// # Errors
 /// Those of the deserializer, and the text of a [`DurationError`].
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     struct Text;
     impl serde::de::Visitor<'_> for Text {
         type Value = Duration;
@@ -113,7 +113,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
 
 /// The JSON Schema: text of whole numbers with units.
 #[must_use]
-pub fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(crate) fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "string",
         "description": "A duration: whole numbers with a unit each, such as \"5s\", \"250ms\" or \"1m30s\".",
@@ -122,7 +122,7 @@ pub fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 }
 
 /// The same for an `Option<Duration>`.
-pub mod option {
+pub(crate) mod option {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -135,7 +135,7 @@ pub mod option {
     ///
     /// # Errors
     /// Those of the serializer.
-    pub fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         duration.map(Text).serialize(serializer)
     }
 
@@ -143,7 +143,7 @@ pub mod option {
     ///
     /// # Errors
     /// As [`super::deserialize`].
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         Ok(Option::<Text>::deserialize(deserializer)?.map(|text| text.0))
     }
 }

@@ -5,13 +5,13 @@ use std::io::IsTerminal as _;
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::settings::{LogFormat, LogSettings};
+use crate::config::{LogFormat, LogSettings};
 
 /// Starts logging; a second call in one process changes nothing.
 ///
 /// # Errors
 /// A filter that cannot be read.
-pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
+pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.level)
         .map_err(|error| anyhow::anyhow!("log.level = \"{}\": {error}; write it like \"info\"", settings.level))?;
     let terminal = std::io::stderr().is_terminal();

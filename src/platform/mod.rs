@@ -1,10 +1,13 @@
 //! FACE
 
 pub mod clock;
-pub mod duration;
-pub mod log;
-pub mod rfc3339;
-pub mod self_metrics;
-pub mod suggest;
+pub(crate) mod duration;
+pub(crate) mod log;
+pub(crate) mod rfc3339;
+pub(crate) mod self_metrics;
+pub(crate) mod suggest;
 pub mod tls;
 pub mod trace_id;
+
+pub use self::self_metrics::Meters;
+pub(crate) use self::tls::TlsError;

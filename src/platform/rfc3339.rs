@@ -1,10 +1,10 @@
 //! Instants as RFC 3339 text in UTC, for notices and logs. Decides that milliseconds are enough; refuses nothing.
 
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 
 /// `2026-11-23T09:30:05.250Z`.
 #[must_use]
-pub fn text(at: Timestamp) -> String {
+pub(crate) fn text(at: Timestamp) -> String {
     let millis = i64::try_from(at.millis()).unwrap_or(i64::MAX);
     let instant = jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX);
     format!("{instant:.3}")

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use liveqos_core::connection::response_delay::Listener;
-use liveqos_core::metrics::catalog;
-use liveqos_core::metrics::metric::{Kind, Metric};
+use liveqos_core::connection::Listener;
+use liveqos_core::metrics::{Kind, Metric, catalog};
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry};
 
 /// The daemon's own instruments.
@@ -115,7 +114,7 @@ impl Meters {
 }
 
 /// The metrics that are instruments of their own here; all others are read when the page is asked for.
-pub const OWN: [&str; 11] = [
+pub(crate) const OWN: [&str; 11] = [
     "liveqos_listener_connections",
     "liveqos_listener_backlog_bytes",
     "liveqos_listener_rtt_seconds",

@@ -9,7 +9,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::players::settings::TlsSettings;
+use crate::players::TlsSettings;
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -9,8 +9,8 @@
 
 use std::fmt::Write as _;
 
-use liveqos_core::model::session::Session;
-use liveqos_core::trace::span::SpanRef;
+use liveqos_core::model::Session;
+use liveqos_core::trace::SpanRef;
 use ring::digest::{Context, SHA256};
 
 /// A trace's id; never all zero.
@@ -74,7 +74,7 @@ fn hashed<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::trace::span::SpanName;
+    use liveqos_core::trace::SpanName;
 
     use super::*;
 

@@ -13,32 +13,26 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use liveqos_core::base::latency_histogram::Latencies;
-use liveqos_core::model::group::GroupView;
-use liveqos_core::model::observation::{Fact, Observation, PlayerView, SourceName};
-use liveqos_core::model::session::{Name, StreamKey};
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::viewer::group_table::{GroupTable, Membership, Watched};
-use liveqos_core::viewer::origin::{GroupRules, Origin};
+use liveqos_core::base::Latencies;
+use liveqos_core::model::{Fact, GroupView, Name, Observation, PlayerView, SourceName, StreamKey, Timestamp};
+use liveqos_core::viewer::{GroupRules, GroupTable, Membership, Origin, Watched};
 
-use super::beacon_report::{Malformed, Report, Said};
+use super::beacon_report::{MAX_REPORT, Malformed, Report, Said};
 use super::beacon_viewer::{Refused, Viewer};
 use super::cmcd::{argument, bearer};
 use super::ended_sessions::Ended;
 use super::listener::later;
 use super::token::{Key, TokenError};
-use crate::api::routes::Shared;
-use crate::http::error::ApiError;
-use crate::intake::access_log::event_queue::Sender;
+use crate::api::Shared;
+use crate::http::ApiError;
+use crate::intake::access_log::Sender;
 use crate::platform::clock;
 
-pub use super::beacon_report::{MAX_MESSAGES, MAX_REPORT, MAX_SPAN};
-
 /// Most viewers remembered. A class may hold as many as are free for others: 125,000 alone, and there is always room for a small one.
-pub const MAX_VIEWERS: usize = 250_000;
+pub(super) const MAX_VIEWERS: usize = 250_000;
 
 /// Most classes that are folded at once.
-pub const MAX_SESSIONS: usize = 4_000;
+pub(super) const MAX_SESSIONS: usize = 4_000;
 
 /// The reports of all classes since the last fold.
 #[derive(Debug)]
@@ -347,8 +341,9 @@ const FEW: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::viewer::group_table::MAX_NAMED;
+    use liveqos_core::viewer::MAX_NAMED;
 
+    use super::super::beacon_report::MAX_SPAN;
     use super::super::beacon_viewer;
     use super::*;
 

@@ -4,15 +4,14 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use liveqos_core::base::latency_histogram::Latencies;
-use liveqos_core::model::observation::PlayerView;
-use liveqos_core::model::session::{Name, Protocol};
-use liveqos_core::viewer::player_name::PlayerName;
+use liveqos_core::base::Latencies;
+use liveqos_core::model::{Name, PlayerView, Protocol};
+use liveqos_core::viewer::PlayerName;
 use serde::Deserialize;
 use serde_json::Value;
 
 /// Largest body of a report in bytes; a full one has about 400.
-pub const MAX_REPORT: usize = 4 * 1024;
+pub(super) const MAX_REPORT: usize = 4 * 1024;
 
 /// Longest span one report may speak for.
 pub const MAX_SPAN: Duration = Duration::from_mins(1);
@@ -21,14 +20,14 @@ pub const MAX_SPAN: Duration = Duration::from_mins(1);
 pub const MAX_MESSAGES: usize = 64;
 
 /// Longest mark of a viewer in bytes.
-pub const MAX_VIEWER: usize = 128;
+pub(super) const MAX_VIEWER: usize = 128;
 
 /// Sums since the same viewer's last report. Names, units (seconds, bytes, packets, frames) and meaning as `inbound-rtp` and
 /// `candidate-pair` of W3C webrtc-stats, where it has them, as growth since the last report. A value that the player does not know is
 /// left out.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Report<'a> {
+pub(super) struct Report<'a> {
     /// The class.
     #[serde(borrow, alias = "session_id")]
     session_id: Cow<'a, str>,
@@ -84,7 +83,7 @@ pub struct Malformed(pub String);
 
 /// What a good report says.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Said<'a> {
+pub(super) struct Said<'a> {
     /// The sums, of this viewer alone.
     pub view: PlayerView,
     /// Newest round trip to the node.
@@ -102,7 +101,7 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// [`Malformed`].
-    pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let report: Self = serde_json::from_slice(body).map_err(|error| Malformed(error.to_string()))?;
         if report.viewer.is_empty() || report.viewer.len() > MAX_VIEWER {
             return Err(Malformed(format!("viewer must have 1 to {MAX_VIEWER} bytes")));
@@ -115,19 +114,19 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// [`Malformed`] when its id is no name.
-    pub fn session(&self) -> Result<Name, Malformed> {
+    pub(super) fn session(&self) -> Result<Name, Malformed> {
         Name::new(&self.session_id).map_err(|error| Malformed(format!("sessionId: {error}")))
     }
 
     /// The viewer's mark.
     #[must_use]
-    pub fn viewer(&self) -> &str {
+    pub(super) fn viewer(&self) -> &str {
         &self.viewer
     }
 
     /// The report's number.
     #[must_use]
-    pub const fn sequence(&self) -> u32 {
+    pub(super) const fn sequence(&self) -> u32 {
         self.sequence
     }
 
@@ -135,7 +134,7 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// [`Malformed`] when it is negative or over [`MAX_SPAN`].
-    pub fn watched(&self) -> Result<Duration, Malformed> {
+    pub(super) fn watched(&self) -> Result<Duration, Malformed> {
         let watched = Duration::try_from_secs_f64(self.exposure).ok().filter(|watched| *watched <= MAX_SPAN);
         watched.ok_or_else(|| Malformed(format!("exposure: {} is not 0 to {} s", self.exposure, MAX_SPAN.as_secs())))
     }
@@ -144,7 +143,7 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// [`Malformed`] as [`Report::watched`].
-    pub fn said(&self) -> Result<Said<'_>, Malformed> {
+    pub(super) fn said(&self) -> Result<Said<'_>, Malformed> {
         let exposure = self.watched()?;
         let mut reader = Reader { seconds: (exposure + AHEAD).as_secs_f64(), bad_values: 0 };
         let received = reader.count(&self.packets_received, MOST_PACKETS);

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::viewer::group_table::Membership;
+use liveqos_core::model::Timestamp;
+use liveqos_core::viewer::Membership;
 
 use super::beacon_report::MAX_SPAN;
 

@@ -8,20 +8,20 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use liveqos_core::cmcd::report::{Cmcd, percent_decode, records};
-use liveqos_core::model::session::Name;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::cmcd::structured_field::percent_decode;
+use liveqos_core::cmcd::{Cmcd, records};
+use liveqos_core::model::{Name, Timestamp};
 
 use super::listener::later;
 use super::settings::Networks;
 use super::token::{Key, TokenError};
-use crate::api::routes::Shared;
-use crate::http::error::ApiError;
-use crate::intake::access_log::event_queue::{Claimed, Full, Post, PostBox, Sender};
+use crate::api::Shared;
+use crate::http::ApiError;
+use crate::intake::access_log::{Claimed, Full, Post, PostBox, Sender};
 use crate::platform::clock;
 
 /// What the way in needs to know.
-pub struct CmcdIntake {
+pub(crate) struct CmcdIntake {
     key: Option<Key>,
     trusted: Networks,
     posts: PostBox,
@@ -38,13 +38,13 @@ struct Asked<'a> {
 impl CmcdIntake {
     /// A way in for reports signed with `key`, and for those of `trusted` peers; with neither it is closed.
     #[must_use]
-    pub const fn new(key: Option<Key>, trusted: Networks, posts: PostBox) -> Self {
+    pub(crate) const fn new(key: Option<Key>, trusted: Networks, posts: PostBox) -> Self {
         Self { key, trusted, posts }
     }
 
     /// Whether anybody may report.
     #[must_use]
-    pub const fn is_open(&self) -> bool {
+    pub(crate) const fn is_open(&self) -> bool {
         self.key.is_some() || !self.trusted.is_empty()
     }
 

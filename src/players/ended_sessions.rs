@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use liveqos_core::model::session::Name;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Name, Timestamp};
 
 /// The classes and when they ended.
 #[derive(Debug, Default)]
@@ -41,9 +40,9 @@ impl Ended {
 }
 
 /// Most classes remembered; the oldest goes first.
-pub const MAX_ENDED: usize = 8_192;
+pub(super) const MAX_ENDED: usize = 8_192;
 /// How long an end is remembered: by then the players' tokens are over too.
-pub const KEPT: Duration = Duration::from_hours(2);
+pub(super) const KEPT: Duration = Duration::from_hours(2);
 
 #[cfg(test)]
 mod tests {

@@ -25,19 +25,17 @@ use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 use super::rate_limit::Limiter;
 use super::script;
 use super::settings::{IngestError, IngestSettings, Networks};
-use crate::api::routes::Shared;
-use crate::http::batching_runtime::Hall;
-use crate::http::body;
-use crate::http::error::{ApiError, nothing_here, wrong_method};
-use crate::http::server::{self, PLAYERS_SHED, Site};
+use crate::api::Shared;
+use crate::http::error::{nothing_here, wrong_method};
+use crate::http::{ApiError, Hall, PLAYERS_SHED, Site, body, server};
 use crate::platform::tls;
 
 /// The other end of the connection that brought a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peer(pub SocketAddr);
+pub(crate) struct Peer(pub SocketAddr);
 
 /// Who may ask how often.
-pub struct Gate {
+pub(crate) struct Gate {
     limiter: Limiter,
     proxies: Networks,
     origins: Vec<HeaderValue>,
@@ -49,7 +47,7 @@ impl Gate {
     ///
     /// # Errors
     /// [`IngestError`].
-    pub fn new(settings: &IngestSettings) -> Result<Self, IngestError> {
+    pub(crate) fn new(settings: &IngestSettings) -> Result<Self, IngestError> {
         let origin = |text: &String| HeaderValue::from_str(text).map_err(|_| IngestError::Origin(text.clone()));
         Ok(Self {
             limiter: Limiter::new(settings.rate_per_second, settings.burst),
@@ -61,7 +59,7 @@ impl Gate {
 
     /// Whose request it is: the peer's, or where that is a trusted proxy the last one of `X-Forwarded-For` that is none.
     #[must_use]
-    pub fn source(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn source(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut source = peer;
         let told = headers.get_all("x-forwarded-for").iter().rev().filter_map(|value| value.to_str().ok());
         for hop in told.flat_map(|list| list.rsplit(',')) {
@@ -78,7 +76,7 @@ impl Gate {
 
     /// The same, where it is a viewer's address: not that of a proxy that told of nobody.
     #[must_use]
-    pub fn viewer(&self, source: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn viewer(&self, source: IpAddr) -> Option<IpAddr> {
         (!self.proxies.contain(source)).then_some(source)
     }
 
@@ -94,29 +92,29 @@ impl Gate {
 }
 
 /// All of an address that faces players alone, but for their [`Ways`].
-pub fn router(shared: &Shared) -> Router {
+pub(crate) fn router(shared: &Shared) -> Router {
     Router::new().fallback(nothing_here).merge(routes(shared)).with_state(shared.clone())
 }
 
 /// What players are given.
-pub fn routes(shared: &Shared) -> Router<Shared> {
+pub(crate) fn routes(shared: &Shared) -> Router<Shared> {
     Router::new().route("/liveqos-player.js", get(script::script)).layer(shared.gate.cors())
 }
 
 /// The ways in on which players post, hundreds of times a second: they stand before the routes of an address, since finding a route and
 /// its layers cost more than a report.
 #[derive(Clone)]
-pub struct Ways(Arc<Shared>);
+pub(crate) struct Ways(Arc<Shared>);
 
 impl Ways {
     /// The ways, behind the rules for other origins' pages.
-    pub fn of(shared: Shared) -> Door {
+    pub(crate) fn of(shared: Shared) -> Door {
         shared.gate.cors().layer(Self(Arc::new(shared)))
     }
 }
 
 /// [`Ways`], behind the rules for other origins' pages.
-pub type Door = Cors<Ways>;
+pub(crate) type Door = Cors<Ways>;
 
 impl Service<Request<Incoming>> for Ways {
     type Response = Response;
@@ -135,18 +133,18 @@ impl Service<Request<Incoming>> for Ways {
 
 /// Whether this is the path of one of the [`Ways`].
 #[must_use]
-pub fn is_way(path: &str) -> bool {
+pub(crate) fn is_way(path: &str) -> bool {
     path == BEACON || path == CMCD
 }
 
 /// Whether a connection is a player's, by the first [`FIRST_WORDS`] bytes of its first request.
 #[must_use]
-pub fn is_of_players(words: &[u8]) -> bool {
+pub(crate) fn is_of_players(words: &[u8]) -> bool {
     PLAYERS_WORDS.iter().any(|start| words.starts_with(start))
 }
 
 /// The address that faces players alone, and its certificate.
-pub struct Entrance {
+pub(crate) struct Entrance {
     address: SocketAddr,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
 }
@@ -156,7 +154,7 @@ impl Entrance {
     ///
     /// # Errors
     /// When the address cannot be bound or the certificate cannot be read.
-    pub async fn open(
+    pub(crate) async fn open(
         settings: &IngestSettings,
         shared: &Shared,
         hall: &Hall,
@@ -185,12 +183,12 @@ impl Entrance {
 
     /// Where it is.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
+    pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Takes a renewed certificate for connections that come from now on.
-    pub fn renew(&self, certificate: ServerConfig) {
+    pub(crate) fn renew(&self, certificate: ServerConfig) {
         if let Some(tls) = &self.tls {
             tls.store(Arc::new(certificate));
         }
@@ -220,7 +218,7 @@ async fn pass(shared: &Shared, request: Request<Incoming>) -> Response {
 
 /// 429: come again after `wait`, to whole seconds.
 #[must_use]
-pub fn later(code: &'static str, message: &str, wait: Duration) -> Response {
+pub(crate) fn later(code: &'static str, message: &str, wait: Duration) -> Response {
     let seconds = HeaderValue::from(wait.as_secs().max(1) + u64::from(wait.subsec_nanos() > 0));
     let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, code, message);
     ([(header::RETRY_AFTER, seconds)], error).into_response()
@@ -229,7 +227,7 @@ pub fn later(code: &'static str, message: &str, wait: Duration) -> Response {
 const BEACON: &str = "/v1/beacon";
 const CMCD: &str = "/v1/cmcd";
 /// How many bytes of a request show that it is a player's.
-pub const FIRST_WORDS: usize = 16;
+pub(crate) const FIRST_WORDS: usize = 16;
 const PLAYERS_WORDS: [&[u8]; 5] =
     [b"POST /v1/beacon", b"POST /v1/cmcd", b"GET /v1/cmcd", b"OPTIONS /v1/", b"GET /liveqos-pla"];
 /// What a page may send beside what any page may.

@@ -1,12 +1,21 @@
 //! FACE
 
-pub mod beacon;
-pub mod beacon_report;
+mod beacon;
+mod beacon_report;
 mod beacon_viewer;
-pub mod cmcd;
-pub mod ended_sessions;
-pub mod listener;
-pub mod rate_limit;
-pub mod script;
-pub mod settings;
-pub mod token;
+mod cmcd;
+mod ended_sessions;
+pub(crate) mod listener;
+mod rate_limit;
+mod script;
+mod settings;
+mod token;
+
+pub use self::beacon::{Beacons, Taken};
+pub use self::beacon_report::{MAX_MESSAGES, MAX_SPAN};
+pub(crate) use self::cmcd::CmcdIntake;
+pub(crate) use self::ended_sessions::Ended;
+pub(crate) use self::listener::{Door, Entrance, Gate, Peer, Ways};
+pub use self::script::SCRIPT;
+pub(crate) use self::settings::{CmcdSettings, IngestError, IngestSettings, Networks, TlsSettings};
+pub use self::token::Key;

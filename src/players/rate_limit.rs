@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Buckets of the table: 8 bytes each, whatever comes.
-pub const BUCKETS: usize = 1 << 15;
+pub(super) const BUCKETS: usize = 1 << 15;
 
 /// The table. A bucket is the instant at which it is full again (generic cell rate algorithm), so that it costs one atomic number.
-pub struct Limiter {
+pub(super) struct Limiter {
     hasher: RandomState,
     buckets: Box<[AtomicU64]>,
     /// Nanoseconds that one request costs.
@@ -23,7 +23,7 @@ pub struct Limiter {
 impl Limiter {
     /// A table of full buckets, for `per_second` requests a source in the long run and `burst` at once, each at least 1.
     #[must_use]
-    pub fn new(per_second: u32, burst: u32) -> Self {
+    pub(super) fn new(per_second: u32, burst: u32) -> Self {
         let cost = SECOND / u64::from(per_second.max(1));
         let buckets = std::iter::repeat_with(AtomicU64::default).take(BUCKETS).collect();
         Self { hasher: RandomState::new(), buckets, cost, depth: cost.saturating_mul(u64::from(burst.max(1))) }
@@ -33,7 +33,7 @@ impl Limiter {
     ///
     /// # Errors
     /// How long to wait when its bucket is empty.
-    pub fn take(&self, source: IpAddr, now: Duration) -> Result<(), Duration> {
+    pub(super) fn take(&self, source: IpAddr, now: Duration) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let bucket = &self.buckets[self.hasher.hash_one(place(source)) as usize % BUCKETS];
         let taken = bucket.try_update(Ordering::Relaxed, Ordering::Relaxed, |full| {

@@ -3,11 +3,11 @@
 
 use std::fmt;
 
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 use ring::hmac;
 
 /// Shortest key in bytes.
-pub const MIN_KEY: usize = 32;
+pub(super) const MIN_KEY: usize = 32;
 
 /// The key that signs.
 #[derive(Clone)]

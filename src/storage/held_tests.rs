@@ -1,20 +1,16 @@
 //! What sampling holds back, on a disk that forgets: decided once, kept whole or left out whole, whatever fails in between.
 
-use liveqos_core::model::session::{Name, Scenario, Session, StreamKey};
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::trace::span::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
-use proptest::prelude::*;
-
 use std::sync::Arc;
+
+use liveqos_core::model::{Name, Scenario, Session, StreamKey, Timestamp};
+use liveqos_core::trace::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
+use proptest::prelude::*;
 
 use super::journal::Changes;
 use super::tests::{ALL, CAPS, Disks, OURS, entry, told};
 use super::writer::*;
-use crate::otlp::queue::Outbox as _;
-use crate::otlp::record::{Record, Signal};
-use crate::otlp::sampling::held::Holding;
-use crate::otlp::sampling::sampler::Sampling;
-use crate::otlp::sampling::settings::SamplingSettings;
+use crate::otlp::sampling::{Holding, Sampling, SamplingSettings};
+use crate::otlp::{Outbox as _, Record, Signal};
 
 /// Beats of a class's life.
 const LIFE: u64 = 16;
@@ -182,7 +178,7 @@ fn more_than_a_record_holds_is_held() {
     node.sampling = Sampling::new(&settings, "n").resumed(&Holding::default(), |_| true);
     (0..LIFE - 1).for_each(|_| node.beat(&[0; 4], 2_000_000));
     let (_, found) = disks.start_on(OURS, CAPS);
-    assert!(found.holding.bytes() > super::disk::frame::MAX_PAYLOAD);
+    assert!(found.holding.bytes() > super::disk::MAX_PAYLOAD);
     assert_eq!(&found.holding, node.sampling.holding());
 }
 

@@ -8,13 +8,12 @@
 use std::io;
 use std::sync::Arc;
 
-use liveqos_core::model::checkpoint::{Checkpoint, Entry};
+use liveqos_core::model::{Checkpoint, Entry};
 use serde::{Deserialize, Serialize};
 
-use super::disk::folder::{Appender, Disk};
-use super::disk::frame::{self, Frame};
-use super::spool::disk_queue::Places;
-use crate::otlp::sampling::held::{Change, Holding};
+use super::disk::{Appender, Disk, Frame, frame};
+use super::spool::Places;
+use crate::otlp::sampling::{Change, Holding};
 
 /// One record.
 #[derive(Debug, Default, Serialize, Deserialize)]

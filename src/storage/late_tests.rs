@@ -1,18 +1,15 @@
 //! A folder that can only be read at the start, or not even that, and later can be used.
 
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 
-use std::io;
-use std::sync::Arc;
-
 use super::journal::{Changes, Lasting};
 use super::tests::{ALL, CAPS, Disks, OURS, number_of, record, told};
-use super::writer::Opener;
-use super::writer::*;
-use crate::otlp::queue::{Limits, Outbox as _};
-use crate::otlp::record::Signal;
+use super::writer::{Opener, *};
+use crate::otlp::{Limits, Outbox as _, Signal};
 
 /// Opens when it is told to.
 #[derive(Clone, Default)]

@@ -7,9 +7,15 @@ pub mod journal;
 #[cfg(test)]
 mod late_tests;
 mod open;
-pub mod settings;
+mod settings;
 pub mod spool;
-pub mod state;
+mod state;
 #[cfg(test)]
 mod tests;
 mod writer;
+
+pub(crate) use self::journal::Lasting;
+pub use self::open::Opened;
+pub(crate) use self::open::Watch;
+pub use self::settings::StateSettings;
+pub(crate) use self::state::State;

@@ -8,11 +8,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
-use super::disk::folder::{Disk, Folder};
+use super::disk::{Disk, Folder};
+use super::journal::Lasting;
 use super::settings::StateSettings;
-use super::state::{Ground, Health, Lasting, Place, State};
-use super::writer::Opener;
-use crate::otlp::queue::{MemoryOutbox, Outbox};
+use super::state::{Health, State};
+use super::writer::{Ground, Opener, Place};
+use crate::otlp::{MemoryOutbox, Outbox};
 
 /// Why the daemon must not start.
 #[derive(Debug, thiserror::Error)]

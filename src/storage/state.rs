@@ -6,17 +6,14 @@ use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use liveqos_core::model::checkpoint::Entry;
+use liveqos_core::model::Entry;
 use serde::Serialize;
 
-use super::disk::folder::Disk;
-use super::journal::Changes;
-pub use super::journal::Lasting;
-pub use super::open::{OpenError, Opened, Watch};
-use super::spool::disk_queue::{Places, Spool};
-use super::writer::Scribe;
-pub(crate) use super::writer::{Ground, Place};
-use crate::otlp::sampling::held::Change;
+use super::disk::Disk;
+use super::journal::{Changes, Lasting};
+use super::spool::{Places, Spool};
+use super::writer::{Ground, Place, Scribe};
+use crate::otlp::sampling::Change;
 
 /// How it stands with what must outlive the daemon.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -213,7 +210,7 @@ impl Desk {
 }
 
 /// Most changes that wait for the disk: eight minutes of 500 classes.
-pub const MAX_ENTRIES: usize = 50_000;
+pub(super) const MAX_ENTRIES: usize = 50_000;
 
 /// A disk that takes longer than this is in trouble.
 const HANGS: Duration = Duration::from_secs(5);

@@ -1,23 +1,17 @@
 //! State and spool on a disk that forgets, fills up and rots.
 
-use liveqos_core::model::checkpoint::Checkpoint;
-use liveqos_core::model::session::StreamKey;
-use liveqos_core::model::time::Timestamp;
-use proptest::prelude::*;
-
-use super::disk::forgetful::Forgetful;
-use super::spool::segment;
 use std::io;
 use std::sync::Arc;
 
-use super::disk::folder::Disk as _;
+use liveqos_core::model::{Checkpoint, Entry, StreamKey, Timestamp};
+use proptest::prelude::*;
+
+use super::disk::{Disk as _, Forgetful};
 use super::journal::{Changes, Lasting};
-use super::spool::disk_queue::{Places, Spool};
+use super::spool::{Places, Spool, segment};
 use super::state::*;
 use super::writer::*;
-use crate::otlp::queue::{Backlog, Batch, Limits, Outbox as _};
-use crate::otlp::record::{Record, Signal};
-use liveqos_core::model::checkpoint::Entry;
+use crate::otlp::{Backlog, Batch, Limits, Outbox as _, Record, Signal};
 
 pub(crate) const CAPS: [u64; 3] = [1 << 30; 3];
 pub(crate) const ALL: Limits = Limits { items: u64::MAX, bytes: 4 << 20 };

@@ -7,11 +7,12 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::disk::folder::Disk;
-use super::journal::{Changes, Found, Journal};
-use super::spool::disk_queue::{Keeper, Places, Repair, Spool, Wake, recover};
-use super::state::{Desk, Health, Lasting};
-use crate::otlp::record::Signal;
+use super::disk::Disk;
+use super::journal::{Changes, Found, Journal, Lasting};
+use super::spool::recovery::recover;
+use super::spool::{Keeper, Places, Repair, Spool, Wake};
+use super::state::{Desk, Health};
+use crate::otlp::Signal;
 
 /// Wakes the thread for what nobody seals.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use liveqos::demo::{Impairment, Sending};
-use liveqos_core::model::notice::Cause;
+use liveqos_core::model::Cause;
 
 use crate::node::{CLASSES, Node, VIEWERS};
 

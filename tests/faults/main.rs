@@ -13,12 +13,11 @@ mod said;
 
 use std::path::Path;
 
-use liveqos::platform::clock;
-use liveqos_core::model::notice::Cause;
-use tokio::task::JoinSet;
-
 use fault::{FAULTS, Fault};
+use liveqos::platform::clock;
+use liveqos_core::model::Cause;
 use node::Node;
+use tokio::task::JoinSet;
 
 /// One fault: what each of the classes that it is in was said to suffer from, with the words for it.
 struct Answer {

@@ -11,17 +11,14 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use liveqos::demo::{Class, ClassOptions, ViewerTotals, viewer_report};
-use liveqos::intake::access_log::event_queue::Sender;
+use liveqos::intake::access_log::Sender;
 use liveqos::platform::clock;
-use liveqos::players::beacon::Beacons;
-use liveqos::players::token::Key;
-use liveqos_core::alert::evaluator::{NodeLoad, Objectives, Surroundings};
-use liveqos_core::model::notice::{Cause, Notice};
-use liveqos_core::model::observation::{Fact, Observation};
-use liveqos_core::model::session::StreamKey;
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos::players::{Beacons, Key};
+use liveqos_core::model::{
+    BEAT, Cause, Fact, NodeLoad, Notice, Objectives, Observation, StreamKey, Surroundings, Timestamp,
+};
 use liveqos_core::recording::{Head, Playback, Settings, Word, line};
-use liveqos_core::session::registry::Patience;
+use liveqos_core::session::Patience;
 use serde_json::json;
 
 use crate::said::said;

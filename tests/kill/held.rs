@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 
 use super::classes::Classes;
 use super::daemon::Daemon;

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use liveqos::otlp::record::Signal;
+use liveqos::otlp::Signal;
 use tonic::Code;
 
 use super::classes::Classes;

@@ -6,12 +6,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::sampling::sampler::Sampling;
-use liveqos::otlp::sampling::settings::SamplingSettings;
-use liveqos::storage::settings::StateSettings;
-use liveqos::storage::state::Opened;
-use liveqos_core::model::time::GRID;
+use liveqos::otlp::Signal;
+use liveqos::otlp::sampling::{Sampling, SamplingSettings};
+use liveqos::storage::{Opened, StateSettings};
+use liveqos_core::model::GRID;
 
 use super::classes::Classes;
 use super::daemon::Daemon;

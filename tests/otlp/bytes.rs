@@ -3,15 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::exporter::{Otlp, Pace};
-use liveqos::otlp::queue::MemoryOutbox;
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::resource::Resource;
-use liveqos::otlp::settings::{Compression, OtlpSettings};
 use liveqos::otlp::stats::read;
-use liveqos_core::model::session::Session;
-use liveqos_core::model::time::GRID;
-use liveqos_core::trace::span::{Attributes, Event, SpanCommand, SpanName, Value};
+use liveqos::otlp::{Compression, MemoryOutbox, Otlp, OtlpSettings, Pace, Resource, Signal};
+use liveqos_core::model::{GRID, Session};
+use liveqos_core::trace::{Attributes, Event, SpanCommand, SpanName, Value};
 
 use crate::classes::{START, sample, session, span};
 use crate::receiver::{Collector, PATIENCE};

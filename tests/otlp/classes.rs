@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos_core::model::session::{Name, Protocol, Scenario, Session, StreamKey};
-use liveqos_core::model::time::{GRID, Timestamp};
-use liveqos_core::trace::span::{Attributes, Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
+use liveqos_core::model::{GRID, Name, Protocol, Scenario, Session, StreamKey, Timestamp};
+use liveqos_core::trace::{Attributes, Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
 
 /// When the classes begin.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_795_424_400);

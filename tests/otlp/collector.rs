@@ -6,12 +6,11 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::sampling::threshold::{Randomness, Threshold};
-use liveqos::otlp::settings::{Compression, OtlpSettings};
+use liveqos::otlp::sampling::{Randomness, Threshold};
 use liveqos::otlp::stats::read;
+use liveqos::otlp::{Compression, OtlpSettings, Signal};
 use liveqos::platform::trace_id::derived_trace_id;
-use liveqos_core::trace::span::{SpanCommand, SpanName};
+use liveqos_core::trace::{SpanCommand, SpanName};
 
 use crate::classes::{session, span};
 use crate::receiver::{Collector, LOOPBACK, PATIENCE, Received};

@@ -23,19 +23,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use classes::{START, sample, segments, session, span};
-use liveqos::metrics::otlp::Reading;
-use liveqos::otlp::encode;
-use liveqos::otlp::exporter::{Otlp, Pace, Target, check};
-use liveqos::otlp::queue::{Backlog, MemoryOutbox, Outbox};
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::resource::{Resource, Role};
-use liveqos::otlp::retry::Verdict;
-use liveqos::otlp::sampling::sampler::Sampling;
-use liveqos::otlp::sampling::settings::SamplingSettings;
-use liveqos::otlp::settings::{Compression, OtlpSettings, Protocol, Secret};
+use liveqos::metrics::Reading;
+use liveqos::otlp::sampling::{Sampling, SamplingSettings};
 use liveqos::otlp::stats::read;
+use liveqos::otlp::{
+    Backlog, Compression, MemoryOutbox, Otlp, OtlpSettings, Outbox, Pace, Protocol, Resource, Role, Secret, Signal,
+    Target, Verdict, check, encode,
+};
 use liveqos::platform::trace_id::{derived_trace_id, span_id};
-use liveqos_core::trace::span::{SpanCommand, SpanName, Value};
+use liveqos_core::trace::{SpanCommand, SpanName, Value};
 use opentelemetry_proto::tonic::metrics::v1::metric;
 use receiver::{Body, Collector, PATIENCE, Received, Reply};
 use tonic::Code;

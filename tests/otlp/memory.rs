@@ -6,13 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::exporter::{Otlp, Pace};
-use liveqos::otlp::queue::{MemoryOutbox, Outbox, Room};
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::settings::{OtlpSettings, Protocol};
-use liveqos::storage::settings::StateSettings;
-use liveqos::storage::state::Opened;
-use liveqos_core::trace::span::Value;
+use liveqos::otlp::{MemoryOutbox, Otlp, OtlpSettings, Outbox, Pace, Protocol, Room, Signal};
+use liveqos::storage::{Opened, StateSettings};
+use liveqos_core::trace::Value;
 
 use crate::classes::{sample, session};
 use crate::outage::{CUTS, different, fast, nowhere};

@@ -6,12 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::exporter::{Otlp, Pace};
-use liveqos::otlp::queue::{MemoryOutbox, Outbox as _};
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::settings::OtlpSettings;
-use liveqos::storage::settings::StateSettings;
-use liveqos::storage::state::Opened;
+use liveqos::otlp::{MemoryOutbox, Otlp, OtlpSettings, Outbox as _, Pace, Signal};
+use liveqos::storage::{Opened, StateSettings};
 use tonic::Code;
 
 use crate::classes::{START, sample, session};

@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::exporter::{Otlp, Pace};
-use liveqos::otlp::queue::{MemoryOutbox, Outbox as _};
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::settings::OtlpSettings;
+use liveqos::otlp::{MemoryOutbox, Otlp, OtlpSettings, Outbox as _, Pace, Signal};
 
 use crate::classes::{START, sample, session};
 use crate::receiver::{Collector, PATIENCE, Received, Reply};

@@ -3,14 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::exporter::{Otlp, Pace, check};
-use liveqos::otlp::queue::{Backlog, MemoryOutbox, Room};
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::retry::Verdict;
-use liveqos::otlp::settings::{OtlpSettings, Protocol};
 use liveqos::otlp::stats::read;
+use liveqos::otlp::{Backlog, MemoryOutbox, Otlp, OtlpSettings, Pace, Protocol, Room, Signal, Verdict, check};
 use liveqos::platform::trace_id::{derived_trace_id, span_id};
-use liveqos_core::trace::span::{SpanName, SpanRef};
+use liveqos_core::trace::{SpanName, SpanRef};
 use tonic::Code;
 use tonic::transport::server::TcpIncoming;
 

@@ -3,11 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::exporter::{Otlp, check};
-use liveqos::otlp::queue::{Backlog, MemoryOutbox};
-use liveqos::otlp::record::Signal;
-use liveqos::otlp::settings::{Compression, CopySettings, OtlpSettings, Secret};
 use liveqos::otlp::stats::read;
+use liveqos::otlp::{Backlog, Compression, CopySettings, MemoryOutbox, Otlp, OtlpSettings, Secret, Signal, check};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -97,7 +94,7 @@ async fn mutual_tls_lets_the_node_in_and_nobody_else() {
     let to_grpc = grpc_to(format!("https://localhost:{}", grpc.address.port()));
     for (collector, settings) in [(&grpc, to_grpc), (&http, http_to(format!("https://localhost:{guarded}")))] {
         let stranger = check(&papers.trusting(settings.clone(), false), &node()).await.unwrap();
-        assert!(!matches!(stranger[0].verdict, liveqos::otlp::retry::Verdict::Delivered(_)), "{stranger:?}");
+        assert!(!matches!(stranger[0].verdict, liveqos::otlp::Verdict::Delivered(_)), "{stranger:?}");
         let otlp = start(&papers.trusting(settings, true), quick());
         otlp.take(&segments(&session(1), 3));
         assert_eq!(collector.spans(3).await.len(), 3);

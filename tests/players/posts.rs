@@ -9,7 +9,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
-use liveqos::players::script::SCRIPT;
+use liveqos::players::SCRIPT;
 use serde_json::Value;
 
 use super::browser::Browser;

@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use liveqos::players::token::Key;
-use liveqos_core::model::time::Timestamp;
+use liveqos::players::Key;
+use liveqos_core::model::Timestamp;
 use tokio::time::sleep;
 
 use super::browser::{self, Browser};

@@ -11,8 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use liveqos::demo::{Class, ClassOptions, Guest, Impairment};
 use liveqos::platform::clock;
-use liveqos_core::media::freeze::{Playout, PlayoutTotals};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::media::{Playout, PlayoutTotals};
+use liveqos_core::model::Timestamp;
 use serde_json::Value;
 use tokio::time::sleep;
 

@@ -3,12 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use liveqos::notify::alert::Letterhead;
-use liveqos::notify::notifiers::Notifiers;
-use liveqos::notify::settings::{AlertSettings, ReceiverKind, WebhookSettings};
-use liveqos::platform::self_metrics::Meters;
-use liveqos_core::model::notice::{Notice, NoticeState};
-use liveqos_core::model::time::Timestamp;
+use liveqos::notify::{AlertSettings, Letterhead, Notifiers, ReceiverKind, WebhookSettings};
+use liveqos::platform::Meters;
+use liveqos_core::model::{Notice, NoticeState, Timestamp};
 use serde_json::Value;
 
 use super::daemon::get;

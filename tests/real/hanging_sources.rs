@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use liveqos_core::metrics::catalog::SKEW_BOUNDS;
+use liveqos_core::metrics::SKEW_BOUNDS;
 use serde_json::Value;
 
 use super::daemon::{Daemon, LIVEQOS, value};

@@ -6,12 +6,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::daemon::{Daemon, LIVEQOS, get};
-use super::dashboard;
 use super::node_certificates::write_certificates;
 use super::program::{Program, command, free_port};
 use super::prometheus::Prometheus;
-use super::stat_server;
 use super::wait::{alone, until};
+use super::{dashboard, stat_server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_clean() {

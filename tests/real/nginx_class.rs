@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use liveqos::platform::clock;
-use liveqos_core::model::time::GRID;
+use liveqos_core::model::GRID;
 use serde_json::Value;
 
 use super::daemon::{self, Daemon};

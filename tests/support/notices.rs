@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use liveqos_core::model::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
-use liveqos_core::model::session::{Scenario, Session, StreamKey};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{
+    Alert, Cause, Evidence, Notice, NoticeState, Scenario, Session, StreamKey, Subject, Timestamp,
+};
 
 /// Stutter of the class of this number, by a fault of the node.
 pub(crate) fn stutter(class: usize, state: NoticeState, started_at: Timestamp, at: Timestamp) -> Notice {

@@ -7,12 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use liveqos::demo::Impairment;
-use liveqos::intake::source_status::SourceTable;
-use liveqos::peers::node_paths::Peers;
-use liveqos::peers::settings::{NodeTlsSettings, PathSettings, PeerSettings};
-use liveqos::peers::status::{PathStatus, PathTable};
-use liveqos::platform::clock;
-use liveqos::platform::self_metrics::Meters;
+use liveqos::intake::SourceTable;
+use liveqos::peers::{NodeTlsSettings, PathSettings, PathStatus, PathTable, PeerSettings, Peers};
+use liveqos::platform::{Meters, clock};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 

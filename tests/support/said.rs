@@ -1,7 +1,6 @@
 //! What the judge said of a fault.
 
-use liveqos_core::model::notice::{Cause, Notice, NoticeState};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Cause, Notice, NoticeState, Timestamp};
 
 /// The cause that most alerts of a class were given last, with their words, of those that began after `onset`.
 pub(crate) fn said(notices: &[Notice], class: &str, onset: Timestamp) -> Option<(Cause, String)> {

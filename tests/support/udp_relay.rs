@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use liveqos::demo::Impairment;
-use liveqos::demo::shaper::{Fate, Shaper};
+use liveqos::demo::{Fate, Impairment, Shaper};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;

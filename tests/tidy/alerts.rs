@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use liveqos_core::alert::evaluator::Objectives;
-use liveqos_core::model::notice::Alert;
+use liveqos_core::model::{Alert, Objectives};
 
 use super::metrics::fleet_rules;
 use super::repository::{files, text};

@@ -1,6 +1,6 @@
 //! The dashboards: every query names what is exported, every panel says what it shows, and its red line is the alert's.
 
-use liveqos_core::alert::evaluator::Objectives;
+use liveqos_core::model::Objectives;
 use serde_json::Value;
 
 use super::metrics::strange_names;

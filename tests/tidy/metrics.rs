@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use liveqos_core::metrics::catalog::{METRICS, metric};
-use liveqos_core::metrics::metric::Kind;
+use liveqos_core::metrics::catalog::metric;
+use liveqos_core::metrics::{Kind, METRICS};
 
 use super::promql::named;
 use super::repository::{files, root, text};

@@ -2,11 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use liveqos_core::cmcd::report::Cmcd;
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::viewer::fold::{Request, ViewerFold};
-use liveqos_core::viewer::origin::{Address, Origin};
-use liveqos_core::viewer::player_name::PlayerName;
+use liveqos_core::cmcd::Cmcd;
+use liveqos_core::model::Timestamp;
+use liveqos_core::viewer::{Address, Origin, PlayerName, Request, ViewerFold};
 
 use crate::usage;
 

@@ -19,10 +19,8 @@ use std::io::{BufWriter, Read as _};
 use std::path::Path;
 use std::time::Duration;
 
-use liveqos_core::access_log::fold::{ClassRule, LogFold};
-use liveqos_core::access_log::format::LogFormat;
-use liveqos_core::model::observation::{Fact, Observation};
-use liveqos_core::model::time::{BEAT, GRID, Timestamp};
+use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
+use liveqos_core::model::{BEAT, Fact, GRID, Observation, Timestamp};
 use memchr::{memchr, memrchr};
 
 use crate::lines::Form;

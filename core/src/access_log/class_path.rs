@@ -3,7 +3,7 @@
 
 use memchr::memchr;
 
-use crate::model::session::Protocol;
+use crate::model::Protocol;
 
 /// What a path says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -147,7 +147,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::session::Protocol;
+    use crate::model::Protocol;
 
     fn class<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
         ClassPattern::new(pattern, "").expect("good").read(path).map(|path| path.name)

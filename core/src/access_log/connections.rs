@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use super::format::Line;
 use super::transport::{QuicTotals, Wire, connection_hash};
-use crate::base::keyed_hash::{Hashed, sip_hash};
-use crate::base::latency_histogram::Latencies;
-use crate::connection::attribution::{Handed, Word, allowance};
-use crate::connection::delivery::JOIN_BURST;
-use crate::model::observation::{Fact, Observation, PathView, Rtt, SourceName};
-use crate::model::session::{Name, Protocol, StreamKey};
-use crate::model::time::Timestamp;
+use crate::base::keyed_hash::sip_hash;
+use crate::base::{Hashed, Latencies};
+use crate::connection::attribution::allowance;
+use crate::connection::{Handed, JOIN_BURST, Word};
+use crate::model::{Fact, Name, Observation, PathView, Protocol, Rtt, SourceName, StreamKey, Timestamp};
 
 /// The fold of one log's connections.
 #[derive(Clone, Debug)]
@@ -333,13 +331,13 @@ impl Classes {
 }
 
 /// Most connections remembered of one log; more are counted in [`ClaimCounts::connections`].
-pub const MAX_CONNECTIONS: usize = 200_000;
+pub(super) const MAX_CONNECTIONS: usize = 200_000;
 /// Most classes of one log; more are counted in [`ClaimCounts::classes`].
-pub const MAX_CLASSES: usize = 4_000;
+pub(super) const MAX_CLASSES: usize = 4_000;
 /// Most listeners of one log; more are counted in [`ClaimCounts::ports`].
-pub const MAX_PORTS: usize = 32;
+pub(super) const MAX_PORTS: usize = 32;
 /// Most round trips of one class kept in a second; a class of more is told by the first of them.
-pub const MAX_FIGURES: usize = 4_096;
+pub(super) const MAX_FIGURES: usize = 4_096;
 const EVERY: Duration = Duration::from_secs(1);
 const KEPT: Duration = Duration::from_mins(1);
 

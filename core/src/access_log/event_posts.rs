@@ -2,10 +2,9 @@
 //! those of viewers in another class, and more new viewers than a page can have.
 
 use super::fold::{LogFold, content_id};
-use crate::cmcd::report::{Cmcd, records};
-use crate::model::session::Name;
-use crate::model::time::Timestamp;
-use crate::viewer::origin::Origin;
+use crate::cmcd::{Cmcd, records};
+use crate::model::{Name, Timestamp};
+use crate::viewer::Origin;
 
 /// What a post of event reports may be counted for.
 #[derive(Clone, Copy, Debug)]
@@ -77,4 +76,4 @@ impl LogFold {
 }
 
 /// Most viewers that one post may bring: a page has one player, rarely more.
-pub const MAX_NEW_VIEWERS: usize = 4;
+pub(super) const MAX_NEW_VIEWERS: usize = 4;

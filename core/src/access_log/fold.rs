@@ -8,19 +8,15 @@ use memchr::memchr;
 use super::class_path::ClassPath;
 use super::class_pattern::ClassPattern;
 use super::connections::{Answer, ClaimFold};
-pub use super::event_posts::{Claim, MAX_NEW_VIEWERS, PostCounts, Poster};
+use super::event_posts::PostCounts;
 use super::field::Field;
 use super::format::{Line, LogFormat, unescape};
 use super::layout_cache::Layouts;
 use super::request_target::{argument, instant, target};
 use super::timestamp::{digits, seconds};
-use crate::cmcd::report::{Cmcd, records};
-use crate::model::observation::{Observation, SourceName};
-use crate::model::session::Protocol;
-use crate::model::time::Timestamp;
-use crate::viewer::fold::{FoldCounts, Request, ViewerFold, ViewerKey};
-use crate::viewer::origin::{Address, GroupRules, Origin};
-use crate::viewer::player_name::PlayerName;
+use crate::cmcd::{Cmcd, records};
+use crate::model::{Observation, Protocol, SourceName, Timestamp};
+use crate::viewer::{Address, FoldCounts, GroupRules, Origin, PlayerName, Request, ViewerFold, ViewerKey};
 
 /// Where a class's identity lies.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -199,7 +199,7 @@ impl LogFormat {
 }
 
 /// Appends `text` to `out` without the escapes that nginx writes: `\xHH`, and those of JSON; surrogates become `?`.
-pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
+pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
         let plain = memchr(b'\\', rest).unwrap_or(rest.len());
@@ -281,7 +281,7 @@ fn find(text: &[u8], literal: &[u8]) -> Option<usize> {
 }
 
 /// Most variables of a format.
-pub const MAX_PARTS: usize = 64;
+pub(super) const MAX_PARTS: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,22 @@
 //! FACE
 
-pub mod class_path;
-pub mod class_pattern;
-pub mod connections;
+mod class_path;
+mod class_pattern;
+mod connections;
 mod event_posts;
-pub mod field;
-pub mod fold;
-pub mod format;
+mod field;
+mod fold;
+mod format;
 mod layout_cache;
 mod request_target;
 pub mod syslog;
 mod timestamp;
-pub mod transport;
+pub(crate) mod transport;
+
+pub use self::class_path::ClassPath;
+pub use self::class_pattern::{ClassPattern, PatternError};
+pub use self::connections::{Answer, ClaimCounts, ClaimFold};
+pub use self::event_posts::{Claim, PostCounts, Poster};
+pub use self::field::Field;
+pub use self::fold::{ClassRule, Dirty, DirtyCounts, LogFold, MAX_LINE, OpenedLine};
+pub use self::format::{FormatError, Line, LogFormat};

@@ -5,7 +5,7 @@ use memchr::memchr;
 use super::field::Field;
 use super::format::Line;
 use super::timestamp::{common, iso, seconds};
-use crate::model::time::Timestamp;
+use crate::model::Timestamp;
 
 /// Path and query of what was asked for.
 pub(crate) fn target<'a>(line: &Line<'a>) -> Option<(&'a str, &'a [u8])> {

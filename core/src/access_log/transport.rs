@@ -11,7 +11,7 @@ use crate::base::keyed_hash::sip_hash;
 
 /// The connection of one line; what the log does not tell is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wire {
+pub(crate) struct Wire {
     /// The other end. An IPv4-mapped IPv6 address is given as IPv4, as the kernel's word is.
     pub peer: Option<SocketAddr>,
     /// The listener's port.
@@ -28,7 +28,7 @@ pub struct Wire {
 
 /// Packets of one QUIC connection since it began, as RFC 9002 counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QuicTotals {
+pub(crate) struct QuicTotals {
     /// Sent, those sent again included.
     pub sent: u64,
     /// Declared lost.
@@ -40,7 +40,7 @@ pub struct QuicTotals {
 impl Wire {
     /// Reads a line; `None` when it says nothing of its connection.
     #[must_use]
-    pub fn of(line: &Line<'_>) -> Option<Self> {
+    pub(crate) fn of(line: &Line<'_>) -> Option<Self> {
         let [port, rtt, quic] = [Field::Port, Field::Rtt, Field::Quic].map(|field| line.raw(field));
         if port.is_empty() && rtt.is_empty() && quic.is_empty() {
             return None;
@@ -62,7 +62,7 @@ impl Wire {
 
 /// The keyed hash that stands for a connection. Neither address nor port is kept; `server_port` 0 where the log does not tell it.
 #[must_use]
-pub fn connection_hash(key: [u64; 2], peer: SocketAddr, server_port: u16) -> u64 {
+pub(crate) fn connection_hash(key: [u64; 2], peer: SocketAddr, server_port: u16) -> u64 {
     let ports = (u32::from(peer.port()) << 16 | u32::from(server_port)).to_be_bytes();
     match peer.ip().to_canonical() {
         IpAddr::V4(address) => sip_hash(key, &[&address.octets(), &ports]),
@@ -102,7 +102,7 @@ impl QuicStats {
 impl QuicTotals {
     /// Packets sent and lost since `earlier`, those acknowledged after all taken off; `None` when any total went back.
     #[must_use]
-    pub fn since(self, earlier: Self) -> Option<(u64, u64)> {
+    pub(crate) fn since(self, earlier: Self) -> Option<(u64, u64)> {
         let sent = self.sent.checked_sub(earlier.sent)?;
         let lost = self.lost.checked_sub(earlier.lost)?;
         let late = self.late_acked.checked_sub(earlier.late_acked)?;

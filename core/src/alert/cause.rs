@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::group::Concentration;
-use crate::model::notice::{Alert, Cause};
+use crate::model::{Alert, Cause, Concentration};
 
 /// What is known around a class at one look.
 #[derive(Clone, Debug, Default)]

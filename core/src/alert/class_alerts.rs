@@ -10,14 +10,12 @@ use super::hysteresis::{Condition, Finding, Rule};
 use super::leg_rules::LegWatch;
 use super::publisher_rules::IngestWatch;
 use super::trend::Trend;
-use crate::base::small_map::Few;
-use crate::model::checkpoint::Incident;
-use crate::model::group::{Group, GroupKind, Tally, concentration};
-use crate::model::notice::{Alert, Cause, Evidence, Forecast, NoticeState};
-use crate::model::objectives::Objectives;
-use crate::model::session::Session;
-use crate::model::time::Timestamp;
-use crate::session::live_session::Live;
+use crate::base::Few;
+use crate::model::group::concentration;
+use crate::model::{
+    Alert, Cause, Evidence, Forecast, Group, GroupKind, Incident, NoticeState, Objectives, Session, Tally, Timestamp,
+};
+use crate::session::Live;
 
 /// What is remembered of one class.
 #[derive(Clone, Debug)]

@@ -10,15 +10,11 @@ use super::class_alerts::{AT_ONCE, Change, Docket, SUSTAINED, Standing, Told, Ve
 use super::forecast::{Capacity, LOADS, NodeForecast, is_step};
 use super::hysteresis::{Condition, Finding, Rule};
 use super::path_rules::PathWatch;
-use crate::model::checkpoint::Incident;
-pub use crate::model::environment::{NodeLoad, PathWord, Surroundings};
-use crate::model::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
-pub use crate::model::objectives::{Limits, Objectives, Promise};
-use crate::model::observation::SourceName;
-use crate::model::sample::Closed;
-use crate::model::session::{Name, Session};
-use crate::model::time::Timestamp;
-use crate::session::registry::Registry;
+use crate::model::{
+    Alert, Cause, Closed, Evidence, Incident, Name, Notice, NoticeState, Objectives, Session, SourceName, Subject,
+    Surroundings, Timestamp,
+};
+use crate::session::Registry;
 
 /// The judge's memory.
 #[derive(Clone, Debug, Default)]
@@ -213,7 +209,7 @@ impl Judge {
         registry: &Registry,
         around: &Surroundings,
     ) -> Option<Notice> {
-        let heard = |leg: &crate::session::leg::LiveLeg| u64::from(leg.heard_viewers(now));
+        let heard = |leg: &crate::session::LiveLeg| u64::from(leg.heard_viewers(now));
         let viewers = registry.sessions().map(|live| {
             let counted: u64 = live.viewers(now).values().map(|count| u64::from(*count)).sum();
             counted.max(live.legs().map(|(_, leg)| heard(leg)).sum())
@@ -237,7 +233,7 @@ impl Docket {
         now: Timestamp,
         change: Change,
         neighbours: &Neighbours,
-        (objectives, live): (&Objectives, &crate::session::live_session::Live),
+        (objectives, live): (&Objectives, &crate::session::Live),
     ) -> Notice {
         let Change { alert, state, onset, evidence, forecast } = change;
         let subject = Subject::Session(Arc::clone(&self.session));
@@ -268,7 +264,7 @@ impl Docket {
         &mut self,
         now: Timestamp,
         neighbours: &Neighbours,
-        (objectives, live): (&Objectives, &crate::session::live_session::Live),
+        (objectives, live): (&Objectives, &crate::session::Live),
         out: &mut Vec<Notice>,
     ) {
         let firing = self.conditions.iter().filter_map(|(alert, standing)| {

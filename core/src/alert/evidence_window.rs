@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::sample::Share;
-use crate::model::time::Timestamp;
+use crate::model::{Share, Timestamp};
 
 /// What counts as evidence for one kind of ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,22 +55,22 @@ struct Entry {
 }
 
 /// Fine entries hold at least one part in so many of the needed whole.
-pub const GRAINS: usize = 3;
+pub(super) const GRAINS: usize = 3;
 
 /// Most entries kept.
-pub const MAX_ENTRIES: usize = 24;
+pub(super) const MAX_ENTRIES: usize = 24;
 
 /// Length of the entries that the fine ones are merged into as they age.
-pub const COARSE: Duration = Duration::from_secs(5);
+pub(super) const COARSE: Duration = Duration::from_secs(5);
 
 /// Evidence older than this says nothing of now.
-pub const MAX_AGE: Duration = Duration::from_mins(1);
+pub(super) const MAX_AGE: Duration = Duration::from_mins(1);
 
 /// Health is judged over at least so long: a lucky moment is no recovery.
-pub const CALM: Duration = Duration::from_secs(5);
+pub(super) const CALM: Duration = Duration::from_secs(5);
 
 /// How much likelier, as a natural logarithm, what happened must be under its own ratio than under the limit.
-pub const OVER: f64 = 1.5;
+pub(super) const OVER: f64 = 1.5;
 
 impl Trailing {
     /// An empty trail.

@@ -3,10 +3,7 @@
 
 use super::hysteresis::{Condition, Finding, Rule};
 use super::trend::Trend;
-use crate::model::environment::NodeLoad;
-use crate::model::notice::{Alert, Cause, Forecast, Notice, NoticeState, Subject};
-use crate::model::objectives::Objectives;
-use crate::model::time::{GRID, Timestamp};
+use crate::model::{Alert, Cause, Forecast, GRID, NodeLoad, Notice, NoticeState, Objectives, Subject, Timestamp};
 
 /// The trends of the node.
 #[derive(Clone, Debug, Default)]

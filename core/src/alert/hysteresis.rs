@@ -3,12 +3,11 @@
 
 use std::time::Duration;
 
-use crate::model::notice::{Evidence, NoticeState};
-use crate::model::time::Timestamp;
+use crate::model::{Evidence, NoticeState, Timestamp};
 
 /// How many of the last evaluations must be bad, and how long it must be good to clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rule {
+pub(super) struct Rule {
     /// So many bad ones …
     pub bad: u32,
     /// … among the last so many (at most 32).
@@ -19,7 +18,7 @@ pub struct Rule {
 
 /// What one look found.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Finding {
+pub(super) enum Finding {
     /// Over the limit; since when by the evidence.
     Bad(Evidence, Timestamp),
     /// Between the clearing bar and the limit: neither fires nor clears.
@@ -34,7 +33,7 @@ pub enum Finding {
 
 /// The state of one alert.
 #[derive(Clone, Debug, Default)]
-pub struct Condition {
+pub(super) struct Condition {
     history: u32,
     flaps: u8,
     resolved_at: Option<Timestamp>,
@@ -46,7 +45,12 @@ pub struct Condition {
 
 impl Condition {
     /// Takes one look's finding; gives the change, its onset and evidence where there was one.
-    pub fn step(&mut self, now: Timestamp, rule: Rule, finding: Finding) -> Option<(NoticeState, Timestamp, Evidence)> {
+    pub(super) fn step(
+        &mut self,
+        now: Timestamp,
+        rule: Rule,
+        finding: Finding,
+    ) -> Option<(NoticeState, Timestamp, Evidence)> {
         let mask = u32::MAX >> (32 - rule.of.clamp(1, 32));
         match finding {
             Finding::Unknown => None,
@@ -96,27 +100,27 @@ impl Condition {
 
     /// One that fires since `onset` on `evidence`, as it did before the daemon went down.
     #[must_use]
-    pub fn resumed(onset: Timestamp, evidence: Evidence) -> Self {
+    pub(super) fn resumed(onset: Timestamp, evidence: Evidence) -> Self {
         Self { onset: Some(onset), last_bad: Some(evidence), firing: true, ..Self::default() }
     }
 
     /// Whether it goes on from here as a new one would: nothing bad in its looks, no onset, and no alert lately that would flap.
     #[must_use]
-    pub fn is_over(&self, now: Timestamp) -> bool {
+    pub(super) fn is_over(&self, now: Timestamp) -> bool {
         let flaps = self.resolved_at.is_some_and(|resolved| now.since(resolved) <= FLAPPING);
         !self.firing && self.history == 0 && self.onset.is_none() && !flaps
     }
 
     /// Whether it fires: since which onset, and what was last found over the limit.
     #[must_use]
-    pub fn firing(&self) -> Option<(Timestamp, Evidence)> {
+    pub(super) fn firing(&self) -> Option<(Timestamp, Evidence)> {
         self.onset.zip(self.last_bad).filter(|_| self.firing)
     }
 }
 
 /// What fires again this soon after it was clear is flapping: each time it must stay clear for twice as long, so that a fault that
 /// comes and goes becomes one incident.
-pub const FLAPPING: Duration = Duration::from_mins(2);
+pub(super) const FLAPPING: Duration = Duration::from_mins(2);
 /// It must stay clear for no more than sixteen times as long.
 const MOST_FLAPS: u8 = 4;
 

@@ -7,13 +7,9 @@ use super::cause::Own;
 use super::class_alerts::{CLEAR, evidence};
 use super::evidence_window::{Need, Trail, Trailing};
 use super::hysteresis::Finding;
-use crate::base::small_map::Few;
-use crate::model::objectives::Objectives;
-use crate::model::sample::Share;
-use crate::model::session::Protocol;
-use crate::model::time::Timestamp;
-use crate::session::leg::LegTotals;
-use crate::session::live_session::Live;
+use crate::base::Few;
+use crate::model::{Objectives, Protocol, Share, Timestamp};
+use crate::session::{LegTotals, Live};
 
 /// The trails of one class.
 #[derive(Clone, Debug, Default)]

@@ -2,11 +2,15 @@
 
 mod cause;
 mod class_alerts;
-pub mod evaluator;
-pub mod evidence_window;
-pub mod forecast;
-pub mod hysteresis;
+mod evaluator;
+mod evidence_window;
+mod forecast;
+mod hysteresis;
 mod leg_rules;
 mod path_rules;
 mod publisher_rules;
-pub mod trend;
+mod trend;
+
+pub use self::evaluator::Judge;
+pub use self::evidence_window::{Need, Trail, Trailing};
+pub use self::forecast::Capacity;

@@ -6,9 +6,7 @@ use std::time::Duration;
 use super::class_alerts::evidence;
 use super::evidence_window::{Need, Trail, Trailing};
 use super::hysteresis::{Condition, Finding};
-use crate::model::environment::PathWord;
-use crate::model::sample::Share;
-use crate::model::time::Timestamp;
+use crate::model::{PathWord, Share, Timestamp};
 
 /// The memory of one path.
 #[derive(Clone, Debug)]

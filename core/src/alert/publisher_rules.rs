@@ -1,9 +1,8 @@
 //! How one publisher usually sends, and whether it does now. Decides what is its own choice (slides, a dark room's slower camera) and
 //! what is trouble; refuses to call a publisher slow by its claim alone.
 
-use crate::model::observation::Total;
-use crate::model::time::Timestamp;
-use crate::session::live_session::Live;
+use crate::model::{Timestamp, Total};
+use crate::session::Live;
 
 /// The memory of one publisher; everything is per second, fading.
 #[derive(Clone, Debug, Default)]
@@ -209,14 +208,12 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::observation::{Fact, Observation, ServerView};
-    use crate::model::session::StreamKey;
+    use crate::model::{Fact, Observation, ServerView, StreamKey};
 
     /// A publisher that sends (bits, frames) in each second; what is known of it at the end.
     fn watched(seconds: impl IntoIterator<Item = (u64, u64)>) -> IngestWatch {
         let stream = StreamKey::parse("live/c1").expect("a good key");
-        let mut live =
-            Live::new(stream.clone(), crate::model::descriptor::Descriptor::default(), Timestamp::from_secs(100));
+        let mut live = Live::new(stream.clone(), crate::model::Descriptor::default(), Timestamp::from_secs(100));
         let (mut watch, mut now, mut totals) = (IngestWatch::default(), Timestamp::from_secs(100), (0, 0));
         for (bits, frames) in seconds {
             totals = (totals.0 + bits / 8, totals.1 + frames);

@@ -3,29 +3,29 @@
 
 use std::collections::VecDeque;
 
-use crate::model::notice::Forecast;
+use crate::model::Forecast;
 
 /// Points of one level, one a step of [`STEP_SECONDS`]; at most [`POINTS`].
 #[derive(Clone, Debug, Default)]
-pub struct Trend {
+pub(super) struct Trend {
     points: VecDeque<f32>,
 }
 
 /// A point each so many seconds.
-pub const STEP_SECONDS: f64 = 5.0;
+pub(super) const STEP_SECONDS: f64 = 5.0;
 
 /// Most points kept: four minutes.
-pub const POINTS: usize = 48;
+pub(super) const POINTS: usize = 48;
 
 /// Fewer points tell nothing.
-pub const LEAST_POINTS: usize = 24;
+pub(super) const LEAST_POINTS: usize = 24;
 
 /// What was watched for a minute is extrapolated over two.
-pub const REACH: f64 = 2.0;
+pub(super) const REACH: f64 = 2.0;
 
 impl Trend {
     /// Adds the level of the newest step. A step without a level breaks the line: what was before it is forgotten.
-    pub fn add(&mut self, level: Option<f64>) {
+    pub(super) fn add(&mut self, level: Option<f64>) {
         let Some(level) = level else {
             self.points.clear();
             return;
@@ -62,7 +62,7 @@ impl Trend {
     /// When the level passes `limit` by its trend, and how sure it is that it does within `horizon` seconds. `None` when it has passed it
     /// already, when too little is known, when it does not go there, and beyond [`REACH`] times what was watched.
     #[must_use]
-    pub fn reaches(&self, limit: f64, horizon: f64) -> Option<Forecast> {
+    pub(super) fn reaches(&self, limit: f64, horizon: f64) -> Option<Forecast> {
         let points: Vec<f64> = self.points.iter().map(|point| f64::from(*point)).collect();
         if points.last().is_none_or(|last| *last >= limit) {
             return None;
@@ -96,7 +96,7 @@ impl Trend {
 
     /// The newest level.
     #[must_use]
-    pub fn newest(&self) -> Option<f64> {
+    pub(super) fn newest(&self) -> Option<f64> {
         self.points.back().map(|point| f64::from(*point))
     }
 }

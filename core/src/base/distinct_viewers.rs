@@ -192,7 +192,7 @@ fn tau(mut x: f64) -> f64 {
 }
 
 /// Most viewers that are kept one by one.
-pub const MAX_EXACT: usize = 256;
+pub(super) const MAX_EXACT: usize = 256;
 const PRECISION: u32 = 12;
 const REGISTERS: usize = 1 << PRECISION;
 const MAX_RANK: u8 = (64 - PRECISION) as u8 + 1;

@@ -3,7 +3,7 @@
 
 /// The hash of `parts` under `key`; parts are kept apart, so that ("a", "bc") and ("ab", "c") differ.
 #[must_use]
-pub fn sip_hash(key: [u64; 2], parts: &[&[u8]]) -> u64 {
+pub(crate) fn sip_hash(key: [u64; 2], parts: &[&[u8]]) -> u64 {
     let [k0, k1] = key;
     let mut v = [
         k0 ^ 0x736f_6d65_7073_6575,
@@ -66,11 +66,11 @@ const fn round(v: &mut [u64; 4]) {
 }
 
 /// The hasher of tables whose keys are keyed hashes already: it passes them on.
-pub type Hashed = std::hash::BuildHasherDefault<PassOn>;
+pub(crate) type Hashed = std::hash::BuildHasherDefault<PassOn>;
 
 /// See [`Hashed`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PassOn(u64);
+pub(crate) struct PassOn(u64);
 
 impl std::hash::Hasher for PassOn {
     fn finish(&self) -> u64 {

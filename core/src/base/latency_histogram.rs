@@ -7,10 +7,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
 /// Up to this many values are kept one by one (2 bytes each); beyond it the histogram (about 6 kB) is small and fast enough.
-pub const MAX_EXACT: usize = 256;
-
-/// Longest latency told apart.
-pub const MAX_LATENCY: Duration = Duration::from_millis(MAX_MILLIS as u64);
+pub(super) const MAX_EXACT: usize = 256;
 
 /// Latencies in whole milliseconds, 1 ms to 2 min; what is longer than half a minute to 4 ms. Sums exactly over viewers, sources and nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

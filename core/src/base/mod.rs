@@ -1,7 +1,12 @@
 //! FACE
 
-pub mod distinct_viewers;
-pub mod keyed_hash;
-pub mod latency_histogram;
-pub(crate) mod small_map;
+mod distinct_viewers;
+pub(crate) mod keyed_hash;
+mod latency_histogram;
+mod small_map;
 pub(crate) mod swar;
+
+pub use self::distinct_viewers::{SketchError, ViewerSketch};
+pub(crate) use self::keyed_hash::Hashed;
+pub use self::latency_histogram::Latencies;
+pub(crate) use self::small_map::Few;

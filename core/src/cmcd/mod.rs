@@ -1,5 +1,8 @@
 //! FACE
 
 mod decode;
-pub mod report;
-pub(crate) mod structured_field;
+mod report;
+pub mod structured_field;
+
+pub use self::report::{Cmcd, CmcdError, Event, List, MAX_SID, NEWEST_VERSION, ObjectType, State, records};
+pub use self::structured_field::Text;

@@ -3,10 +3,8 @@
 
 use memchr::memchr;
 
-use super::structured_field::Cursor;
-use crate::model::session::Protocol;
-
-pub use super::structured_field::{Text, percent_decode};
+use super::structured_field::{Cursor, Text, percent_decode};
+use crate::model::Protocol;
 
 /// One set of keys. A key that was not sent, or not well, is `None` (or `false`). Times are milliseconds, bitrates kbit/s.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -248,7 +246,7 @@ pub const NEWEST_VERSION: u32 = 2;
 /// Longest session identifier, bytes (table of CTA-5004-B).
 pub const MAX_SID: usize = 64;
 /// Longest content identifier, bytes (v2; 64 in v1).
-pub const MAX_CID: usize = 128;
+pub(super) const MAX_CID: usize = 128;
 
 #[cfg(test)]
 mod tests {

@@ -7,10 +7,8 @@ use std::time::Duration;
 
 use super::join::SessionIndex;
 use crate::access_log::transport::connection_hash;
-use crate::base::keyed_hash::Hashed;
-use crate::model::observation::SourceName;
-use crate::model::session::{Name, Protocol};
-use crate::model::time::Timestamp;
+use crate::base::Hashed;
+use crate::model::{Name, Protocol, SourceName, Timestamp};
 
 /// What the lines of one connection told since they were last handed on.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,7 +42,7 @@ pub struct Handed {
 /// media: nothing. A whole segment was collected for all of its play time before anybody could ask for it, and a path that carries it within
 /// that time keeps up: only what goes beyond is lag.
 #[must_use]
-pub const fn allowance(play_time: Duration) -> Duration {
+pub(crate) const fn allowance(play_time: Duration) -> Duration {
     if play_time.as_nanos() > LONGEST_PART.as_nanos() { play_time } else { Duration::ZERO }
 }
 
@@ -234,13 +232,13 @@ impl Claims {
 }
 
 /// The longest media object that is a part of a segment; LL-HLS parts are 0.2 to 1 s long.
-pub const LONGEST_PART: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST_PART: Duration = Duration::from_secs(1);
 /// Most connections remembered of all logs; more are counted in [`Claims::refused`].
-pub const MAX_CLAIMS: usize = 200_000;
+pub(crate) const MAX_CLAIMS: usize = 200_000;
 /// A connection without a line and without a socket for so long is forgotten.
-pub const CLAIM_KEPT: Duration = Duration::from_mins(1);
+pub(crate) const CLAIM_KEPT: Duration = Duration::from_mins(1);
 /// A line speaks for its connection's viewer so long, and beyond it while the connection carries what was asked for.
-pub const CLAIM_SPEAKS: Duration = Duration::from_secs(12);
+pub(crate) const CLAIM_SPEAKS: Duration = Duration::from_secs(12);
 const SWEEP: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::join::{Assignment, Candidate, Role, SessionIndex};
 use super::loss::TcpLoss;
 use super::summary::PathFold;
 use super::tcp_info::TcpReading;
-use crate::model::time::Timestamp;
+use crate::model::Timestamp;
 
 /// What is remembered of each socket between dumps. At most [`MAX_TRACKED`] sockets.
 #[derive(Debug, Default)]
@@ -108,19 +108,19 @@ impl PathTable {
 }
 
 /// The most sockets remembered at once, as many as one dump gives. The cost is [`PathTable::untracked_total`].
-pub const MAX_TRACKED: usize = 200_000;
+pub(super) const MAX_TRACKED: usize = 200_000;
 
 /// The start of a connection that says nothing about its path: the server sends its stored group of pictures at once.
 pub const JOIN_BURST: Duration = Duration::from_secs(2);
 
 /// A socket without any acknowledgement for this long leads to nobody: it is counted as gone and has no latency.
-pub const GONE_AFTER: Duration = Duration::from_mins(2);
+pub(super) const GONE_AFTER: Duration = Duration::from_mins(2);
 
 /// The longest time between two dumps after which a new socket's appearance still tells when its connection began.
-pub const LONGEST_GAP: Duration = Duration::from_secs(2);
+pub(super) const LONGEST_GAP: Duration = Duration::from_secs(2);
 
 /// After how many dumps without it a socket is forgotten: the kernel can pass one over while others come and go.
-pub const FORGET_AFTER_DUMPS: u64 = 4;
+pub(super) const FORGET_AFTER_DUMPS: u64 = 4;
 
 /// One socket's past.
 #[derive(Debug)]

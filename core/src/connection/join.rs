@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::tcp_info::TcpReading;
-use crate::model::time::Timestamp;
+use crate::model::Timestamp;
 
 /// The caller's number of a live session; the same session as long as any socket is tracked under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -304,7 +304,7 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::model::time::BEAT;
+    use crate::model::BEAT;
 
     const LISTED: Timestamp = Timestamp::from_secs(1000);
 

@@ -1,9 +1,16 @@
 //! FACE
 
-pub mod attribution;
-pub mod delivery;
+pub(crate) mod attribution;
+mod delivery;
 pub mod join;
 mod loss;
-pub mod response_delay;
-pub mod summary;
-pub mod tcp_info;
+mod response_delay;
+mod summary;
+mod tcp_info;
+
+pub use self::attribution::{Claims, Class, Handed, Word};
+pub use self::delivery::{Folds, JOIN_BURST, PathTable};
+pub use self::join::{Candidate, Client, Join, Role, SessionIndex};
+pub use self::response_delay::{AnswerTable, Listener};
+pub use self::summary::PathFold;
+pub use self::tcp_info::{SegmentTotals, TcpReading};

@@ -9,8 +9,8 @@ use super::delivery::{FORGET_AFTER_DUMPS, Folds, GONE_AFTER, JOIN_BURST, MAX_TRA
 use super::join::SessionIndex;
 use super::loss::TcpLoss;
 use super::tcp_info::TcpReading;
-use crate::base::keyed_hash::Hashed;
-use crate::model::time::Timestamp;
+use crate::base::Hashed;
+use crate::model::Timestamp;
 
 /// What is remembered of each socket of the edge's listeners between dumps. At most [`MAX_TRACKED`] sockets.
 #[derive(Debug, Default)]
@@ -276,7 +276,7 @@ mod tests {
     use super::*;
     use crate::access_log::transport::connection_hash;
     use crate::connection::attribution::Word;
-    use crate::model::session::Name;
+    use crate::model::Name;
 
     const KEY: [u64; 2] = [1, 2];
     const SEGMENT: Duration = Duration::from_secs(2);

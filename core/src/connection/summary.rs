@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::base::latency_histogram::Latencies;
-use crate::model::observation::Rtt;
+use crate::base::Latencies;
+use crate::model::Rtt;
 
 /// The viewers' sockets of one session in one dump or, after [`PathFold::merge`], in a stretch of dumps.
 /// Counters and latencies add up over dumps; the levels (`viewers` to `backlog_bytes`) are those of the last dump.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::model::time::Timestamp;
+use crate::model::Timestamp;
 
 /// Running totals of one viewer's playout. They never go backwards while `now` does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -145,8 +145,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_millis(5_000_000 + millis)

@@ -1,4 +1,7 @@
 //! FACE
 
-pub mod freeze;
-pub mod rtp;
+mod freeze;
+mod rtp;
+
+pub use self::freeze::{Playout, PlayoutTotals};
+pub use self::rtp::{Arrival, Reception, ReceptionTotals};

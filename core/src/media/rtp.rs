@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::time::Timestamp;
+use crate::model::Timestamp;
 
 /// What one packet turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,19 +240,21 @@ const SEQ_MOD: u32 = 1 << 16;
 const FIRST_CYCLE: u64 = 1 << 32;
 
 /// Steps forward of this many packets or more are jumps, not loss (RFC 3550 A.1 `MAX_DROPOUT`).
-pub const MAX_DROPOUT: u32 = 3_000;
+pub(super) const MAX_DROPOUT: u32 = 3_000;
 
 /// Packets this far behind the newest or farther are jumps, not reordering (RFC 3550 A.1 `MAX_MISORDER`).
-pub const MAX_MISORDER: u32 = 100;
+pub(super) const MAX_MISORDER: u32 = 100;
 
 /// Frames farther apart than this say nothing about jitter: the sender paused or its clock was set.
 const MAX_STEP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
 
     const RATE: u32 = 90_000;
 

@@ -3,7 +3,7 @@
 
 use super::metric::{FLEET_LABELS, Kind, Metric, Read, SESSION_LABELS, fleet, leg, shell};
 use super::node_totals::{FIRST_FRAME_BOUNDS, LATENCY_BOUNDS, MESSAGE_BOUNDS};
-use crate::model::sample::LegSample;
+use crate::model::LegSample;
 
 /// The table.
 pub const METRICS: &[Metric] = &[

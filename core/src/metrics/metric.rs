@@ -1,7 +1,7 @@
 //! A row of the table of exported metrics: what is said of a metric, and where its value comes from. Decides what a row must tell.
 
 use super::node_totals::FleetTotals;
-use crate::model::sample::{LatencyReading, LegSample};
+use crate::model::{LatencyReading, LegSample};
 
 /// A row.
 pub struct Metric {
@@ -50,9 +50,9 @@ pub enum Read {
 }
 
 /// Labels of the per-session gauges.
-pub const SESSION_LABELS: &[&str] = &["session_id", "course_id", "leg"];
+pub(super) const SESSION_LABELS: &[&str] = &["session_id", "course_id", "leg"];
 /// Labels of the sums that add up over the fleet.
-pub const FLEET_LABELS: &[&str] = &["stream_type", "scenario", "direction"];
+pub(super) const FLEET_LABELS: &[&str] = &["stream_type", "scenario", "direction"];
 /// The quantiles of a summary.
 pub const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 

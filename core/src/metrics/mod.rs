@@ -1,5 +1,9 @@
 //! FACE
 
 pub mod catalog;
-pub mod metric;
-pub mod node_totals;
+mod metric;
+mod node_totals;
+
+pub use self::catalog::{METRICS, SKEW_BOUNDS};
+pub use self::metric::{Kind, Metric, QUANTILES, Read};
+pub use self::node_totals::{BREACHES, Buckets, Fleet, FleetKey, FleetTotals};

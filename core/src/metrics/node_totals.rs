@@ -3,18 +3,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::alert::evaluator::Objectives;
-use crate::model::sample::{LegSample, Sample};
-use crate::model::session::{Leg, Scenario};
+use crate::model::{Leg, LegSample, Objectives, Sample, Scenario};
 
 /// Bounds of the latency histogram in seconds; the alert's 0.2 is one of them.
-pub const LATENCY_BOUNDS: &[f64] = &[0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0];
+pub(super) const LATENCY_BOUNDS: &[f64] = &[0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0];
 
 /// Bounds of the first-frame histogram in seconds; the objective's 2 is one of them.
-pub const FIRST_FRAME_BOUNDS: &[f64] = &[0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
+pub(super) const FIRST_FRAME_BOUNDS: &[f64] = &[0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0];
 
 /// Bounds of the message latency histogram in seconds; the objective's 0.1 is one of them.
-pub const MESSAGE_BOUNDS: &[f64] = &[0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5];
+pub(super) const MESSAGE_BOUNDS: &[f64] = &[0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5];
 
 /// What tells the sums apart: few values, so that the series stay few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -15,7 +15,7 @@ use super::session::{Name, Session, StreamKey};
 use super::time::Timestamp;
 use super::trace_parent::TraceParent;
 use super::trace_state::TraceState;
-use crate::trace::segment::{Reading, Segment};
+use crate::trace::{Reading, Segment};
 
 /// A change of what must outlive the daemon. New fields need a default, so that the entries of an older version are read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -259,15 +259,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::alert::evaluator::{Objectives, Surroundings};
-    use crate::base::latency_histogram::Latencies;
+    use crate::base::Latencies;
+    use crate::model::environment::Surroundings;
+    use crate::model::objectives::Objectives;
     use crate::model::observation::{Fact, Observation, PathView, ServerView};
     use crate::model::sample::CloseReason;
     use crate::model::session::Protocol;
     use crate::model::time::BEAT;
     use crate::pipeline::{Beat, Pipe};
-    use crate::session::registry::Patience;
-    use crate::trace::span::{SpanCommand, SpanName};
+    use crate::session::Patience;
+    use crate::trace::{SpanCommand, SpanName};
 
     fn at(beat: u64) -> Timestamp {
         Timestamp::from_secs(1_000_000) + BEAT * u32::try_from(beat).expect("few beats")

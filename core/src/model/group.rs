@@ -54,10 +54,10 @@ pub struct GroupView {
 }
 
 /// Most groups kept of one leg. Beyond it the one that stalls least makes room for one that stalls more.
-pub const MAX_GROUPS: usize = 32;
+pub(crate) const MAX_GROUPS: usize = 32;
 
 /// What was told of a group is half forgotten after so long: a fault is located by what happens now.
-pub const HALF_LIFE: Duration = Duration::from_secs(8);
+pub(crate) const HALF_LIFE: Duration = Duration::from_secs(8);
 
 impl Group {
     /// The network of an address (24 bits of IPv4, 48 of IPv6), hashed with the node's key: nobody can be found by it.
@@ -219,7 +219,7 @@ impl Tally {
 
 /// Few groups that hold a fault.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Concentration {
+pub(crate) struct Concentration {
     /// The group that holds most of it.
     pub worst: Group,
     /// How many groups hold it, of how many.
@@ -235,7 +235,7 @@ pub struct Concentration {
 /// Whether few of the groups hold what exceeds `limit`: without them the others keep it with room to spare, and chance does not pick so
 /// well among all groups there may be. `tallies` are of one kind of group, summed; what has no name is never accused.
 #[must_use]
-pub fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Option<Concentration> {
+pub(crate) fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Option<Concentration> {
     let (mut all, mut of) = (Tally::default(), 0);
     for (_, tally) in &tallies {
         all.add(*tally);

@@ -1,14 +1,30 @@
 //! FACE
 
-pub mod checkpoint;
+mod checkpoint;
 pub mod descriptor;
-pub mod environment;
-pub mod group;
-pub mod notice;
-pub mod objectives;
-pub mod observation;
-pub mod sample;
-pub mod session;
-pub mod time;
-pub mod trace_parent;
-pub mod trace_state;
+mod environment;
+pub(crate) mod group;
+mod notice;
+mod objectives;
+mod observation;
+mod sample;
+mod session;
+mod time;
+mod trace_parent;
+mod trace_state;
+
+pub use self::checkpoint::{Checkpoint, Class, Entry, Incident, Known, Traced};
+pub use self::descriptor::{Descriptor, MAX_PAIRS};
+pub use self::environment::{NodeLoad, PathWord, Surroundings};
+pub(crate) use self::group::{Concentration, MAX_GROUPS};
+pub use self::group::{Group, GroupKind, GroupView, Groups, Tally};
+pub use self::notice::{Alert, Cause, Evidence, Forecast, Notice, NoticeState, Subject};
+pub use self::objectives::{Limits, Objectives, Promise};
+pub use self::observation::{
+    Client, Fact, Observation, PathView, PlayerView, Provenance, Rtt, ServerView, SourceName, Total,
+};
+pub use self::sample::{Batch, CloseReason, Closed, LatencyReading, LegSample, Measured, Opened, Sample, Share};
+pub use self::session::{Leg, MAX_NAME_BYTES, Name, NameError, Protocol, Scenario, Session, StreamKey};
+pub use self::time::{BEAT, GRID, Timestamp, Window};
+pub use self::trace_parent::{TraceParent, TraceParentError};
+pub use self::trace_state::{TraceState, TraceStateError};

@@ -11,8 +11,7 @@ use super::descriptor::Descriptor;
 use super::group::GroupView;
 use super::session::{Protocol, StreamKey};
 use super::time::Timestamp;
-use crate::base::distinct_viewers::ViewerSketch;
-use crate::base::latency_histogram::Latencies;
+use crate::base::{Latencies, ViewerSketch};
 
 /// The configured name of a source, as it stands in labels and errors.
 pub type SourceName = Arc<str>;

@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::observation::{Provenance, Rtt};
 use super::session::{Leg, Session};
 use super::time::Window;
-use crate::base::distinct_viewers::ViewerSketch;
-use crate::base::latency_histogram::Latencies;
+use crate::base::{Latencies, ViewerSketch};
 
 /// A value and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -84,9 +84,9 @@ impl<'de> Deserialize<'de> for TraceState {
 }
 
 /// Longest list kept: what the recommendation asks vendors to pass on.
-pub const MAX_BYTES: usize = 512;
+pub(super) const MAX_BYTES: usize = 512;
 /// Most members of a list.
-pub const MAX_MEMBERS: usize = 32;
+pub(super) const MAX_MEMBERS: usize = 32;
 
 #[cfg(test)]
 mod tests {

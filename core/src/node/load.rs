@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::model::time::Timestamp;
+use crate::model::Timestamp;
 
 /// The kernel's running totals at one instant, as far as they could be read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,6 +1,11 @@
 //! FACE
 
-pub mod load;
+mod load;
 pub mod path_loss;
-pub mod path_window;
+mod path_window;
 pub mod ping;
+
+pub use self::load::{CpuTicks, LinkTotals, MAX_LINKS, Memory, NodeReading, NodeTotals, ProcessTotals};
+pub use self::path_loss::{PathTally, Ways};
+pub use self::path_window::{PathCourse, PathFigures};
+pub use self::ping::{Came, ECHO_BYTES, Echo};

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::ping::{Echo, TOLD};
-use crate::model::sample::Share;
+use crate::model::Share;
 
 /// Pings lost of those sent, on each way.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

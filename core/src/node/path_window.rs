@@ -8,9 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::path_loss::Ways;
-use crate::model::environment::PathWord;
-use crate::model::sample::Share;
-use crate::model::time::Timestamp;
+use crate::model::{PathWord, Share, Timestamp};
 
 /// What readers see of a path now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -134,15 +132,15 @@ fn median(trips: &mut [Duration]) -> Option<Duration> {
 }
 
 /// Round trips that are shown are of so long.
-pub const RECENT: Duration = Duration::from_secs(10);
+pub(super) const RECENT: Duration = Duration::from_secs(10);
 /// Losses that are shown are of so long.
-pub const MINUTE: Duration = Duration::from_mins(1);
+pub(super) const MINUTE: Duration = Duration::from_mins(1);
 /// A minute is kept in pieces of this length.
-pub const PIECE: Duration = Duration::from_secs(5);
+pub(super) const PIECE: Duration = Duration::from_secs(5);
 /// Round trips kept.
-pub const MOST_TRIPS: usize = 512;
+pub(super) const MOST_TRIPS: usize = 512;
 /// A path from which nothing came for so long is silent: what it is like now is unknown.
-pub const SILENT: Duration = Duration::from_secs(3);
+pub(super) const SILENT: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {

@@ -1,34 +1,21 @@
-//! Running totals made into deltas and rates. Decides when two totals may be differenced (same base, not going back; a 32-bit wrap
-//! is not going back) and over what span a rate is honest for a server that refreshes its totals in steps; refuses to give a
+//! Running totals made into deltas and rates. Decides when two totals may be differenced (same base, not going back)
+//! and over what span a rate is honest for a server that refreshes its totals in steps; refuses to give a
 //! rate across a reset, a gap or fewer than two readings.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::model::observation::Total;
-use crate::model::time::Timestamp;
+use crate::model::{Timestamp, Total};
 
 /// Most readings kept: a minute at one a second, with room.
-pub const MAX_POINTS: usize = 64;
-
-/// How wide the server's counter is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Width {
-    /// Wraps at 2³²: going back by more than half of it is a wrap.
-    Bits32,
-    /// Never wraps in practice: going back is a reset.
-    #[default]
-    Bits64,
-}
+pub(super) const MAX_POINTS: usize = 64;
 
 /// One counter of one source.
 #[derive(Clone, Debug, Default)]
-pub struct Counter {
-    width: Width,
+pub(super) struct Counter {
     last: Option<Total>,
     sum: u64,
     taken: u64,
-    resets: u64,
     /// Ascending; the newest was read at `newest` and stands at `sum`.
     points: VecDeque<Point>,
     newest: Timestamp,
@@ -46,19 +33,13 @@ struct Point {
 }
 
 impl Counter {
-    /// A counter of this width with nothing read yet.
-    #[must_use]
-    pub fn new(width: Width) -> Self {
-        Self { width, ..Self::default() }
-    }
-
     /// Reads the server's total. `step` is how often the server refreshes it (zero: always current); a reading that repeats a
     /// stepped total is not a new point.
-    pub fn observe(&mut self, at: Timestamp, total: Total, step: Duration) {
+    pub(super) fn observe(&mut self, at: Timestamp, total: Total, step: Duration) {
         if self.heard.is_some_and(|heard| at <= heard) {
             return;
         }
-        if let Some(delta) = self.last.and_then(|last| delta(self.width, last, total)) {
+        if let Some(delta) = self.last.and_then(|last| delta(last, total)) {
             let before = self.sum;
             self.sum = self.sum.saturating_add(delta);
             if delta > 0 || step.is_zero() {
@@ -68,7 +49,6 @@ impl Counter {
                 self.widest_gap = (self.widest_gap * 7 / 8).max(at.since(heard));
             }
         } else {
-            self.resets += u64::from(self.last.is_some());
             self.begin(at);
         }
         self.heard = Some(at);
@@ -130,29 +110,22 @@ impl Counter {
     }
 
     /// What was counted since this was last asked; never negative, and the deltas of all askings sum to the whole.
-    pub fn take_delta(&mut self) -> u64 {
+    pub(super) fn take_delta(&mut self) -> u64 {
         let delta = self.sum - self.taken;
         self.taken = self.sum;
         delta
     }
 
-    /// All that was counted over all bases.
-    #[must_use]
-    pub const fn sum(&self) -> u64 {
+    #[cfg(test)]
+    const fn sum(&self) -> u64 {
         self.sum
-    }
-
-    /// How often the base changed or the total went back.
-    #[must_use]
-    pub const fn resets(&self) -> u64 {
-        self.resets
     }
 
     /// Units a second up to `now`, over about `span`: for a stepped total over at least four steps, its elapsed time snapped to whole
     /// steps when it is read often enough to tell them apart. `None` before two readings, across a reset, or when the last
     /// reading is older than `span` and two gaps.
     #[must_use]
-    pub fn rate(&self, now: Timestamp, span: Duration, step: Duration) -> Option<f64> {
+    pub(super) fn rate(&self, now: Timestamp, span: Duration, step: Duration) -> Option<f64> {
         let heard = self.heard?;
         if now.since(heard) > (span + self.widest_gap * 2).max(step * 2) {
             return None;
@@ -193,18 +166,8 @@ impl Counter {
     }
 }
 
-fn delta(width: Width, last: Total, now: Total) -> Option<u64> {
-    if last.base != now.base {
-        return None;
-    }
-    match now.value.checked_sub(last.value) {
-        Some(delta) => Some(delta),
-        None if width == Width::Bits32 => {
-            let delta = (now.value + WRAP_32).checked_sub(last.value)?;
-            (delta < WRAP_32 / 2).then_some(delta)
-        }
-        None => None,
-    }
+fn delta(last: Total, now: Total) -> Option<u64> {
+    if last.base == now.base { now.value.checked_sub(last.value) } else { None }
 }
 
 fn micros(at: Timestamp) -> Timestamp {
@@ -225,7 +188,6 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const MOST_PARTS: u64 = 16;
 /// Room for readings is taken by so many.
 const ROOM: usize = 4;
-const WRAP_32: u64 = 1 << 32;
 
 #[cfg(test)]
 mod tests {
@@ -249,19 +211,8 @@ mod tests {
         for (second, base, value) in [(0, 1, 100), (1, 1, 150), (2, 1, 20), (3, 1, 30), (4, 2, 500), (5, 2, 501)] {
             counter.observe(at(second * 1_000), total(base, value), Duration::ZERO);
         }
-        assert_eq!((counter.sum(), counter.resets()), (50 + 10 + 1, 2));
+        assert_eq!(counter.sum(), 50 + 10 + 1);
         assert_eq!(counter.rate(at(5_000), FIVE, Duration::ZERO), Some(1.0), "only the newest base counts");
-    }
-
-    #[test]
-    fn a_32_bit_counter_wraps() {
-        let mut counter = Counter::new(Width::Bits32);
-        counter.observe(at(0), total(1, 4_294_967_290), Duration::ZERO);
-        counter.observe(at(1_000), total(1, 10), Duration::ZERO);
-        assert_eq!((counter.sum(), counter.resets()), (16, 0));
-        counter.observe(at(2_000), total(1, 4_000_000_000), Duration::ZERO);
-        counter.observe(at(3_000), total(1, 3_999_999_999), Duration::ZERO);
-        assert_eq!(counter.resets(), 1, "one unit back is not a wrap");
     }
 
     #[test]

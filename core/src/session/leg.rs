@@ -4,19 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::distinct_viewers::ViewerSketch;
-use crate::base::latency_histogram::Latencies;
-use crate::model::group::Groups;
-use crate::model::observation::{PathView, PlayerView, Provenance, Rtt};
-use crate::model::sample::{LatencyReading, LegSample, Measured, Share};
-use crate::model::session::Leg;
-use crate::model::time::Timestamp;
+use crate::base::{Latencies, ViewerSketch};
+use crate::model::{
+    Groups, LatencyReading, Leg, LegSample, Measured, PathView, PlayerView, Provenance, Rtt, Share, Timestamp,
+};
 
 /// Most first-frame times kept in one window; a join storm beyond it is counted by its viewers all the same.
-pub const MAX_FIRST_FRAMES: usize = 1_024;
+pub(crate) const MAX_FIRST_FRAMES: usize = 1_024;
 
 /// A viewer-side word older than this no longer speaks for the present.
-pub const FRESH: Duration = Duration::from_secs(12);
+pub(super) const FRESH: Duration = Duration::from_secs(12);
 
 /// Sums that only grow while the session lives: what the judge differences from beat to beat.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -318,7 +315,7 @@ fn join(all: &mut Option<Arc<ViewerSketch>>, more: Option<Arc<ViewerSketch>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::session::Protocol;
+    use crate::model::Protocol;
 
     const LEG: Leg = Leg::Egress(Protocol::Webrtc);
 

@@ -8,13 +8,11 @@ use std::time::Duration;
 use super::leg::LiveLeg;
 use super::registry::Patience;
 use super::server_view::ServerWord;
-use crate::base::small_map::Few;
-use crate::model::checkpoint::{Class, Known};
-use crate::model::descriptor::Descriptor;
-use crate::model::observation::{Fact, Observation, Provenance, ServerView, SourceName};
-use crate::model::sample::{CloseReason, LegSample, Measured, Sample};
-use crate::model::session::{Leg, Name, Protocol, Session, StreamKey};
-use crate::model::time::{Timestamp, Window};
+use crate::base::Few;
+use crate::model::{
+    Class, CloseReason, Descriptor, Fact, Known, Leg, LegSample, Measured, Name, Observation, Protocol, Provenance,
+    Sample, ServerView, Session, SourceName, StreamKey, Timestamp, Window,
+};
 
 /// A live session.
 #[derive(Clone, Debug)]
@@ -381,4 +379,4 @@ fn add(sum: &mut Option<u64>, more: Option<u64>) {
 }
 
 /// Most connections of one stream kept for the kernel's join: above it the join would cost more than it tells.
-pub const MAX_CLIENTS: usize = 20_000;
+pub(super) const MAX_CLIENTS: usize = 20_000;

@@ -1,7 +1,13 @@
 //! FACE
 
-pub mod counter;
-pub mod leg;
-pub mod live_session;
-pub mod registry;
-pub mod server_view;
+mod counter;
+mod leg;
+mod live_session;
+mod registry;
+mod server_view;
+
+pub(crate) use self::leg::MAX_FIRST_FRAMES;
+pub use self::leg::{LegTotals, LiveLeg};
+pub use self::live_session::Live;
+pub use self::registry::{Patience, Refused, Registry};
+pub use self::server_view::ServerWord;

@@ -8,18 +8,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::live_session::Live;
-use crate::model::checkpoint::{Checkpoint, Entry, Known};
-use crate::model::descriptor::Descriptor;
-use crate::model::observation::{Fact, Observation};
-use crate::model::sample::{Batch, CloseReason, Closed, Opened};
-use crate::model::session::{Name, Session, StreamKey};
-use crate::model::time::{GRID, Timestamp, Window};
+use crate::model::{
+    Batch, Checkpoint, CloseReason, Closed, Descriptor, Entry, Fact, GRID, Known, Name, Observation, Opened, Session,
+    StreamKey, Timestamp, Window,
+};
 
 /// Most classes the platform may announce before their first byte.
-pub const MAX_REGISTRATIONS: usize = 20_000;
+pub(super) const MAX_REGISTRATIONS: usize = 20_000;
 
 /// An announcement whose stream never came is forgotten after this.
-pub const REGISTRATION_KEPT: Duration = Duration::from_hours(24);
+pub(super) const REGISTRATION_KEPT: Duration = Duration::from_hours(24);
 
 /// How long the registry waits before it decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -351,8 +349,7 @@ thread_local! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::observation::{ServerView, Total};
-    use crate::model::session::Protocol;
+    use crate::model::{Protocol, ServerView, Total};
 
     const NGINX: &str = "nginx-rtmp";
 

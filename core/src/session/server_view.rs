@@ -4,12 +4,10 @@
 use std::time::Duration;
 
 use super::counter::Counter;
-use crate::model::observation::{Client, ServerView};
-use crate::model::session::Protocol;
-use crate::model::time::{GRID, Timestamp};
+use crate::model::{Client, GRID, Protocol, ServerView, Timestamp};
 
 /// A server's view older than this no longer speaks for the present: its viewers and rates become absent.
-pub const FRESH: Duration = Duration::from_secs(12);
+pub(super) const FRESH: Duration = Duration::from_secs(12);
 
 /// The latest view of one source and the counters behind it.
 #[derive(Clone, Debug, Default)]

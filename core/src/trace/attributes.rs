@@ -4,16 +4,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::span::{Attributes, Value};
-use crate::model::notice::Notice;
-use crate::model::observation::Provenance;
-use crate::model::sample::{Measured, Sample, Share};
-use crate::model::session::{Protocol, Session};
-use crate::model::time::Timestamp;
+use crate::model::{Measured, Notice, Protocol, Provenance, Sample, Session, Share, Timestamp};
 
 /// What every span carries, so that a sampling decision on part of a trace equals the one on the whole.
 #[must_use]
-pub fn of_session(session: &Session) -> Attributes {
-    let text = |name: &crate::model::session::Name| Value::Text(name.text());
+pub(super) fn of_session(session: &Session) -> Attributes {
+    let text = |name: &crate::model::Name| Value::Text(name.text());
     let mut out =
         vec![("session.id", text(&session.id)), ("education.scenario", Value::Static(session.scenario.as_str()))];
     out.extend(session.course_id.as_ref().map(|id| ("course.id", text(id))));
@@ -24,7 +20,7 @@ pub fn of_session(session: &Session) -> Attributes {
 
 /// Where the stream is found on this node: no query, no user, no token.
 #[must_use]
-pub fn stream_url(session: &Session, node: &str) -> Value {
+pub(super) fn stream_url(session: &Session, node: &str) -> Value {
     let scheme = match session.stream_type {
         Some(Protocol::Rtmp) => "rtmp",
         Some(Protocol::Srt) => "srt",
@@ -105,7 +101,7 @@ impl Figures {
 
 /// The numbers and words behind a notice.
 #[must_use]
-pub fn of_notice(notice: &Notice) -> Attributes {
+pub(super) fn of_notice(notice: &Notice) -> Attributes {
     let mut out = vec![
         ("live.alert", Value::Static(notice.alert.as_str())),
         ("live.severity", Value::Static(notice.severity())),

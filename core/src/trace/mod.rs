@@ -1,6 +1,12 @@
 //! FACE
 
-pub mod attributes;
-pub mod plan;
-pub mod segment;
-pub mod span;
+mod attributes;
+mod plan;
+mod segment;
+mod span;
+
+pub use self::attributes::Figures;
+pub(crate) use self::plan::SpanPlan;
+pub use self::segment::Reading;
+pub(crate) use self::segment::Segment;
+pub use self::span::{Attributes, Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};

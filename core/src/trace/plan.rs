@@ -7,16 +7,15 @@ use std::sync::Arc;
 use super::attributes::{of_notice, of_session, ratio, stream_url};
 use super::segment::{Reading, Segment};
 use super::span::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
-use crate::base::small_map::Few;
-use crate::model::checkpoint::{Class, Entry, Incident, Traced};
-use crate::model::notice::{Alert, Notice, NoticeState, Subject};
-use crate::model::sample::{Batch, Closed, Opened, Sample};
-use crate::model::session::{Name, Session};
-use crate::model::time::Timestamp;
+use crate::base::Few;
+use crate::model::{
+    Alert, Batch, Class, Closed, Entry, Incident, Name, Notice, NoticeState, Opened, Sample, Session, Subject,
+    Timestamp, Traced,
+};
 
 /// The traces in the making, one a live session.
 #[derive(Clone, Debug)]
-pub struct SpanPlan {
+pub(crate) struct SpanPlan {
     node: Arc<str>,
     traces: BTreeMap<Name, Box<Trace>>,
     /// What must outlive the daemon, since last asked.
@@ -41,13 +40,13 @@ struct Trace {
 impl SpanPlan {
     /// A plan for the node of this name.
     #[must_use]
-    pub fn new(node: &str) -> Self {
+    pub(crate) fn new(node: &str) -> Self {
         Self { node: node.into(), traces: BTreeMap::new(), entries: Vec::new() }
     }
 
     /// What the traces gain by a batch and its notices, judged at `now`. `publisher_rtt_millis` tells the round trip to a session's
     /// publisher, where known.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         now: Timestamp,
         batch: &Batch,
@@ -137,7 +136,7 @@ impl SpanPlan {
     }
 
     /// Ends the open segments as they are, because the daemon stops; the classes go on.
-    pub fn stop(&mut self) -> Vec<SpanCommand> {
+    pub(crate) fn stop(&mut self) -> Vec<SpanCommand> {
         let mut out = Vec::new();
         for trace in self.traces.values_mut() {
             trace.end_segment(false, &mut out);

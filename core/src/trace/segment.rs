@@ -8,16 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::{Figures, of_session, ratio, rounded};
 use super::span::{Event, Parent, Span, SpanName, SpanRef, Value};
-use crate::model::observation::Provenance;
-use crate::model::sample::{Measured, Sample, Share};
-use crate::model::session::Session;
-use crate::model::time::{GRID, Timestamp, Window};
+use crate::model::{GRID, Measured, Provenance, Sample, Session, Share, Timestamp, Window};
 
 /// Length of a segment: twelve samples, inside every limit of span events.
-pub const SEGMENT: Duration = Duration::from_mins(1);
+pub(super) const SEGMENT: Duration = Duration::from_mins(1);
 
 /// The event that carries one sample.
-pub const SAMPLE_EVENT: &str = "live.qos.sample";
+pub(super) const SAMPLE_EVENT: &str = "live.qos.sample";
 
 /// What a segment keeps of a sample, and so what must outlive the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +47,7 @@ impl Reading {
 
 /// A segment that still takes samples.
 #[derive(Clone, Debug)]
-pub struct Segment {
+pub(crate) struct Segment {
     minute: Timestamp,
     start: Timestamp,
     end: Timestamp,
@@ -84,13 +81,13 @@ struct Spread {
 impl Segment {
     /// The minute that a window falls into.
     #[must_use]
-    pub fn minute_of(window: Window) -> Timestamp {
+    pub(crate) fn minute_of(window: Window) -> Timestamp {
         (window.end - Duration::from_nanos(1)).floor(SEGMENT)
     }
 
     /// An empty segment that begins with `window`.
     #[must_use]
-    pub fn new(window: Window) -> Self {
+    pub(crate) fn new(window: Window) -> Self {
         Self {
             minute: Self::minute_of(window),
             start: window.start,
@@ -103,24 +100,24 @@ impl Segment {
 
     /// The minute it is of.
     #[must_use]
-    pub const fn minute(&self) -> Timestamp {
+    pub(crate) const fn minute(&self) -> Timestamp {
         self.minute
     }
 
     /// Whether the minute is full.
     #[must_use]
-    pub fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.end >= self.minute + SEGMENT
     }
 
     /// Which span it will be.
     #[must_use]
-    pub const fn this(&self) -> SpanRef {
+    pub(crate) const fn this(&self) -> SpanRef {
         SpanRef { name: SpanName::TeachingConduct, ordinal: self.start.nanos() }
     }
 
     /// Takes a sample of its minute and gives the event that carries it.
-    pub fn add(&mut self, reading: &Reading) -> Event {
+    pub(crate) fn add(&mut self, reading: &Reading) -> Event {
         let figures = reading.figures;
         self.kept.push(Kept::of(&figures, self.start));
         self.end = reading.window.end;
@@ -135,7 +132,7 @@ impl Segment {
 
     /// The finished span, under `parent`; `last` when the class ends with it.
     #[must_use]
-    pub fn finish(self, session: &Arc<Session>, parent: Parent, last: bool) -> Span {
+    pub(crate) fn finish(self, session: &Arc<Session>, parent: Parent, last: bool) -> Span {
         let mut attributes = of_session(session);
         attributes
             .push(("live.segment.index", Value::Int((self.minute.nanos() / SEGMENT.as_nanos() as u64).cast_signed())));

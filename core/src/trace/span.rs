@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use crate::model::session::Session;
-use crate::model::time::Timestamp;
+use crate::model::{Session, Timestamp};
 
 /// The spans of a class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

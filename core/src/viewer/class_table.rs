@@ -8,9 +8,9 @@ use hashbrown::hash_table::Entry;
 
 use super::group_table::{GroupTable, Membership};
 use super::playback::Told;
-use crate::base::distinct_viewers::ViewerSketch;
+use crate::base::ViewerSketch;
 use crate::base::keyed_hash::sip_hash;
-use crate::model::session::{Name, Protocol};
+use crate::model::{Name, Protocol};
 
 /// One class: what its viewers told since the last word on it.
 #[derive(Clone, Debug, Default)]

@@ -9,15 +9,10 @@ use super::group_table::Membership;
 use super::origin::{GroupRules, Origin};
 use super::playback::{Told, Viewer};
 use super::table::{Place, ViewerTable};
-use crate::base::distinct_viewers::ViewerSketch;
+use crate::base::ViewerSketch;
 use crate::base::keyed_hash::sip_hash;
-use crate::cmcd::report::Cmcd;
-use crate::model::observation::{Fact, Observation, PlayerView, SourceName};
-use crate::model::session::{Name, Protocol, StreamKey};
-use crate::model::time::{GRID, Timestamp};
-
-pub use super::class_table::MAX_SESSIONS;
-pub use super::table::MAX_VIEWERS;
+use crate::cmcd::Cmcd;
+use crate::model::{Fact, GRID, Name, Observation, PlayerView, Protocol, SourceName, StreamKey, Timestamp};
 
 /// The fold. One line costs a hash, a lookup and arithmetic: no allocation but for a class or viewer that is new.
 #[derive(Clone, Debug)]
@@ -362,7 +357,7 @@ impl ClassFold {
     fn start(&mut self, viewer: &mut Viewer, set: &Cmcd<'_>) {
         if let Some(millis) = set.msd.filter(|millis| *millis >= LEAST_START_MILLIS && !viewer.started) {
             viewer.started = true;
-            if self.first_frames.len() < crate::session::leg::MAX_FIRST_FRAMES {
+            if self.first_frames.len() < crate::session::MAX_FIRST_FRAMES {
                 self.first_frames.push(Duration::from_millis(u64::from(millis)));
             }
         }
@@ -370,8 +365,8 @@ impl ClassFold {
 }
 
 /// A viewer that was not heard for so long is not there any more.
-pub const VIEWER_PRESENT: Duration = Duration::from_secs(12);
+pub(super) const VIEWER_PRESENT: Duration = Duration::from_secs(12);
 /// A viewer that was not heard for so long is forgotten; one that comes back is new.
-pub const VIEWER_KEPT: Duration = Duration::from_secs(45);
+pub(super) const VIEWER_KEPT: Duration = Duration::from_secs(45);
 const SWEEP: Duration = Duration::from_secs(1);
 const LEAST_START_MILLIS: u32 = 10;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::origin::{GroupRules, Origin};
-use crate::model::group::{Group, GroupKind, GroupView, MAX_GROUPS};
+use crate::model::{Group, GroupKind, GroupView, MAX_GROUPS};
 
 /// The groups of one class.
 #[derive(Clone, Debug, Default)]
@@ -202,7 +202,7 @@ const KINDS: usize = GroupKind::ALL.len();
 /// Most groups of one kind that the viewers of a class are told apart by.
 pub const MAX_NAMED: usize = 254;
 /// Groups of a class in which nobody stalls are told at each so manieth look.
-pub const CALM_LOOKS: u8 = 4;
+pub(super) const CALM_LOOKS: u8 = 4;
 /// Room is made for so many at once.
 const ROOM: usize = 4;
 

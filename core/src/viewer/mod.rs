@@ -2,11 +2,18 @@
 
 mod buffer_stall;
 mod class_table;
-pub mod fold;
-pub mod group_table;
-pub mod origin;
+mod fold;
+mod group_table;
+mod origin;
 mod playback;
-pub mod player_name;
+mod player_name;
 mod recent_stall;
 mod state_stall;
 mod table;
+
+pub use self::class_table::MAX_SESSIONS;
+pub use self::fold::{FoldCounts, Request, ViewerFold, ViewerKey};
+pub use self::group_table::{GroupTable, MAX_NAMED, Membership, Watched};
+pub use self::origin::{Address, GroupRules, Origin};
+pub use self::player_name::{Named, PlayerName};
+pub use self::table::MAX_VIEWERS;

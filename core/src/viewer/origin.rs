@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::player_name::PlayerName;
-use crate::model::group::Group;
+use crate::model::Group;
 
 /// How viewers are told apart by network.
 #[derive(Clone, Debug, Default)]
@@ -84,7 +84,7 @@ fn ip(text: &[u8]) -> Option<IpAddr> {
 }
 
 /// Longest name of a region in bytes.
-pub const MAX_REGION: usize = 64;
+pub(super) const MAX_REGION: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -3,8 +3,8 @@
 
 use super::buffer_stall::{BufferStall, Look};
 use super::state_stall::{PlayClock, Says};
-use crate::cmcd::report::{Cmcd, Event, ObjectType, State};
-use crate::model::time::Timestamp;
+use crate::cmcd::{Cmcd, Event, ObjectType, State};
+use crate::model::Timestamp;
 
 /// What reports added to a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

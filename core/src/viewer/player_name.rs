@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use memchr::memmem;
 
-use crate::model::session::Protocol;
+use crate::model::Protocol;
 
 /// A player's name, read where it is asked for: `hls in Chrome 126`, `hls.js 1.7.4 in Safari 17`, `ExoPlayer 2.19`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -153,7 +153,7 @@ const FAMILIES: [Family; 22] = [
 ];
 const APPLE: &str = "AppleCoreMedia/";
 /// Longest name by a page's word, in bytes.
-pub const MAX_TOLD: usize = 32;
+pub(super) const MAX_TOLD: usize = 32;
 const MAX_VERSION: usize = 8;
 
 #[cfg(test)]

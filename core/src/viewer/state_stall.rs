@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 
 use super::playback::Told;
-use crate::cmcd::report::State;
+use crate::cmcd::State;
 
 /// The state machine of event reports. Instants are milliseconds since [`PlayClock::base`], by the player's clock where not said otherwise.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,7 +9,7 @@ use super::group_table::{Membership, Watched};
 use super::origin::{GroupRules, Origin};
 use super::playback::{Told, Viewer};
 use super::recent_stall::Recent;
-use crate::model::time::Timestamp;
+use crate::model::Timestamp;
 
 /// One viewer and what the fold keeps beside it.
 #[derive(Clone, Debug)]

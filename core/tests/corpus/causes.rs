@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use liveqos_core::model::notice::{Alert, Cause, NoticeState};
+use liveqos_core::model::{Alert, Cause, NoticeState};
 
 use crate::faults::{Fault, KINDS, node};
 use crate::world::World;
@@ -27,7 +27,7 @@ pub(crate) fn said_of(kind: (Cause, &'static str), seed: u64, also: &mut dyn FnM
     }
     let mut incidents: BTreeMap<(Alert, String), Cause> = BTreeMap::new();
     for notice in &world.notices {
-        let about_class = matches!(notice.subject, liveqos_core::model::notice::Subject::Session(_));
+        let about_class = matches!(notice.subject, liveqos_core::model::Subject::Session(_));
         if about_class && notice.state == NoticeState::Firing && notice.forecast.is_none() && notice.at > onset {
             incidents.insert((notice.alert, notice.subject.key().to_owned()), notice.cause);
         }

@@ -1,7 +1,7 @@
 //! The choice of the rule, by simulation: false alarms of healthy audiences and the delay of onsets under each rule.
 //! `cargo test -p liveqos-core --release --test corpus -- --ignored --nocapture choice`.
 
-use liveqos_core::alert::evidence_window::Need;
+use liveqos_core::alert::Need;
 
 use crate::crowd::{Crowd, Habit};
 use crate::dice::Dice;

@@ -1,11 +1,9 @@
 //! Faults on a node to which other things happen at the same time: a server that restarts, a join storm, a source that falls silent, noise,
 //! another fault. The cause is named all the same, or none.
 
-use liveqos_core::alert::evaluator::Objectives;
-use liveqos_core::model::notice::{Alert, Cause, NoticeState};
-use liveqos_core::model::session::Protocol;
+use liveqos_core::model::{Alert, Cause, NoticeState, Objectives, Protocol};
 use liveqos_core::recording::{Head, Playback, Settings, Word, line};
-use liveqos_core::session::registry::Patience;
+use liveqos_core::session::Patience;
 
 use crate::causes::said_of;
 use crate::crowd::Habit;
@@ -90,7 +88,7 @@ fn the_largest_class_is_judged_as_fast_as_any() {
     world.classes[0].cells.iter_mut().for_each(|cell| cell.stutter = 0.04);
     let onset = world.now();
     world.run(5);
-    let fires = |notice: &&liveqos_core::model::notice::Notice| notice.alert == Alert::LiveStutterHigh;
+    let fires = |notice: &&liveqos_core::model::Notice| notice.alert == Alert::LiveStutterHigh;
     let first = world.notices.iter().find(fires).expect("told");
     assert_eq!(first.state, NoticeState::Firing);
     assert!(first.at.since(onset).as_millis() <= 1_500, "{:?}", first.at.since(onset));

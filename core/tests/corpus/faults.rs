@@ -1,7 +1,6 @@
 //! Labelled faults, each drawn from a seed: what they do to publishers, node, paths, networks and players, as physics has it.
 
-use liveqos_core::model::notice::Cause;
-use liveqos_core::model::session::Protocol;
+use liveqos_core::model::{Cause, Protocol};
 
 use crate::dice::Dice;
 use crate::world::{Class, World};

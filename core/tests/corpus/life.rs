@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use liveqos_core::model::notice::{Alert, Cause, Notice, NoticeState, Subject};
-use liveqos_core::model::session::Protocol;
+use liveqos_core::model::{Alert, Cause, Notice, NoticeState, Protocol, Subject};
 
 use crate::dice::Dice;
 use crate::world::{Class, World};

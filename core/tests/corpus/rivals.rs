@@ -3,9 +3,8 @@
 
 use std::collections::VecDeque;
 
-use liveqos_core::alert::evidence_window::{Need, Trail, Trailing};
-use liveqos_core::model::sample::Share;
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::alert::{Need, Trail, Trailing};
+use liveqos_core::model::{BEAT, Share, Timestamp};
 
 use crate::crowd::Told;
 

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use liveqos_core::alert::evaluator::{Judge, Objectives, Surroundings};
-use liveqos_core::model::notice::{Alert, Notice, NoticeState};
-use liveqos_core::model::observation::{Fact, Observation, PlayerView, ServerView, SourceName, Total};
-use liveqos_core::model::session::{Protocol, StreamKey};
-use liveqos_core::model::time::BEAT;
-use liveqos_core::session::registry::{Patience, Registry};
+use liveqos_core::alert::Judge;
+use liveqos_core::model::{
+    Alert, BEAT, Fact, Notice, NoticeState, Objectives, Observation, PlayerView, Protocol, ServerView, SourceName,
+    StreamKey, Surroundings, Total,
+};
+use liveqos_core::session::{Patience, Registry};
 
 use crate::crowd::{Crowd, Habit};
 use crate::dice::Dice;

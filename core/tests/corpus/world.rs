@@ -3,18 +3,14 @@
 
 use std::time::Duration;
 
-use liveqos_core::alert::evaluator::{NodeLoad, Objectives, PathWord, Surroundings};
-use liveqos_core::base::latency_histogram::Latencies;
-use liveqos_core::model::descriptor::Descriptor;
-use liveqos_core::model::group::{Group, GroupView};
-use liveqos_core::model::notice::Notice;
-use liveqos_core::model::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
-use liveqos_core::model::sample::{Sample, Share};
-use liveqos_core::model::session::{Name, Protocol, StreamKey};
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::base::Latencies;
+use liveqos_core::model::{
+    BEAT, Descriptor, Fact, Group, GroupView, Name, NodeLoad, Notice, Objectives, Observation, PathView, PathWord,
+    PlayerView, Protocol, Sample, ServerView, Share, StreamKey, Surroundings, Timestamp, Total,
+};
 use liveqos_core::pipeline::Pipe;
 use liveqos_core::recording::{Word, line};
-use liveqos_core::session::registry::Patience;
+use liveqos_core::session::Patience;
 
 use crate::crowd::{Crowd, Habit, Told};
 use crate::dice::Dice;

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use liveqos_core::alert::evaluator::{Objectives, Surroundings};
-use liveqos_core::model::group::{Group, GroupKind, GroupView};
-use liveqos_core::model::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
-use liveqos_core::model::session::{Leg, Protocol};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{
+    Fact, Group, GroupKind, GroupView, Leg, Objectives, Observation, PathView, PlayerView, Protocol, ServerView,
+    Surroundings, Timestamp, Total,
+};
 use liveqos_core::pipeline::{Beat, Pipe};
-use liveqos_core::session::registry::Patience;
+use liveqos_core::session::Patience;
 use proptest::prelude::*;
 
 use crate::stage::{at, described, latencies, said};

@@ -2,13 +2,10 @@
 
 use std::time::Duration;
 
-use liveqos_core::model::notice::{Alert, Cause, Notice, NoticeState};
-use liveqos_core::model::session::Protocol;
-use liveqos_core::model::time::Timestamp;
+use NoticeState::{Firing, Resolved};
+use liveqos_core::model::{Alert, Cause, Notice, NoticeState, Protocol, Timestamp};
 
 use crate::stage::{Class, Stage, at};
-
-use NoticeState::{Firing, Resolved};
 
 const BASE: f64 = 0.003;
 const FAULT: f64 = 0.04;

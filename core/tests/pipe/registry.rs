@@ -1,9 +1,6 @@
 //! Which class is meant: publishers that come back, several sources and streams, late names, the platform's end.
 
-use liveqos_core::model::observation::Fact;
-use liveqos_core::model::observation::{ServerView, Total};
-use liveqos_core::model::sample::CloseReason;
-use liveqos_core::model::session::Protocol;
+use liveqos_core::model::{CloseReason, Fact, Protocol, ServerView, Total};
 
 use crate::stage::{Class, SERVER, Stage, described, name, said};
 

@@ -2,10 +2,8 @@
 
 use std::fmt::Write;
 
-use liveqos_core::model::observation::{Fact, Observation, PlayerView, ServerView, Total};
-use liveqos_core::model::session::Protocol;
-use liveqos_core::model::time::{BEAT, GRID, Timestamp};
-use liveqos_core::trace::span::{Parent, SpanCommand, SpanName, SpanRef};
+use liveqos_core::model::{BEAT, Fact, GRID, Observation, PlayerView, Protocol, ServerView, Timestamp, Total};
+use liveqos_core::trace::{Parent, SpanCommand, SpanName, SpanRef};
 
 use crate::stage::{BEACON, Class, SERVER, START, Stage, at, described, said};
 
@@ -103,7 +101,7 @@ fn the_incident_tells_the_numbers_of_the_fault_not_of_the_recovery() {
     let incident = incident.expect("one incident");
     assert!(incident.start.since(at(60_000)).max(at(60_000).since(incident.start)) <= BEAT * 2);
     let value = incident.attributes.iter().find(|(key, _)| *key == "live.evidence.value");
-    let liveqos_core::trace::span::Value::Float(value) = value.expect("evidence").1 else { panic!("a number") };
+    let liveqos_core::trace::Value::Float(value) = value.expect("evidence").1 else { panic!("a number") };
     assert!(value > 0.01, "the fault was over the limit, told is {value}");
     assert!(!incident.error.as_ref().expect("an error").starts_with("resolved"));
 }

@@ -3,15 +3,13 @@
 
 use std::time::Duration;
 
-use liveqos_core::alert::evaluator::{NodeLoad, Objectives, Surroundings};
-use liveqos_core::base::latency_histogram::Latencies;
-use liveqos_core::model::descriptor::Descriptor;
-use liveqos_core::model::notice::{Alert, Notice, NoticeState};
-use liveqos_core::model::observation::{Fact, Observation, PathView, PlayerView, ServerView, Total};
-use liveqos_core::model::session::{Name, Protocol, StreamKey};
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::base::Latencies;
+use liveqos_core::model::{
+    Alert, BEAT, Descriptor, Fact, Name, NodeLoad, Notice, NoticeState, Objectives, Observation, PathView, PlayerView,
+    Protocol, ServerView, StreamKey, Surroundings, Timestamp, Total,
+};
 use liveqos_core::pipeline::{Beat, Pipe};
-use liveqos_core::session::registry::Patience;
+use liveqos_core::session::Patience;
 
 /// When every stage begins: on a wall-clock minute.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_700_000_040);

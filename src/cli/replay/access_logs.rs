@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use liveqos_core::access_log::fold::{LogFold, MAX_LINE};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::access_log::{LogFold, MAX_LINE};
+use liveqos_core::model::Timestamp;
 
 use crate::engine::recorder::is_packed;
 

@@ -6,21 +6,20 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
-use liveqos_core::access_log::fold::{LogFold, MAX_LINE};
-use liveqos_core::alert::evaluator::Surroundings;
-use liveqos_core::model::time::{BEAT, GRID, Timestamp};
+use liveqos_core::access_log::{LogFold, MAX_LINE};
+use liveqos_core::model::{BEAT, GRID, Surroundings, Timestamp};
 use liveqos_core::pipeline::Pipe;
 use tokio::time::Instant;
 
 use super::access_logs::Inputs;
 use super::printer::Teller;
 use crate::cli::arguments::{ConfigFile, bad_config, fail};
-use crate::config::settings::Config;
+use crate::config::Config;
 use crate::engine::recorder::is_recording;
 
 /// What a replay may be told.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Access logs, plain or .gz, several are joined by their instants; or one recording (`--record` of run and demo)
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,

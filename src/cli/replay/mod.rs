@@ -1,6 +1,8 @@
 //! FACE
 
 mod access_logs;
-pub mod command;
+mod command;
 mod printer;
 mod recording;
+
+pub(super) use self::command::{Options, run};

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use liveqos_core::model::sample::Sample;
+use liveqos_core::model::Sample;
 use liveqos_core::pipeline::Beat;
 use serde_json::json;
 

@@ -8,17 +8,14 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, header};
-use liveqos_core::access_log::fold::{Claim, LogFold, Poster};
-use liveqos_core::model::session::Name;
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::viewer::origin::{Address, Origin};
-use liveqos_core::viewer::player_name::PlayerName;
-use tokio::sync::mpsc;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use liveqos_core::access_log::{Claim, LogFold, Poster};
+use liveqos_core::model::{Name, Timestamp};
+use liveqos_core::viewer::{Address, Origin, PlayerName};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// A body of event reports.
 #[derive(Debug)]
-pub struct Post {
+pub(crate) struct Post {
     /// When it arrived.
     pub at: Timestamp,
     /// What it may be counted for.
@@ -40,7 +37,7 @@ pub struct Sender {
 
 /// As [`Claim`], owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claimed {
+pub(crate) enum Claimed {
     /// [`Claim::Any`]
     Any(Option<Name>),
     /// [`Claim::Only`]
@@ -49,14 +46,14 @@ pub enum Claimed {
 
 /// Where posts are put.
 #[derive(Clone, Debug)]
-pub struct PostBox {
+pub(crate) struct PostBox {
     sender: mpsc::Sender<(Post, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
 }
 
 /// Where they are taken out.
 #[derive(Debug)]
-pub struct PostTray {
+pub(crate) struct PostTray {
     receiver: mpsc::Receiver<(Post, OwnedSemaphorePermit)>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
@@ -73,11 +70,11 @@ struct Waiting {
 /// There is no room; the post was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many reports wait to be read")]
-pub struct Full;
+pub(crate) struct Full;
 
 /// A box and its tray.
 #[must_use]
-pub fn post_box() -> (PostBox, PostTray) {
+pub(crate) fn post_box() -> (PostBox, PostTray) {
     let (sender, receiver) = mpsc::channel(MAX_POSTS);
     let room = Arc::new(Semaphore::new(MAX_BYTES));
     (PostBox { sender, room }, PostTray { receiver, waiting: VecDeque::new(), waiting_bytes: 0, homeless: 0 })
@@ -104,7 +101,7 @@ impl PostBox {
     ///
     /// # Errors
     /// [`Full`] at [`MAX_POSTS`] or [`MAX_BYTES`], or when nobody takes them out any more.
-    pub fn put(&self, post: Post) -> Result<(), Full> {
+    pub(crate) fn put(&self, post: Post) -> Result<(), Full> {
         let bytes = u32::try_from(post.body.len()).map_err(|_| Full)?;
         let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| Full)?;
         self.sender.try_send((post, room)).map_err(|_| Full)
@@ -113,7 +110,7 @@ impl PostBox {
 
 impl PostTray {
     /// Folds all that is there, what waits for its viewers first.
-    pub fn empty_into(&mut self, fold: &mut LogFold, now: Timestamp) {
+    pub(crate) fn empty_into(&mut self, fold: &mut LogFold, now: Timestamp) {
         for waiting in std::mem::take(&mut self.waiting) {
             self.waiting_bytes -= waiting.record.len();
             let is_over = now.since(waiting.at) > PATIENCE;
@@ -144,7 +141,7 @@ impl PostTray {
 
     /// Records so far that were given up because no request of their viewers came.
     #[must_use]
-    pub const fn homeless(&self) -> u64 {
+    pub(crate) const fn homeless(&self) -> u64 {
         self.homeless
     }
 }
@@ -159,20 +156,20 @@ fn keep(waiting: &mut VecDeque<Waiting>, bytes: &mut usize, at: Timestamp, recor
 }
 
 /// Most bytes of a user agent that are looked at.
-pub const MAX_AGENT: usize = 512;
+pub(crate) const MAX_AGENT: usize = 512;
 /// Most posts that wait.
-pub const MAX_POSTS: usize = 4_096;
+pub(crate) const MAX_POSTS: usize = 4_096;
 /// Most bytes of posts that wait.
-pub const MAX_BYTES: usize = 4 << 20;
+pub(crate) const MAX_BYTES: usize = 4 << 20;
 /// How long a record waits for its viewer's first request: an access log may be written with a delay.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// Most records that wait for their viewers.
-pub const MAX_WAITING: usize = 8_192;
+pub(crate) const MAX_WAITING: usize = 8_192;
 const MAX_WAITING_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::model::observation::Fact;
+    use liveqos_core::model::Fact;
 
     use super::*;
     use crate::intake::access_log::settings::AccessLogSettings;

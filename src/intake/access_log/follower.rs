@@ -7,27 +7,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
-use liveqos_core::access_log::connections::ClaimCounts;
-use liveqos_core::access_log::fold::{DirtyCounts, LogFold, PostCounts};
-use liveqos_core::model::observation::SourceName;
-use liveqos_core::model::time::BEAT;
-use liveqos_core::viewer::fold::FoldCounts;
+use liveqos_core::access_log::{ClaimCounts, DirtyCounts, LogFold, PostCounts};
+use liveqos_core::model::{BEAT, SourceName};
+use liveqos_core::viewer::FoldCounts;
 use tokio::time::Instant;
 
 use super::event_queue::PostTray;
 use super::settings::{AccessLogSettings, LogSource};
 use super::syslog_socket::{SyslogCounts, SyslogSocket};
 use super::tail::{LogTail, Piece};
-use crate::intake::kernel::http_edge::Edge;
-use crate::intake::poll::poller::{Observations, hand_on};
+use crate::intake::kernel::Edge;
 use crate::intake::poll::round::streams;
+use crate::intake::poll::{Observations, hand_on};
 use crate::intake::source_status::{RoundReport, SourceEntry, SourceTable};
-use crate::platform::clock;
-use crate::platform::self_metrics::Meters;
+use crate::platform::{Meters, clock};
 
 /// What all followers share.
 #[derive(Clone)]
-pub struct Around {
+pub(crate) struct Around {
     /// Where observations go.
     pub out: Observations,
     /// Where the words on connections go.
@@ -42,7 +39,7 @@ pub struct Around {
 
 /// The logs to follow; where there is none but players may post, one without lines.
 #[must_use]
-pub fn followed(logs: &[AccessLogSettings], may_post: bool) -> Vec<AccessLogSettings> {
+pub(crate) fn followed(logs: &[AccessLogSettings], may_post: bool) -> Vec<AccessLogSettings> {
     let posts = (logs.is_empty() && may_post).then(AccessLogSettings::of_posts);
     logs.iter().cloned().chain(posts).collect()
 }
@@ -51,7 +48,7 @@ pub fn followed(logs: &[AccessLogSettings], may_post: bool) -> Vec<AccessLogSett
 ///
 /// # Errors
 /// As [`start`].
-pub fn start_all(
+pub(crate) fn start_all(
     logs: &[AccessLogSettings],
     (named, tray): (&str, PostTray),
     table: &SourceTable,
@@ -70,7 +67,7 @@ pub fn start_all(
 ///
 /// # Errors
 /// When its settings or its position file are bad, its socket cannot be bound, or the thread cannot be started.
-pub fn start(
+pub(super) fn start(
     settings: &AccessLogSettings,
     posts: Option<PostTray>,
     entry: Option<Arc<SourceEntry>>,
@@ -255,8 +252,7 @@ mod tests {
     use std::io::Write as _;
     use std::time::Duration;
 
-    use liveqos_core::model::observation::Fact;
-
+    use liveqos_core::model::Fact;
     use tokio::sync::mpsc;
 
     use super::*;

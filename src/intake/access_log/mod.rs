@@ -1,7 +1,13 @@
 //! FACE
 
-pub mod event_queue;
-pub mod follower;
-pub mod settings;
-pub mod syslog_socket;
-pub mod tail;
+pub(crate) mod event_queue;
+mod follower;
+pub(crate) mod settings;
+mod syslog_socket;
+mod tail;
+
+pub use self::event_queue::Sender;
+pub(crate) use self::event_queue::{Claimed, Full, Post, PostBox, PostTray};
+pub(crate) use self::follower::{Around, followed, start_all};
+pub(crate) use self::settings::{AccessLogSettings, LogSource};
+pub(crate) use self::syslog_socket::SyslogSocket;

@@ -6,19 +6,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use liveqos_core::access_log::class_pattern::{ClassPattern, PatternError};
-use liveqos_core::access_log::fold::{ClassRule, LogFold};
-use liveqos_core::access_log::format::{FormatError, LogFormat};
-use liveqos_core::model::observation::SourceName;
-use liveqos_core::model::session::Name;
-use liveqos_core::viewer::fold::ViewerKey;
-use liveqos_core::viewer::origin::GroupRules;
+use liveqos_core::access_log::{ClassPattern, ClassRule, FormatError, LogFold, LogFormat, PatternError};
+use liveqos_core::model::{Name, SourceName};
+use liveqos_core::viewer::{GroupRules, ViewerKey};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::syslog_socket::{SyslogAddress, loopback};
 use crate::platform::duration;
-use crate::players::settings::{IngestError, Networks};
+use crate::players::{IngestError, Networks};
 
 /// A `[[logs]]` table: the access log of an edge whose players send CMCD.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -191,7 +187,7 @@ impl AccessLogSettings {
 ///
 /// # Errors
 /// The first [`LogError`].
-pub fn check(logs: &[AccessLogSettings]) -> Result<(), LogError> {
+pub(crate) fn check(logs: &[AccessLogSettings]) -> Result<(), LogError> {
     for (index, log) in logs.iter().enumerate() {
         let name = log.shown_name();
         log.fold([0, 0])?;
@@ -234,7 +230,7 @@ impl AccessLogSettings {
 ///
 /// # Errors
 /// As [`AccessLogSettings::viewer_key`].
-pub fn group_key(logs: &[AccessLogSettings]) -> anyhow::Result<[u64; 2]> {
+pub(crate) fn group_key(logs: &[AccessLogSettings]) -> anyhow::Result<[u64; 2]> {
     match logs.iter().find(|log| log.viewer_key_file.is_some()) {
         Some(log) => log.viewer_key().map(ViewerKey::words),
         None => random_key(),
@@ -248,7 +244,7 @@ const LEAST_SECRET: usize = 16;
 ///
 /// # Errors
 /// When the system has no randomness.
-pub fn random_key() -> anyhow::Result<[u64; 2]> {
+pub(crate) fn random_key() -> anyhow::Result<[u64; 2]> {
     let bytes: [u8; 16] = ring::rand::generate(&ring::rand::SystemRandom::new())
         .map_err(|_| anyhow::anyhow!("no randomness for the key of viewers' hashes"))?
         .expose();
@@ -257,7 +253,7 @@ pub fn random_key() -> anyhow::Result<[u64; 2]> {
 }
 
 /// Name of the fold of posts where no log is configured.
-pub const POSTS: &str = "cmcd";
+pub(crate) const POSTS: &str = "cmcd";
 const DEFAULT_BUFFER: usize = 8 << 20;
 
 #[cfg(test)]

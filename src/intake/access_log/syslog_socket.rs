@@ -1,20 +1,19 @@
 //! Lines of access logs that arrive as syslog datagrams, over UDP or a Unix socket. Decides whose datagrams are taken and counts what
 //! the kernel had to drop; it is read all the time, so that a web server never waits for it.
 
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, RawFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fmt, io};
 
-use liveqos_core::access_log::fold::MAX_LINE;
+use liveqos_core::access_log::MAX_LINE;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::time::Instant;
 
-use crate::players::settings::Networks;
+use crate::players::Networks;
 
 /// Where datagrams arrive: `udp://127.0.0.1:5514` or `unix:/run/liveqos/access.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub enum SyslogAddress {
 
 /// A socket being read.
 #[derive(Debug)]
-pub struct SyslogSocket {
+pub(crate) struct SyslogSocket {
     socket: Inlet,
     senders: Networks,
     buffer: Vec<u8>,
@@ -39,7 +38,7 @@ pub struct SyslogSocket {
 
 /// What was not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SyslogCounts {
+pub(crate) struct SyslogCounts {
     /// Datagrams that the kernel dropped because the buffer was full; of UDP only, since the sender of a Unix datagram is told.
     pub lost: u64,
     /// Datagrams of senders that may not write.
@@ -74,7 +73,7 @@ impl SyslogSocket {
     ///
     /// # Errors
     /// When the address is in use or may not be bound.
-    pub fn bind(address: &SyslogAddress, senders: Networks, buffer_bytes: usize) -> io::Result<Self> {
+    pub(crate) fn bind(address: &SyslogAddress, senders: Networks, buffer_bytes: usize) -> io::Result<Self> {
         let socket = match address {
             SyslogAddress::Udp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, None)?;
@@ -108,7 +107,7 @@ impl SyslogSocket {
     ///
     /// # Errors
     /// When the socket cannot be read.
-    pub fn read(&mut self, span: Duration, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    pub(crate) fn read(&mut self, span: Duration, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         let until = Instant::now() + span;
         while Instant::now() < until {
             let (length, sender) = match self.socket.receive(&mut self.buffer) {
@@ -132,7 +131,7 @@ impl SyslogSocket {
     }
 
     /// What was not taken so far. What the kernel dropped is looked up every few seconds.
-    pub fn counts(&mut self) -> SyslogCounts {
+    pub(crate) fn counts(&mut self) -> SyslogCounts {
         if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
             self.looked = Some(Instant::now());
             if matches!(self.socket, Inlet::Udp(_)) {
@@ -143,8 +142,8 @@ impl SyslogSocket {
     }
 
     /// Where it listens, when that is a port.
-    #[must_use]
-    pub fn port(&self) -> Option<u16> {
+    #[cfg(test)]
+    fn port(&self) -> Option<u16> {
         match &self.socket {
             Inlet::Udp(socket) => socket.local_addr().ok().map(|address| address.port()),
             Inlet::Unix(_) => None,
@@ -186,7 +185,7 @@ impl fmt::Display for SyslogAddress {
 
 /// Who may send where nothing is configured: this machine.
 #[must_use]
-pub fn loopback() -> Vec<String> {
+pub(super) fn loopback() -> Vec<String> {
     vec![format!("{}/8", Ipv4Addr::new(127, 0, 0, 0)), "::1".to_owned()]
 }
 

@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use liveqos_core::access_log::fold::MAX_LINE;
+use liveqos_core::access_log::MAX_LINE;
 use memchr::memchr;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::storage::disk::frame::{self, Step};
+use crate::storage::disk::{Step, frame};
 
 /// A file being followed.
 #[derive(Debug)]
-pub struct LogTail {
+pub(super) struct LogTail {
     path: PathBuf,
     position_file: Option<PathBuf>,
     open: Option<Open>,
@@ -64,7 +64,7 @@ struct Nonsense;
 
 /// What a read gave to the reader of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub(super) enum Piece<'a> {
     /// A whole line, without its end.
     Line(&'a [u8]),
     /// A line longer than [`MAX_LINE`], thrown away.
@@ -76,7 +76,7 @@ impl LogTail {
     ///
     /// # Errors
     /// When the position file is there and may not be read. One that holds nonsense is as good as none, and counted.
-    pub fn new(path: &Path, position_file: Option<&Path>) -> io::Result<Self> {
+    pub(super) fn new(path: &Path, position_file: Option<&Path>) -> io::Result<Self> {
         let recent = position_file.map(|path| beside(path, RECENT));
         let read = |path: Option<&Path>| path.map_or(Ok(None), Position::read);
         let read = [read(position_file)?, read(recent.as_deref())?];
@@ -103,7 +103,7 @@ impl LogTail {
     ///
     /// # Errors
     /// When the file cannot be opened or read; the next call tries again.
-    pub fn read(&mut self, mut take: impl FnMut(Piece<'_>)) -> io::Result<bool> {
+    pub(super) fn read(&mut self, mut take: impl FnMut(Piece<'_>)) -> io::Result<bool> {
         let mut room = MAX_READ;
         while room > 0 {
             if self.open.is_none() {
@@ -135,7 +135,7 @@ impl LogTail {
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn save(&mut self) -> io::Result<()> {
+    pub(super) fn save(&mut self) -> io::Result<()> {
         let (Some(path), Some(open)) = (&self.position_file, &self.open) else {
             return Ok(());
         };
@@ -156,7 +156,7 @@ impl LogTail {
 
     /// Position files that held nonsense.
     #[must_use]
-    pub const fn positions_lost(&self) -> u64 {
+    pub(super) const fn positions_lost(&self) -> u64 {
         self.positions_lost
     }
 
@@ -274,7 +274,7 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 }
 
 /// Most bytes read at one wake: 32 MB a second at four wakes.
-pub const MAX_READ: usize = 8 << 20;
+pub(super) const MAX_READ: usize = 8 << 20;
 const BUFFER: usize = 1 << 16;
 /// What tells a position from the records of other files.
 const SALT: u32 = 0x4c51_5001;

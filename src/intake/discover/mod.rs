@@ -1,4 +1,6 @@
 //! FACE
 
 mod process;
-pub mod scan;
+mod scan;
+
+pub(crate) use self::scan::{report, sources};

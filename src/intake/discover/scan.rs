@@ -1,7 +1,6 @@
 //! Finds the media servers of this host, for `liveqos discover` and for `liveqos run` without a configuration. Decides by asking:
 //! a server is found when its probe understood it; what only looks like one is told with what to switch on in it.
 
-use super::process;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,21 +12,22 @@ use liveqos_probes::probe::{Intake, Kind};
 use reqwest::Url;
 use serde::Serialize;
 
+use super::process;
 use super::process::Program;
-use crate::intake::poll::http_client::{FetchError, Fetcher};
-use crate::intake::poll::round::{Now, Summary, try_once};
+use crate::intake::poll::round::try_once;
+use crate::intake::poll::{FetchError, Fetcher, Now, Summary};
 use crate::intake::source::{Source, SourceSettings};
 
 /// What was found on this host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Discovery {
+pub(super) struct Discovery {
     /// Every program that is known as a media server, answering or not, in the order of its process.
     pub servers: Vec<FoundServer>,
 }
 
 /// A running program that is known as a media server.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct FoundServer {
+pub(super) struct FoundServer {
     /// Its kind, as in configuration.
     pub kind: &'static str,
     /// What to configure in it when it does not answer, in lines.
@@ -48,7 +48,7 @@ pub struct FoundServer {
 
 /// A status interface that a probe understood.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Answer {
+pub(super) struct Answer {
     /// The name of the source to be.
     pub name: String,
     /// Its base URL.
@@ -58,7 +58,7 @@ pub struct Answer {
 }
 
 /// A source for each media server of this host that answers.
-pub async fn sources(now: &Now) -> Vec<SourceSettings> {
+pub(crate) async fn sources(now: &Now) -> Vec<SourceSettings> {
     match here(now).await {
         Ok(found) => found.sources(),
         Err(error) => {
@@ -69,7 +69,7 @@ pub async fn sources(now: &Now) -> Vec<SourceSettings> {
 }
 
 /// A configuration in TOML for the media servers of this host, as `liveqos discover` prints it.
-pub async fn report(now: &Now) -> String {
+pub(crate) async fn report(now: &Now) -> String {
     match here(now).await {
         Ok(found) => found.to_toml(),
         Err(error) => format!("# Looking for media servers on this host: {error}\n"),
@@ -82,7 +82,7 @@ async fn here(now: &Now) -> Result<Discovery, FetchError> {
 
 /// Looks through `proc` (in production `/proc`) for programs of `kinds` and asks each on the loopback, one question at a time,
 /// each for at most half a second, at most [`MAX_TRIES`] for a program.
-pub async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &Fetcher, now: &Now) -> Discovery {
+pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &Fetcher, now: &Now) -> Discovery {
     let (sockets, programs) = look(proc, kinds).await;
     let mut found = Discovery::default();
     for program in programs {
@@ -104,7 +104,7 @@ pub async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &Fetcher, n
 impl Discovery {
     /// A source for each server that answered.
     #[must_use]
-    pub fn sources(&self) -> Vec<SourceSettings> {
+    pub(super) fn sources(&self) -> Vec<SourceSettings> {
         let answering = self.servers.iter().filter_map(|server| Some((server.kind, server.answer.as_ref()?)));
         answering
             .map(|(kind, answer)| SourceSettings {
@@ -118,7 +118,7 @@ impl Discovery {
 
     /// A configuration in TOML: a `[[sources]]` table for each server that answered, a comment for each that did not.
     #[must_use]
-    pub fn to_toml(&self) -> String {
+    pub(super) fn to_toml(&self) -> String {
         let mut text = String::new();
         for server in &self.servers {
             // Writing to a `String` cannot fail.
@@ -322,7 +322,7 @@ const COMM_BYTES: usize = 15;
 /// The weight of a failure that is no HTTP answer at all.
 const SPEAKS_NOT: u8 = 1;
 /// URLs asked of one program.
-pub const MAX_TRIES: usize = 48;
+pub(super) const MAX_TRIES: usize = 48;
 /// How long one of them may take: everything is on this host.
 const TRY_TIMEOUT: Duration = Duration::from_millis(500);
 /// Ports tried where a program's own are hidden.

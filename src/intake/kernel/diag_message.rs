@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use liveqos_core::connection::tcp_info::TcpReading;
+use liveqos_core::connection::TcpReading;
 
 /// Whether a dump goes on after a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,17 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use liveqos_core::access_log::connections::ClaimFold;
-use liveqos_core::connection::attribution::{Claims, Class};
-use liveqos_core::connection::delivery::Folds;
-use liveqos_core::connection::response_delay::{AnswerTable, Listener};
-use liveqos_core::connection::summary::PathFold;
-use liveqos_core::connection::tcp_info::TcpReading;
-use liveqos_core::model::observation::{Fact, Observation, PathView, Rtt, SourceName};
-use liveqos_core::model::session::{Name, Protocol, StreamKey};
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::access_log::ClaimFold;
+use liveqos_core::connection::{AnswerTable, Claims, Class, Folds, Listener, PathFold, TcpReading};
+use liveqos_core::model::{Fact, Name, Observation, PathView, Protocol, Rtt, SourceName, StreamKey, Timestamp};
 
-use crate::platform::self_metrics::Meters;
+use crate::platform::Meters;
 
 /// What the logs' threads write and the paths' thread reads.
 #[derive(Clone)]
@@ -187,8 +181,7 @@ const STRANGE_AFTER: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::access_log::fold::{ClassRule, LogFold};
-    use liveqos_core::access_log::format::LogFormat;
+    use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
 
     use super::*;
 

@@ -2,9 +2,14 @@
 //! and how its bytes are read; refuses to say which socket belongs to which class (`liveqos_core::connection::join` does).
 
 pub mod diag_message;
-pub mod http_edge;
-pub mod sock_diag;
-pub mod tcp_poller;
-pub mod watchlist;
+mod http_edge;
+mod sock_diag;
+mod tcp_poller;
+mod watchlist;
 #[cfg(test)]
 mod witness_test;
+
+pub use self::http_edge::{Edge, EdgeWatch};
+pub use self::sock_diag::Dump;
+pub(crate) use self::tcp_poller::Paths;
+pub(crate) use self::watchlist::Roster;

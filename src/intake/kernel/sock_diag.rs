@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use liveqos_core::connection::tcp_info::TcpReading;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_SOCK_DIAG};
+use liveqos_core::connection::TcpReading;
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use netlink_sys::{Socket, SocketAddr};
 
 use super::diag_message::{Family, ParseError, Step, parse_each, write_request};
 
@@ -149,13 +150,13 @@ fn connect() -> io::Result<Socket> {
 }
 
 /// The most sockets one dump keeps: twice what the largest node serves. The rest is counted in [`DumpStats::cut`].
-pub const MAX_SOCKETS: usize = 200_000;
+pub(super) const MAX_SOCKETS: usize = 200_000;
 
 /// How long one datagram of the kernel's answer may take before the dump is given up.
-pub const READ_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The most datagrams read for one family: each carries at least one socket, so this bounds a dump that would never end.
-pub const MAX_DATAGRAMS: u64 = 1_000_000;
+pub(super) const MAX_DATAGRAMS: u64 = 1_000_000;
 
 /// Room for one datagram; the kernel fills at most 32 KiB (`netlink_recvmsg` in `net/netlink/af_netlink.c`).
 const DATAGRAM_BYTES: usize = 64 * 1024;

@@ -7,24 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use liveqos_core::base::latency_histogram::Latencies;
-use liveqos_core::connection::delivery::{Folds, PathTable};
-use liveqos_core::connection::join::{Candidate, Client, Join, Role, SessionIndex};
-use liveqos_core::connection::summary::PathFold;
-use liveqos_core::connection::tcp_info::TcpReading;
-use liveqos_core::model::observation::{Fact, Observation, PathView, SourceName};
-use liveqos_core::model::session::StreamKey;
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::base::Latencies;
+use liveqos_core::connection::{Candidate, Client, Folds, Join, PathFold, PathTable, Role, SessionIndex, TcpReading};
+use liveqos_core::model::{BEAT, Fact, Observation, PathView, SourceName, StreamKey, Timestamp};
 
 use super::http_edge::{Edge, EdgeWatch};
 use super::sock_diag::{Dump, DumpError};
 use super::watchlist::{Entry, Roster};
-use crate::intake::poll::poller::Observations;
-use crate::platform::clock;
-use crate::platform::self_metrics::Meters;
+use crate::intake::poll::Observations;
+use crate::platform::{Meters, clock};
 
 /// What the thread needs.
-pub struct Paths {
+pub(crate) struct Paths {
     /// Whose connections to look for.
     pub roster: Arc<ArcSwap<Roster>>,
     /// The ports on which each source serves viewers over TCP.
@@ -58,7 +52,7 @@ struct Watch {
 
 impl Paths {
     /// Looks once a beat until `stop` turns true.
-    pub fn run(mut self, stop: &AtomicBool) {
+    pub(crate) fn run(mut self, stop: &AtomicBool) {
         let mut memory = Memory::default();
         let mut epoch = clock::Epoch::default();
         while !stop.load(Ordering::Relaxed) {

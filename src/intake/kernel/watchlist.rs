@@ -1,21 +1,19 @@
 //! Whose connections the kernel intake looks for: the live classes, what their servers list and how fast their media flows. Decides
 //! nothing; made by the heart each second, read by the kernel's thread.
 
-use liveqos_core::model::observation::{Client, SourceName};
-use liveqos_core::model::session::{Protocol, StreamKey};
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::session::registry::Registry;
+use liveqos_core::model::{Client, Protocol, SourceName, StreamKey, Timestamp};
+use liveqos_core::session::Registry;
 
 /// The live classes with their connections.
 #[derive(Clone, Debug, Default)]
-pub struct Roster {
+pub(crate) struct Roster {
     /// One entry a stream and source.
     pub entries: Vec<Entry>,
 }
 
 /// One stream as one source lists it.
 #[derive(Clone, Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Who lists it.
     pub source: SourceName,
     /// The stream.
@@ -31,7 +29,7 @@ pub struct Entry {
 impl Entry {
     /// The protocol of its viewers: the one most of them use.
     #[must_use]
-    pub fn protocol(&self) -> Protocol {
+    pub(crate) fn protocol(&self) -> Protocol {
         let viewers = || self.clients.iter().filter(|client| !client.publisher);
         let count = |protocol| viewers().filter(|client| client.protocol == protocol).count();
         viewers().map(|client| client.protocol).max_by_key(|protocol| count(*protocol)).unwrap_or(Protocol::Mixed)
@@ -41,7 +39,7 @@ impl Entry {
 impl Roster {
     /// The roster at `now`; only streams that list connections are in it.
     #[must_use]
-    pub fn of(registry: &Registry, now: Timestamp) -> Self {
+    pub(crate) fn of(registry: &Registry, now: Timestamp) -> Self {
         let mut entries = Vec::new();
         for live in registry.sessions() {
             let media_rate = live.media_rate(now);

@@ -7,11 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use liveqos_core::connection::delivery::{Folds, JOIN_BURST, PathTable};
-use liveqos_core::connection::join::{Client, Join, Role, SessionIndex};
-use liveqos_core::connection::summary::PathFold;
-use liveqos_core::connection::tcp_info::TcpReading;
-use liveqos_core::model::time::{BEAT, Timestamp};
+use liveqos_core::connection::{Client, Folds, JOIN_BURST, Join, PathFold, PathTable, Role, SessionIndex, TcpReading};
+use liveqos_core::model::{BEAT, Timestamp};
 
 use super::sock_diag::Dump;
 

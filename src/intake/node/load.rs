@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use liveqos_core::alert::evaluator::NodeLoad;
-use liveqos_core::node::load::{NodeReading, NodeTotals};
+use liveqos_core::model::NodeLoad;
+use liveqos_core::node::{NodeReading, NodeTotals};
 
 use super::procfs::NodeSource;
-use crate::platform::clock;
-use crate::platform::self_metrics::Meters;
+use crate::platform::{Meters, clock};
 
 /// The reader of the node's load.
-pub struct Load {
+pub(crate) struct Load {
     source: NodeSource,
     out: Arc<ArcSwap<NodeLoad>>,
     meters: Meters,
@@ -24,14 +23,14 @@ pub struct Load {
 impl Load {
     /// Reads into `out`; `link_bits_per_second` stands in where drivers do not tell a link's speed, 0 for nothing.
     #[must_use]
-    pub fn new(link_bits_per_second: u64, out: Arc<ArcSwap<NodeLoad>>, meters: Meters) -> Self {
+    pub(crate) fn new(link_bits_per_second: u64, out: Arc<ArcSwap<NodeLoad>>, meters: Meters) -> Self {
         let link_bits_per_second = (link_bits_per_second > 0).then_some(link_bits_per_second);
         let source = NodeSource { link_bits_per_second, ..NodeSource::default() };
         Self { source, out, meters, complained: BTreeSet::new() }
     }
 
     /// Reads until the task is dropped.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut earlier = self.read();
         loop {
             tokio::time::sleep(EVERY).await;

@@ -1,4 +1,6 @@
 //! FACE
 
-pub mod load;
-pub mod procfs;
+mod load;
+mod procfs;
+
+pub(crate) use self::load::Load;

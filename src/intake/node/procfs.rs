@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use liveqos_core::model::time::Timestamp;
-use liveqos_core::node::load::{CpuTicks, LinkTotals, MAX_LINKS, Memory, NodeTotals, ProcessTotals};
+use liveqos_core::model::Timestamp;
+use liveqos_core::node::{CpuTicks, LinkTotals, MAX_LINKS, Memory, NodeTotals, ProcessTotals};
 use procfs::net::InterfaceDeviceStatus;
 use procfs::process::Stat;
 use procfs::{
@@ -15,7 +15,7 @@ use procfs::{
 
 /// Where the node's load is read.
 #[derive(Clone, Debug)]
-pub struct NodeSource {
+pub(super) struct NodeSource {
     /// The root of the process file system, `/proc` but in tests.
     pub proc_root: PathBuf,
     /// The root of the device file system, `/sys` but in tests.
@@ -27,7 +27,7 @@ pub struct NodeSource {
 
 /// Why a part of the load is absent.
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError {
+pub(super) enum NodeError {
     /// A file of `/proc` could not be read or has another form than known.
     #[error("reading the node's load from {file}: {source}")]
     Read {
@@ -53,7 +53,7 @@ impl Default for NodeSource {
 
 impl NodeSource {
     /// Reads all totals at `at`; what fails is absent there and pushed to `failures`. A few small reads, well under 1 ms.
-    pub fn read(&self, at: Timestamp, failures: &mut Vec<NodeError>) -> NodeTotals {
+    pub(super) fn read(&self, at: Timestamp, failures: &mut Vec<NodeError>) -> NodeTotals {
         let mut tell = |failure| failures.push(failure);
         NodeTotals {
             at,
@@ -145,7 +145,7 @@ const LOOPBACK: &str = "lo";
 
 #[cfg(test)]
 mod tests {
-    use liveqos_core::node::load::NodeReading;
+    use liveqos_core::node::NodeReading;
 
     use super::*;
 

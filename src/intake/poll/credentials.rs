@@ -7,14 +7,14 @@ use std::path::Path;
 
 /// A password or token. Neither `Debug` nor any error shows it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub(crate) struct Secret(String);
 
 impl Secret {
     /// Reads the secret in `path`; the line end after it does not count.
     ///
     /// # Errors
     /// [`SecretError`] with the path, never with what is in it.
-    pub fn of_file(path: &Path) -> Result<Self, SecretError> {
+    pub(crate) fn of_file(path: &Path) -> Result<Self, SecretError> {
         let place = path.display().to_string();
         let mut text = String::new();
         std::fs::File::open(path)
@@ -27,7 +27,7 @@ impl Secret {
     ///
     /// # Errors
     /// [`SecretError`] with the name, never with what is in it.
-    pub fn of_env(name: &str) -> Result<Self, SecretError> {
+    pub(crate) fn of_env(name: &str) -> Result<Self, SecretError> {
         let place = format!("${name}");
         // Some names make `var` give an error, none makes it panic. Its error may show the value, so it is not repeated.
         let text = std::env::var(name).map_err(|_| SecretError::NotSet(place.clone()))?;
@@ -82,7 +82,7 @@ pub enum SecretError {
 
 /// How a source is logged into.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Login {
+pub(crate) enum Login {
     /// HTTP Basic (RFC 7617).
     Basic {
         /// The user's name.

@@ -11,7 +11,7 @@ use crate::intake::source::{Source, shown};
 
 /// The HTTP client that all sources share.
 #[derive(Clone, Debug)]
-pub struct Fetcher {
+pub(crate) struct Fetcher {
     client: Client,
     max_body: usize,
 }
@@ -22,7 +22,7 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`FetchError::Client`] when the TLS library does not start.
-    pub fn new() -> Result<Self, FetchError> {
+    pub(crate) fn new() -> Result<Self, FetchError> {
         crate::platform::tls::install();
         let builder = || {
             Client::builder()
@@ -39,8 +39,8 @@ impl Fetcher {
     }
 
     /// The same with another limit of an answer's bytes than [`MAX_BODY`].
-    #[must_use]
-    pub fn with_max_body(self, max_body: usize) -> Self {
+    #[cfg(test)]
+    pub(super) fn with_max_body(self, max_body: usize) -> Self {
         Self { max_body, ..self }
     }
 
@@ -81,7 +81,7 @@ impl Fetcher {
 
 /// Why a question had no usable answer. URLs stand in it without user, password and query.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
+pub(crate) enum FetchError {
     /// Not all of the answer came in time.
     #[error("asking {url}: no whole answer within {limit:?}")]
     Timeout {
@@ -148,7 +148,7 @@ pub enum FetchError {
 impl FetchError {
     /// The value of the `reason` label.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Timeout { .. } => "timeout",
             Self::Connect { .. } => "connect",
@@ -237,9 +237,9 @@ fn innermost(error: &reqwest::Error) -> String {
 }
 
 /// Longest answer that is read, in bytes after unpacking: the client list of an SRS with 100,000 viewers.
-pub const MAX_BODY: usize = 32 * 1024 * 1024;
+pub(super) const MAX_BODY: usize = 32 * 1024 * 1024;
 /// Redirects that are followed for one question.
-pub const MAX_REDIRECTS: usize = 3;
+pub(super) const MAX_REDIRECTS: usize = 3;
 
 #[cfg(test)]
 mod tests {

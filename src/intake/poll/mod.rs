@@ -1,7 +1,12 @@
 //! FACE
 
-pub mod credentials;
-pub mod http_client;
-pub mod poller;
-pub mod round;
-pub mod schedule;
+mod credentials;
+mod http_client;
+mod poller;
+pub(crate) mod round;
+mod schedule;
+
+pub(crate) use self::credentials::{Login, Secret, SecretError};
+pub(crate) use self::http_client::{FetchError, Fetcher};
+pub(crate) use self::poller::{Observations, hand_on, start};
+pub(crate) use self::round::{Now, Summary};

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use liveqos_core::model::observation::Observation;
+use liveqos_core::model::Observation;
 use liveqos_probes::probe::Intake;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
@@ -17,13 +17,13 @@ use crate::intake::source::Source;
 use crate::intake::source_status::{RoundReport, SourceEntry, SourceTable};
 
 /// Where all intakes put what they read: bounded, never waited for.
-pub type Observations = Sender<Vec<Observation>>;
+pub(crate) type Observations = Sender<Vec<Observation>>;
 
 /// Begins to ask every polled source of `sources`. Dropping what is returned ends the asking; so does the receiver's end.
 ///
 /// Must be called inside a tokio runtime with time and net.
 #[must_use = "dropping it ends the asking"]
-pub fn start(
+pub(crate) fn start(
     sources: &[Arc<Source>],
     table: &SourceTable,
     fetcher: &Fetcher,
@@ -95,7 +95,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use liveqos_core::model::time::Timestamp;
+    use liveqos_core::model::Timestamp;
     use tokio::sync::mpsc;
 
     use super::*;

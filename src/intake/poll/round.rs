@@ -6,9 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos_core::model::observation::{Fact, Observation};
-use liveqos_core::model::session::StreamKey;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::{Fact, Observation, StreamKey, Timestamp};
 use liveqos_probes::probe::{Intake, MAX_ROUND, Probe, ProbeError, Reply, Request, SettingsError};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -17,7 +15,7 @@ use super::http_client::{FetchError, Fetcher};
 use crate::intake::source::Source;
 
 /// Gives the wall clock's time; production passes the process's one clock, tests a clock of theirs.
-pub type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub(crate) type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Asks one source, round after round, with the one probe that remembers between them.
 pub(crate) struct Asker {
@@ -43,7 +41,7 @@ pub(crate) struct Round {
 
 /// Why a round failed.
 #[derive(Debug, thiserror::Error)]
-pub enum RoundError {
+pub(crate) enum RoundError {
     /// No usable answer.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -67,7 +65,7 @@ pub enum RoundError {
 impl RoundError {
     /// The value of the `reason` label.
     #[must_use]
-    pub const fn reason(&self) -> &'static str {
+    pub(crate) const fn reason(&self) -> &'static str {
         match self {
             Self::Fetch(error) => error.reason(),
             Self::Probe(error) => error.reason(),
@@ -90,7 +88,7 @@ impl RoundError {
 
 /// What one round told, for people.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Summary {
+pub(crate) struct Summary {
     /// Questions asked; none of a source that is only pushed to.
     pub requests: usize,
     /// Streams seen.
@@ -121,7 +119,7 @@ impl fmt::Display for Summary {
 ///
 /// # Errors
 /// The round's first [`RoundError`].
-pub async fn try_once(source: &Arc<Source>, fetcher: &Fetcher, now: &Now) -> Result<Summary, RoundError> {
+pub(crate) async fn try_once(source: &Arc<Source>, fetcher: &Fetcher, now: &Now) -> Result<Summary, RoundError> {
     let started = Instant::now();
     let mut round = Round::default();
     if source.kind.intake == Intake::Poll {
@@ -246,7 +244,7 @@ fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S
 }
 
 /// A round may take so many times as long as one answer.
-pub const ROUND_TIMEOUTS: u32 = 5;
+pub(crate) const ROUND_TIMEOUTS: u32 = 5;
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 use reqwest::Url;
 use ring::hmac;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! FACE
 
-pub(super) mod alertmanager;
-pub(super) mod dingtalk;
-pub(super) mod feishu;
-pub(super) mod webhook;
-pub(super) mod wecom;
+pub(crate) mod alertmanager;
+pub(crate) mod dingtalk;
+pub(crate) mod feishu;
+pub(crate) mod webhook;
+pub(crate) mod wecom;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use liveqos_core::model::time::Timestamp;
+use liveqos_core::model::Timestamp;
 use reqwest::Url;
 use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use liveqos_core::model::session::Name;
+use liveqos_core::model::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::otlp::record::Record;

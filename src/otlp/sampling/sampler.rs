@@ -9,17 +9,17 @@
 //!
 //! Each decision and all that is held is told as [`Change`]s too, so that it can outlive the daemon with the state it belongs to.
 
-use super::held;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use liveqos_core::model::session::{Name, Session};
-use liveqos_core::trace::span::{SpanCommand, SpanName, Value};
+use liveqos_core::model::{Name, Session};
+use liveqos_core::trace::{SpanCommand, SpanName, Value};
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, ShouldSample as _};
 
+use super::held;
 use super::held::{Change, Holding, Kept};
 use super::scenario::{ScenarioSampler, with_threshold};
 use super::settings::SamplingSettings;
@@ -260,9 +260,8 @@ fn add(counter: &AtomicU64) {
 mod tests {
     use std::time::Duration;
 
-    use liveqos_core::model::session::{Scenario, StreamKey};
-    use liveqos_core::model::time::Timestamp;
-    use liveqos_core::trace::span::{Event, LogEvent, Parent, Span, SpanRef};
+    use liveqos_core::model::{Scenario, StreamKey, Timestamp};
+    use liveqos_core::trace::{Event, LogEvent, Parent, Span, SpanRef};
     use opentelemetry_proto::tonic::trace::v1 as proto;
     use prost::Message as _;
 

@@ -1,7 +1,7 @@
 //! The head decision: an OpenTelemetry sampler with a rate for each scenario. Decides by the trace id alone, consistently with every other
 //! consistent sampler on the way; refuses to drop what the platform has already chosen to keep.
 
-use liveqos_core::model::session::Scenario;
+use liveqos_core::model::Scenario;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
@@ -12,14 +12,14 @@ use super::threshold::{Randomness, Threshold};
 /// Keeps a share of the traces of each scenario, told by the attribute `education.scenario`; all that carry `error.type`; and all whose
 /// parent is sampled. It writes its threshold into the trace state (`ot=th:…`), so that counts can be scaled back.
 #[derive(Clone, Debug)]
-pub struct ScenarioSampler {
+pub(super) struct ScenarioSampler {
     rates: SamplingSettings,
 }
 
 impl ScenarioSampler {
     /// A sampler with these rates.
     #[must_use]
-    pub const fn new(rates: SamplingSettings) -> Self {
+    pub(super) const fn new(rates: SamplingSettings) -> Self {
         Self { rates }
     }
 
@@ -63,7 +63,7 @@ impl ShouldSample for ScenarioSampler {
 
 /// `trace_state` with this threshold; its other fields and members stay.
 #[must_use]
-pub fn with_threshold(trace_state: &TraceState, threshold: Threshold) -> TraceState {
+pub(super) fn with_threshold(trace_state: &TraceState, threshold: Threshold) -> TraceState {
     let others = trace_state.get(OTEL).unwrap_or_default().split(';').filter(|field| {
         let key = field.split(':').next().unwrap_or_default();
         !key.is_empty() && key != THRESHOLD

@@ -1,6 +1,6 @@
 //! The `[sampling]` section. Decides the share of traces kept of each scenario; refuses shares beyond 0 to 1.
 
-use liveqos_core::model::session::Scenario;
+use liveqos_core::model::Scenario;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

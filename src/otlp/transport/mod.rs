@@ -1,5 +1,7 @@
 //! FACE
 
-pub(crate) mod client;
+mod client;
 mod grpc;
 pub(crate) mod http;
+
+pub(crate) use self::client::{StartError, Transport, chain};

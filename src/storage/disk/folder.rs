@@ -161,4 +161,4 @@ impl Appender for File {
 }
 
 /// Ending of a file that is to replace another.
-pub const NEW: &str = ".new";
+pub(crate) const NEW: &str = ".new";

@@ -11,7 +11,7 @@ use super::folder::{Appender, Disk};
 
 /// The disk; clones are the same disk.
 #[derive(Clone, Debug, Default)]
-pub struct Forgetful(Arc<Mutex<State>>);
+pub(crate) struct Forgetful(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,17 +31,17 @@ struct File {
 
 impl Forgetful {
     /// Every change fails so from now on.
-    pub fn trouble(&self, kind: Option<ErrorKind>) {
+    pub(crate) fn trouble(&self, kind: Option<ErrorKind>) {
         self.state().trouble = kind;
     }
 
     /// The power fails after so many more changes and syncs.
-    pub fn fuse(&self, operations: u32) {
+    pub(crate) fn fuse(&self, operations: u32) {
         self.state().fuse = Some(operations);
     }
 
     /// The power fails and comes back: `luck` decides how much of what was on its way is there.
-    pub fn power_cut(&self, mut luck: impl FnMut() -> u8) {
+    pub(crate) fn power_cut(&self, mut luck: impl FnMut() -> u8) {
         let mut state = self.state();
         state.fuse = None;
         state.files.retain(|_, file| file.named || luck() > 127);
@@ -58,7 +58,7 @@ impl Forgetful {
     ///
     /// # Panics
     /// Where it is not there.
-    pub fn with(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn with(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let file = state.files.get_mut(name).expect("the file is there");
         change(&mut file.now);

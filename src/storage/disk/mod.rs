@@ -1,6 +1,12 @@
 //! FACE
 
-pub mod folder;
+mod folder;
 #[cfg(test)]
-pub mod forgetful;
+mod forgetful;
 pub mod frame;
+
+pub(crate) use self::folder::NEW;
+pub use self::folder::{Appender, Disk, Folder};
+#[cfg(test)]
+pub(crate) use self::forgetful::Forgetful;
+pub(crate) use self::frame::{Frame, MAX_PAYLOAD, Step};

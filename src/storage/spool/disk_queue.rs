@@ -7,24 +7,21 @@
 //!
 //! A segment is named by the place of its first record, so a start lists the folder, reads the newest segment of each signal, and no more.
 
-use super::segment;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::queue::{Look, Move, Queue};
-pub(crate) use super::recovery::{Repair, recover};
+use super::late_found::Move;
+use super::queue::{Look, Queue};
+use super::segment;
 use super::segment::{Mark, Segment};
-pub use super::writer::CURSOR_SALT;
-pub(crate) use super::writer::Keeper;
-use crate::otlp::queue::{Backlog, Batch, Bell, Limits, Outbox};
-use crate::otlp::record::{Record, Signal};
-use crate::storage::disk::folder::Disk;
+use crate::otlp::{Backlog, Batch, Bell, Limits, Outbox, Record, Signal};
+use crate::storage::disk::Disk;
 
 /// Places in the queues of traces, metrics and logs.
-pub type Marks = [Mark; 3];
+pub(super) type Marks = [Mark; 3];
 
 /// Places in the queues of all targets, by the target's name.
-pub type Places = BTreeMap<String, Marks>;
+pub(crate) type Places = BTreeMap<String, Marks>;
 
 /// The queues.
 #[derive(Debug)]
@@ -36,7 +33,7 @@ pub struct Spool {
 }
 
 /// Told that there is something to write.
-pub trait Wake: std::fmt::Debug + Send + Sync {
+pub(crate) trait Wake: std::fmt::Debug + Send + Sync {
     /// There is.
     fn wake(&self);
 }

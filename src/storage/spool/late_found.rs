@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::queue::{Peeked, Queue};
 use super::segment::{Mark, Segment};
-use crate::otlp::queue::Batch;
+use crate::otlp::Batch;
 
 /// How far places moved when older records were put before them.
 #[derive(Clone, Copy, Debug, Default)]

@@ -4,11 +4,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-pub(crate) use super::late_found::Move;
 use super::segment::{Mark, Part, Segment, Taken};
-use crate::otlp::queue::{Backlog, Batch, Bell, Limits};
-use crate::otlp::record::Record;
-use crate::storage::disk::frame::MAX_PAYLOAD;
+use crate::otlp::{Backlog, Batch, Bell, Limits, Record};
+use crate::storage::disk::MAX_PAYLOAD;
 
 /// The queue.
 #[derive(Debug, Default)]

@@ -10,9 +10,8 @@ use bytes::Bytes;
 use super::disk_queue::Marks;
 use super::segment::{self, Mark, Segment};
 use super::writer::{CURSOR, CURSOR_SALT};
-use crate::otlp::record::Signal;
-use crate::storage::disk::folder::{Disk, NEW};
-use crate::storage::disk::frame::{self, Step};
+use crate::otlp::Signal;
+use crate::storage::disk::{Disk, NEW, Step, frame};
 
 /// What was found.
 #[derive(Debug, Default)]

@@ -3,10 +3,8 @@
 
 use bytes::Bytes;
 
-use crate::otlp::queue::Limits;
-use crate::otlp::record::{Record, Signal};
-use crate::storage::disk::folder::Disk;
-use crate::storage::disk::frame::{self, Frame, Step};
+use crate::otlp::{Limits, Record, Signal};
+use crate::storage::disk::{Disk, Frame, Step, frame};
 
 /// A place in a signal's queue.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

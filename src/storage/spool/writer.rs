@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::disk_queue::{Marks, Spool, ring};
 use super::segment::{self, HEADER, Mark, Segment};
-use crate::otlp::record::Signal;
-use crate::storage::disk::folder::{Appender, Disk};
-use crate::storage::disk::frame;
+use crate::otlp::Signal;
+use crate::storage::disk::{Appender, Disk, frame};
 
 /// The writing side.
 #[derive(Debug)]
@@ -176,7 +175,7 @@ impl Keeper {
 /// The file of the cursors.
 pub(crate) const CURSOR: &str = "cursor";
 /// What tells its record from all others.
-pub const CURSOR_SALT: u32 = 0x4c51_4301;
+pub(super) const CURSOR_SALT: u32 = 0x4c51_4301;
 /// Longest segment: what a start reads at most of each signal.
 const LONGEST: u64 = 16 << 20;
 const SHORTEST: u64 = 4 << 10;
