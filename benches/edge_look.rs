@@ -4,8 +4,8 @@
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use liveqos::intake::kernel::{Dump, Edge, EdgeWatch};
-use liveqos::platform::{Meters, clock};
+use liveqos::intake::kernel::{Dump, EdgeWatch, HttpEdge};
+use liveqos::platform::{SelfMetrics, clock};
 use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -18,14 +18,15 @@ fn main() {
     let connect = |_| Some((TcpStream::connect(("127.0.0.1", port)).ok()?, listener.accept().ok()?.0));
     let held: Vec<(TcpStream, TcpStream)> = (0..count).map_while(connect).collect();
 
-    let edge = Edge::new([1, 2]);
+    let edge = HttpEdge::new([1, 2]);
     let mut folds = [false, true].map(|_| {
         let format = LogFormat::json([]).expect("plain");
         LogFold::new(format, ClassRule::Path(None), "log".into(), edge.key())
     });
     folds[1].claims().keep_words([1, 2]);
     let (mut dump, mut sockets) = (Dump::open().expect("a netlink socket"), Vec::new());
-    let (mut watch, meters) = (EdgeWatch::default(), Meters::new(&prometheus::Registry::new()).expect("instruments"));
+    let (mut watch, meters) =
+        (EdgeWatch::default(), SelfMetrics::new(&prometheus::Registry::new()).expect("instruments"));
     let [mut plain, mut joined, mut bare, mut told] = [Duration::ZERO; 4];
     let mut classes = 0;
     // The first pass shows every socket for the first time, so that later lines can be of it; it is not measured.

@@ -14,12 +14,12 @@ use liveqos::metrics::exposition::{encode, finish};
 use liveqos::metrics::{Form, NodeCollector, SessionSeries};
 use liveqos::otlp::sampling::{Sampling, SamplingSettings};
 use liveqos::otlp::{Otlp, OtlpSettings, Resource};
-use liveqos_core::base::Latencies;
+use liveqos_core::base::LatencyHistogram;
 use liveqos_core::model::{
-    Fact, Objectives, Observation, PlayerView, Protocol, ServerView, StreamKey, Surroundings, Timestamp, Total,
+    Environment, Fact, Objectives, Observation, PlayerView, Protocol, ServerView, StreamKey, Timestamp, Total,
 };
-use liveqos_core::pipeline::Pipe;
-use liveqos_core::session::Patience;
+use liveqos_core::pipeline::Pipeline;
+use liveqos_core::session::SessionTimeouts;
 use prometheus::Registry;
 
 const SESSIONS: usize = 500;
@@ -101,37 +101,37 @@ fn by_hand(snapshot: &Snapshot) -> String {
 
 /// 500 live classes of twenty viewers with all that can be told.
 fn classes() -> Snapshot {
-    let mut pipe = Pipe::new("bench", Objectives::default(), Patience::default(), SESSIONS);
+    let mut pipe = Pipeline::new("bench", Objectives::default(), SessionTimeouts::default(), SESSIONS);
     let mut snapshot = Snapshot::default();
-    for beat in 0..44_u64 {
-        let at = Timestamp::from_secs(1_000_000) + Duration::from_millis(beat * 250);
+    for tick in 0..44_u64 {
+        let at = Timestamp::from_secs(1_000_000) + Duration::from_millis(tick * 250);
         for class in 0..SESSIONS {
             let stream = StreamKey::new(None, "live", &format!("class-{class:05}")).expect("a good name");
             let tell = |fact| Observation { source: "bench".into(), stream: stream.clone(), at, fact };
-            pipe.observe(tell(Fact::Server(Box::new(server(beat)))));
+            pipe.observe(tell(Fact::Server(Box::new(server(tick)))));
             pipe.observe(tell(Fact::Players(Box::new(players(class)))));
         }
-        snapshot.take(&pipe.beat(at, &Surroundings::default()));
+        snapshot.take(&pipe.tick(at, &Environment::default()));
         snapshot.fleet = pipe.fleet().clone();
     }
     assert_eq!(snapshot.sessions.len(), SESSIONS);
     snapshot
 }
 
-fn server(beat: u64) -> ServerView {
+fn server(tick: u64) -> ServerView {
     let total = |value| Some(Total { base: 1, value });
     ServerView {
         publishing: Some(true),
-        ingest_bytes: total(beat * 50_000),
-        ingest_frames: total(beat * 6),
-        egress_bytes: total(beat * 1_000_000),
+        ingest_bytes: total(tick * 50_000),
+        ingest_frames: total(tick * 6),
+        egress_bytes: total(tick * 1_000_000),
         viewers: Some(vec![(Protocol::Rtmp, 20)]),
         ..ServerView::default()
     }
 }
 
 fn players(class: usize) -> PlayerView {
-    let mut latencies = Latencies::default();
+    let mut latencies = LatencyHistogram::default();
     (0..20).for_each(|viewer| latencies.record(Duration::from_millis(20 + viewer * 7 + class as u64 % 13)));
     PlayerView {
         protocol: Some(Protocol::Rtmp),

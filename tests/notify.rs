@@ -9,8 +9,8 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
-use liveqos::notify::{AlertSettings, Letterhead, Notifiers, ReceiverKind, SilenceSettings, WebhookSettings};
-use liveqos::platform::Meters;
+use liveqos::notify::{AlertContext, AlertSettings, Notifiers, ReceiverKind, SilenceSettings, WebhookSettings};
+use liveqos::platform::SelfMetrics;
 use liveqos_core::model::{Notice, NoticeState, Timestamp};
 use serde_json::{Value, json};
 
@@ -69,10 +69,10 @@ struct Office {
 impl Office {
     fn new(webhooks: Vec<WebhookSettings>, silences: Vec<SilenceSettings>) -> Self {
         let registry = prometheus::Registry::new();
-        let meters = Meters::new(&registry).unwrap();
+        let meters = SelfMetrics::new(&registry).unwrap();
         let alerts = AlertSettings { webhooks, silences, ..AlertSettings::default() };
         let page_url = "http://127.0.0.1:9480/".to_owned();
-        let letterhead = Letterhead { node: "media-017".to_owned(), alerts, page_url, ..Letterhead::default() };
+        let letterhead = AlertContext { node: "media-017".to_owned(), alerts, page_url, ..AlertContext::default() };
         Self { notifiers: Notifiers::start(letterhead, &meters).unwrap(), registry }
     }
 

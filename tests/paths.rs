@@ -12,12 +12,12 @@ use liveqos::demo::Impairment;
 use liveqos::peers::{Credentials, NodeTlsSettings, PeerSettings, try_once};
 use liveqos::platform::clock;
 use liveqos_core::model::{
-    Alert, Cause, Fact, Objectives, Observation, PlayerView, Protocol, ServerView, StreamKey, Subject, Surroundings,
+    Alert, Cause, Environment, Fact, Objectives, Observation, PlayerView, Protocol, ServerView, StreamKey, Subject,
     Total,
 };
 use liveqos_core::node::{ECHO_BYTES, PathFigures};
-use liveqos_core::pipeline::Pipe;
-use liveqos_core::session::Patience;
+use liveqos_core::pipeline::Pipeline;
+use liveqos_core::session::SessionTimeouts;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
@@ -285,22 +285,22 @@ async fn classes_that_stall_behind_a_bad_path_have_it_as_their_cause() {
     let origin = Node::origin(folder.path());
     let relay = UdpRelay::start(origin.address(), 5).await;
     let edge = Node::start(&edge(folder.path(), relay.address));
-    let mut pipe = Pipe::new("edge", Objectives::default(), Patience::default(), 100);
-    let (mut beats, mut degraded, mut causes) = (0_u64, false, BTreeMap::new());
+    let mut pipe = Pipeline::new("edge", Objectives::default(), SessionTimeouts::default(), 100);
+    let (mut ticks, mut degraded, mut causes) = (0_u64, false, BTreeMap::new());
     while causes.values().filter(|cause| **cause == Cause::EdgePath).count() < 4 {
-        if beats == 60 {
+        if ticks == 60 {
             assert!(!degraded, "healthy so far");
             relay.set(Impairment::default(), lossy(0.3, Duration::from_millis(10)));
         }
-        if beats.is_multiple_of(4) {
-            for told in tell_classes(beats / 4, if degraded { 12 } else { 0 }) {
+        if ticks.is_multiple_of(4) {
+            for told in tell_classes(ticks / 4, if degraded { 12 } else { 0 }) {
                 pipe.observe(told);
             }
         }
         let now = clock::now();
-        let around = Surroundings { paths: edge.table.words(now), ..Surroundings::default() };
-        for notice in pipe.beat(now, &around).notices {
-            println!("{beats}: {} {}", notice.summary(), notice.description());
+        let around = Environment { paths: edge.table.words(now), ..Environment::default() };
+        for notice in pipe.tick(now, &around).notices {
+            println!("{ticks}: {} {}", notice.summary(), notice.description());
             match (notice.alert, &notice.subject) {
                 (Alert::LivePathDegraded, _) => degraded = true,
                 (Alert::LiveStutterHigh, Subject::Session(session)) => {
@@ -313,8 +313,8 @@ async fn classes_that_stall_behind_a_bad_path_have_it_as_their_cause() {
                 _ => {}
             }
         }
-        beats += 1;
-        assert!(beats < 480, "after two minutes: {degraded} {causes:?}");
+        ticks += 1;
+        assert!(ticks < 480, "after two minutes: {degraded} {causes:?}");
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use liveqos::players::Key;
 use liveqos_core::model::{Notice, Timestamp};
-use liveqos_core::recording::{Head, Playback, Word};
+use liveqos_core::recording::{Event, Head, Playback};
 use serde_json::Value;
 
 use super::cli::{Daemon, file, run, text};
@@ -174,8 +174,8 @@ fn played(path: &Path) -> Vec<Notice> {
     let mut lines = std::io::BufReader::new(flate2::read::GzDecoder::new(file)).lines();
     let head = Head::read(lines.next().expect("a first line").expect("whole").as_bytes()).expect("a head");
     let mut playback = Playback::new(&head, None);
-    let words = lines.map(|line| Word::read(line.expect("whole").as_bytes()).expect("a word"));
-    words.filter_map(|word| playback.play(word)).flat_map(|beat| beat.notices).collect()
+    let words = lines.map(|line| Event::read(line.expect("whole").as_bytes()).expect("a word"));
+    words.filter_map(|word| playback.play(word)).flat_map(|tick| tick.notices).collect()
 }
 
 #[test]

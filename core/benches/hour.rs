@@ -13,13 +13,13 @@ use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Duration;
 
-use liveqos_core::base::Latencies;
+use liveqos_core::base::LatencyHistogram;
 use liveqos_core::model::{
-    BEAT, Descriptor, Fact, Name, Objectives, Observation, PathView, PlayerView, Protocol, ServerView, SourceName,
-    StreamKey, Surroundings, Timestamp, Total,
+    Descriptor, Environment, Fact, Name, Objectives, Observation, PathView, PlayerView, Protocol, ServerView,
+    SourceName, StreamKey, TICK, Timestamp, Total,
 };
-use liveqos_core::pipeline::Pipe;
-use liveqos_core::session::{Patience, Registry};
+use liveqos_core::pipeline::Pipeline;
+use liveqos_core::session::{Registry, SessionTimeouts};
 
 #[path = "support/cpu.rs"]
 mod cpu;
@@ -73,9 +73,9 @@ struct Load {
 /// How the viewers are known.
 #[derive(Clone, Copy, PartialEq)]
 enum Told {
-    /// The kernel's word on each class's TCP connections at each beat.
+    /// The kernel's word on each class's TCP connections at each tick.
     Kernel,
-    /// The players' fold of each class at each beat.
+    /// The players' fold of each class at each tick.
     Players,
 }
 
@@ -92,19 +92,19 @@ struct Measured {
 
 trait Contender {
     fn observe(&mut self, observation: Observation);
-    /// Samples that the beat brought.
-    fn beat(&mut self, now: Timestamp) -> u64;
+    /// Samples that the tick brought.
+    fn tick(&mut self, now: Timestamp) -> u64;
 }
 
-struct Whole(Pipe, Surroundings);
+struct Whole(Pipeline, Environment);
 
 impl Contender for Whole {
     fn observe(&mut self, observation: Observation) {
         self.0.observe(observation);
     }
 
-    fn beat(&mut self, now: Timestamp) -> u64 {
-        black_box(self.0.beat(now, &self.1)).batch.samples.len() as u64
+    fn tick(&mut self, now: Timestamp) -> u64 {
+        black_box(self.0.tick(now, &self.1)).batch.samples.len() as u64
     }
 }
 
@@ -115,8 +115,8 @@ impl Contender for RegistryAlone {
         self.0.observe(observation);
     }
 
-    fn beat(&mut self, now: Timestamp) -> u64 {
-        black_box(self.0.beat(now)).samples.len() as u64
+    fn tick(&mut self, now: Timestamp) -> u64 {
+        black_box(self.0.tick(now)).samples.len() as u64
     }
 }
 
@@ -148,7 +148,7 @@ impl Contender for Sums {
         }
     }
 
-    fn beat(&mut self, now: Timestamp) -> u64 {
+    fn tick(&mut self, now: Timestamp) -> u64 {
         let cut = now.nanos().is_multiple_of(5_000_000_000);
         if cut {
             black_box(self.0.values().copied().collect::<Vec<_>>());
@@ -176,12 +176,12 @@ fn main() {
             "{:<14} {:>12} {:>9} {:>8} {:>10} {:>10} {:>9} {:>9} {:>8}",
             "", "observations", "samples", "CPU s", "µs/sample", "M obs/s", "B/viewer", "peak", "alloc/obs"
         );
-        let patience = Patience::default;
+        let patience = SessionTimeouts::default;
         let sums = measure("sums alone", load, told, Sums::default);
         let registry = measure("registry", load, told, || RegistryAlone(Registry::new(patience(), 1_000)));
         let pipe = measure("whole pipe", load, told, || {
-            let pipe = Pipe::new("edge-7", Objectives::default(), patience(), 1_000);
-            Whole(pipe, Surroundings::default())
+            let pipe = Pipeline::new("edge-7", Objectives::default(), patience(), 1_000);
+            Whole(pipe, Environment::default())
         });
         for measured in [&sums, &registry, &pipe] {
             measured.print(load);
@@ -220,11 +220,11 @@ fn measure<C: Contender>(name: &'static str, load: Load, told: Told, contender: 
         peak_bytes: 0,
         allocations: 0,
     };
-    for beat in 0..load.seconds * 4 {
-        let now = Timestamp::from_secs(1_700_000_040) + BEAT * beat as u32;
+    for tick in 0..load.seconds * 4 {
+        let now = Timestamp::from_secs(1_700_000_040) + TICK * tick as u32;
         let words: Vec<Observation> = (0..)
             .zip(&classes)
-            .flat_map(|(number, class)| say(&sources, class, (number, beat), (now, load.viewers_each, told)))
+            .flat_map(|(number, class)| say(&sources, class, (number, tick), (now, load.viewers_each, told)))
             .collect();
         measured.observations += words.len() as u64;
         let words_bytes = counted::LIVE.load(Relaxed);
@@ -234,7 +234,7 @@ fn measure<C: Contender>(name: &'static str, load: Load, told: Told, contender: 
         for word in words {
             contender.observe(word);
         }
-        measured.samples += contender.beat(now);
+        measured.samples += contender.tick(now);
         measured.spent += cpu::spent().saturating_sub(begun);
         measured.allocations += counted::CALLS.load(Relaxed) - calls;
         let peak = counted::PEAK.load(Relaxed);
@@ -249,16 +249,16 @@ struct Sources {
     viewers: SourceName,
 }
 
-/// What is said of one class at one beat; classes are polled in turn, a quarter of them at each beat.
+/// What is said of one class at one tick; classes are polled in turn, a quarter of them at each tick.
 fn say(
     sources: &Sources,
     class: &StreamKey,
-    (number, beat): (u64, u64),
+    (number, tick): (u64, u64),
     (now, viewers, told): (Timestamp, u32, Told),
 ) -> Vec<Observation> {
     let word = |source: &SourceName, fact| Observation { source: source.clone(), stream: class.clone(), at: now, fact };
     let mut out = Vec::with_capacity(3);
-    if beat == 0 {
+    if tick == 0 {
         let descriptor = Descriptor {
             session_id: Name::new(class.as_str().trim_start_matches("live/")).ok(),
             course_id: Name::new(&format!("course-{}", number % 40)).ok(),
@@ -266,14 +266,14 @@ fn say(
         };
         out.push(word(&sources.server, Fact::Described(Box::new(descriptor))));
     }
-    if beat == 0 || (number + beat).is_multiple_of(4) {
-        out.push(word(&sources.server, server(number, beat, viewers, told)));
+    if tick == 0 || (number + tick).is_multiple_of(4) {
+        out.push(word(&sources.server, server(number, tick, viewers, told)));
     }
-    let mut latencies = Latencies::default();
+    let mut latencies = LatencyHistogram::default();
     for viewer in 0..u64::from(viewers) {
-        latencies.record(Duration::from_millis(20 + (number * 7 + viewer * 13 + beat) % 90));
+        latencies.record(Duration::from_millis(20 + (number * 7 + viewer * 13 + tick) % 90));
     }
-    let chance = number + beat;
+    let chance = number + tick;
     let fact = match told {
         Told::Kernel => kernel(chance, viewers, latencies),
         Told::Players => players(chance, viewers, latencies),
@@ -282,8 +282,8 @@ fn say(
     out
 }
 
-fn server(number: u64, beat: u64, viewers: u32, told: Told) -> Fact {
-    let total = |each: u64| Some(Total { base: number, value: beat * each });
+fn server(number: u64, tick: u64, viewers: u32, told: Told) -> Fact {
+    let total = |each: u64| Some(Total { base: number, value: tick * each });
     let protocol = if told == Told::Kernel { Protocol::HttpFlv } else { Protocol::Webrtc };
     Fact::Server(Box::new(ServerView {
         publishing: Some(true),
@@ -297,7 +297,7 @@ fn server(number: u64, beat: u64, viewers: u32, told: Told) -> Fact {
     }))
 }
 
-fn kernel(chance: u64, viewers: u32, latencies: Latencies) -> Fact {
+fn kernel(chance: u64, viewers: u32, latencies: LatencyHistogram) -> Fact {
     Fact::Path(Box::new(PathView {
         protocol: Protocol::HttpFlv,
         viewers,
@@ -310,13 +310,13 @@ fn kernel(chance: u64, viewers: u32, latencies: Latencies) -> Fact {
     }))
 }
 
-fn players(chance: u64, viewers: u32, latencies: Latencies) -> Fact {
+fn players(chance: u64, viewers: u32, latencies: LatencyHistogram) -> Fact {
     let frozen = chance.is_multiple_of(20);
     let stalled = if frozen { Duration::from_millis(200) } else { Duration::ZERO };
     Fact::Players(Box::new(PlayerView {
         protocol: Some(Protocol::Webrtc),
         viewers,
-        exposure: BEAT * viewers,
+        exposure: TICK * viewers,
         stalled,
         stall_starts: u32::from(frozen),
         frames: Some(u64::from(viewers) * 6),

@@ -1,25 +1,25 @@
 //! The pipe from observations to what leaves the node, in one order: registry, judge, fleet sums, span plan. Decides nothing of its
 //! own; live operation, replay and benchmarks all run this, so a recorded day gives the same batches, notices and spans.
 
-use crate::alert::{Capacity, Judge};
+use crate::alert::{AlertEvaluator, Capacity};
 use crate::metrics::Fleet;
-use crate::model::{Batch, Checkpoint, Entry, Name, Notice, Objectives, Observation, Surroundings, Timestamp};
-use crate::session::{Patience, Registry};
+use crate::model::{Batch, Checkpoint, Entry, Environment, Name, Notice, Objectives, Observation, Timestamp};
+use crate::session::{Registry, SessionTimeouts};
 use crate::trace::{SpanCommand, SpanPlan};
 
 /// All rules, wired.
 #[derive(Clone, Debug)]
-pub struct Pipe {
+pub struct Pipeline {
     objectives: Objectives,
     registry: Registry,
-    judge: Judge,
+    judge: AlertEvaluator,
     fleet: Fleet,
     plan: SpanPlan,
 }
 
-/// What one beat brought.
+/// What one tick brought.
 #[derive(Clone, Debug, Default)]
-pub struct Beat {
+pub struct Tick {
     /// Lifecycle, and samples when a window was cut.
     pub batch: Batch,
     /// Alerts that began or ended.
@@ -30,21 +30,21 @@ pub struct Beat {
     pub entries: Vec<Entry>,
 }
 
-impl Pipe {
+impl Pipeline {
     /// An empty pipe for the node of this name.
     #[must_use]
-    pub fn new(node: &str, objectives: Objectives, patience: Patience, max_sessions: usize) -> Self {
+    pub fn new(node: &str, objectives: Objectives, patience: SessionTimeouts, max_sessions: usize) -> Self {
         Self {
             objectives,
             registry: Registry::new(patience, max_sessions),
-            judge: Judge::default(),
+            judge: AlertEvaluator::default(),
             fleet: Fleet::default(),
             plan: SpanPlan::new(node),
         }
     }
 
     /// Takes over new settings for what lives already.
-    pub fn set(&mut self, objectives: Objectives, patience: Patience, max_sessions: usize) {
+    pub fn set(&mut self, objectives: Objectives, patience: SessionTimeouts, max_sessions: usize) {
         self.objectives = objectives;
         self.registry.set_patience(patience, max_sessions);
     }
@@ -55,8 +55,8 @@ impl Pipe {
     }
 
     /// Moves everything on to `now`.
-    pub fn beat(&mut self, now: Timestamp, around: &Surroundings) -> Beat {
-        let batch = self.registry.beat(now);
+    pub fn tick(&mut self, now: Timestamp, around: &Environment) -> Tick {
+        let batch = self.registry.tick(now);
         let mut notices = self.judge.look(now, &self.objectives, &self.registry, around);
         notices.extend(self.judge.close(&batch.closed));
         self.fleet.take(&batch.samples, &self.objectives);
@@ -65,10 +65,10 @@ impl Pipe {
             let rtt = registry.session(&session.id)?.publisher_rtt()?;
             Some(rtt.as_secs_f64() * 1e3)
         });
-        Beat { batch, notices, commands, entries: self.take_entries() }
+        Tick { batch, notices, commands, entries: self.take_entries() }
     }
 
-    /// Goes on with what lived when the daemon went down, before the first beat. The same minutes, incidents and classes go on, so a span
+    /// Goes on with what lived when the daemon went down, before the first tick. The same minutes, incidents and classes go on, so a span
     /// that was begun before ends as if nothing had happened.
     pub fn resume(&mut self, checkpoint: &Checkpoint, now: Timestamp) {
         for session in self.registry.resume(checkpoint, now) {
@@ -80,7 +80,7 @@ impl Pipe {
         }
     }
 
-    /// As [`Pipe::resume`], in the middle of a run: of what could be read only now. A class that was found again meanwhile stays as it is.
+    /// As [`Pipeline::resume`], in the middle of a run: of what could be read only now. A class that was found again meanwhile stays as it is.
     /// Gives what of it must outlive the daemon.
     pub fn join(&mut self, mut found: Checkpoint, now: Timestamp) -> Vec<Entry> {
         found.classes.retain(|id, class| self.registry.is_new(id, &class.known.streams));
@@ -102,12 +102,12 @@ impl Pipe {
 
     /// Forgets all live sessions, because the clock was set back and their instants mean nothing any more. The node's sums and
     /// what the platform announced stay; who still lives opens again.
-    pub fn forget(&mut self) -> Beat {
+    pub fn forget(&mut self) -> Tick {
         self.registry.forget();
-        self.judge = Judge::default();
+        self.judge = AlertEvaluator::default();
         let commands = self.plan.stop();
         self.plan.forget();
-        Beat { commands, entries: self.take_entries(), ..Beat::default() }
+        Tick { commands, entries: self.take_entries(), ..Tick::default() }
     }
 
     /// Ends the open segments because the daemon stops.
@@ -121,7 +121,7 @@ impl Pipe {
         entries
     }
 
-    /// How many more viewers the node can carry; see [`Judge::capacity`].
+    /// How many more viewers the node can carry; see [`AlertEvaluator::capacity`].
     #[must_use]
     pub fn capacity(&self) -> Option<Capacity> {
         self.judge.capacity(&self.objectives)
@@ -150,15 +150,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::Latencies;
-    use crate::model::{BEAT, Fact, NoticeState, PathView, Protocol, ServerView, StreamKey, Total};
+    use crate::base::LatencyHistogram;
+    use crate::model::{Fact, NoticeState, PathView, Protocol, ServerView, StreamKey, TICK, Total};
     use crate::trace::{Span, SpanName, Value};
 
-    /// A publisher alone until `gone`, then nobody; beats until `end`, both in milliseconds after 40 s past a minute.
-    fn play(gone: u64, end: u64, also: impl Fn(u64) -> Option<Fact>) -> Beat {
-        let mut pipe = Pipe::new("n", Objectives::default(), Patience::default(), 10);
-        let mut all = Beat::default();
-        for millis in (0..=end).step_by(BEAT.as_millis() as usize) {
+    /// A publisher alone until `gone`, then nobody; ticks until `end`, both in milliseconds after 40 s past a minute.
+    fn play(gone: u64, end: u64, also: impl Fn(u64) -> Option<Fact>) -> Tick {
+        let mut pipe = Pipeline::new("n", Objectives::default(), SessionTimeouts::default(), 10);
+        let mut all = Tick::default();
+        for millis in (0..=end).step_by(TICK.as_millis() as usize) {
             let at = Timestamp::from_secs(1_000_000) + Duration::from_millis(millis);
             let view = ServerView {
                 publishing: Some(true),
@@ -172,16 +172,16 @@ mod tests {
                 let observation = Observation { source, stream, at, fact };
                 pipe.observe(observation);
             }
-            let beat = pipe.beat(at, &Surroundings::default());
-            all.batch.samples.extend(beat.batch.samples);
-            all.notices.extend(beat.notices);
-            all.commands.extend(beat.commands);
+            let tick = pipe.tick(at, &Environment::default());
+            all.batch.samples.extend(tick.batch.samples);
+            all.notices.extend(tick.notices);
+            all.commands.extend(tick.commands);
         }
         all
     }
 
     fn path(viewers: u32, millis: u64) -> Fact {
-        let mut latencies = Latencies::default();
+        let mut latencies = LatencyHistogram::default();
         for _ in 0..viewers {
             latencies.record(Duration::from_millis(millis));
         }
@@ -197,8 +197,8 @@ mod tests {
         }))
     }
 
-    fn spans(beat: &Beat, name: SpanName) -> Vec<&Span> {
-        let exported = beat.commands.iter().filter_map(|command| match command {
+    fn spans(tick: &Tick, name: SpanName) -> Vec<&Span> {
+        let exported = tick.commands.iter().filter_map(|command| match command {
             SpanCommand::Export(span) => Some(&**span),
             SpanCommand::Emit(_) => None,
         });
@@ -207,10 +207,10 @@ mod tests {
 
     #[test]
     fn a_class_that_closes_with_a_full_minute_has_a_last_segment() {
-        let beat = play(16_000, 30_000, |_| None);
+        let tick = play(16_000, 30_000, |_| None);
         let last = |span: &&Span| span.attributes.contains(&("live.segment.final", Value::Bool(true)));
-        assert_eq!(spans(&beat, SpanName::TeachingComplete).len(), 1);
-        let segments = spans(&beat, SpanName::TeachingConduct);
+        assert_eq!(spans(&tick, SpanName::TeachingComplete).len(), 1);
+        let segments = spans(&tick, SpanName::TeachingConduct);
         assert_eq!((segments.len(), segments.iter().filter(|span| last(span)).count()), (1, 1));
         let goes_on = play(40_000, 21_000, |_| None);
         let segments = spans(&goes_on, SpanName::TeachingConduct);
@@ -219,18 +219,18 @@ mod tests {
 
     #[test]
     fn the_way_from_the_publisher_is_told_without_viewers_and_makes_no_leg() {
-        let beat = play(40_000, 11_000, |_| Some(path(0, 0)));
-        let connection = spans(&beat, SpanName::ConnectionEstablish);
+        let tick = play(40_000, 11_000, |_| Some(path(0, 0)));
+        let connection = spans(&tick, SpanName::ConnectionEstablish);
         assert!(connection[0].attributes.contains(&("connection.latency", Value::Float(8.0))));
         let legs = |sample: &crate::model::Sample| sample.legs.iter().map(|leg| leg.leg.as_str()).collect::<Vec<_>>();
-        assert!(beat.batch.samples.iter().all(|sample| legs(sample) == ["ingest", "rtmp"]));
+        assert!(tick.batch.samples.iter().all(|sample| legs(sample) == ["ingest", "rtmp"]));
     }
 
     #[test]
     fn an_alert_that_ends_with_its_class_keeps_its_evidence() {
-        let beat = play(16_000, 30_000, |millis| (millis < 16_000).then(|| path(1, 900)));
-        let [fired, resolved] = beat.notices.as_slice() else {
-            panic!("{:?}", beat.notices);
+        let tick = play(16_000, 30_000, |millis| (millis < 16_000).then(|| path(1, 900)));
+        let [fired, resolved] = tick.notices.as_slice() else {
+            panic!("{:?}", tick.notices);
         };
         assert_eq!((fired.state, resolved.state), (NoticeState::Firing, NoticeState::Resolved));
         assert!((resolved.evidence.value - 0.9).abs() < 0.01, "{}", resolved.summary());

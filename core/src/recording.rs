@@ -1,16 +1,16 @@
 //! All that the rules hear, as lines of JSON, so that what they told can be told again. Decides the form of a recording and what is played
 //! from it; refuses addresses of viewers, the names that a platform gave to teachers, and forms of a later version.
 //!
-//! The first line is a [`Head`], each further one a [`Word`], in the order in which the rules heard them. Whoever plays it gets the same
+//! The first line is a [`Head`], each further one a [`Event`], in the order in which the rules heard them. Whoever plays it gets the same
 //! batches, notices and spans, however fast.
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Checkpoint, Descriptor, Entry, Fact, Name, Objectives, Observation, StreamKey, Surroundings, Timestamp,
+    Checkpoint, Descriptor, Entry, Environment, Fact, Name, Objectives, Observation, StreamKey, Timestamp,
 };
-use crate::pipeline::{Beat, Pipe};
-use crate::session::Patience;
+use crate::pipeline::{Pipeline, Tick};
+use crate::session::SessionTimeouts;
 
 /// The form that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
@@ -54,7 +54,7 @@ pub struct Settings {
     /// What is promised.
     pub objectives: Objectives,
     /// How long is waited before something is decided.
-    pub patience: Patience,
+    pub patience: SessionTimeouts,
     /// Most live classes.
     pub max_sessions: usize,
 }
@@ -62,7 +62,7 @@ pub struct Settings {
 /// A further line: one thing that the rules heard, or that the writer says of the recording.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Word {
+pub enum Event {
     /// A part of what lived when the daemon went down before.
     Kept(Box<Entry>),
     /// It went on with that.
@@ -72,9 +72,11 @@ pub enum Word {
     /// A source said something.
     Observed(Box<Observation>),
     /// What surrounds the classes changed.
-    Around(Box<Surroundings>),
-    /// A beat.
-    Beat(Timestamp),
+    #[serde(rename = "around")]
+    Environment(Box<Environment>),
+    /// A tick.
+    #[serde(rename = "beat")]
+    Tick(Timestamp),
     /// The platform announced a class.
     Announced(Name, Option<StreamKey>, Box<Descriptor>, Timestamp),
     /// The platform ended a class.
@@ -116,7 +118,7 @@ impl Head {
     }
 }
 
-impl Word {
+impl Event {
     /// What is kept of an observation: without the addresses of clients, by which the kernel's connections are found and nothing is judged,
     /// and without the teacher's id.
     #[must_use]
@@ -190,8 +192,8 @@ fn from_line<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, Recording
 /// The rules hearing a recording.
 #[derive(Clone, Debug)]
 pub struct Playback {
-    pipe: Pipe,
-    around: Surroundings,
+    pipe: Pipeline,
+    around: Environment,
     kept: Checkpoint,
     fixed: bool,
     lost: u64,
@@ -204,39 +206,39 @@ impl Playback {
     pub fn new(head: &Head, settings: Option<Settings>) -> Self {
         let fixed = settings.is_some();
         let Settings { objectives, patience, max_sessions } = settings.unwrap_or_else(|| head.settings.clone());
-        let pipe = Pipe::new(&head.node, objectives, patience, max_sessions);
-        Self { pipe, around: Surroundings::default(), kept: Checkpoint::default(), fixed, lost: 0, end: None }
+        let pipe = Pipeline::new(&head.node, objectives, patience, max_sessions);
+        Self { pipe, around: Environment::default(), kept: Checkpoint::default(), fixed, lost: 0, end: None }
     }
 
-    /// Lets the rules hear a word; what a beat brought.
-    pub fn play(&mut self, word: Word) -> Option<Beat> {
+    /// Lets the rules hear a word; what a tick brought.
+    pub fn play(&mut self, word: Event) -> Option<Tick> {
         match word {
-            Word::Kept(entry) => self.kept.apply(*entry),
-            Word::Resumed(now) => self.pipe.resume(&std::mem::take(&mut self.kept), now),
-            Word::Joined(now) => drop(self.pipe.join(std::mem::take(&mut self.kept), now)),
-            Word::Observed(observation) => self.pipe.observe(*observation),
-            Word::Around(around) => self.around = *around,
-            Word::Beat(now) => return Some(self.pipe.beat(now, &self.around)),
-            Word::Announced(id, stream, descriptor, at) => {
+            Event::Kept(entry) => self.kept.apply(*entry),
+            Event::Resumed(now) => self.pipe.resume(&std::mem::take(&mut self.kept), now),
+            Event::Joined(now) => drop(self.pipe.join(std::mem::take(&mut self.kept), now)),
+            Event::Observed(observation) => self.pipe.observe(*observation),
+            Event::Environment(around) => self.around = *around,
+            Event::Tick(now) => return Some(self.pipe.tick(now, &self.around)),
+            Event::Announced(id, stream, descriptor, at) => {
                 self.pipe.registry_mut().register(&id, stream, *descriptor, at);
             }
-            Word::Ended(id, at) => {
+            Event::Ended(id, at) => {
                 self.pipe.registry_mut().end(&id, at);
             }
-            Word::Set(settings) if !self.fixed => {
+            Event::Set(settings) if !self.fixed => {
                 self.pipe.set(settings.objectives, settings.patience, settings.max_sessions);
             }
-            Word::Set(_) => {}
-            Word::Forgotten => return Some(self.pipe.forget()),
-            Word::Lost(words) => self.lost = self.lost.saturating_add(words),
-            Word::End { full } => self.end = Some(full),
+            Event::Set(_) => {}
+            Event::Forgotten => return Some(self.pipe.forget()),
+            Event::Lost(words) => self.lost = self.lost.saturating_add(words),
+            Event::End { full } => self.end = Some(full),
         }
         None
     }
 
     /// The rules, as far as they have heard.
     #[must_use]
-    pub const fn pipe(&self) -> &Pipe {
+    pub const fn pipe(&self) -> &Pipeline {
         &self.pipe
     }
 
@@ -262,14 +264,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::{Latencies, ViewerSketch};
+    use crate::base::{LatencyHistogram, ViewerSketch};
     use crate::model::{
-        Client, Group, GroupKind, GroupView, NodeLoad, PathView, PathWord, PlayerView, Protocol, Rtt, ServerView,
+        Client, Group, GroupKind, GroupView, NodeLoad, PathReport, PathView, PlayerView, Protocol, Rtt, ServerView,
         Share, Total,
     };
 
     fn head() -> Head {
-        let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 4 };
+        let settings =
+            Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 4 };
         Head::new("edge-7".to_owned(), Timestamp::from_secs(1_000_000), settings)
     }
 
@@ -285,9 +288,9 @@ mod tests {
         prop::option::of((any::<u64>(), any::<u64>()).prop_map(|(base, value)| Total { base, value }))
     }
 
-    fn latencies() -> impl Strategy<Value = Latencies> {
+    fn latencies() -> impl Strategy<Value = LatencyHistogram> {
         prop::collection::vec(0_u64..200_000, 0..400).prop_map(|all| {
-            let mut latencies = Latencies::default();
+            let mut latencies = LatencyHistogram::default();
             for millis in all {
                 latencies.record(Duration::from_millis(millis));
             }
@@ -392,18 +395,18 @@ mod tests {
             })
     }
 
-    fn observed() -> impl Strategy<Value = Word> {
+    fn observed() -> impl Strategy<Value = Event> {
         let facts = prop_oneof![described(), server(), path(), players(), Just(Fact::Gone)];
         (facts, "[a-z]{1,4}/[a-z]{1,2}", "[a-z]{1,3}", instant()).prop_map(|(fact, stream, source, at)| {
             let stream = StreamKey::parse(&stream).expect("a good key");
-            Word::observed(&Observation { source: source.as_str().into(), stream, at, fact })
+            Event::observed(&Observation { source: source.as_str().into(), stream, at, fact })
         })
     }
 
-    fn around() -> impl Strategy<Value = Word> {
+    fn around() -> impl Strategy<Value = Event> {
         let ratio = || prop::option::of(0.0..1.0_f64);
         let path = ("[a-z]{1,4}", instant(), prop::option::of(duration()), 0.0..100.0_f64).prop_map(
-            |(peer, at, rtt, lost)| PathWord {
+            |(peer, at, rtt, lost)| PathReport {
                 peer: peer.into(),
                 at,
                 rtt,
@@ -417,24 +420,24 @@ mod tests {
             |(cpu_ratio, memory_ratio, nic_ratio, sources, paths)| {
                 let sources = sources.into_iter().map(|(name, since)| (name.into(), since)).collect();
                 let node = NodeLoad { cpu_ratio, memory_ratio, nic_ratio };
-                Word::Around(Box::new(Surroundings { node, sources, paths }))
+                Event::Environment(Box::new(Environment { node, sources, paths }))
             },
         )
     }
 
-    fn word() -> impl Strategy<Value = Word> {
+    fn word() -> impl Strategy<Value = Event> {
         let name = || "[a-z]{1,2}".prop_map(|name| Name::new(&name).expect("a good name"));
         prop_oneof![
             6 => observed(),
             1 => around(),
-            4 => instant().prop_map(Word::Beat),
+            4 => instant().prop_map(Event::Tick),
             1 => (name(), instant())
-                .prop_map(|(id, at)| Word::announced(&id, None, &Descriptor::default(), at)),
-            1 => (name(), instant()).prop_map(|(id, at)| Word::Ended(id, at)),
-            1 => Just(Word::Set(Box::new(head().settings))),
-            1 => Just(Word::Forgotten),
-            1 => any::<u64>().prop_map(Word::Lost),
-            1 => any::<bool>().prop_map(|full| Word::End { full }),
+                .prop_map(|(id, at)| Event::announced(&id, None, &Descriptor::default(), at)),
+            1 => (name(), instant()).prop_map(|(id, at)| Event::Ended(id, at)),
+            1 => Just(Event::Set(Box::new(head().settings))),
+            1 => Just(Event::Forgotten),
+            1 => any::<u64>().prop_map(Event::Lost),
+            1 => any::<bool>().prop_map(|full| Event::End { full }),
         ]
     }
 
@@ -447,7 +450,7 @@ mod tests {
                 let line = line(&word).expect("short");
                 let text = String::from_utf8_lossy(&line).into_owned();
                 prop_assert!(!text.contains("203.0.113") && !text.contains("\"teacher_id\":\""), "{}", text);
-                prop_assert_eq!(Word::read(&line).expect("a good line"), word);
+                prop_assert_eq!(Event::read(&line).expect("a good line"), word);
             }
         }
 
@@ -455,15 +458,15 @@ mod tests {
         fn whatever_a_recording_holds_is_played(words in prop::collection::vec(word(), 1..40)) {
             let mut playback = Playback::new(&head(), None);
             for word in words {
-                if let Some(beat) = playback.play(word) {
-                    prop_assert!(beat.batch.samples.len() <= 4);
+                if let Some(tick) = playback.play(word) {
+                    prop_assert!(tick.batch.samples.len() <= 4);
                 }
             }
         }
 
         #[test]
         fn any_line_is_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200), cut in 0_usize..300) {
-            prop_assert!(Head::read(&bytes).is_err() && Word::read(&bytes).is_err());
+            prop_assert!(Head::read(&bytes).is_err() && Event::read(&bytes).is_err());
             let whole = line(&head()).expect("short");
             let cut = cut.min(whole.len() - 2);
             prop_assert!(Head::read(&whole[..cut]).is_err(), "a torn line is not taken");
@@ -477,19 +480,19 @@ mod tests {
         assert_eq!(Head::read(&first).expect("a good head"), head());
         let newer = Head::read(b"{\"liveqos_recording\":2,\"what\":[]}").expect_err("of a later form");
         assert!(newer.to_string().contains("take a newer liveqos"), "{newer}");
-        assert!(matches!(Word::read(&vec![b' '; MAX_LINE + 1]), Err(RecordingError::Long)));
+        assert!(matches!(Event::read(&vec![b' '; MAX_LINE + 1]), Err(RecordingError::Long)));
     }
 
     #[test]
     fn settings_that_are_given_hold_against_those_recorded() {
         let strict = Objectives { latency_seconds: 0.01, ..Objectives::default() };
         let mut playback = Playback::new(&head(), Some(Settings { objectives: strict, ..head().settings }));
-        playback.play(Word::Set(Box::new(head().settings)));
-        let mut latencies = Latencies::default();
+        playback.play(Event::Set(Box::new(head().settings)));
+        let mut latencies = LatencyHistogram::default();
         (0..9).for_each(|_| latencies.record(Duration::from_millis(60)));
         let mut told = 0;
-        for beat in 0..60_u64 {
-            let at = Timestamp::from_millis(1_000_000_000 + beat * 250);
+        for tick in 0..60_u64 {
+            let at = Timestamp::from_millis(1_000_000_000 + tick * 250);
             let view = PlayerView {
                 protocol: Some(Protocol::Webrtc),
                 viewers: 9,
@@ -499,12 +502,12 @@ mod tests {
             };
             let stream = StreamKey::parse("live/c1").expect("a good key");
             let fact = Fact::Players(Box::new(view));
-            playback.play(Word::observed(&Observation { source: "players".into(), stream, at, fact }));
-            told += playback.play(Word::Beat(at)).map_or(0, |beat| beat.notices.len());
+            playback.play(Event::observed(&Observation { source: "players".into(), stream, at, fact }));
+            told += playback.play(Event::Tick(at)).map_or(0, |tick| tick.notices.len());
         }
         assert_eq!(told, 1);
-        playback.play(Word::Lost(3));
-        playback.play(Word::End { full: true });
+        playback.play(Event::Lost(3));
+        playback.play(Event::End { full: true });
         assert_eq!((playback.lost(), playback.end()), (3, Some(true)));
     }
 }

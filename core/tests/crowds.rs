@@ -181,13 +181,13 @@ fn who_starves_and_who_stutters_is_told() {
 fn groups_are_told_though_no_word_comes_at_the_look_of_the_second() {
     let mut fold = ViewerFold::new("log".into(), [1, 2]);
     let (mut told, mut exposure) = (Duration::ZERO, Duration::ZERO);
-    for beat in 0..60_u64 {
-        let now = BEGIN + beat * 250;
-        // The second is looked at in the first beat of four; this viewer is heard in the third.
-        if beat % 4 == 2 {
+    for tick in 0..60_u64 {
+        let now = BEGIN + tick * 250;
+        // The second is looked at in the first tick of four; this viewer is heard in the third.
+        if tick % 4 == 2 {
             let address = Address::Known([198, 51, 100, 7].into());
             let request = Request { origin: Origin { address, ..Origin::default() }, ..of(now, "live/1") };
-            let payload = format!("bl=1500,d=1000,sid=\"v\",dl=1500,mtp=1000,br={beat}");
+            let payload = format!("bl=1500,d=1000,sid=\"v\",dl=1500,mtp=1000,br={tick}");
             fold.request(&request, &Cmcd::parse(payload.as_bytes()).expect("v1"));
         }
         for observation in fold.drain(Timestamp::from_millis(now)) {

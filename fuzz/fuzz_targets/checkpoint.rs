@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use liveqos::otlp::encode;
-use liveqos_core::model::{BEAT, Checkpoint, Descriptor, Entry, Fact, Name, Objectives, Observation, PathView, Protocol, ServerView, StreamKey, Surroundings, Timestamp};
-use liveqos_core::base::Latencies;
-use liveqos_core::pipeline::{Beat, Pipe};
-use liveqos_core::session::Patience;
+use liveqos_core::model::{TICK, Checkpoint, Descriptor, Entry, Fact, Name, Objectives, Observation, PathView, Protocol, ServerView, StreamKey, Environment, Timestamp};
+use liveqos_core::base::LatencyHistogram;
+use liveqos_core::pipeline::{Tick, Pipeline};
+use liveqos_core::session::SessionTimeouts;
 use liveqos_core::trace::SpanCommand;
 
 /// Entries of a class of half a minute with an alert, as JSON.
@@ -21,22 +21,22 @@ fn entries() -> &'static [String] {
         let class = Descriptor { course_id: Name::new("c9").ok(), ..Descriptor::default() };
         let id = Name::new("s1").expect("a good name");
         assert!(pipe.registry_mut().register(&id, StreamKey::parse("live/c1").ok(), class, at(0)));
-        let told = (1..130).flat_map(|beat| play(&mut pipe, beat).entries);
+        let told = (1..130).flat_map(|tick| play(&mut pipe, tick).entries);
         told.map(|entry| serde_json::to_string(&entry).expect("an entry is JSON")).collect()
     })
 }
 
-fn empty() -> Pipe {
-    Pipe::new("n", Objectives::default(), Patience::default(), 10)
+fn empty() -> Pipeline {
+    Pipeline::new("n", Objectives::default(), SessionTimeouts::default(), 10)
 }
 
-fn at(beat: u32) -> Timestamp {
-    Timestamp::from_secs(1_000_000) + BEAT * beat
+fn at(tick: u32) -> Timestamp {
+    Timestamp::from_secs(1_000_000) + TICK * tick
 }
 
-fn play(pipe: &mut Pipe, beat: u32) -> Beat {
-    let mut latencies = Latencies::default();
-    latencies.record(Duration::from_millis(if beat > 40 { 900 } else { 5 }));
+fn play(pipe: &mut Pipeline, tick: u32) -> Tick {
+    let mut latencies = LatencyHistogram::default();
+    latencies.record(Duration::from_millis(if tick > 40 { 900 } else { 5 }));
     let path = PathView {
         protocol: Protocol::Rtmp,
         viewers: 1,
@@ -54,9 +54,9 @@ fn play(pipe: &mut Pipe, beat: u32) -> Beat {
     };
     for fact in [Fact::Server(Box::new(server)), Fact::Path(Box::new(path))] {
         let stream = StreamKey::parse("live/c1").expect("a good key");
-        pipe.observe(Observation { source: "nginx-rtmp".into(), stream, at: at(beat), fact });
+        pipe.observe(Observation { source: "nginx-rtmp".into(), stream, at: at(tick), fact });
     }
-    pipe.beat(at(beat), &Surroundings::default())
+    pipe.tick(at(tick), &Environment::default())
 }
 
 /// Another byte, one more, one less, or the rest repeated: by four bytes of the input for each change.
@@ -99,8 +99,8 @@ fuzz_target!(|data: &[u8]| {
     let mut pipe = empty();
     pipe.resume(&checkpoint, at(130));
     let mut commands = Vec::new();
-    for beat in (130..180).chain((180..1_000).step_by(10)) {
-        commands.extend(if beat < 170 { play(&mut pipe, beat) } else { pipe.beat(at(beat), &Surroundings::default()) }.commands);
+    for tick in (130..180).chain((180..1_000).step_by(10)) {
+        commands.extend(if tick < 170 { play(&mut pipe, tick) } else { pipe.tick(at(tick), &Environment::default()) }.commands);
     }
     commands.extend(pipe.stop());
     for command in &commands {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::connection::Claims;
+use liveqos_core::connection::AttributionTable;
 use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
 use liveqos_core::model::Timestamp;
 
@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
     for format in [LogFormat::json([]), LogFormat::text(TEXT)] {
         let mut fold = LogFold::new(format.expect("good"), ClassRule::ContentId, "fuzz".into(), [1, 2]);
         fold.claims().keep_words([1, 2]);
-        let mut claims = Claims::new([1, 2]);
+        let mut claims = AttributionTable::new([1, 2]);
         let mut seen = 0;
         for line in data.split(|byte| *byte == b'\n') {
             seen += u64::from(!line.trim_ascii().is_empty());

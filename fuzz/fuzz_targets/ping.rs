@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use liveqos_core::node::{Came, ECHO_BYTES, Echo, PathTally};
+use liveqos_core::node::{Came, ECHO_BYTES, Echo, PathLoss};
 use liveqos_core::node::ping::read_ping;
 
 fuzz_target!(|data: &[u8]| {
-    let (mut came, mut tally, mut sent, mut decided) = (Came::default(), PathTally::default(), 0_u64, 0.0);
+    let (mut came, mut tally, mut sent, mut decided) = (Came::default(), PathLoss::default(), 0_u64, 0.0);
     for (step, datagram) in (0_u32..).zip(data.chunks(ECHO_BYTES)) {
         let now = Duration::from_millis(20) * step;
         sent += u64::from(tally.send(now).is_some());

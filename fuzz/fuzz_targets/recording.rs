@@ -3,21 +3,21 @@
 
 use libfuzzer_sys::fuzz_target;
 use liveqos_core::model::{Objectives, Timestamp};
-use liveqos_core::recording::{Head, Playback, Settings, Word, line};
-use liveqos_core::session::Patience;
+use liveqos_core::recording::{Head, Playback, Settings, Event, line};
+use liveqos_core::session::SessionTimeouts;
 
 fuzz_target!(|bytes: &[u8]| {
-    let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 8 };
+    let settings = Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 8 };
     let own = Head::new("n".to_owned(), Timestamp::from_secs(1_000), settings);
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let head = lines.next().and_then(|first| Head::read(first).ok()).unwrap_or(own);
     let mut playback = Playback::new(&head, None);
     for written in lines.take(64) {
-        let Ok(word) = Word::read(written) else {
+        let Ok(word) = Event::read(written) else {
             continue;
         };
         if let Ok(again) = line(&word) {
-            assert_eq!(Word::read(&again).expect("what was written is read"), word);
+            assert_eq!(Event::read(&again).expect("what was written is read"), word);
         }
         playback.play(word);
     }

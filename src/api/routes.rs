@@ -1,5 +1,5 @@
 //! The HTTP interface: page, metrics, API and hooks. Decides routes and answers; everything is read from a snapshot or handed to the
-//! heart by a bounded queue, so that no reader delays a beat.
+//! engine by a bounded queue, so that no reader delays a tick.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,19 +12,19 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use liveqos_core::model::{BEAT, Timestamp};
+use liveqos_core::model::{TICK, Timestamp};
 use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{metrics, sessions};
 use crate::engine::snapshot::{capacity_json, notice_json};
-use crate::engine::{History, Order, Snapshot};
+use crate::engine::{Command, History, Snapshot};
 use crate::http::{ApiError, body, error};
 use crate::intake::{HookAnswer, HookIntake, SourceTable};
 use crate::metrics::SessionSeries;
 use crate::peers::PathTable;
-use crate::platform::{Meters, clock};
-use crate::players::{Beacons, CmcdIntake, Ended, Gate, listener};
+use crate::platform::{SelfMetrics, clock};
+use crate::players::{Beacons, ClientPolicy, CmcdIntake, EndedSessions, listener};
 use crate::storage::Watch;
 
 /// Largest body of any request.
@@ -44,23 +44,23 @@ pub(crate) struct Shared {
     /// Hooks of media servers.
     pub hooks: Arc<ArcSwap<HookIntake>>,
     /// Who of the players may ask how often.
-    pub gate: Arc<Gate>,
+    pub gate: Arc<ClientPolicy>,
     /// Event reports of players.
     pub cmcd: Arc<CmcdIntake>,
     /// Classes that the platform ended.
-    pub ended: Arc<Ended>,
+    pub ended: Arc<EndedSessions>,
     /// Reports of players.
     pub beacons: Arc<Beacons>,
-    /// The way to the heart.
-    pub orders: mpsc::Sender<Order>,
+    /// The way to the engine.
+    pub orders: mpsc::Sender<Command>,
     /// All metrics but those of single classes.
     pub registry: prometheus::Registry,
     /// The metrics of single classes.
     pub session_series: Arc<SessionSeries>,
     /// The daemon's own counters.
-    pub meters: Meters,
-    /// When the heart last beat.
-    pub last_beat: Arc<ArcSwap<Timestamp>>,
+    pub meters: SelfMetrics,
+    /// When the engine last tick.
+    pub last_tick: Arc<ArcSwap<Timestamp>>,
     /// How it stands with what must outlive the daemon.
     pub state: Watch,
     /// The node's name.
@@ -92,15 +92,15 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Ready while the heart beats; a second line says where nothing outlives the daemon.
+/// Ready while the engine ticks; a second line says where nothing outlives the daemon.
 async fn readyz(State(shared): State<Shared>) -> Response {
-    let silent = clock::now().since(**shared.last_beat.load());
-    if silent < BEAT * STILL_BEATS {
+    let silent = clock::now().since(**shared.last_tick.load());
+    if silent < TICK * MISSED_TICKS {
         let health = shared.state.health();
         let why = health.why.map_or_else(String::new, |why| format!("nothing outlives the daemon: {why}\n"));
         return format!("ok\n{why}").into_response();
     }
-    let message = format!("the last beat was {:.1} s ago", silent.as_secs_f64());
+    let message = format!("the last tick was {:.1} s ago", silent.as_secs_f64());
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_beating", message).into_response()
 }
 
@@ -131,8 +131,8 @@ async fn hook(
     shared.hooks.load_full().receive(&server, &query.unwrap_or_default(), body).await
 }
 
-/// Beats that may be missed before the daemon is not ready.
-const STILL_BEATS: u32 = 12;
-/// Longest wait for the heart's answer to an order.
+/// Ticks that may be missed before the daemon is not ready.
+const MISSED_TICKS: u32 = 12;
+/// Longest wait for the engine's answer to an order.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const PAGE: &str = include_str!("page.html");

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::routes::{ANSWER_TIMEOUT, Shared};
-use crate::engine::Order;
+use crate::engine::Command;
 use crate::engine::snapshot::{notice_json, sample_json};
 use crate::http::ApiError;
 use crate::platform::clock;
@@ -70,7 +70,7 @@ pub(super) async fn register(State(shared): State<Shared>, Path(id): Path<String
     };
     let (answer, answered) = oneshot::channel();
     shared.ended.forget(&id);
-    let order = Order::Register(id.clone(), stream, Box::new(descriptor), answer);
+    let order = Command::Register(id.clone(), stream, Box::new(descriptor), answer);
     match obeyed(&shared, order, answered).await {
         Ok(true) => Json(json!({ "session_id": id, "registered": true })).into_response(),
         Ok(false) => {
@@ -87,7 +87,7 @@ pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) ->
         return unknown(&id).into_response();
     };
     let (answer, answered) = oneshot::channel();
-    match obeyed(&shared, Order::End(name.clone(), answer), answered).await {
+    match obeyed(&shared, Command::End(name.clone(), answer), answered).await {
         Ok(true) => {
             shared.ended.note(&name, clock::now());
             Json(json!({ "session_id": id, "ended": true })).into_response()
@@ -97,7 +97,7 @@ pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) ->
     }
 }
 
-async fn obeyed(shared: &Shared, order: Order, answered: oneshot::Receiver<bool>) -> Result<bool, ApiError> {
+async fn obeyed(shared: &Shared, order: Command, answered: oneshot::Receiver<bool>) -> Result<bool, ApiError> {
     let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the daemon is busy or stopping; try again");
     if shared.orders.try_send(order).is_err() {
         shared.meters.shed("orders", 1);

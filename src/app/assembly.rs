@@ -9,22 +9,22 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use liveqos_core::model::{Checkpoint, GRID, NodeLoad, Observation, SourceName};
-use liveqos_core::pipeline::{Beat, Pipe};
-use liveqos_core::recording::{Head, Word};
+use liveqos_core::pipeline::{Pipeline, Tick};
+use liveqos_core::recording::{Event, Head};
 use liveqos_probes::probe::Kind;
 use prometheus::proto::MetricFamily;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::node_identity::Place;
+use super::node_identity::NodeIdentity;
 use crate::api::{self, Shared};
 use crate::config::Config;
-use crate::engine::{self, History, Keep, Order, Recorder, Snapshot, Surround};
-use crate::http::{Hall, MAX_CONNECTIONS, Site};
+use crate::engine::{self, Command, EngineIo, History, Keep, Recorder, Snapshot};
+use crate::http::{BatchingRuntime, ListenerConfig, MAX_CONNECTIONS};
 use crate::intake::access_log::event_queue::post_box;
 use crate::intake::access_log::settings::{group_key, random_key};
-use crate::intake::access_log::{self, AccessLogSettings, Around, PostTray};
-use crate::intake::kernel::{Edge, Paths, Roster};
+use crate::intake::access_log::{self, AccessLogSettings, FollowerContext, PostTray};
+use crate::intake::kernel::{ConnectionWatchlist, HttpEdge, TcpPoller};
 use crate::intake::node::Load;
 use crate::intake::poll::{Fetcher, Now, Observations};
 use crate::intake::{HookIntake, Source, SourceTable};
@@ -34,45 +34,45 @@ use crate::notify::Notifiers;
 use crate::otlp::sampling::Sampling;
 use crate::otlp::{Otlp, Pace, Signal};
 use crate::peers::{PathSettings, PathTable, Peers};
-use crate::platform::{Meters, clock};
-use crate::players::{Beacons, CmcdIntake, Ended, Gate, Key, Ways};
+use crate::platform::{SelfMetrics, clock};
+use crate::players::{Beacons, ClientPolicy, CmcdIntake, EndedSessions, Key, PlayerEndpoints};
 use crate::storage::{Lasting, Opened, State};
 
 /// What is built before anything runs, so that a bad setting is found in time.
-pub(super) struct Parts {
-    pub(super) place: Place,
+pub(super) struct Assembly {
+    pub(super) place: NodeIdentity,
     pub(super) sources: Vec<Arc<Source>>,
-    pub(super) followed: Followed,
+    pub(super) followed: LogInputs,
     pub(super) fetcher: Fetcher,
-    pub(super) outlets: Outlets,
+    pub(super) outlets: Outputs,
     pub(super) lasting: Opened,
     pub(super) shared: Shared,
     pub(super) observations: Observations,
-    pub(super) orders: (mpsc::Receiver<Vec<Observation>>, mpsc::Receiver<Order>),
+    pub(super) orders: (mpsc::Receiver<Vec<Observation>>, mpsc::Receiver<Command>),
 }
 
 /// The logs that are followed, what players post beside them, and the key of their viewers' networks.
-pub(super) struct Followed {
+pub(super) struct LogInputs {
     logs: Vec<AccessLogSettings>,
     tray: PostTray,
     group_key: [u64; 2],
 }
 
 /// Where results leave the daemon.
-pub(super) struct Outlets {
+pub(super) struct Outputs {
     pub(super) otlp: Arc<Otlp>,
     pub(super) notifiers: Notifiers,
 }
 
-impl Parts {
+impl Assembly {
     pub(super) fn build(config: &Config, key: Option<Key>, kinds: &[&'static Kind]) -> Result<Self> {
         let sources = Source::all(&config.sources, kinds)?;
-        let place = Place::of(config);
+        let place = NodeIdentity::of(config);
         let registry = prometheus::Registry::new_custom(None, Some(place.labels()))?;
-        let meters = Meters::new(&registry)?;
+        let meters = SelfMetrics::new(&registry)?;
         let fetcher = Fetcher::new()?;
         let (observations, waiting) = mpsc::channel(engine::MAX_WAITING);
-        let (orders, ordered) = mpsc::channel(engine::MAX_ORDERS);
+        let (orders, ordered) = mpsc::channel(engine::MAX_COMMANDS);
         let (posts, tray) = post_box();
         let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
         let logs = access_log::followed(&config.logs, cmcd.is_open());
@@ -85,7 +85,7 @@ impl Parts {
         let snapshot = Arc::default();
         let left_out = meters.shed.with_label_values(&["session_series"]);
         let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
-        let (ended, group_key): (Arc<Ended>, _) = (Arc::default(), group_key(&config.logs)?);
+        let (ended, group_key): (Arc<EndedSessions>, _) = (Arc::default(), group_key(&config.logs)?);
         let shared = Shared {
             snapshot,
             session_series: Arc::new(series),
@@ -93,30 +93,30 @@ impl Parts {
             sources: Arc::new(ArcSwap::from_pointee(table)),
             paths: Arc::new(PathTable::new(&config.paths)),
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
-            gate: Arc::new(Gate::new(&config.ingest)?),
+            gate: Arc::new(ClientPolicy::new(&config.ingest)?),
             cmcd: Arc::new(cmcd),
             ended: Arc::clone(&ended),
             beacons: Arc::new(Beacons::new(key, group_key, ended)),
             orders,
             registry,
             meters,
-            last_beat: Arc::new(ArcSwap::from_pointee(clock::now())),
+            last_tick: Arc::new(ArcSwap::from_pointee(clock::now())),
             state: lasting.watch(),
             node: place.node.clone(),
         };
-        let outlets = Outlets { otlp, notifiers };
-        let (followed, orders) = (Followed { logs, tray, group_key }, (waiting, ordered));
+        let outlets = Outputs { otlp, notifiers };
+        let (followed, orders) = (LogInputs { logs, tray, group_key }, (waiting, ordered));
         Ok(Self { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders })
     }
 
     /// What the node's own address serves; from here on the page of metrics tells of everything.
-    pub(super) fn site(&self, hall: &Hall) -> Result<Site> {
+    pub(super) fn site(&self, hall: &BatchingRuntime) -> Result<ListenerConfig> {
         let node_metrics = NodeCollector::new(&self.shared.snapshot, &self.shared.sources, &self.outlets.otlp)?;
         let node_metrics = node_metrics.with_state(self.shared.state.clone()).with_paths(&self.shared.paths);
         self.shared.registry.register(Box::new(node_metrics))?;
-        Ok(Site {
+        Ok(ListenerConfig {
             router: api::router(self.shared.clone()),
-            door: Ways::of(self.shared.clone()),
+            door: PlayerEndpoints::of(self.shared.clone()),
             tls: None,
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             shed_reason: "http_connections",
@@ -125,7 +125,7 @@ impl Parts {
         })
     }
 
-    /// What runs beside heart and polls: the node's load, the metrics push.
+    /// What runs beside engine and polls: the node's load, the metrics push.
     pub(super) fn start_tasks(&self, config: &Config, node: &Arc<ArcSwap<NodeLoad>>) -> Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
         let meters = self.shared.meters.clone();
@@ -147,16 +147,16 @@ impl Parts {
     }
 }
 
-/// What intakes and heart share.
+/// What intakes and engine share.
 #[derive(Default)]
-pub(super) struct Ties {
-    roster: Arc<ArcSwap<Roster>>,
+pub(super) struct SharedCells {
+    roster: Arc<ArcSwap<ConnectionWatchlist>>,
     pub(super) node: Arc<ArcSwap<NodeLoad>>,
     pub(super) media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
     pub(super) stopping: Arc<AtomicBool>,
 }
 
-impl Ties {
+impl SharedCells {
     pub(super) fn of(sources: &[Arc<Source>]) -> Self {
         Self { media_ports: Arc::new(ArcSwap::from_pointee(ports_of(sources))), ..Self::default() }
     }
@@ -167,36 +167,37 @@ impl Ties {
         config: &Config,
         shared: &Shared,
         out: &Observations,
-        followed: Followed,
+        followed: LogInputs,
     ) -> Result<()> {
-        let Followed { logs, tray, group_key } = followed;
-        let (edge, meters) = (Edge::new(random_key()?), shared.meters.clone());
+        let LogInputs { logs, tray, group_key } = followed;
+        let (edge, meters) = (HttpEdge::new(random_key()?), shared.meters.clone());
         if config.kernel.tcp_info {
             let (roster, ports) = (Arc::clone(&self.roster), Arc::clone(&self.media_ports));
-            let paths = Paths { roster, ports, edge: edge.clone(), out: out.clone(), meters: meters.clone() };
+            let paths = TcpPoller { roster, ports, edge: edge.clone(), out: out.clone(), meters: meters.clone() };
             start_paths(paths, Arc::clone(&self.stopping))?;
         }
-        let around = Around { out: out.clone(), edge, group_key, meters, stopping: Arc::clone(&self.stopping) };
+        let around =
+            FollowerContext { out: out.clone(), edge, group_key, meters, stopping: Arc::clone(&self.stopping) };
         access_log::start_all(&logs, (&config.cmcd.log, tray), &shared.sources.load(), &around)
     }
 
-    /// What the heart looks at and hands its results to.
+    /// What the engine looks at and hands its results to.
     pub(super) fn surround(
         &self,
         shared: &Shared,
-        outlets: Outlets,
+        outlets: Outputs,
         state: Option<Arc<State>>,
         alive: impl Fn() + Send + 'static,
-    ) -> Surround {
+    ) -> EngineIo {
         let (beacons, otlp) = (Arc::clone(&shared.beacons), Arc::clone(&outlets.otlp));
-        Surround {
+        EngineIo {
             snapshot: Arc::clone(&shared.snapshot),
             roster: Arc::clone(&self.roster),
             sources: Arc::clone(&shared.sources),
             paths: Arc::clone(&shared.paths),
             node: Arc::clone(&self.node),
             meters: shared.meters.clone(),
-            last_beat: Arc::clone(&shared.last_beat),
+            last_tick: Arc::clone(&shared.last_tick),
             gather: Box::new(move |now| beacons.drain(now)),
             deliver: deliver(outlets, Arc::clone(&shared.history)),
             keep: state.map(|state| keep(state, otlp, shared.meters.clone())),
@@ -207,19 +208,19 @@ impl Ties {
     }
 }
 
-fn deliver(outlets: Outlets, history: Arc<History>) -> Box<dyn FnMut(&Beat) + Send> {
-    let Outlets { otlp, notifiers } = outlets;
-    Box::new(move |beat| {
-        for notice in &beat.notices {
+fn deliver(outlets: Outputs, history: Arc<History>) -> Box<dyn FnMut(&Tick) + Send> {
+    let Outputs { otlp, notifiers } = outlets;
+    Box::new(move |tick| {
+        for notice in &tick.notices {
             tracing::warn!(alert = notice.alert.as_str(), state = ?notice.state, "{}", notice.summary());
         }
-        notifiers.take(&beat.notices);
-        history.take(&beat.batch.samples);
-        otlp.take(&beat.commands);
+        notifiers.take(&tick.notices);
+        history.take(&tick.batch.samples);
+        otlp.take(&tick.commands);
     })
 }
 
-fn start_otlp(config: &Config, place: &Place, opened: &Opened) -> Result<Otlp> {
+fn start_otlp(config: &Config, place: &NodeIdentity, opened: &Opened) -> Result<Otlp> {
     let mut sampling = Sampling::new(&config.sampling, &place.node);
     if opened.state.is_some() {
         let Lasting { checkpoint, holding } = &opened.found;
@@ -230,8 +231,8 @@ fn start_otlp(config: &Config, place: &Place, opened: &Opened) -> Result<Otlp> {
     otlp.context("starting otlp")
 }
 
-/// Keeps what a beat told; gives what was found of before in a folder that could not be read at the start.
-fn keep(state: Arc<State>, otlp: Arc<Otlp>, meters: Meters) -> Box<Keep> {
+/// Keeps what a tick told; gives what was found of before in a folder that could not be read at the start.
+fn keep(state: Arc<State>, otlp: Arc<Otlp>, meters: SelfMetrics) -> Box<Keep> {
     Box::new(move |entries| {
         meters.shed("state_entries", state.keep(entries, otlp.take_changes()));
         let Lasting { checkpoint, holding } = *state.found()?;
@@ -247,8 +248,13 @@ fn is_gone_on_with(checkpoint: &Checkpoint) -> bool {
 }
 
 /// Goes on with what lived when the daemon went down.
-pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint, record: &mut Option<Recorder>) -> Pipe {
-    let mut pipe = Pipe::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+pub(super) fn resumed(
+    config: &Config,
+    place: &NodeIdentity,
+    checkpoint: &Checkpoint,
+    record: &mut Option<Recorder>,
+) -> Pipeline {
+    let mut pipe = Pipeline::new(&place.node, config.promised(), config.patience(), config.sessions.max);
     if !is_gone_on_with(checkpoint) {
         tracing::warn!("the clock was set back since the last run; its classes are not gone on with");
         return pipe;
@@ -256,7 +262,7 @@ pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint, r
     let now = clock::now();
     pipe.resume(checkpoint, now);
     if let Some(recorder) = record {
-        Word::resumed(checkpoint, now).for_each(|word| {
+        Event::resumed(checkpoint, now).for_each(|word| {
             recorder.note(|| word);
         });
     }
@@ -268,11 +274,11 @@ pub(super) fn resumed(config: &Config, place: &Place, checkpoint: &Checkpoint, r
 }
 
 /// The first line of a recording.
-pub(super) fn head(config: &Config, place: &Place) -> Head {
+pub(super) fn head(config: &Config, place: &NodeIdentity) -> Head {
     Head::new(place.node.clone(), clock::now(), config.settings())
 }
 
-fn start_paths(paths: Paths, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
+fn start_paths(paths: TcpPoller, stopping: Arc<AtomicBool>) -> std::io::Result<()> {
     std::thread::Builder::new().name("paths".to_owned()).spawn(move || paths.run(&stopping)).map(drop)
 }
 

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! polls ─┐                      ┌─► otlp (spans, sample events)
-//! hooks ─┤► observations ─► heart ─► notify
-//! paths ─┤  (bounded)     (beat) ├─► history
+//! hooks ─┤► observations ─► engine ─► notify
+//! paths ─┤  (bounded)     (tick) ├─► history
 //! beacons┘                      ├─► state (journal, spool)
 //!                               └─► snapshot ─► page, API, /metrics ─► otlp (metrics)
 //! ```
@@ -23,24 +23,24 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::assembly::{Parts, Ties, beacon_key, head, now, ports_of, resumed};
+use super::assembly::{Assembly, SharedCells, beacon_key, head, now, ports_of, resumed};
 use crate::api::Shared;
 use crate::config::Config;
-use crate::engine::{self, Order, RecordTo, Snapshot, Surround};
-use crate::http::{Hall, server};
+use crate::engine::{self, Command, EngineIo, RecordTo, Snapshot};
+use crate::http::{BatchingRuntime, server};
 use crate::intake::poll::{self, Fetcher, Observations};
 use crate::intake::{HookIntake, Source, SourceEntry, SourceTable};
 use crate::notify::Silences;
 use crate::otlp::Otlp;
 use crate::peers::Peers;
 use crate::platform::tls;
-use crate::players::{Entrance, Key};
+use crate::players::{Key, PlayerListener};
 use crate::storage::{Opened, State};
 
 /// A running daemon.
 pub struct App {
     address: SocketAddr,
-    entrance: Option<Entrance>,
+    entrance: Option<PlayerListener>,
     peers: Option<Peers>,
     shared: Shared,
     observations: Observations,
@@ -51,13 +51,13 @@ pub struct App {
     otlp: Arc<Otlp>,
     silences: Arc<ArcSwap<Silences>>,
     state: Option<Arc<State>>,
-    heart: std::thread::JoinHandle<()>,
+    engine: std::thread::JoinHandle<()>,
     stop: watch::Sender<bool>,
     stopping: Arc<AtomicBool>,
 }
 
 impl App {
-    /// Starts everything. `alive` is told after every beat.
+    /// Starts everything. `alive` is told after every tick.
     ///
     /// # Errors
     /// What could not be started, and why; nothing runs then.
@@ -76,19 +76,19 @@ impl App {
         record: &RecordTo,
         alive: impl Fn() + Send + 'static,
     ) -> Result<Self> {
-        let parts = Parts::build(config, key, kinds)?;
+        let parts = Assembly::build(config, key, kinds)?;
         let listener = TcpListener::bind(&config.listen).await;
         let listener = listener.with_context(|| format!("listening on {}", config.listen))?;
         let address = listener.local_addr()?;
         let (stop, stopped) = watch::channel(false);
-        let ties = Ties::of(&parts.sources);
+        let ties = SharedCells::of(&parts.sources);
         let mut tasks = parts.start_tasks(config, &ties.node)?;
-        let hall =
-            Hall::open(config.ingest.max_connections, stopped.clone()).context("starting the players' thread")?;
+        let hall = BatchingRuntime::open(config.ingest.max_connections, stopped.clone())
+            .context("starting the players' thread")?;
         tasks.spawn(server::serve(listener, parts.site(&hall)?, stopped.clone()));
-        let entrance = Entrance::open(&config.ingest, &parts.shared, &hall, stopped).await?;
+        let entrance = PlayerListener::open(&config.ingest, &parts.shared, &hall, stopped).await?;
         let peers = parts.start_peers(&config.paths, &mut tasks)?;
-        let Parts { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders } = parts;
+        let Assembly { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders } = parts;
         let Opened { state, found, .. } = lasting;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         ties.start_readers(config, &shared, &observations, followed)?;
@@ -96,10 +96,10 @@ impl App {
         let mut recorder = record.begin(&head(config, &place), &shared.meters)?;
         let pipe = resumed(config, &place, &found.checkpoint, &mut recorder);
         let around = ties.surround(&shared, outlets, state.clone(), alive);
-        let around = Surround { record: recorder, ..around };
+        let around = EngineIo { record: recorder, ..around };
         let (waiting, ordered) = orders;
-        let heart = engine::start(pipe, around, waiting, ordered)?;
-        let Ties { media_ports, stopping, .. } = ties;
+        let engine = engine::start(pipe, around, waiting, ordered)?;
+        let SharedCells { media_ports, stopping, .. } = ties;
         Ok(Self {
             address,
             entrance,
@@ -113,7 +113,7 @@ impl App {
             otlp,
             silences,
             state,
-            heart,
+            engine,
             stop,
             stopping,
         })
@@ -128,7 +128,7 @@ impl App {
     /// Where players alone are listened to, where that is an address of its own.
     #[must_use]
     pub fn ingest_address(&self) -> Option<SocketAddr> {
-        self.entrance.as_ref().map(Entrance::address)
+        self.entrance.as_ref().map(PlayerListener::address)
     }
 
     /// Where pings of other nodes are answered.
@@ -167,8 +167,8 @@ impl App {
         let before = self.shared.sources.load();
         let table = SourceTable::new(&sources, Some(&before)).with_standing_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
-        let set = Order::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
-        self.shared.orders.try_send(set).ok().context("the heart is busy; try again")?;
+        let set = Command::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
+        self.shared.orders.try_send(set).ok().context("the engine is busy; try again")?;
         if let (Some(entrance), Some(certificate)) = (&self.entrance, certificate) {
             entrance.renew(certificate);
         }
@@ -183,19 +183,19 @@ impl App {
         Ok(config.needs_restart(was))
     }
 
-    /// Stops everything within 5 s: intakes first, then the heart, then what it still has to deliver.
+    /// Stops everything within 5 s: intakes first, then the engine, then what it still has to deliver.
     pub async fn stop(mut self) {
         self.polls.abort_all();
         self.stopping.store(true, Ordering::Relaxed);
         let (done, stopped) = oneshot::channel();
-        if self.shared.orders.send(Order::Stop(done)).await.is_ok() {
+        if self.shared.orders.send(Command::Stop(done)).await.is_ok() {
             // It answers at once or has stopped already.
             drop(tokio::time::timeout(HEART_STOP, stopped).await);
         }
         self.stop.send_replace(true);
-        let heart = self.heart;
-        if tokio::task::spawn_blocking(move || heart.join()).await.is_err() {
-            tracing::error!("the heart's thread ended badly");
+        let engine = self.engine;
+        if tokio::task::spawn_blocking(move || engine.join()).await.is_err() {
+            tracing::error!("the engine's thread ended badly");
         }
         self.tasks.abort_all();
         while self.tasks.join_next().await.is_some() {}
@@ -229,7 +229,7 @@ impl App {
     }
 }
 
-/// Of the 5 s that a stop may take, for the heart's last word.
+/// Of the 5 s that a stop may take, for the engine's last word.
 const HEART_STOP: Duration = Duration::from_secs(1);
 /// Of the 5 s that a stop may take, for what waits to be exported.
 const LAST_EXPORT: Duration = Duration::from_millis(2_500);

@@ -5,4 +5,4 @@ mod daemon;
 mod node_identity;
 
 pub use self::daemon::App;
-pub(crate) use self::node_identity::Place;
+pub(crate) use self::node_identity::NodeIdentity;

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 
 use crate::config::Config;
-use crate::notify::Letterhead;
+use crate::notify::AlertContext;
 use crate::otlp::Resource;
 
 /// The node's identity.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct NodeIdentity {
     /// Its name.
     pub node: String,
     /// Its region, empty where not configured.
@@ -19,7 +19,7 @@ pub(crate) struct Place {
     host: String,
 }
 
-impl Place {
+impl NodeIdentity {
     /// As configured, else as the host is called.
     #[must_use]
     pub(crate) fn of(config: &Config) -> Self {
@@ -55,8 +55,8 @@ impl Place {
 
     /// What notices carry.
     #[must_use]
-    pub(crate) fn letterhead(&self, config: &Config) -> Letterhead {
-        Letterhead {
+    pub(crate) fn letterhead(&self, config: &Config) -> AlertContext {
+        AlertContext {
             node: self.node.clone(),
             region: self.region.clone(),
             alerts: config.alerts.clone(),

@@ -10,7 +10,7 @@ use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_takes_colour};
 use super::{check_logs, check_paths};
-use crate::app::Place;
+use crate::app::NodeIdentity;
 use crate::config::Config;
 use crate::intake::poll::round::try_once;
 use crate::intake::poll::{Fetcher, Now};
@@ -87,14 +87,14 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
     for (ok, what, detail) in check_paths::check(&config.paths).await {
         line(ok, &what, &detail);
     }
-    for checked in otlp::check(&config.otlp, &Place::of(config).resource(config)).await? {
+    for checked in otlp::check(&config.otlp, &NodeIdentity::of(config).resource(config)).await? {
         let what = format!("otlp {} to {} ({})", checked.signal.as_str(), checked.target, checked.endpoint);
         match checked.verdict {
             retry::Verdict::Delivered { .. } => line(true, &what, "taken"),
             other => line(false, &what, &format!("{other:?}")),
         }
     }
-    let letterhead = Place::of(config).letterhead(config);
+    let letterhead = NodeIdentity::of(config).letterhead(config);
     for receiver in &config.alerts.webhooks {
         let what = format!("receiver {}", receiver.shown());
         if !notify {

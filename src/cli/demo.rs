@@ -136,7 +136,7 @@ impl Play<'_> {
         let fact = Fact::Server(Box::new(self.class.view()));
         let observation =
             Observation { source: self.source.clone(), stream: self.stream.clone(), at: clock::now(), fact };
-        // When the heart is that busy, the next view says the same and more.
+        // When the engine is that busy, the next view says the same and more.
         self.app.observations().try_send(vec![observation]).unwrap_or_default();
         if let Some(entry) = self.app.source(KIND.name) {
             entry.round(&RoundReport {
@@ -284,7 +284,7 @@ impl Probe for Silent {
 }
 
 const SESSION: &str = "demo";
-/// Beats of the story: a quarter of a second.
+/// Ticks of the story: a quarter of a second.
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks between two views of the node, and between two reports of one viewer.
 const SERVER_EVERY: u64 = 4;

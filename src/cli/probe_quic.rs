@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
 use super::run::runtime;
 use crate::config::Config;
-use crate::peers::{Credentials, LEAST_INTERVAL, Line, MOST_INTERVAL, PeerSettings};
+use crate::peers::{Credentials, LEAST_INTERVAL, MOST_INTERVAL, PeerConnection, PeerSettings};
 use crate::platform::{clock, duration};
 
 /// Whom to ping, and how.
@@ -89,7 +89,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
 
 /// Pings; gives whether the objective was met.
 async fn ping(options: &Options, config: &Config, peer: &PeerSettings, credentials: Credentials) -> Result<bool> {
-    let mut line = Line::open(peer, credentials.client, 0).await?;
+    let mut line = PeerConnection::open(peer, credentials.client, 0).await?;
     let every = options.interval.unwrap_or(config.paths.interval);
     let began = Instant::now();
     let mut ticks = interval_at(began, every);

@@ -1,5 +1,5 @@
 //! The service manager, as far as the daemon speaks to it: `sd_notify(3)`. Decides that its words leave in order from a thread of their
-//! own; refuses to wait for a manager that does not read, which would hold up a beat or the stop.
+//! own; refuses to wait for a manager that does not read, which would hold up a tick or the stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,7 +44,7 @@ impl Manager {
         }
     }
 
-    /// What tells it of a beat: only one such word waits at a time, so that a manager that reads late gets no flood.
+    /// What tells it of a tick: only one such word waits at a time, so that a manager that reads late gets no flood.
     pub(super) fn heartbeat(&self) -> impl Fn() + Send + 'static {
         let (words, alive) = (self.words.clone(), Arc::clone(&self.alive));
         move || {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use liveqos_core::model::{Limits, Objectives};
 use liveqos_core::recording::Settings;
-use liveqos_core::session::Patience;
+use liveqos_core::session::SessionTimeouts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -157,7 +157,7 @@ impl KindSettings {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KernelSettings {
-    /// Read TCP_INFO of the viewers' connections each beat (needs the media server's network namespace, no privilege).
+    /// Read TCP_INFO of the viewers' connections each tick (needs the media server's network namespace, no privilege).
     pub tcp_info: bool,
     /// Speed of the network interface in bits per second where the kernel does not tell; 0: as the kernel tells.
     pub nic_bits_per_second: u64,
@@ -215,9 +215,9 @@ pub enum LogFormat {
 impl Config {
     /// Who waits how long.
     #[must_use]
-    pub fn patience(&self) -> Patience {
+    pub fn patience(&self) -> SessionTimeouts {
         let sessions = &self.sessions;
-        Patience {
+        SessionTimeouts {
             identity_grace: sessions.identity_grace,
             linger: sessions.linger,
             publisher_grace: sessions.publisher_grace,
@@ -305,7 +305,7 @@ impl Default for Config {
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        let patience = Patience::default();
+        let patience = SessionTimeouts::default();
         Self {
             max: 2_000,
             identity_grace: patience.identity_grace,

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::clip::{Clip, ClipError};
-use super::external_viewer::Guest;
+use super::external_viewer::ExternalViewer;
 use super::ingest::Stage;
 use super::link::{Link, LinkTotals};
 use super::node::{EgressTotals, IngestTotals, Node};
@@ -137,10 +137,10 @@ impl Class {
     ///
     /// # Errors
     /// [`DemoError::Link`] without a socket, [`DemoError::Peer`] when the offer does not fit.
-    pub async fn invite(&self, offer: &str) -> Result<Guest, DemoError> {
+    pub async fn invite(&self, offer: &str) -> Result<ExternalViewer, DemoError> {
         let number = MAX_VIEWERS + self.guests.fetch_add(1, Ordering::Relaxed);
         let link = Link::open(u64::from(number)).await.map_err(DemoError::Link)?;
-        Ok(Guest::admit(number, Arc::clone(&self.node), link, offer, self.stop.subscribe()).await?)
+        Ok(ExternalViewer::admit(number, Arc::clone(&self.node), link, offer, self.stop.subscribe()).await?)
     }
 
     /// What the teacher's stream brought to the node.

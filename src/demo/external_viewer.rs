@@ -15,14 +15,14 @@ use super::shaper::Impairment;
 use super::viewer::FIRST_SSRC;
 
 /// A player that was let in. Dropping this ends its connection, and so does the end of the class.
-pub struct Guest {
+pub struct ExternalViewer {
     answer: String,
     link: Link,
     stop: watch::Sender<bool>,
     _task: JoinHandle<()>,
 }
 
-impl Guest {
+impl ExternalViewer {
     /// Answers `offer`; media flows as soon as the player is connected.
     pub(super) async fn admit(
         number: u32,
@@ -77,7 +77,7 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for ExternalViewer {
     fn drop(&mut self) {
         self.stop.send_replace(true);
     }

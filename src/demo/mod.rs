@@ -17,7 +17,7 @@ pub mod viewer_report;
 
 pub use class::{Class, ClassOptions, DemoError, MAX_VIEWERS};
 pub use clip::ClipError;
-pub use external_viewer::Guest;
+pub use external_viewer::ExternalViewer;
 pub use link::LinkTotals;
 pub use node::{EgressTotals, IngestTotals};
 pub use peer::PeerError;

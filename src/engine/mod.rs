@@ -10,4 +10,4 @@ pub use self::recorder::RecordTo;
 pub(crate) use self::recorder::Recorder;
 pub use self::snapshot::Snapshot;
 pub(crate) use self::snapshot::{Exemplar, SessionState};
-pub(crate) use self::tick::{Keep, MAX_ORDERS, MAX_WAITING, Order, Surround, start};
+pub(crate) use self::tick::{Command, EngineIo, Keep, MAX_COMMANDS, MAX_WAITING, start};

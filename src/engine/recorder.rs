@@ -1,4 +1,4 @@
-//! Keeps what the rules hear in a file, for `liveqos replay`. Decides when the file is full; refuses to make the heart wait: what the disk
+//! Keeps what the rules hear in a file, for `liveqos replay`. Decides when the file is full; refuses to make the engine wait: what the disk
 //! does not take in time is left out, counted, and said in the recording.
 
 use std::fs::{self, File, OpenOptions};
@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use liveqos_core::model::{Surroundings, Timestamp};
-use liveqos_core::recording::{self, Head, MARK, Word};
+use liveqos_core::model::{Environment, Timestamp};
+use liveqos_core::recording::{self, Event, Head, MARK};
 
-use crate::platform::Meters;
+use crate::platform::SelfMetrics;
 
 /// Whether and where a recording is kept.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -29,18 +29,18 @@ pub struct RecordTo {
     record_bytes: u64,
 }
 
-/// What the heart hands its words to.
+/// What the engine hands its words to.
 pub struct Recorder {
     /// `None` once the file is closed.
-    out: Option<Sender<Vec<Word>>>,
-    words: Vec<Word>,
-    around: Option<Surroundings>,
+    out: Option<Sender<Vec<Event>>>,
+    words: Vec<Event>,
+    around: Option<Environment>,
     /// Words that were not written since the last that was.
     lost: u64,
     /// Words on their way to the disk.
     waiting: Arc<AtomicUsize>,
     closed: Receiver<()>,
-    meters: Meters,
+    meters: SelfMetrics,
 }
 
 impl RecordTo {
@@ -48,7 +48,7 @@ impl RecordTo {
     ///
     /// # Errors
     /// When the file cannot be made, or holds something else.
-    pub fn begin(&self, head: &Head, meters: &Meters) -> Result<Option<Recorder>> {
+    pub fn begin(&self, head: &Head, meters: &SelfMetrics) -> Result<Option<Recorder>> {
         let Some(path) = &self.record else {
             return Ok(None);
         };
@@ -64,8 +64,8 @@ impl RecordTo {
 }
 
 impl Recorder {
-    fn start(tape: Tape<File>, most: u64, meters: Meters) -> io::Result<Self> {
-        let ((out, words), (done, closed)) = (channel::<Vec<Word>>(), channel());
+    fn start(tape: Tape<File>, most: u64, meters: SelfMetrics) -> io::Result<Self> {
+        let ((out, words), (done, closed)) = (channel::<Vec<Event>>(), channel());
         let waiting: Arc<AtomicUsize> = Arc::default();
         let (left, shed) = (Arc::clone(&waiting), meters.clone());
         std::thread::Builder::new().name("recording".to_owned()).spawn(move || {
@@ -79,7 +79,7 @@ impl Recorder {
     }
 
     /// Notes a word; gives whether there was room.
-    pub fn note(&mut self, word: impl FnOnce() -> Word) -> bool {
+    pub fn note(&mut self, word: impl FnOnce() -> Event) -> bool {
         let full = self.out.is_none() || self.words.len() + self.waiting.load(Ordering::Relaxed) >= MAX_WAITING;
         if full {
             self.lost += 1;
@@ -90,12 +90,12 @@ impl Recorder {
         !full
     }
 
-    /// Notes a beat and what surrounded it, and hands over what was noted.
-    pub fn beat(&mut self, now: Timestamp, around: &Surroundings) {
-        if self.around.as_ref() != Some(around) && self.note(|| Word::Around(Box::new(around.clone()))) {
+    /// Notes a tick and what surrounded it, and hands over what was noted.
+    pub fn tick(&mut self, now: Timestamp, around: &Environment) {
+        if self.around.as_ref() != Some(around) && self.note(|| Event::Environment(Box::new(around.clone()))) {
             self.around = Some(around.clone());
         }
-        self.note(|| Word::Beat(now));
+        self.note(|| Event::Tick(now));
         self.hand_over();
     }
 
@@ -107,7 +107,7 @@ impl Recorder {
         let mut words = std::mem::take(&mut self.words);
         let lost = std::mem::take(&mut self.lost);
         if lost > 0 {
-            words.insert(0, Word::Lost(lost));
+            words.insert(0, Event::Lost(lost));
         }
         let count = words.len();
         self.waiting.fetch_add(count, Ordering::Relaxed);
@@ -131,8 +131,8 @@ impl Drop for Recorder {
 fn keep(
     mut tape: Tape<File>,
     most: u64,
-    words: &Receiver<Vec<Word>>,
-    (waiting, meters): (&AtomicUsize, &Meters),
+    words: &Receiver<Vec<Event>>,
+    (waiting, meters): (&AtomicUsize, &SelfMetrics),
 ) -> Result<()> {
     let (mut full, mut handed) = (false, 0_u64);
     while let Ok(batch) = words.recv() {
@@ -142,7 +142,7 @@ fn keep(
                 tape.write(&line)?;
             } else {
                 meters.shed("recording", 1);
-                tape.write(&recording::line(&Word::Lost(1))?)?;
+                tape.write(&recording::line(&Event::Lost(1))?)?;
             }
         }
         waiting.fetch_sub(count, Ordering::Relaxed);
@@ -156,7 +156,7 @@ fn keep(
             break;
         }
     }
-    tape.write(&recording::line(&Word::End { full })?)?;
+    tape.write(&recording::line(&Event::End { full })?)?;
     Ok(tape.end()?)
 }
 
@@ -258,9 +258,9 @@ pub(crate) fn is_packed(path: &Path) -> bool {
 
 /// A recording ends at so many bytes where nothing else is said.
 const MAX_BYTES: u64 = 1_000_000_000;
-/// Most words between heart and disk: seconds of a large node, and some tens of megabytes where the disk hangs.
+/// Most words between engine and disk: seconds of a large node, and some tens of megabytes where the disk hangs.
 const MAX_WAITING: usize = 16_384;
-/// Beats between two times that all is given to the system: a daemon that is killed loses two seconds of its recording.
+/// Ticks between two times that all is given to the system: a daemon that is killed loses two seconds of its recording.
 const FLUSH_EVERY: u64 = 8;
 /// How long the end of the daemon waits for the last words.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -272,17 +272,18 @@ mod tests {
 
     use liveqos_core::model::Objectives;
     use liveqos_core::recording::Settings;
-    use liveqos_core::session::Patience;
+    use liveqos_core::session::SessionTimeouts;
 
     use super::*;
 
     fn head() -> Head {
-        let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 4 };
+        let settings =
+            Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 4 };
         Head::new("n".to_owned(), Timestamp::from_secs(1_000), settings)
     }
 
-    fn meters() -> Meters {
-        Meters::new(&prometheus::Registry::new()).unwrap()
+    fn meters() -> SelfMetrics {
+        SelfMetrics::new(&prometheus::Registry::new()).unwrap()
     }
 
     fn options(path: &Path, record_bytes: u64) -> RecordTo {
@@ -306,12 +307,12 @@ mod tests {
         for name in ["a.jsonl", "a.jsonl.gz"] {
             let path = folder.path().join(name);
             let mut recorder = options(&path, MAX_BYTES).begin(&head(), &meters()).unwrap().unwrap();
-            for beat in 0..40 {
-                recorder.beat(Timestamp::from_secs(beat), &Surroundings::default());
+            for tick in 0..40 {
+                recorder.tick(Timestamp::from_secs(tick), &Environment::default());
             }
             drop(recorder);
             let lines = lines(&path);
-            assert_eq!(lines.len(), 43, "head, surroundings once, forty beats, end");
+            assert_eq!(lines.len(), 43, "head, surroundings once, forty ticks, end");
             assert_eq!(lines[42], "{\"end\":{\"full\":false}}");
             assert!(is_recording(&path).unwrap());
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -323,11 +324,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, meters) = (folder.path().join("a"), meters());
         let mut recorder = options(&path, 2_000).begin(&head(), &meters).unwrap().unwrap();
-        let mut beats = 0;
+        let mut ticks = 0;
         let shed = || meters.shed.with_label_values(&["recording"]).get();
         while shed() < 3.0 {
-            recorder.beat(Timestamp::from_secs(beats), &Surroundings::default());
-            beats += 1;
+            recorder.tick(Timestamp::from_secs(ticks), &Environment::default());
+            ticks += 1;
         }
         drop(recorder);
         let lines = lines(&path);
@@ -340,9 +341,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, meters) = (folder.path().join("a"), meters());
         let mut recorder = options(&path, MAX_BYTES).begin(&head(), &meters).unwrap().unwrap();
-        let mut around = Surroundings::default();
+        let mut around = Environment::default();
         around.sources.push(("x".repeat(recording::MAX_LINE).as_str().into(), None));
-        recorder.beat(Timestamp::from_secs(1), &around);
+        recorder.tick(Timestamp::from_secs(1), &around);
         drop(recorder);
         let lines = lines(&path);
         assert_eq!(lines[1..], ["{\"lost\":1}", "{\"beat\":1000000000}", "{\"end\":{\"full\":false}}"]);
@@ -358,12 +359,12 @@ mod tests {
         let mut recorder =
             Recorder { out: Some(out), words: Vec::new(), around, lost: 0, waiting, closed, meters: meters.clone() };
         for _ in 0..MAX_WAITING + 10 {
-            recorder.note(|| Word::Forgotten);
+            recorder.note(|| Event::Forgotten);
         }
         recorder.hand_over();
         assert_eq!(meters.shed.with_label_values(&["recording"]).get() as u64, 10);
         assert_eq!(words.recv().unwrap().len(), MAX_WAITING + 1, "what is missing is said");
-        assert!(!recorder.note(|| Word::Forgotten), "nothing was written yet");
+        assert!(!recorder.note(|| Event::Forgotten), "nothing was written yet");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The present as readers see it: the page, the API and `/metrics` all read one immutable snapshot, replaced after every beat that
+//! The present as readers see it: the page, the API and `/metrics` all read one immutable snapshot, replaced after every tick that
 //! changed something. Decides how a sample looks in JSON; a value that was not measured is left out.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use liveqos_core::metrics::{Fleet, FleetKey};
 use liveqos_core::model::{
     Alert, LegSample, Measured, Name, Notice, NoticeState, Provenance, Sample, Session, Subject, Timestamp,
 };
-use liveqos_core::pipeline::Pipe;
+use liveqos_core::pipeline::Pipeline;
 use liveqos_core::session::Refused;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -64,7 +64,7 @@ pub struct Snapshot {
 impl Snapshot {
     /// The present at start: what lived when the daemon went down.
     #[must_use]
-    pub fn resumed(pipe: &Pipe) -> Self {
+    pub fn resumed(pipe: &Pipeline) -> Self {
         let mut out = Self { alerts: pipe.incidents().cloned().collect(), ..Self::default() };
         for live in pipe.registry().sessions() {
             let session = Arc::clone(&live.session);
@@ -75,19 +75,19 @@ impl Snapshot {
         out
     }
 
-    /// Takes over what a beat brought. Gives whether anything changed.
-    pub fn take(&mut self, beat: &liveqos_core::pipeline::Beat) -> bool {
-        for opened in &beat.batch.opened {
+    /// Takes over what a tick brought. Gives whether anything changed.
+    pub fn take(&mut self, tick: &liveqos_core::pipeline::Tick) -> bool {
+        for opened in &tick.batch.opened {
             let session = Arc::clone(&opened.session);
             let trace_id = trace_id::hex(&trace_id::trace_id(&session));
             let state = SessionState { session, trace_id, opened_at: opened.at, sample: None };
             self.sessions.insert(opened.session.id.clone(), state);
         }
-        if let Some(window) = beat.batch.window {
+        if let Some(window) = tick.batch.window {
             self.cut_at = Some(window.end);
             self.exemplars.clear();
         }
-        for sample in &beat.batch.samples {
+        for sample in &tick.batch.samples {
             if let Some(state) = self.sessions.get_mut(&sample.session.id) {
                 state.session = Arc::clone(&sample.session);
                 state.sample = Some(Arc::new(sample.clone()));
@@ -96,16 +96,16 @@ impl Snapshot {
                 }
             }
         }
-        for closed in &beat.batch.closed {
+        for closed in &tick.batch.closed {
             self.sessions.remove(&closed.session.id);
         }
-        for notice in &beat.notices {
+        for notice in &tick.notices {
             self.alerts.retain(|held| !is_same(held, notice));
             if notice.state == NoticeState::Firing {
                 self.alerts.push(notice.clone());
             }
         }
-        !beat.batch.is_empty() || !beat.notices.is_empty()
+        !tick.batch.is_empty() || !tick.notices.is_empty()
     }
 
     /// How many of each alert hold.

@@ -13,17 +13,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 use super::server::{LAST_WORD, told};
 
 /// How long the hall rests after it did all there was: a report may wait so long. Nobody sees it, since what players tell is looked at
-/// once a beat; of the reports of a node with 1,400 viewers five and more come in that time.
+/// once a tick; of the reports of a node with 1,400 viewers five and more come in that time.
 pub(super) const REST: Duration = Duration::from_millis(20);
 
 /// A way to have players served in the hall.
 #[derive(Clone, Debug)]
-pub(crate) struct Hall {
+pub(crate) struct BatchingRuntime {
     runtime: Handle,
     places: Arc<Semaphore>,
 }
 
-impl Hall {
+impl BatchingRuntime {
     /// Opens a hall with so many places, until `stop` turns true and its guests had their last word.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use http_body_util::BodyExt as _;
 
 use super::error::ApiError;
 use crate::api::{MAX_BODY, Shared};
-use crate::platform::Meters;
+use crate::platform::SelfMetrics;
 
 /// Longest time for a body: one that trickles holds its place no longer.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -68,7 +68,7 @@ pub(crate) struct Wrong(StatusCode, &'static str, &'static str);
 
 impl Wrong {
     /// The answer that says so; counted. What is left of the body is not waited for.
-    pub(crate) fn answer(self, meters: &Meters) -> Response {
+    pub(crate) fn answer(self, meters: &SelfMetrics) -> Response {
         let Self(status, code, message) = self;
         meters.shed(code, 1);
         ([(header::CONNECTION, "close")], ApiError::new(status, code, message)).into_response()

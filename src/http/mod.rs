@@ -5,6 +5,6 @@ pub(crate) mod body;
 pub(crate) mod error;
 pub(crate) mod server;
 
-pub(crate) use self::batching_runtime::Hall;
+pub(crate) use self::batching_runtime::BatchingRuntime;
 pub(crate) use self::error::ApiError;
-pub(crate) use self::server::{MAX_CONNECTIONS, PLAYERS_SHED, Site};
+pub(crate) use self::server::{ListenerConfig, MAX_CONNECTIONS, PLAYERS_SHED};

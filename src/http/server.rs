@@ -19,9 +19,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 use tower::Service as _;
 
-use super::batching_runtime::Hall;
-use crate::platform::Meters;
-use crate::players::{Door, Peer, listener};
+use super::batching_runtime::BatchingRuntime;
+use crate::platform::SelfMetrics;
+use crate::players::{Peer, PlayerService, listener};
 
 /// Most connections at once to the main address, players' not counted.
 pub(crate) const MAX_CONNECTIONS: usize = 1_024;
@@ -37,11 +37,11 @@ pub(crate) const CONNECTION_LIFE: Duration = Duration::from_mins(5);
 
 /// What is served at an address.
 #[derive(Clone)]
-pub(crate) struct Site {
+pub(crate) struct ListenerConfig {
     /// The routes.
     pub router: Router,
     /// What stands before them.
-    pub door: Door,
+    pub door: PlayerService,
     /// Certificate and key, replaced when they are renewed; plain HTTP without.
     pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
     /// Places for connections.
@@ -49,13 +49,13 @@ pub(crate) struct Site {
     /// What a connection beyond it is counted as in `liveqos_shed_total`.
     pub shed_reason: &'static str,
     /// The daemon's counters.
-    pub meters: Meters,
+    pub meters: SelfMetrics,
     /// Where players are served, of an address that has others too: whoever first asks for one of their ways.
-    pub hall: Option<Hall>,
+    pub hall: Option<BatchingRuntime>,
 }
 
 /// Serves `site` until `stop` turns true; open connections then have a second to end.
-pub(crate) async fn serve(listener: TcpListener, site: Site, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(listener: TcpListener, site: ListenerConfig, mut stop: watch::Receiver<bool>) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -70,7 +70,7 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, mut stop: watch::Re
             site.meters.shed(site.shed_reason, 1);
             continue;
         };
-        let guest = Guest { peer: Peer(peer), site: site.clone(), stop: stop.clone(), leaves: false, place };
+        let guest = Connection { peer: Peer(peer), site: site.clone(), stop: stop.clone(), leaves: false, place };
         match site.hall.clone() {
             None => drop(tokio::spawn(guest.converse(stream))),
             Some(hall) => drop(tokio::spawn(guest.show_in(hall, stream))),
@@ -79,9 +79,9 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, mut stop: watch::Re
 }
 
 /// Who holds a connection, and what is needed to serve it.
-struct Guest {
+struct Connection {
     peer: Peer,
-    site: Site,
+    site: ListenerConfig,
     stop: watch::Receiver<bool>,
     /// Whether it has to leave when it asks for what is not the players': elsewhere it waits for nobody's rest.
     leaves: bool,
@@ -89,9 +89,9 @@ struct Guest {
     place: OwnedSemaphorePermit,
 }
 
-impl Guest {
+impl Connection {
     /// Serves the connection where its first request belongs.
-    async fn show_in(mut self, hall: Hall, stream: TcpStream) {
+    async fn show_in(mut self, hall: BatchingRuntime, stream: TcpStream) {
         let mut words = [0; listener::FIRST_WORDS];
         let heard = tokio::select! {
             heard = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut words)) => heard,
@@ -134,7 +134,7 @@ impl Guest {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Site { router, door, .. } = self.site;
+        let ListenerConfig { router, door, .. } = self.site;
         let (peer, leaves) = (self.peer, self.leaves);
         let service = service_fn(move |mut request: Request<Incoming>| {
             let (mut door, mut router) = (door.clone(), router.clone());

@@ -330,8 +330,8 @@ pub(crate) fn shown(url: &Url) -> String {
 
 /// How long one answer may take where nothing is configured.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
-/// From how often to how seldom a source may be asked: a beat, and an hour.
-pub(super) const INTERVALS: (Duration, Duration) = (liveqos_core::model::BEAT, Duration::from_hours(1));
+/// From how often to how seldom a source may be asked: a tick, and an hour.
+pub(super) const INTERVALS: (Duration, Duration) = (liveqos_core::model::TICK, Duration::from_hours(1));
 /// Shortest and longest time that an answer may be given.
 pub(super) const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
 /// The keys that every source knows.

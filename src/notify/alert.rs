@@ -9,7 +9,7 @@ use crate::platform::{rfc3339, trace_id};
 
 /// The links and names that notices carry.
 #[derive(Clone, Debug, Default)]
-pub struct Letterhead {
+pub struct AlertContext {
     /// The node.
     pub node: String,
     /// Its region.
@@ -25,7 +25,7 @@ pub(super) type Pairs = BTreeMap<&'static str, String>;
 
 /// One alert that began or ended.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Letter {
+pub struct Alert {
     /// Whether it holds.
     pub firing: bool,
     /// Alert and subject: what a beginning and its end share.
@@ -40,10 +40,10 @@ pub struct Letter {
     pub at: Timestamp,
 }
 
-impl Letter {
+impl Alert {
     /// The letter of a notice.
     #[must_use]
-    pub fn of(letterhead: &Letterhead, notice: &Notice) -> Self {
+    pub fn of(letterhead: &AlertContext, notice: &Notice) -> Self {
         Self {
             firing: notice.state == NoticeState::Firing,
             key: format!("{}/{}", notice.alert.as_str(), notice.subject.key()),
@@ -56,7 +56,7 @@ impl Letter {
 
     /// A letter that says that it is a test.
     #[must_use]
-    pub fn test(letterhead: &Letterhead, firing: bool, at: Timestamp) -> Self {
+    pub fn test(letterhead: &AlertContext, firing: bool, at: Timestamp) -> Self {
         let labels = [
             ("alertname", "LiveqosTest"),
             ("severity", "warning"),
@@ -90,7 +90,7 @@ impl Letter {
     }
 }
 
-fn labels(letterhead: &Letterhead, notice: &Notice) -> Pairs {
+fn labels(letterhead: &AlertContext, notice: &Notice) -> Pairs {
     let mut labels = Pairs::from([
         ("alertname", notice.alert.as_str().to_owned()),
         ("severity", notice.severity().to_owned()),
@@ -120,7 +120,7 @@ fn labels(letterhead: &Letterhead, notice: &Notice) -> Pairs {
     labels
 }
 
-fn annotations(letterhead: &Letterhead, notice: &Notice) -> Pairs {
+fn annotations(letterhead: &AlertContext, notice: &Notice) -> Pairs {
     let onset = rfc3339::text(notice.started_at);
     let mut out = Pairs::from([
         ("summary", notice.summary()),

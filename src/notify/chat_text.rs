@@ -3,8 +3,8 @@
 
 use std::fmt::Write as _;
 
-use super::alert::Letter;
-use super::notification_log::{Group, Mail};
+use super::alert::Alert;
+use super::notification_log::{Group, Notification};
 use crate::platform::rfc3339;
 
 /// Classes named under one heading.
@@ -17,7 +17,7 @@ pub(super) trait Markup {
 }
 
 /// One line that says it all.
-pub(super) fn title(mail: &Mail) -> String {
+pub(super) fn title(mail: &Notification) -> String {
     let firing = mail.groups.iter().filter(|group| group.firing).map(|group| group.letters.len()).sum::<usize>();
     let ended = mail.len() - firing;
     let first = mail.groups.first().map_or("", |group| group.label("alertname"));
@@ -32,7 +32,7 @@ pub(super) fn title(mail: &Mail) -> String {
 }
 
 /// The whole as markdown of at most `most` bytes.
-pub(super) fn text(mail: &Mail, markup: &impl Markup, most: usize) -> String {
+pub(super) fn text(mail: &Notification, markup: &impl Markup, most: usize) -> String {
     let mut out = String::new();
     let mut untold = 0;
     for group in &mail.groups {
@@ -51,7 +51,7 @@ pub(super) fn text(mail: &Mail, markup: &impl Markup, most: usize) -> String {
 }
 
 /// Whether any that holds is critical.
-pub(super) fn worst(mail: &Mail) -> Option<&str> {
+pub(super) fn worst(mail: &Notification) -> Option<&str> {
     let firing = mail.groups.iter().filter(|group| group.firing);
     firing.map(|group| group.label("severity")).min_by_key(|severity| *severity != "critical")
 }
@@ -76,7 +76,7 @@ fn part(group: &Group, markup: &impl Markup) -> String {
     out
 }
 
-fn links(letter: &Letter, out: &mut String) {
+fn links(letter: &Alert, out: &mut String) {
     for (name, shown) in [("trace_url", "trace"), ("dashboard_url", "dashboard"), ("runbook_url", "runbook")] {
         let url = letter.annotation(name);
         if !url.is_empty() {
@@ -121,7 +121,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::notify::alert::Letterhead;
+    use crate::notify::alert::AlertContext;
 
     struct Bare;
 
@@ -131,13 +131,13 @@ mod tests {
         }
     }
 
-    fn mail(summaries: &[String]) -> Mail {
+    fn mail(summaries: &[String]) -> Notification {
         let letters = summaries.iter().map(|summary| {
-            let mut letter = Letter::test(&Letterhead::default(), true, Timestamp::from_secs(9));
+            let mut letter = Alert::test(&AlertContext::default(), true, Timestamp::from_secs(9));
             letter.annotations.insert("summary", summary.clone());
             letter
         });
-        let mut mail = Mail::default();
+        let mut mail = Notification::default();
         mail.groups.push(Group { firing: true, letters: letters.collect() });
         mail
     }

@@ -8,37 +8,42 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::alert::Letter;
+use super::alert::Alert;
 use super::http_post::Post;
-use super::notification_log::Book;
-use super::receiver::{Channel, Manner, Verdict};
+use super::notification_log::NotificationLog;
+use super::receiver::{DeliveryPolicy, Receiver, Verdict};
 use super::settings::WebhookSettings;
 use crate::otlp::retry::{backoff, chance};
-use crate::platform::{Meters, clock};
+use crate::platform::{SelfMetrics, clock};
 
 /// One receiver's desk.
-pub(super) struct Desk {
+pub(super) struct Dispatcher {
     post: Post,
-    channel: Box<dyn Channel>,
-    manner: Manner,
+    channel: Box<dyn Receiver>,
+    manner: DeliveryPolicy,
     critical_only: bool,
-    book: Book,
-    meters: Meters,
+    book: NotificationLog,
+    meters: SelfMetrics,
     /// When the mails of the last minute left.
     left: VecDeque<Instant>,
     /// Not before, and how often it was tried in vain.
     retry: Option<(Instant, u32)>,
 }
 
-impl Desk {
-    pub(super) fn new(post: Post, channel: Box<dyn Channel>, settings: &WebhookSettings, meters: &Meters) -> Self {
+impl Dispatcher {
+    pub(super) fn new(
+        post: Post,
+        channel: Box<dyn Receiver>,
+        settings: &WebhookSettings,
+        meters: &SelfMetrics,
+    ) -> Self {
         let manner = channel.manner();
         Self {
             post,
             channel,
             manner,
             critical_only: settings.critical_only,
-            book: Book::new(manner.telling, settings.firing_only),
+            book: NotificationLog::new(manner.telling, settings.firing_only),
             meters: meters.clone(),
             left: VecDeque::new(),
             retry: None,
@@ -46,7 +51,7 @@ impl Desk {
     }
 
     /// Works until no more letters can come and all were told.
-    pub(super) async fn run(mut self, mut letters: mpsc::Receiver<Arc<[Letter]>>) {
+    pub(super) async fn run(mut self, mut letters: mpsc::Receiver<Arc<[Alert]>>) {
         let mut open = true;
         while open || self.book.has_untold() {
             let due = self.due();
@@ -60,7 +65,7 @@ impl Desk {
         }
     }
 
-    fn take(&mut self, letters: &[Letter]) {
+    fn take(&mut self, letters: &[Alert]) {
         let now = Instant::now();
         let told = letters.iter().filter(|letter| !self.critical_only || letter.label("severity") == "critical");
         let refused = told.filter(|letter| !self.book.take(letter, now)).count();

@@ -7,8 +7,8 @@ use liveqos_core::model::Timestamp;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use reqwest::{StatusCode, Url};
 
-use super::notification_log::Mail;
-use super::receiver::{Channel, Verdict};
+use super::notification_log::Notification;
+use super::receiver::{Receiver, Verdict};
 use super::settings::{NotifyError, WebhookSettings};
 use crate::otlp::transport::chain;
 use crate::otlp::transport::http::delay;
@@ -49,7 +49,7 @@ impl Post {
     }
 
     /// Posts `mail` once.
-    pub(super) async fn once(&self, channel: &dyn Channel, mail: &Mail, now: Timestamp) -> Verdict {
+    pub(super) async fn once(&self, channel: &dyn Receiver, mail: &Notification, now: Timestamp) -> Verdict {
         let (url, body) = channel.request(self.url.clone(), mail, now);
         let mut request = self.client.post(url).json(&body);
         if let Some(token) = &self.token {

@@ -11,7 +11,7 @@ mod receivers;
 mod settings;
 mod silence;
 
-pub use self::alert::Letterhead;
+pub use self::alert::AlertContext;
 pub use self::notifiers::Notifiers;
 pub(crate) use self::notifiers::{check, try_once};
 pub use self::settings::{AlertSettings, ReceiverKind, SilenceSettings, WebhookSettings};

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::alert::Letter;
-use super::receiver::Telling;
+use super::alert::Alert;
+use super::receiver::SendMode;
 
 /// Most alerts remembered for one receiver.
 pub(super) const MAX_STANDING: usize = 5_000;
@@ -24,8 +24,8 @@ pub(super) const ENDED_TOLD: Duration = Duration::from_mins(15);
 
 /// The memory.
 #[derive(Debug)]
-pub(super) struct Book {
-    telling: Telling,
+pub(super) struct NotificationLog {
+    telling: SendMode,
     firing_only: bool,
     entries: BTreeMap<String, Entry>,
     changes: u64,
@@ -33,7 +33,7 @@ pub(super) struct Book {
 
 #[derive(Debug)]
 struct Entry {
-    letter: Letter,
+    letter: Alert,
     /// The state that was told last.
     told: Option<bool>,
     since: Instant,
@@ -45,7 +45,7 @@ struct Entry {
 
 /// What is told at once.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Mail {
+pub(super) struct Notification {
     /// At least one.
     pub(super) groups: Vec<Group>,
     changes: Vec<(String, u64)>,
@@ -57,7 +57,7 @@ pub(super) struct Group {
     /// Whether they hold.
     pub(super) firing: bool,
     /// At least one.
-    pub(super) letters: Vec<Letter>,
+    pub(super) letters: Vec<Alert>,
 }
 
 impl Group {
@@ -67,9 +67,9 @@ impl Group {
     }
 }
 
-impl Mail {
+impl Notification {
     /// A mail of one letter.
-    pub(super) fn of_one(letter: Letter) -> Self {
+    pub(super) fn of_one(letter: Alert) -> Self {
         Self { groups: vec![Group { firing: letter.firing, letters: vec![letter] }], changes: Vec::new() }
     }
 
@@ -85,13 +85,13 @@ impl Entry {
     }
 }
 
-impl Book {
-    pub(super) const fn new(telling: Telling, firing_only: bool) -> Self {
+impl NotificationLog {
+    pub(super) const fn new(telling: SendMode, firing_only: bool) -> Self {
         Self { telling, firing_only, entries: BTreeMap::new(), changes: 0 }
     }
 
     /// Notes a letter; `false` when there is no room for it.
-    pub(super) fn take(&mut self, letter: &Letter, now: Instant) -> bool {
+    pub(super) fn take(&mut self, letter: &Alert, now: Instant) -> bool {
         self.changes += 1;
         let change = self.changes;
         let room = self.entries.len() < MAX_STANDING;
@@ -112,7 +112,7 @@ impl Book {
             return true;
         }
         let labels = if letter.firing { &letter.labels } else { &entry.letter.labels };
-        let letter = Letter { labels: labels.clone(), ..letter.clone() };
+        let letter = Alert { labels: labels.clone(), ..letter.clone() };
         let was = std::mem::replace(&mut entry.letter, letter);
         (entry.since, entry.change, entry.over) = (now, change, false);
         if entry.told == Some(true) && was.labels != entry.letter.labels {
@@ -123,10 +123,10 @@ impl Book {
     }
 
     /// To a receiver of the whole state other labels are another alert: what was told under the old ones ends.
-    fn retire(&mut self, was: Letter, now: Instant) {
-        if self.telling == Telling::State {
+    fn retire(&mut self, was: Alert, now: Instant) {
+        if self.telling == SendMode::State {
             let key = format!("{} as of change {}", was.key, self.changes);
-            let letter = Letter { firing: false, key: key.clone(), ..was };
+            let letter = Alert { firing: false, key: key.clone(), ..was };
             self.entries.insert(key, Entry { letter, told: None, since: now, change: self.changes, over: false });
         }
     }
@@ -135,7 +135,7 @@ impl Book {
     pub(super) fn wanted(&self, last: Option<Instant>, gather: Duration) -> Option<Instant> {
         let first = self.entries.values().filter(|entry| entry.untold()).map(|entry| entry.since).min();
         let gathered = first.map(|first| last.map_or(first, |last| (last + gather).max(first)));
-        let again = last.filter(|_| self.telling == Telling::State && !self.entries.is_empty());
+        let again = last.filter(|_| self.telling == SendMode::State && !self.entries.is_empty());
         [gathered, again.map(|last| last + AGAIN)].into_iter().flatten().min()
     }
 
@@ -147,7 +147,7 @@ impl Book {
     /// Forgets changes that are no news any more; gives how many were never told.
     pub(super) fn give_up(&mut self, now: Instant) -> u64 {
         let mut lost = 0;
-        let state = self.telling == Telling::State;
+        let state = self.telling == SendMode::State;
         self.entries.retain(|_, entry| {
             let old = now.duration_since(entry.since);
             let lapsed = if state { !entry.letter.firing && old > ENDED_TOLD } else { entry.untold() && old > GIVE_UP };
@@ -158,16 +158,16 @@ impl Book {
     }
 
     /// The next mail, where there is anything to tell.
-    pub(super) fn mail(&self) -> Option<Mail> {
+    pub(super) fn mail(&self) -> Option<Notification> {
         let mut groups: BTreeMap<_, Group> = BTreeMap::new();
         let mut changes = Vec::new();
         for (key, entry) in &self.entries {
-            if !entry.untold() && self.telling != Telling::State {
+            if !entry.untold() && self.telling != SendMode::State {
                 continue;
             }
             let letter = &entry.letter;
             let of = (!letter.firing, letter.label("severity"), letter.label("alertname"), letter.label("cause"));
-            if self.telling == Telling::ChangesByGroup
+            if self.telling == SendMode::ChangesByGroup
                 && groups.first_key_value().is_some_and(|(first, _)| *first != of)
             {
                 continue;
@@ -177,11 +177,11 @@ impl Book {
             changes.push((key.clone(), entry.change));
         }
         let groups: Vec<_> = groups.into_values().collect();
-        (!groups.is_empty()).then_some(Mail { groups, changes })
+        (!groups.is_empty()).then_some(Notification { groups, changes })
     }
 
     /// A mail was taken.
-    pub(super) fn delivered(&mut self, mail: &Mail) {
+    pub(super) fn delivered(&mut self, mail: &Notification) {
         for (key, change) in &mail.changes {
             let Some(entry) = self.entries.get_mut(key) else {
                 continue;
@@ -192,7 +192,7 @@ impl Book {
                 continue;
             }
             entry.told = Some(entry.letter.firing);
-            let done = entry.over || (!entry.letter.firing && self.telling != Telling::State);
+            let done = entry.over || (!entry.letter.firing && self.telling != SendMode::State);
             if done {
                 self.entries.remove(key);
             }
@@ -200,14 +200,14 @@ impl Book {
     }
 
     /// A mail will never be taken: its changes are not tried again. Gives how many that are.
-    pub(super) fn refused(&mut self, mail: &Mail) -> u64 {
+    pub(super) fn refused(&mut self, mail: &Notification) -> u64 {
         let lost = mail.changes.iter().filter(|(key, _)| self.entries.get(key).is_some_and(Entry::untold)).count();
         self.delivered(mail);
         lost as u64
     }
 }
 
-impl Mail {
+impl Notification {
     fn state_of(&self, key: &str) -> Option<bool> {
         self.groups.iter().find(|group| group.letters.iter().any(|letter| letter.key == key)).map(|group| group.firing)
     }
@@ -218,17 +218,17 @@ mod tests {
     use liveqos_core::model::Timestamp;
 
     use super::*;
-    use crate::notify::alert::Letterhead;
+    use crate::notify::alert::AlertContext;
 
-    fn letter(class: &str, firing: bool) -> Letter {
-        let mut letter = Letter::test(&Letterhead::default(), firing, Timestamp::from_secs(1));
+    fn letter(class: &str, firing: bool) -> Alert {
+        let mut letter = Alert::test(&AlertContext::default(), firing, Timestamp::from_secs(1));
         letter.key = format!("LiveqosTest/{class}");
         letter.labels.insert("session_id", class.to_owned());
         letter
     }
 
     /// Classes of the next mail, resolved ones with a minus.
-    fn next(book: &mut Book) -> Vec<String> {
+    fn next(book: &mut NotificationLog) -> Vec<String> {
         let Some(mail) = book.mail() else {
             return Vec::new();
         };
@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn changes_are_told_once_and_together() {
-        let (mut book, now) = (Book::new(Telling::Changes, false), Instant::now());
+        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
         for class in ["a", "b", "c"] {
             assert!(book.take(&letter(class, true), now));
         }
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn an_end_has_the_labels_of_its_beginning() {
-        let (mut book, now) = (Book::new(Telling::Changes, false), Instant::now());
+        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
         book.take(&letter("a", true), now);
         next(&mut book);
         let mut end = letter("a", false);
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_changes_during_a_post_is_told_after_it() {
-        let (mut book, now) = (Book::new(Telling::Changes, false), Instant::now());
+        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
         book.take(&letter("a", true), now);
         let mail = book.mail().expect("a begins");
         book.take(&letter("a", false), now);
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_state_is_told_again_until_it_has_ended_long_ago() {
-        let (mut book, now) = (Book::new(Telling::State, false), Instant::now());
+        let (mut book, now) = (NotificationLog::new(SendMode::State, false), Instant::now());
         book.take(&letter("a", true), now);
         assert_eq!(next(&mut book), ["a"]);
         assert_eq!(book.wanted(Some(now), Duration::ZERO), Some(now + AGAIN));
@@ -291,8 +291,8 @@ mod tests {
 
     #[test]
     fn another_cause_is_told_and_the_alert_of_the_old_one_ends() {
-        for (telling, told) in [(Telling::Changes, vec!["a"]), (Telling::State, vec!["a", "-a"])] {
-            let (mut book, now) = (Book::new(telling, false), Instant::now());
+        for (telling, told) in [(SendMode::Changes, vec!["a"]), (SendMode::State, vec!["a", "-a"])] {
+            let (mut book, now) = (NotificationLog::new(telling, false), Instant::now());
             book.take(&letter("a", true), now);
             next(&mut book);
             let mut known = letter("a", true);
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn old_changes_are_given_up_and_counted() {
-        let (mut book, now) = (Book::new(Telling::Changes, false), Instant::now());
+        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
         book.take(&letter("a", true), now);
         assert_eq!(book.give_up(now + GIVE_UP), 0);
         assert_eq!(book.give_up(now + GIVE_UP + AGAIN), 1);
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_receiver_of_beginnings_learns_of_a_short_one() {
-        let (mut book, now) = (Book::new(Telling::Changes, true), Instant::now());
+        let (mut book, now) = (NotificationLog::new(SendMode::Changes, true), Instant::now());
         book.take(&letter("a", true), now);
         book.take(&letter("a", false), now);
         assert_eq!(next(&mut book), ["a"]);
@@ -329,7 +329,7 @@ mod tests {
 
     #[test]
     fn the_first_goes_at_once_and_the_next_are_gathered() {
-        let (mut book, now) = (Book::new(Telling::Changes, false), Instant::now());
+        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
         let gather = Duration::from_secs(5);
         assert_eq!(book.wanted(None, gather), None);
         book.take(&letter("a", true), now);

@@ -8,25 +8,25 @@ use arc_swap::ArcSwap;
 use liveqos_core::model::{Notice, Timestamp};
 use tokio::sync::mpsc;
 
-use super::alert::{Letter, Letterhead};
-use super::dispatcher::Desk;
+use super::alert::{Alert, AlertContext};
+use super::dispatcher::Dispatcher;
 use super::http_post::Post;
-use super::receiver::Channel;
+use super::receiver::Receiver;
 use super::receivers::{alertmanager, dingtalk, feishu, webhook, wecom};
 use super::settings::{AlertSettings, NotifyError, ReceiverKind, WebhookSettings};
 use super::silence::Silences;
 use super::{notification_log, receiver};
-use crate::platform::Meters;
+use crate::platform::SelfMetrics;
 
 /// Batches of notices waiting for one receiver's desk.
 pub(super) const MAX_WAITING: usize = 256;
 
 /// All receivers.
 pub struct Notifiers {
-    letterhead: Letterhead,
-    desks: Vec<mpsc::Sender<Arc<[Letter]>>>,
+    letterhead: AlertContext,
+    desks: Vec<mpsc::Sender<Arc<[Alert]>>>,
     silences: Arc<ArcSwap<Silences>>,
-    meters: Meters,
+    meters: SelfMetrics,
 }
 
 impl Notifiers {
@@ -34,14 +34,14 @@ impl Notifiers {
     ///
     /// # Errors
     /// [`NotifyError`], before anything is started.
-    pub fn start(letterhead: Letterhead, meters: &Meters) -> Result<Self, NotifyError> {
+    pub fn start(letterhead: AlertContext, meters: &SelfMetrics) -> Result<Self, NotifyError> {
         crate::platform::tls::install();
         let alerts = &letterhead.alerts;
         let silences = Arc::new(ArcSwap::from_pointee(Silences::new(&alerts.silences)?));
         let posts: Vec<_> = alerts.webhooks.iter().map(Post::new).collect::<Result<_, _>>()?;
         let desks = posts.into_iter().zip(&alerts.webhooks).map(|(post, settings)| {
             let (sender, receiver) = mpsc::channel(MAX_WAITING);
-            let desk = Desk::new(post, channel_of(settings, &letterhead)?, settings, meters);
+            let desk = Dispatcher::new(post, channel_of(settings, &letterhead)?, settings, meters);
             Ok((sender, receiver, desk))
         });
         let desks: Vec<_> = desks.collect::<Result<_, NotifyError>>()?;
@@ -65,9 +65,9 @@ impl Notifiers {
         }
         let silences = self.silences.load();
         let all = notices.len();
-        let letters = notices.iter().map(|notice| Letter::of(&self.letterhead, notice));
+        let letters = notices.iter().map(|notice| Alert::of(&self.letterhead, notice));
         // What ended is told even in a silence: it may have begun before.
-        let letters: Arc<[Letter]> = letters.filter(|letter| !letter.firing || !silences.cover(letter)).collect();
+        let letters: Arc<[Alert]> = letters.filter(|letter| !letter.firing || !silences.cover(letter)).collect();
         self.meters.shed("silenced", (all - letters.len()) as u64);
         for desk in self.desks.iter().filter(|_| !letters.is_empty()) {
             if desk.try_send(Arc::clone(&letters)).is_err() {
@@ -83,7 +83,7 @@ impl Notifiers {
 /// [`NotifyError`] of the first that is wrong.
 pub(crate) fn check(alerts: &AlertSettings) -> Result<(), NotifyError> {
     crate::platform::tls::install();
-    let letterhead = Letterhead::default();
+    let letterhead = AlertContext::default();
     Silences::new(&alerts.silences)?;
     alerts.webhooks.iter().try_for_each(|settings| {
         Post::new(settings)?;
@@ -97,14 +97,14 @@ pub(crate) fn check(alerts: &AlertSettings) -> Result<(), NotifyError> {
 /// What the receiver answered, or why it could not be asked.
 pub(crate) async fn try_once(
     settings: &WebhookSettings,
-    letterhead: &Letterhead,
+    letterhead: &AlertContext,
     now: Timestamp,
 ) -> Result<(), String> {
     let post = Post::new(settings).map_err(|error| error.to_string())?;
     let channel = channel_of(settings, letterhead).map_err(|error| error.to_string())?;
     for firing in [true, false] {
-        let letter = Letter::test(letterhead, firing, now);
-        let mail = notification_log::Mail::of_one(letter);
+        let letter = Alert::test(letterhead, firing, now);
+        let mail = notification_log::Notification::of_one(letter);
         match post.once(&*channel, &mail, now).await {
             receiver::Verdict::Delivered => {}
             receiver::Verdict::Again { why, .. } | receiver::Verdict::Refused(why) => return Err(why),
@@ -115,7 +115,7 @@ pub(crate) async fn try_once(
 }
 
 /// Every kind of receiver.
-fn channel_of(settings: &WebhookSettings, letterhead: &Letterhead) -> Result<Box<dyn Channel>, NotifyError> {
+fn channel_of(settings: &WebhookSettings, letterhead: &AlertContext) -> Result<Box<dyn Receiver>, NotifyError> {
     let page = letterhead.page_url.clone();
     Ok(match settings.kind {
         ReceiverKind::Webhook => Box::new(webhook::Webhook { page }),

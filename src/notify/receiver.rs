@@ -7,15 +7,15 @@ use liveqos_core::model::Timestamp;
 use reqwest::Url;
 use serde_json::Value;
 
-use super::notification_log::Mail;
+use super::notification_log::Notification;
 
 /// A kind of receiver.
-pub(super) trait Channel: Send + Sync {
+pub(super) trait Receiver: Send + Sync {
     /// How it wants to be told.
-    fn manner(&self) -> Manner;
+    fn manner(&self) -> DeliveryPolicy;
 
     /// Where and what to post of `mail`, beginning from the configured URL.
-    fn request(&self, url: Url, mail: &Mail, now: Timestamp) -> (Url, Value);
+    fn request(&self, url: Url, mail: &Notification, now: Timestamp) -> (Url, Value);
 
     /// What the body of an answer with a status of success says.
     fn verdict(&self, body: &[u8]) -> Verdict;
@@ -23,9 +23,9 @@ pub(super) trait Channel: Send + Sync {
 
 /// How a receiver wants to be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Manner {
+pub(super) struct DeliveryPolicy {
     /// What a mail holds.
-    pub(super) telling: Telling,
+    pub(super) telling: SendMode,
     /// How long changes are gathered after a mail before the next; the first goes at once.
     pub(super) gather: Duration,
     /// Most mails in any minute.
@@ -34,7 +34,7 @@ pub(super) struct Manner {
 
 /// What a mail holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Telling {
+pub(super) enum SendMode {
     /// All that changed.
     Changes,
     /// What changed of one alert and cause.

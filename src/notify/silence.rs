@@ -2,7 +2,7 @@
 
 use liveqos_core::model::Timestamp;
 
-use super::alert::Letter;
+use super::alert::Alert;
 use super::settings::{NotifyError, SilenceSettings};
 
 /// All silences of a node.
@@ -32,7 +32,7 @@ impl Silences {
 
     /// Whether nobody is to be told of `letter`.
     #[must_use]
-    pub fn cover(&self, letter: &Letter) -> bool {
+    pub fn cover(&self, letter: &Alert) -> bool {
         self.0.iter().any(|silence| {
             let fits = |(name, value): &(String, String)| matches(value, letter.label(name));
             (silence.from..silence.until).contains(&letter.at) && silence.labels.iter().all(fits)
@@ -54,7 +54,7 @@ fn instant(key: &'static str, text: &str) -> Result<Timestamp, NotifyError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notify::alert::Letterhead;
+    use crate::notify::alert::AlertContext;
 
     #[test]
     fn a_silence_covers_its_labels_and_time_only() {
@@ -64,8 +64,8 @@ mod tests {
             until: until.to_owned(),
             comment: String::new(),
         };
-        let head = Letterhead { node: "media-017".to_owned(), ..Letterhead::default() };
-        let letter = |seconds| Letter::test(&head, true, Timestamp::from_secs(seconds));
+        let head = AlertContext { node: "media-017".to_owned(), ..AlertContext::default() };
+        let letter = |seconds| Alert::test(&head, true, Timestamp::from_secs(seconds));
         let covers =
             |one: SilenceSettings, seconds| Silences::new(&[one]).expect("well written").cover(&letter(seconds));
         let until = "1970-01-01T08:01:40+08:00";

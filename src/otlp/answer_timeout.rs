@@ -5,12 +5,12 @@ use std::time::Duration;
 
 /// What is known of one lane's answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Patience {
+pub(super) struct AnswerTimeout {
     /// The slowest answer of late; older ones count less and less.
     slowest: Option<Duration>,
 }
 
-impl Patience {
+impl AnswerTimeout {
     /// How long to wait now: twice as long as answers take, `least` at least, and `unknown` where there was none yet.
     pub(super) fn now(self, least: Duration, unknown: Duration) -> Duration {
         self.slowest.map_or(unknown, |slowest| least.max(slowest.saturating_mul(2)))
@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn it_follows_the_slowest_answer_and_comes_back() {
         let (least, timeout) = (Duration::from_secs(2), Duration::from_secs(10));
-        let mut patience = Patience::default();
+        let mut patience = AnswerTimeout::default();
         assert_eq!(patience.now(least, timeout), timeout);
         patience.learn(Duration::from_millis(50));
         assert_eq!(patience.now(least, timeout), least);

@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-use super::failover::Route;
+use super::failover::Failover;
 use super::payload::Payload;
-use super::queue::{Backlog, Bell, MemoryOutbox, Outbox};
+use super::queue::{Backlog, ExportQueue, MemoryQueue, Wakeup};
 use super::record::{Record, Signal};
 use super::request::Frame;
 use super::resource::Resource;
@@ -48,13 +48,13 @@ pub struct Otlp {
 #[derive(Debug)]
 pub struct Target {
     name: Arc<str>,
-    outbox: Arc<dyn Outbox>,
-    bells: [Option<Arc<Bell>>; 3],
+    outbox: Arc<dyn ExportQueue>,
+    bells: [Option<Arc<Wakeup>>; 3],
     stats: Arc<Stats>,
 }
 
 /// Opens the queue of the target of this name.
-pub(super) type OpenOutbox<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn Outbox>, String>;
+pub(super) type OpenOutbox<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn ExportQueue>, String>;
 
 impl Otlp {
     /// Starts with outboxes in memory. Connects when there is something to send. Needs a Tokio runtime.
@@ -62,7 +62,7 @@ impl Otlp {
     /// # Errors
     /// [`StartError`] for a bad setting, an unreadable file of certificates, or a client that cannot be built.
     pub fn start(settings: &OtlpSettings, resource: &Resource, sampling: Sampling) -> Result<Self, StartError> {
-        let open = |_: &str| Ok(Arc::<MemoryOutbox>::default() as Arc<dyn Outbox>);
+        let open = |_: &str| Ok(Arc::<MemoryQueue>::default() as Arc<dyn ExportQueue>);
         Self::start_with(settings, resource, sampling, &open, Pace::default())
     }
 
@@ -95,7 +95,7 @@ impl Otlp {
                 stats: Arc::default(),
             };
             for (signal, route, compression, timeout) in routes {
-                let bell = Arc::<Bell>::default();
+                let bell = Arc::<Wakeup>::default();
                 target.outbox.hang(signal, Arc::clone(&bell));
                 target.bells[signal.index()] = Some(Arc::clone(&bell));
                 senders.push(Sender {
@@ -297,12 +297,12 @@ pub async fn check(settings: &OtlpSettings, resource: &Resource) -> Result<Vec<C
 fn routes(
     place: super::signal_config::Target<'_>,
     resource: &Resource,
-) -> Result<Vec<(Signal, Route, Compression, Duration)>, StartError> {
+) -> Result<Vec<(Signal, Failover, Compression, Duration)>, StartError> {
     let mut routes = Vec::new();
     for signal in Signal::ALL {
         if let Some(way) = place.way(signal)? {
             let empty = Payload::plain(Frame::new(resource).request(&[]));
-            let route = Route::new(Transport::all(&way, signal, place.name())?, empty);
+            let route = Failover::new(Transport::all(&way, signal, place.name())?, empty);
             routes.push((signal, route, way.compression, way.timeout));
         }
     }

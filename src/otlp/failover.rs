@@ -12,7 +12,7 @@ use super::transport::Transport;
 
 /// The way to a target.
 #[derive(Debug)]
-pub(super) struct Route {
+pub(super) struct Failover {
     /// In the order of preference; the first is absent while it is asked by [`probe`](Self::probe).
     endpoints: Vec<Option<Transport>>,
     at: usize,
@@ -24,7 +24,7 @@ pub(super) struct Route {
     underway: JoinSet<Option<(Lane, Duration)>>,
 }
 
-impl Route {
+impl Failover {
     /// A way over `endpoints`, the first preferred; `empty` is a request without records.
     pub(super) fn new(endpoints: Vec<Transport>, empty: Payload) -> Self {
         let endpoints = endpoints.into_iter().map(Some).collect();
@@ -32,7 +32,7 @@ impl Route {
     }
 
     /// Sends to the endpoint that answered last, then to each other one until one answers. An answer that takes longer than `patience`
-    /// counts as none; see [`Route::late`].
+    /// counts as none; see [`Failover::late`].
     pub(super) async fn send(&mut self, payload: &Payload, lane: Lane, patience: Duration) -> Answer {
         self.return_to_first().await;
         let mut last = Answer::Silence("no endpoint is left to ask".to_owned());

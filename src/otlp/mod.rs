@@ -20,8 +20,8 @@ pub mod stats;
 pub(crate) mod transport;
 
 pub use self::exporter::{Otlp, Target, check};
-pub use self::queue::{Backlog, Limits, MemoryOutbox, Outbox, Room};
-pub(crate) use self::queue::{Batch, Bell};
+pub use self::queue::{Backlog, ExportQueue, Limits, MemoryQueue, Room};
+pub(crate) use self::queue::{Batch, Wakeup};
 pub use self::record::{Record, Signal};
 pub use self::resource::{Resource, Role};
 pub use self::retry::Verdict;

@@ -28,7 +28,7 @@ pub struct Batch {
     pub messages: Vec<Bytes>,
     /// Spans, log records or data points in them.
     pub items: u64,
-    /// The position after the last message, for [`Outbox::acknowledge`].
+    /// The position after the last message, for [`ExportQueue::acknowledge`].
     pub until: u64,
 }
 
@@ -45,14 +45,14 @@ pub struct Backlog {
 
 /// A queue a signal, written by one side and read by one sender. An implementation keeps order within a signal, gives
 /// the same batch again until it is acknowledged, and counts what it drops.
-pub trait Outbox: std::fmt::Debug + Send + Sync + 'static {
+pub trait ExportQueue: std::fmt::Debug + Send + Sync + 'static {
     /// Takes `record` in, dropping the oldest where there is no room.
     fn append(&self, record: Record);
 
     /// The oldest records of `signal` within `limits`, at least one where any waits. They stay until acknowledged.
     fn peek(&self, signal: Signal, limits: Limits) -> Batch;
 
-    /// As [`Outbox::peek`], of the records at position `from` and later: how fresh records overtake a backlog. It may give none where
+    /// As [`ExportQueue::peek`], of the records at position `from` and later: how fresh records overtake a backlog. It may give none where
     /// they are not at hand; then they go with the rest. Asked only of an outbox that tells its [`end`](Outbox::end); without that,
     /// records go in their order.
     fn peek_from(&self, signal: Signal, _from: u64, limits: Limits) -> Batch {
@@ -79,7 +79,7 @@ pub trait Outbox: std::fmt::Debug + Send + Sync + 'static {
     }
 
     /// Rings `bell` whenever records of `signal` can be seen that could not before, where that is not at once.
-    fn hang(&self, _signal: Signal, _bell: Arc<Bell>) {}
+    fn hang(&self, _signal: Signal, _bell: Arc<Wakeup>) {}
 
     /// Whether what waits outlives the process.
     fn keeps(&self) -> bool {
@@ -89,12 +89,12 @@ pub trait Outbox: std::fmt::Debug + Send + Sync + 'static {
 
 /// How a sender learns that records came.
 #[derive(Debug, Default)]
-pub struct Bell {
+pub struct Wakeup {
     came: Notify,
     urgent: AtomicBool,
 }
 
-impl Bell {
+impl Wakeup {
     /// Records can be seen; `urgent` where one of them is.
     pub fn ring(&self, urgent: bool) {
         if urgent {
@@ -130,14 +130,14 @@ pub struct Room {
     pub bytes: usize,
 }
 
-/// An [`Outbox`] in memory: lost with the process, bounded in bytes and records.
+/// An [`ExportQueue`] in memory: lost with the process, bounded in bytes and records.
 #[derive(Debug)]
-pub struct MemoryOutbox {
+pub struct MemoryQueue {
     queues: [Mutex<Queue>; 3],
     rooms: [Room; 3],
 }
 
-impl MemoryOutbox {
+impl MemoryQueue {
     /// An empty outbox with the same `room` for each signal.
     #[must_use]
     pub fn with_room(room: Room) -> Self {
@@ -151,7 +151,7 @@ impl MemoryOutbox {
     }
 }
 
-impl Default for MemoryOutbox {
+impl Default for MemoryQueue {
     /// 64 MiB in all: traces [`TRACES_BYTES`], metrics [`METRICS_BYTES`], logs [`LOGS_BYTES`].
     fn default() -> Self {
         let room = |bytes| Room { records: MAX_RECORDS, bytes };
@@ -159,7 +159,7 @@ impl Default for MemoryOutbox {
     }
 }
 
-impl Outbox for MemoryOutbox {
+impl ExportQueue for MemoryQueue {
     fn append(&self, record: Record) {
         let room = self.rooms[record.signal.index()];
         self.with(record.signal, |queue| queue.append(record, room));
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn the_oldest_that_is_not_on_its_way_is_dropped_and_counted() {
-        let outbox = MemoryOutbox::with_room(Room { records: 3, bytes: 1_000 });
+        let outbox = MemoryQueue::with_room(Room { records: 3, bytes: 1_000 });
         (1..=4).for_each(|byte| outbox.append(record(byte, 1)));
         assert_eq!(firsts(&outbox.peek(Signal::Traces, ALL)), [2, 3, 4]);
         let on_the_way = outbox.peek(Signal::Traces, Limits { items: 1, ..ALL });
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn limits_hold_but_one_record_always_goes() {
-        let outbox = MemoryOutbox::default();
+        let outbox = MemoryQueue::default();
         (1..=3).for_each(|byte| outbox.append(record(byte, 100)));
         let two = Limits { items: 9, bytes: 204 };
         assert_eq!(firsts(&outbox.peek(Signal::Traces, two)), [1, 2], "102 bytes each when framed");
@@ -322,7 +322,7 @@ mod tests {
         /// Steps: 0 peek, 1 acknowledge what was peeked, else append that many bytes.
         #[test]
         fn nothing_is_lost_uncounted(steps in prop::collection::vec(0_usize..40, 0..200)) {
-            let outbox = MemoryOutbox::with_room(Room { records: 8, bytes: 120 });
+            let outbox = MemoryQueue::with_room(Room { records: 8, bytes: 120 });
             let (mut appended, mut acknowledged, mut peeked) = (0, 0, None);
             for step in steps {
                 match step {

@@ -21,14 +21,14 @@ pub(super) enum Lane {
 
 /// How far each lane of one signal is.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Lanes {
+pub(super) struct SendOrder {
     /// The next position of the fresh lane, while a backlog waits before it.
     fresh: Option<u64>,
     /// Delivered positions behind the backlog: ascending, none touching another.
     delivered: Vec<Range<u64>>,
 }
 
-impl Lanes {
+impl SendOrder {
     /// Looks at what waits: `end` is the position after the newest record. A request holds `limits`.
     pub(super) fn look(&mut self, backlog: Backlog, end: u64, limits: Limits) {
         let long = match self.fresh {
@@ -130,13 +130,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::otlp::queue::{MemoryOutbox, Outbox as _, Room};
+    use crate::otlp::queue::{ExportQueue as _, MemoryQueue, Room};
     use crate::otlp::record::{Record, Signal};
 
     const LIMITS: Limits = Limits { items: 4, bytes: usize::MAX };
     const TRACES: Signal = Signal::Traces;
 
-    fn append(outbox: &MemoryOutbox, number: u64) {
+    fn append(outbox: &MemoryQueue, number: u64) {
         let bytes = Bytes::copy_from_slice(&number.to_be_bytes());
         outbox.append(Record { signal: TRACES, bytes, items: 1, urgent: false });
     }
@@ -145,11 +145,11 @@ mod tests {
         batch.messages.iter().map(|bytes| u64::from_be_bytes(bytes[..].try_into().expect("eight bytes"))).collect()
     }
 
-    fn look(lanes: &mut Lanes, outbox: &MemoryOutbox) {
+    fn look(lanes: &mut SendOrder, outbox: &MemoryQueue) {
         lanes.look(outbox.backlog(TRACES), outbox.end(TRACES).expect("an end"), LIMITS);
     }
 
-    fn take(lanes: &mut Lanes, lane: Lane, outbox: &MemoryOutbox) -> Vec<u64> {
+    fn take(lanes: &mut SendOrder, lane: Lane, outbox: &MemoryQueue) -> Vec<u64> {
         let batch = lanes.next(lane, LIMITS, |from, limits| outbox.peek_from(TRACES, from, limits));
         outbox.acknowledge(TRACES, lanes.settled(lane, &batch));
         numbers(&batch)
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_newest_go_first_then_the_rest_in_their_order() {
-        let (mut lanes, outbox) = (Lanes::default(), MemoryOutbox::default());
+        let (mut lanes, outbox) = (SendOrder::default(), MemoryQueue::default());
         (0..16).for_each(|number| append(&outbox, number));
         look(&mut lanes, &outbox);
         assert!(!lanes.split(), "four requests are no backlog");
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_fresh_goes_with_the_rest() {
-        let (mut lanes, outbox) = (Lanes::default(), MemoryOutbox::default());
+        let (mut lanes, outbox) = (SendOrder::default(), MemoryQueue::default());
         (0..20).for_each(|number| append(&outbox, number));
         look(&mut lanes, &outbox);
         let none = lanes.next(Lane::Fresh, LIMITS, |_, _| Batch::default());
@@ -196,8 +196,8 @@ mod tests {
         fn each_record_is_sent_once_and_the_fresh_ones_soon(
             steps in prop::collection::vec(0_u64..12, 0..300), room in 20_usize..200,
         ) {
-            let outbox = MemoryOutbox::with_room(Room { records: room, bytes: usize::MAX });
-            let (mut lanes, mut next, mut sent) = (Lanes::default(), 0, BTreeMap::new());
+            let outbox = MemoryQueue::with_room(Room { records: room, bytes: usize::MAX });
+            let (mut lanes, mut next, mut sent) = (SendOrder::default(), 0, BTreeMap::new());
             for step in steps {
                 look(&mut lanes, &outbox);
                 let lane = if step % 2 == 0 { Lane::Fresh } else { Lane::Backlog };

@@ -9,14 +9,14 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 
-use super::answer_timeout::Patience;
-use super::failover::Route;
+use super::answer_timeout::AnswerTimeout;
+use super::failover::Failover;
 use super::payload::Payload;
-use super::queue::{Batch, Bell, Limits, Outbox};
+use super::queue::{Batch, ExportQueue, Limits, Wakeup};
 use super::record::Signal;
 use super::request::Frame;
 use super::retry::{Answer, Partial, Verdict, backoff, chance, classify};
-use super::send_order::{Lane, Lanes};
+use super::send_order::{Lane, SendOrder};
 use super::settings::Compression;
 use super::stats::{Counters, Stats, add, read};
 
@@ -61,13 +61,13 @@ pub(super) type Stop = watch::Receiver<Option<Instant>>;
 pub(super) struct Sender {
     pub(super) signal: Signal,
     pub(super) target: Arc<str>,
-    pub(super) route: Route,
+    pub(super) route: Failover,
     pub(super) compression: Compression,
     /// Longest wait for an answer.
     pub(super) timeout: Duration,
     pub(super) frame: Frame,
-    pub(super) outbox: Arc<dyn Outbox>,
-    pub(super) bell: Arc<Bell>,
+    pub(super) outbox: Arc<dyn ExportQueue>,
+    pub(super) bell: Arc<Wakeup>,
     pub(super) stats: Arc<Stats>,
     pub(super) pace: Pace,
     pub(super) stop: Stop,
@@ -77,13 +77,13 @@ pub(super) struct Sender {
 /// How far a sender is.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    lanes: Lanes,
+    lanes: SendOrder,
     /// Since when fresh records wait.
     since: Option<Instant>,
     /// What fresh records and the backlog ran into last.
     refused: [Refused; 2],
     /// How fast they are answered.
-    patience: [Patience; 2],
+    patience: [AnswerTimeout; 2],
     /// Whether a collector that took records last had something to say beside.
     remarked: bool,
 }

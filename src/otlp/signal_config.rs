@@ -22,7 +22,7 @@ pub struct Target<'a> {
 
 /// All that a client of one signal needs to know.
 #[derive(Clone, Debug)]
-pub struct Way<'a> {
+pub struct SignalConfig<'a> {
     /// Where to, the preferred first; under HTTP with the path.
     pub urls: Vec<Url>,
     /// How to speak.
@@ -67,7 +67,7 @@ impl<'a> Target<'a> {
     ///
     /// # Errors
     /// [`SettingsError`] of what cannot work.
-    pub fn way(&self, signal: Signal) -> Result<Option<Way<'a>>, SettingsError> {
+    pub fn way(&self, signal: Signal) -> Result<Option<SignalConfig<'a>>, SettingsError> {
         let place = format!("otlp {} of {}", signal.as_str(), self.name());
         let way = self.copy.map_or_else(|| self.own(signal, &place), |copy| self.copied(copy, signal, &place))?;
         if let Some(way) = &way {
@@ -77,7 +77,7 @@ impl<'a> Target<'a> {
         Ok(way)
     }
 
-    fn own(&self, signal: Signal, place: &str) -> Result<Option<Way<'a>>, SettingsError> {
+    fn own(&self, signal: Signal, place: &str) -> Result<Option<SignalConfig<'a>>, SettingsError> {
         let (shared, own) = (self.settings, self.settings.of(signal));
         let protocol = own.protocol.unwrap_or(shared.protocol);
         let (endpoint, failover, path) = match (&own.endpoint, &shared.endpoint) {
@@ -88,7 +88,7 @@ impl<'a> Target<'a> {
         };
         let certificate = own.client_certificate_file.as_ref().or(shared.client_certificate_file.as_ref());
         let key = own.client_key_file.as_ref().or(shared.client_key_file.as_ref());
-        Ok(Some(Way {
+        Ok(Some(SignalConfig {
             urls: urls(endpoint, failover, path, place)?,
             protocol,
             headers: if own.headers.is_empty() { &shared.headers } else { &own.headers },
@@ -99,14 +99,19 @@ impl<'a> Target<'a> {
         }))
     }
 
-    fn copied(&self, copy: &'a CopySettings, signal: Signal, place: &str) -> Result<Option<Way<'a>>, SettingsError> {
+    fn copied(
+        &self,
+        copy: &'a CopySettings,
+        signal: Signal,
+        place: &str,
+    ) -> Result<Option<SignalConfig<'a>>, SettingsError> {
         if !copy.signals.contains(&signal) {
             return Ok(None);
         }
         let shared = self.settings;
         let protocol = copy.protocol.unwrap_or(shared.protocol);
         let (certificate, key) = (copy.client_certificate_file.as_deref(), copy.client_key_file.as_deref());
-        Ok(Some(Way {
+        Ok(Some(SignalConfig {
             urls: urls(&copy.endpoint, &copy.failover, path(signal, protocol), place)?,
             protocol,
             headers: &copy.headers,

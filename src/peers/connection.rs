@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use liveqos_core::node::{Echo, PathTally, Ways, ping};
+use liveqos_core::node::{Echo, PathLoss, Ways, ping};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};
@@ -34,13 +34,13 @@ impl Trouble {
 }
 
 /// An open connection.
-pub(crate) struct Line {
+pub(crate) struct PeerConnection {
     connection: Connection,
-    tally: PathTally,
+    tally: PathLoss,
     began: Instant,
 }
 
-impl Line {
+impl PeerConnection {
     /// Connects; `attempt` chooses among the addresses of a name.
     pub(crate) async fn open(peer: &PeerSettings, client: ClientConfig, attempt: u32) -> Result<Self, Trouble> {
         let address = resolve(peer, attempt).await?;
@@ -57,7 +57,7 @@ impl Line {
         if connection.max_datagram_size().is_none_or(|size| size < ping::ECHO_BYTES) {
             return Err(Trouble::new("protocol", "it takes no datagrams"));
         }
-        Ok(Self { connection, tally: PathTally::default(), began: Instant::now() })
+        Ok(Self { connection, tally: PathLoss::default(), began: Instant::now() })
     }
 
     /// Sends a ping; false while too many are undecided.

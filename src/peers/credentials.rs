@@ -11,7 +11,7 @@ use rustls::RootCertStore;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 
-use super::fixed_window::Steady;
+use super::fixed_window::FixedWindow;
 use super::settings::NodeTlsSettings;
 use crate::platform::{TlsError, tls};
 
@@ -102,7 +102,7 @@ fn transport() -> TransportConfig {
         .ack_frequency_config(Some(acks))
         .datagram_receive_buffer_size(Some(DATAGRAM_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BYTES)
-        .congestion_controller_factory(Arc::new(Steady));
+        .congestion_controller_factory(Arc::new(FixedWindow));
     transport
 }
 

@@ -9,15 +9,15 @@ use quinn::congestion::{Controller, ControllerFactory};
 
 /// Makes the window that stays.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Steady;
+pub(super) struct FixedWindow;
 
-impl ControllerFactory for Steady {
+impl ControllerFactory for FixedWindow {
     fn build(self: Arc<Self>, _now: Instant, _current_mtu: u16) -> Box<dyn Controller> {
         Box::new(Self)
     }
 }
 
-impl Controller for Steady {
+impl Controller for FixedWindow {
     fn on_congestion_event(
         &mut self,
         _now: Instant,

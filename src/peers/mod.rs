@@ -9,7 +9,7 @@ mod responder;
 mod settings;
 mod status;
 
-pub(crate) use self::connection::Line;
+pub(crate) use self::connection::PeerConnection;
 pub use self::credentials::Credentials;
 pub use self::node_paths::{Peers, try_once};
 pub(crate) use self::settings::{LEAST_INTERVAL, MOST_INTERVAL};

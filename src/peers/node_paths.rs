@@ -19,7 +19,7 @@ use super::settings::{NodeTlsSettings, PathSettings, PeerSettings};
 use super::status::PathTable;
 use super::{prober, responder};
 use crate::intake::SourceTable;
-use crate::platform::Meters;
+use crate::platform::SelfMetrics;
 
 /// What a reload renews of the running paths.
 pub struct Peers {
@@ -37,7 +37,7 @@ impl Peers {
         settings: &PathSettings,
         table: &PathTable,
         sources: &SourceTable,
-        meters: &Meters,
+        meters: &SelfMetrics,
         tasks: &mut JoinSet<()>,
     ) -> Result<Option<Self>> {
         if !settings.is_used() {

@@ -7,12 +7,12 @@ use arc_swap::ArcSwap;
 use quinn::ClientConfig;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use super::connection::{Line, Trouble};
+use super::connection::{PeerConnection, Trouble};
 use super::settings::PeerSettings;
 use super::status::PathEntry;
 use crate::intake::SourceEntry;
 use crate::otlp::retry::{backoff, chance};
-use crate::platform::{Meters, clock};
+use crate::platform::{SelfMetrics, clock};
 
 /// Pings one peer for as long as the daemon lives.
 pub(super) struct Prober {
@@ -21,7 +21,7 @@ pub(super) struct Prober {
     pub(super) client: Arc<ArcSwap<ClientConfig>>,
     pub(super) path: Arc<PathEntry>,
     pub(super) source: Arc<SourceEntry>,
-    pub(super) meters: Meters,
+    pub(super) meters: SelfMetrics,
 }
 
 impl Prober {
@@ -29,7 +29,7 @@ impl Prober {
     pub(super) async fn run(self) {
         let (mut attempts, mut refused) = (0_u32, 0_u32);
         loop {
-            let opened = Line::open(&self.peer, self.client.load().as_ref().clone(), attempts).await;
+            let opened = PeerConnection::open(&self.peer, self.client.load().as_ref().clone(), attempts).await;
             attempts = attempts.wrapping_add(1);
             let trouble = match opened {
                 Ok(mut line) => self.ping(&mut line, &mut refused).await,
@@ -46,7 +46,7 @@ impl Prober {
     }
 
     /// Pings until the connection is lost; says why it was.
-    async fn ping(&self, line: &mut Line, refused: &mut u32) -> Trouble {
+    async fn ping(&self, line: &mut PeerConnection, refused: &mut u32) -> Trouble {
         let began = Instant::now();
         let mut ticks = interval_at(began + self.interval.mul_f64(chance()), self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -84,7 +84,7 @@ impl Prober {
 /// # Errors
 /// What failed.
 pub(super) async fn try_once(peer: &PeerSettings, client: ClientConfig) -> Result<Duration, Trouble> {
-    let mut line = Line::open(peer, client, 0).await?;
+    let mut line = PeerConnection::open(peer, client, 0).await?;
     let mut ticks = tokio::time::interval(TRY_EVERY);
     for _ in 0..TRIES {
         tokio::select! {

@@ -13,13 +13,13 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::trouble;
 use super::settings::LEAST_INTERVAL;
-use crate::platform::Meters;
+use crate::platform::SelfMetrics;
 
 /// Nodes that may ping this one at once; more are refused and counted.
 pub(super) const MAX_CONNECTIONS: usize = 1_024;
 
 /// Answers until aborted.
-pub(super) async fn run(endpoint: Endpoint, meters: Meters) {
+pub(super) async fn run(endpoint: Endpoint, meters: SelfMetrics) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     while let Some(incoming) = endpoint.accept().await {
@@ -38,7 +38,7 @@ pub(super) async fn run(endpoint: Endpoint, meters: Meters) {
     }
 }
 
-async fn take(incoming: Incoming, place: OwnedSemaphorePermit, meters: Meters) {
+async fn take(incoming: Incoming, place: OwnedSemaphorePermit, meters: SelfMetrics) {
     let from = incoming.remote_address();
     let accepted = async { incoming.accept()?.await };
     match timeout(HANDSHAKE, accepted).await {
@@ -54,7 +54,7 @@ async fn take(incoming: Incoming, place: OwnedSemaphorePermit, meters: Meters) {
 }
 
 /// Echoes until the connection ends.
-async fn echo(connection: &Connection, meters: &Meters) {
+async fn echo(connection: &Connection, meters: &SelfMetrics) {
     let (mut came, mut budget) = (Came::default(), Budget { left: BURST, at: Instant::now() });
     while let Ok(datagram) = connection.read_datagram().await {
         let Some(number) = ping::read_ping(&datagram) else {

@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use liveqos_core::model::{PathWord, Timestamp};
-use liveqos_core::node::{PathCourse, PathFigures, Ways};
+use liveqos_core::model::{PathReport, Timestamp};
+use liveqos_core::node::{PathFigures, PathWindow, Ways};
 use serde::Serialize;
 
 use super::settings::PathSettings;
@@ -44,7 +44,7 @@ pub struct PathStatus {
 pub(super) struct PathEntry {
     peer: Arc<str>,
     address: String,
-    course: Mutex<PathCourse>,
+    course: Mutex<PathWindow>,
 }
 
 impl PathTable {
@@ -60,7 +60,7 @@ impl PathTable {
 
     /// The news of every path that was ever heard, since the last call.
     #[must_use]
-    pub fn words(&self, now: Timestamp) -> Vec<PathWord> {
+    pub fn words(&self, now: Timestamp) -> Vec<PathReport> {
         self.paths.iter().filter_map(|path| path.course().word(&path.peer, now)).collect()
     }
 
@@ -102,7 +102,7 @@ impl PathEntry {
     }
 
     /// A holder that panicked leaves sums that are each whole, so they stay in use.
-    fn course(&self) -> MutexGuard<'_, PathCourse> {
+    fn course(&self) -> MutexGuard<'_, PathWindow> {
         self.course.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

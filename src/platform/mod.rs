@@ -9,5 +9,5 @@ pub(crate) mod suggest;
 pub mod tls;
 pub mod trace_id;
 
-pub use self::self_metrics::Meters;
+pub use self::self_metrics::SelfMetrics;
 pub(crate) use self::tls::TlsError;

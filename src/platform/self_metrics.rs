@@ -9,8 +9,8 @@ use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, O
 
 /// The daemon's own instruments.
 #[derive(Clone)]
-pub struct Meters {
-    /// How late each beat was.
+pub struct SelfMetrics {
+    /// How late each tick was.
     pub tick_skew: Histogram,
     /// Work refused or dropped at a bound.
     pub shed: CounterVec,
@@ -31,7 +31,7 @@ pub struct Meters {
     pub overhead_memory: GaugeVec,
 }
 
-impl Meters {
+impl SelfMetrics {
     /// The instruments, registered with `registry`.
     ///
     /// # Errors

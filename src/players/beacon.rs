@@ -13,14 +13,14 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use liveqos_core::base::Latencies;
+use liveqos_core::base::LatencyHistogram;
 use liveqos_core::model::{Fact, GroupView, Name, Observation, PlayerView, SourceName, StreamKey, Timestamp};
 use liveqos_core::viewer::{GroupRules, GroupTable, Membership, Origin, Watched};
 
 use super::beacon_report::{MAX_REPORT, Malformed, Report, Said};
 use super::beacon_viewer::{Refused, Viewer};
 use super::cmcd::{argument, bearer};
-use super::ended_sessions::Ended;
+use super::ended_sessions::EndedSessions;
 use super::listener::later;
 use super::token::{Key, TokenError};
 use crate::api::Shared;
@@ -38,7 +38,7 @@ pub(super) const MAX_SESSIONS: usize = 4_000;
 #[derive(Debug)]
 pub struct Beacons {
     key: Option<Key>,
-    ended: Arc<Ended>,
+    ended: Arc<EndedSessions>,
     source: SourceName,
     hasher: RandomState,
     rules: GroupRules,
@@ -88,7 +88,7 @@ pub enum ReportError {
     Token(#[from] TokenError),
     /// The platform ended the class.
     #[error("the class is over; stop reporting")]
-    Ended,
+    EndedSessions,
     /// The body is too long.
     #[error("a report has at most {MAX_REPORT} bytes")]
     TooLarge,
@@ -107,7 +107,7 @@ impl Beacons {
     /// A fold of reports signed with `key`; without one nobody may report, and nobody of a class that `ended`. Viewers' networks are
     /// hashed under `group_key`.
     #[must_use]
-    pub fn new(key: Option<Key>, group_key: [u64; 2], ended: Arc<Ended>) -> Self {
+    pub fn new(key: Option<Key>, group_key: [u64; 2], ended: Arc<EndedSessions>) -> Self {
         Self {
             key,
             ended,
@@ -139,7 +139,7 @@ impl Beacons {
         let session = report.session()?;
         key.check(token.unwrap_or_default(), session.as_str(), at)?;
         if self.ended.has(&session, at) {
-            return Err(ReportError::Ended);
+            return Err(ReportError::EndedSessions);
         }
         let said = report.said()?;
         // A keyed hash of this process: the viewer's mark itself is not kept.
@@ -265,14 +265,14 @@ impl Fold {
     }
 
     /// Once a second: who is present, who is forgotten, the latest latency of every viewer, and what groups of them told.
-    fn look(&mut self, now: Timestamp, remembered: &mut usize) -> (Option<Latencies>, Vec<GroupView>) {
+    fn look(&mut self, now: Timestamp, remembered: &mut usize) -> (Option<LatencyHistogram>, Vec<GroupView>) {
         let second = now.nanos() / 1_000_000_000;
         if self.looked == Some(second) {
             return (None, Vec::new());
         }
         self.looked = Some(second);
         self.present = 0;
-        let mut latencies = Latencies::default();
+        let mut latencies = LatencyHistogram::default();
         let before = self.viewers.len();
         self.viewers.retain(|_, viewer| {
             self.present += u32::from(viewer.is_present(now));
@@ -291,7 +291,7 @@ impl Fold {
         ((!latencies.is_empty()).then_some(latencies), groups)
     }
 
-    fn take(&mut self, latencies: Option<Latencies>) -> PlayerView {
+    fn take(&mut self, latencies: Option<LatencyHistogram>) -> PlayerView {
         let protocol = self.view.protocol;
         let view = std::mem::replace(&mut self.view, PlayerView { protocol, ..PlayerView::default() });
         PlayerView { viewers: self.present, latencies, ..view }
@@ -321,7 +321,7 @@ pub(crate) fn take(shared: &Shared, source: IpAddr, request: &Request<Bytes>) ->
         ReportError::Closed => (StatusCode::NOT_FOUND, "closed"),
         ReportError::Token(TokenError::Expired) => (StatusCode::GONE, "expired"),
         ReportError::Token(_) => (StatusCode::UNAUTHORIZED, "bad_token"),
-        ReportError::Ended => (StatusCode::GONE, "ended"),
+        ReportError::EndedSessions => (StatusCode::GONE, "ended"),
         ReportError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         ReportError::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_report"),
         ReportError::TooMuch => (StatusCode::BAD_REQUEST, "too_much"),
@@ -388,7 +388,7 @@ mod tests {
             (2, Duration::from_secs(3), Duration::from_millis(750))
         );
         assert_eq!((view.packets_expected, view.packets_lost), (Some(300), Some(3)));
-        assert_eq!(view.latencies.as_ref().map(Latencies::len), Some(2));
+        assert_eq!(view.latencies.as_ref().map(LatencyHistogram::len), Some(2));
         assert_eq!(view.latencies.and_then(|latencies| latencies.max_millis()), Some(150));
         assert!(beacons.drain(AT).is_empty(), "nothing is told twice");
     }
@@ -436,7 +436,10 @@ mod tests {
     fn of_a_class_that_ended_nothing_is_taken() {
         let (beacons, token) = beacons();
         beacons.ended.note(&Name::new("s1").expect("a name"), AT);
-        assert!(matches!(beacons.report(&report("a", 0, ""), Some(&token), &from(), AT), Err(ReportError::Ended)));
+        assert!(matches!(
+            beacons.report(&report("a", 0, ""), Some(&token), &from(), AT),
+            Err(ReportError::EndedSessions)
+        ));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use liveqos_core::base::Latencies;
+use liveqos_core::base::LatencyHistogram;
 use liveqos_core::model::{Name, PlayerView, Protocol};
 use liveqos_core::viewer::PlayerName;
 use serde::Deserialize;
@@ -208,10 +208,10 @@ impl Reader {
     }
 
     /// Each message for itself; what is beyond [`MAX_MESSAGES`] counts as wrong.
-    fn messages(&mut self, value: &Value) -> Option<Latencies> {
+    fn messages(&mut self, value: &Value) -> Option<LatencyHistogram> {
         present(value)?;
         let told = self.good(value.as_array())?;
-        let mut latencies = Latencies::default();
+        let mut latencies = LatencyHistogram::default();
         for latency in told.iter().take(MAX_MESSAGES) {
             let latency = self.good(Some(latency).filter(|latency| !latency.is_null()));
             self.duration(latency.unwrap_or(&Value::Null)).into_iter().for_each(|latency| latencies.record(latency));
@@ -257,8 +257,8 @@ mod tests {
         Box::leak(Box::new(report)).said().expect("a good one")
     }
 
-    fn latencies(millis: &[u64]) -> Latencies {
-        let mut latencies = Latencies::default();
+    fn latencies(millis: &[u64]) -> LatencyHistogram {
+        let mut latencies = LatencyHistogram::default();
         for millis in millis {
             latencies.record(Duration::from_millis(*millis));
         }

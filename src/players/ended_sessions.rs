@@ -9,9 +9,9 @@ use liveqos_core::model::{Name, Timestamp};
 
 /// The classes and when they ended.
 #[derive(Debug, Default)]
-pub struct Ended(Mutex<BTreeMap<Name, Timestamp>>);
+pub struct EndedSessions(Mutex<BTreeMap<Name, Timestamp>>);
 
-impl Ended {
+impl EndedSessions {
     /// Notes the end of a class.
     pub fn note(&self, id: &Name, now: Timestamp) {
         let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn an_end_is_remembered_for_a_while_and_taken_back() {
-        let (ended, at) = (Ended::default(), Timestamp::from_secs);
+        let (ended, at) = (EndedSessions::default(), Timestamp::from_secs);
         let name = |text: &str| Name::new(text).expect("a name");
         ended.note(&name("a"), at(100));
         assert!(ended.has(&name("a"), at(200)) && !ended.has(&name("b"), at(200)));

@@ -27,7 +27,7 @@ use super::script;
 use super::settings::{IngestError, IngestSettings, Networks};
 use crate::api::Shared;
 use crate::http::error::{nothing_here, wrong_method};
-use crate::http::{ApiError, Hall, PLAYERS_SHED, Site, body, server};
+use crate::http::{ApiError, BatchingRuntime, ListenerConfig, PLAYERS_SHED, body, server};
 use crate::platform::tls;
 
 /// The other end of the connection that brought a request.
@@ -35,14 +35,14 @@ use crate::platform::tls;
 pub(crate) struct Peer(pub SocketAddr);
 
 /// Who may ask how often.
-pub(crate) struct Gate {
+pub(crate) struct ClientPolicy {
     limiter: Limiter,
     proxies: Networks,
     origins: Vec<HeaderValue>,
     since: Instant,
 }
 
-impl Gate {
+impl ClientPolicy {
     /// A gate as configured.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Gate {
     }
 }
 
-/// All of an address that faces players alone, but for their [`Ways`].
+/// All of an address that faces players alone, but for their [`PlayerEndpoints`].
 pub(crate) fn router(shared: &Shared) -> Router {
     Router::new().fallback(nothing_here).merge(routes(shared)).with_state(shared.clone())
 }
@@ -104,19 +104,19 @@ pub(crate) fn routes(shared: &Shared) -> Router<Shared> {
 /// The ways in on which players post, hundreds of times a second: they stand before the routes of an address, since finding a route and
 /// its layers cost more than a report.
 #[derive(Clone)]
-pub(crate) struct Ways(Arc<Shared>);
+pub(crate) struct PlayerEndpoints(Arc<Shared>);
 
-impl Ways {
+impl PlayerEndpoints {
     /// The ways, behind the rules for other origins' pages.
-    pub(crate) fn of(shared: Shared) -> Door {
+    pub(crate) fn of(shared: Shared) -> PlayerService {
         shared.gate.cors().layer(Self(Arc::new(shared)))
     }
 }
 
-/// [`Ways`], behind the rules for other origins' pages.
-pub(crate) type Door = Cors<Ways>;
+/// [`PlayerEndpoints`], behind the rules for other origins' pages.
+pub(crate) type PlayerService = Cors<PlayerEndpoints>;
 
-impl Service<Request<Incoming>> for Ways {
+impl Service<Request<Incoming>> for PlayerEndpoints {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
@@ -131,7 +131,7 @@ impl Service<Request<Incoming>> for Ways {
     }
 }
 
-/// Whether this is the path of one of the [`Ways`].
+/// Whether this is the path of one of the [`PlayerEndpoints`].
 #[must_use]
 pub(crate) fn is_way(path: &str) -> bool {
     path == BEACON || path == CMCD
@@ -144,12 +144,12 @@ pub(crate) fn is_of_players(words: &[u8]) -> bool {
 }
 
 /// The address that faces players alone, and its certificate.
-pub(crate) struct Entrance {
+pub(crate) struct PlayerListener {
     address: SocketAddr,
     tls: Option<Arc<ArcSwap<ServerConfig>>>,
 }
 
-impl Entrance {
+impl PlayerListener {
     /// Opens it, where one is configured.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl Entrance {
     pub(crate) async fn open(
         settings: &IngestSettings,
         shared: &Shared,
-        hall: &Hall,
+        hall: &BatchingRuntime,
         stopped: watch::Receiver<bool>,
     ) -> Result<Option<Self>> {
         if settings.listen.is_empty() {
@@ -168,9 +168,9 @@ impl Entrance {
         let listener = listener.and_then(|listener| hall.adopt(listener));
         let listener = listener.with_context(|| format!("listening on {} (ingest.listen)", settings.listen))?;
         let address = listener.local_addr()?;
-        let site = Site {
+        let site = ListenerConfig {
             router: router(shared),
-            door: Ways::of(shared.clone()),
+            door: PlayerEndpoints::of(shared.clone()),
             tls: tls.clone(),
             places: hall.places(),
             shed_reason: PLAYERS_SHED,
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     fn source(peer: &str, forwarded: &[&'static str]) -> String {
-        let gate = Gate::new(&IngestSettings {
+        let gate = ClientPolicy::new(&IngestSettings {
             trusted_proxies: vec!["127.0.0.1".to_owned(), "10.0.0.0/8".to_owned()],
             ..IngestSettings::default()
         });

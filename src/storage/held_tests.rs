@@ -10,9 +10,9 @@ use super::journal::Changes;
 use super::tests::{ALL, CAPS, Disks, OURS, entry, told};
 use super::writer::*;
 use crate::otlp::sampling::{Holding, Sampling, SamplingSettings};
-use crate::otlp::{Outbox as _, Record, Signal};
+use crate::otlp::{ExportQueue as _, Record, Signal};
 
-/// Beats of a class's life.
+/// Ticks of a class's life.
 const LIFE: u64 = 16;
 
 fn class(number: usize) -> Arc<Session> {
@@ -36,13 +36,13 @@ fn sampling() -> Sampling {
     Sampling::new(&settings, "n")
 }
 
-/// What all classes tell at a beat; each stutters at a beat of its own, if at all.
-fn commands(beat: u64, faults: &[u64], pad: usize) -> Vec<SpanCommand> {
-    let at = Timestamp::from_secs(beat);
+/// What all classes tell at a tick; each stutters at a tick of its own, if at all.
+fn commands(tick: u64, faults: &[u64], pad: usize) -> Vec<SpanCommand> {
+    let at = Timestamp::from_secs(tick);
     let span = |session: &Arc<Session>, name| {
         SpanCommand::Export(Box::new(Span {
             session: Arc::clone(session),
-            this: SpanRef { name, ordinal: beat },
+            this: SpanRef { name, ordinal: tick },
             parent: Parent::Platform,
             start: at,
             end: at,
@@ -53,16 +53,16 @@ fn commands(beat: u64, faults: &[u64], pad: usize) -> Vec<SpanCommand> {
     };
     let tell = |(number, fault): (usize, &u64)| {
         let session = class(number);
-        let attributes = vec![("live.stutter_ratio", Value::Float(if *fault == beat { 0.5 } else { 0.0 }))];
+        let attributes = vec![("live.stutter_ratio", Value::Float(if *fault == tick { 0.5 } else { 0.0 }))];
         let sample = SpanCommand::Emit(Box::new(LogEvent {
             session: Arc::clone(&session),
             span: SpanRef { name: SpanName::TeachingConduct, ordinal: 0 },
             event: Event { name: "live.qos.sample", at, attributes },
         }));
-        let name = match beat {
+        let name = match tick {
             1 => Some(SpanName::TeachingStart),
             LIFE => Some(SpanName::TeachingComplete),
-            beat if beat.is_multiple_of(4) => Some(SpanName::TeachingConduct),
+            tick if tick.is_multiple_of(4) => Some(SpanName::TeachingConduct),
             _ => None,
         };
         [Some(sample), name.map(|name| span(&session, name))].into_iter().flatten().collect::<Vec<_>>()
@@ -71,26 +71,26 @@ fn commands(beat: u64, faults: &[u64], pad: usize) -> Vec<SpanCommand> {
 }
 
 struct Node {
-    scribe: Scribe,
+    scribe: StateWriter,
     sampling: Sampling,
-    beat: u64,
+    tick: u64,
 }
 
 impl Node {
     fn start(disks: &Disks) -> Self {
         let (scribe, found) = disks.start_on(OURS, CAPS);
-        let beat = told(&found.checkpoint).len() as u64;
-        Self { scribe, sampling: sampling().resumed(&found.holding, |_| true), beat }
+        let tick = told(&found.checkpoint).len() as u64;
+        Self { scribe, sampling: sampling().resumed(&found.holding, |_| true), tick }
     }
 
-    fn beat(&mut self, faults: &[u64], pad: usize) {
-        self.beat += 1;
-        let records = self.sampling.take(&commands(self.beat, faults, pad), |_| true);
+    fn tick(&mut self, faults: &[u64], pad: usize) {
+        self.tick += 1;
+        let records = self.sampling.take(&commands(self.tick, faults, pad), |_| true);
         for record in records {
             self.scribe.spool().append(record);
         }
         let places = self.scribe.seal();
-        let changes = Changes { entries: vec![entry(self.beat)], sampled: self.sampling.take_changes() };
+        let changes = Changes { entries: vec![entry(self.tick)], sampled: self.sampling.take_changes() };
         self.scribe.step(changes, Some(places), true);
     }
 
@@ -113,7 +113,7 @@ impl Node {
 /// What leaves where nothing ever fails.
 fn undisturbed(faults: &[u64]) -> Vec<bytes::Bytes> {
     let mut sampling = sampling();
-    let records = (1..=LIFE).flat_map(|beat| sampling.take(&commands(beat, faults, 1), |_| true)).collect::<Vec<_>>();
+    let records = (1..=LIFE).flat_map(|tick| sampling.take(&commands(tick, faults, 1), |_| true)).collect::<Vec<_>>();
     let of = |signal| records.iter().filter(move |record: &&Record| record.signal == signal);
     of(Signal::Traces).chain(of(Signal::Logs)).map(|record| record.bytes.clone()).collect()
 }
@@ -129,18 +129,18 @@ proptest! {
     ) {
         let disks = Disks::default();
         let mut node = Node::start(&disks);
-        for (spool, journal, beats, seed) in cuts {
+        for (spool, journal, ticks, seed) in cuts {
             disks.spool.fuse(spool);
             disks.journal.fuse(journal);
-            for _ in 0..beats.min(LIFE - node.beat) {
-                node.beat(&faults, 1);
+            for _ in 0..ticks.min(LIFE - node.tick) {
+                node.tick(&faults, 1);
             }
             let mut luck = seed;
             disks.power_cut(move || { luck = luck.wrapping_mul(73).wrapping_add(29); luck });
             node = Node::start(&disks);
         }
-        while node.beat < LIFE {
-            node.beat(&faults, 1);
+        while node.tick < LIFE {
+            node.tick(&faults, 1);
         }
         prop_assert_eq!(node.left(), undisturbed(&faults));
         drop(node);
@@ -155,7 +155,7 @@ proptest! {
 fn a_beginning_that_is_torn_leaves_the_one_before() {
     let disks = Disks::default();
     let mut node = Node::start(&disks);
-    (0..LIFE - 1).for_each(|_| node.beat(&[0; 4], 200_000));
+    (0..LIFE - 1).for_each(|_| node.tick(&[0; 4], 200_000));
     assert!(node.sampling.holding().bytes() > 2_000_000, "more than one record holds");
     for fuse in 0..10 {
         disks.journal.fuse(fuse);
@@ -176,7 +176,7 @@ fn more_than_a_record_holds_is_held() {
     let settings = SamplingSettings { video_playback: 0.0, hold_bytes: 64 << 20, ..SamplingSettings::default() };
     let mut node = Node::start(&disks);
     node.sampling = Sampling::new(&settings, "n").resumed(&Holding::default(), |_| true);
-    (0..LIFE - 1).for_each(|_| node.beat(&[0; 4], 2_000_000));
+    (0..LIFE - 1).for_each(|_| node.tick(&[0; 4], 2_000_000));
     let (_, found) = disks.start_on(OURS, CAPS);
     assert!(found.holding.bytes() > super::disk::MAX_PAYLOAD);
     assert_eq!(&found.holding, node.sampling.holding());
@@ -186,7 +186,7 @@ fn more_than_a_record_holds_is_held() {
 fn what_nobody_goes_on_with_leaves() {
     let disks = Disks::default();
     let mut node = Node::start(&disks);
-    (0..5).for_each(|_| node.beat(&[0; 4], 1));
+    (0..5).for_each(|_| node.tick(&[0; 4], 1));
     let (_, found) = disks.start_on(OURS, CAPS);
     let mut gone = sampling().resumed(&found.holding, |id| id.as_str() != "v1");
     let told = gone.take_changes();

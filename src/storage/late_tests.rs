@@ -8,16 +8,16 @@ use proptest::prelude::*;
 
 use super::journal::{Changes, Lasting};
 use super::tests::{ALL, CAPS, Disks, OURS, number_of, record, told};
-use super::writer::{Opener, *};
-use crate::otlp::{Limits, Outbox as _, Signal};
+use super::writer::{FolderRepair, *};
+use crate::otlp::{ExportQueue as _, Limits, Signal};
 
 /// Opens when it is told to.
 #[derive(Clone, Default)]
 struct Gate(Arc<AtomicBool>);
 
 impl Gate {
-    fn ground(&self, readable: bool) -> Ground {
-        Ground { lock: None, opener: Some(Box::new(self.clone())), readable }
+    fn ground(&self, readable: bool) -> FolderAccess {
+        FolderAccess { lock: None, opener: Some(Box::new(self.clone())), readable }
     }
 
     fn open(&self) {
@@ -25,7 +25,7 @@ impl Gate {
     }
 }
 
-impl Opener for Gate {
+impl FolderRepair for Gate {
     fn open(&self, _: &mut Option<std::fs::File>) -> io::Result<()> {
         if self.0.load(Ordering::Relaxed) { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
@@ -91,7 +91,7 @@ fn what_is_found_late_is_handed_over_once() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
-    /// Steps: 0 peek, 1 acknowledge what was peeked, 2 and 3 the same of the newest, else a beat. In the middle of them the folder can be
+    /// Steps: 0 peek, 1 acknowledge what was peeked, 2 and 3 the same of the newest, else a tick. In the middle of them the folder can be
     /// read at last. Nothing that waited there or came meanwhile is lost, and nothing but what was on its way then goes twice.
     #[test]
     fn nothing_is_lost_when_a_folder_is_found_late(

@@ -12,8 +12,8 @@ use super::disk::{Disk, Folder};
 use super::journal::Lasting;
 use super::settings::StateSettings;
 use super::state::{Health, State};
-use super::writer::{Ground, Opener, Place};
-use crate::otlp::{MemoryOutbox, Outbox};
+use super::writer::{FolderAccess, FolderRepair, TargetFolder};
+use crate::otlp::{ExportQueue, MemoryQueue};
 
 /// Why the daemon must not start.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ impl Opened {
         };
         let site = Site { dir, targets: targets.iter().map(|(name, _)| name.clone()).collect() };
         let places = || {
-            let place = |(name, gets): &(String, [bool; 3])| Place {
+            let place = |(name, gets): &(String, [bool; 3])| TargetFolder {
                 name: name.clone(),
                 disk: Arc::new(Folder::at(&site.spool(name))),
                 caps: shares(settings.caps(), *gets, targets),
@@ -96,9 +96,9 @@ impl Opened {
     ///
     /// # Errors
     /// Where the state was not opened for it.
-    pub fn outbox(&self, target: &str) -> Result<Arc<dyn Outbox>, String> {
+    pub fn outbox(&self, target: &str) -> Result<Arc<dyn ExportQueue>, String> {
         match &self.state {
-            None => Ok(Arc::<MemoryOutbox>::default()),
+            None => Ok(Arc::<MemoryQueue>::default()),
             Some(state) => match state.outbox(target) {
                 Some(spool) => Ok(spool),
                 None => Err("the state folder was not opened for it".to_owned()),
@@ -152,10 +152,10 @@ impl Site {
     }
 
     /// How it stands with the folder, and what is wrong with it; who has it, where that is somebody else.
-    fn ground(&self) -> Result<(Ground, Option<String>), String> {
+    fn ground(&self) -> Result<(FolderAccess, Option<String>), String> {
         let mut lock = None;
         let Err(error) = self.open(&mut lock) else {
-            return Ok((Ground { lock, opener: None, readable: true }, None));
+            return Ok((FolderAccess { lock, opener: None, readable: true }, None));
         };
         // What cannot be written may still be read, or be somebody else's.
         let held = match error.kind() {
@@ -165,17 +165,18 @@ impl Site {
                 lock => Ok(lock.ok()),
             },
         };
-        let ground = held.map(|lock| Ground { readable: lock.is_some(), lock, opener: Some(Box::new(self.clone())) });
+        let ground =
+            held.map(|lock| FolderAccess { readable: lock.is_some(), lock, opener: Some(Box::new(self.clone())) });
         Ok((ground?, Some(error.to_string())))
     }
 
     /// Nothing of it is known.
-    fn unknown(&self) -> Ground {
-        Ground { lock: None, opener: Some(Box::new(self.clone())), readable: false }
+    fn unknown(&self) -> FolderAccess {
+        FolderAccess { lock: None, opener: Some(Box::new(self.clone())), readable: false }
     }
 }
 
-impl Opener for Site {
+impl FolderRepair for Site {
     fn open(&self, held: &mut Option<File>) -> io::Result<()> {
         Folder::open(&self.journal())?;
         self.targets.iter().try_for_each(|target| Folder::open(&self.spool(target)).map(drop))?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::disk::Disk;
 use super::journal::{Changes, Lasting};
 use super::spool::{Places, Spool};
-use super::writer::{Ground, Place, Scribe};
+use super::writer::{FolderAccess, StateWriter, TargetFolder};
 use crate::otlp::sampling::Change;
 
 /// How it stands with what must outlive the daemon.
@@ -32,13 +32,13 @@ pub struct Health {
 #[derive(Debug)]
 pub struct State {
     spools: Vec<(String, Arc<Spool>)>,
-    desk: Arc<Desk>,
+    desk: Arc<WriterQueue>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-/// Where the heart leaves work for the thread.
+/// Where the engine leaves work for the thread.
 #[derive(Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct WriterQueue {
     pub(super) work: Mutex<Work>,
     pub(super) came: Condvar,
     pub(super) health: Mutex<Health>,
@@ -80,12 +80,12 @@ impl State {
     /// # Errors
     /// When the folders cannot be read, or the thread not be started.
     pub(crate) fn start(
-        folders: Vec<Place>,
+        folders: Vec<TargetFolder>,
         journal: Arc<dyn Disk>,
-        ground: Ground,
+        ground: FolderAccess,
         health: Health,
     ) -> io::Result<(Self, Lasting)> {
-        let (mut scribe, found) = Scribe::assemble(folders, journal, ground, health)?;
+        let (mut scribe, found) = StateWriter::assemble(folders, journal, ground, health)?;
         let (spools, desk) = (scribe.spools(), Arc::clone(&scribe.desk));
         let thread = std::thread::Builder::new().name("state".to_owned()).spawn(move || scribe.run())?;
         Ok((Self { spools, desk, thread: Mutex::new(Some(thread)) }, found))
@@ -97,7 +97,7 @@ impl State {
         self.spools.iter().find(|(name, _)| name == target).map(|(_, spool)| Arc::clone(spool))
     }
 
-    /// Takes what a beat must leave behind, together with what it appended to the outbox before. Never waits for the disk. Gives how many
+    /// Takes what a tick must leave behind, together with what it appended to the outbox before. Never waits for the disk. Gives how many
     /// changes were given up because [`MAX_ENTRIES`] wait: the classes of then are not gone on with after a crash.
     pub fn keep(&self, entries: Vec<Entry>, sampled: Vec<Change>) -> u64 {
         if self.desk.work().busy.is_some_and(|since| since.elapsed() > HANGS) {
@@ -179,7 +179,7 @@ impl Drop for State {
     }
 }
 
-impl Desk {
+impl WriterQueue {
     pub(super) fn work(&self) -> MutexGuard<'_, Work> {
         self.work.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -11,7 +11,7 @@ use super::journal::{Changes, Lasting};
 use super::spool::{Places, Spool, segment};
 use super::state::*;
 use super::writer::*;
-use crate::otlp::{Backlog, Batch, Limits, Outbox as _, Record, Signal};
+use crate::otlp::{Backlog, Batch, ExportQueue as _, Limits, Record, Signal};
 
 pub(crate) const CAPS: [u64; 3] = [1 << 30; 3];
 pub(crate) const ALL: Limits = Limits { items: u64::MAX, bytes: 4 << 20 };
@@ -23,18 +23,18 @@ pub(crate) struct Disks {
 }
 
 /// A folder that is there for us.
-pub(crate) const OURS: Ground = Ground { lock: None, opener: None, readable: true };
+pub(crate) const OURS: FolderAccess = FolderAccess { lock: None, opener: None, readable: true };
 
 impl Disks {
-    fn start(&self, caps: [u64; 3]) -> (Scribe, Checkpoint) {
+    fn start(&self, caps: [u64; 3]) -> (StateWriter, Checkpoint) {
         let (scribe, found) = self.start_on(OURS, caps);
         (scribe, found.checkpoint)
     }
 
-    pub(crate) fn start_on(&self, ground: Ground, caps: [u64; 3]) -> (Scribe, Lasting) {
-        let place = Place { name: "main".to_owned(), disk: Arc::new(self.spool.clone()), caps };
+    pub(crate) fn start_on(&self, ground: FolderAccess, caps: [u64; 3]) -> (StateWriter, Lasting) {
+        let place = TargetFolder { name: "main".to_owned(), disk: Arc::new(self.spool.clone()), caps };
         let health = Health { kept: ground.opener.is_none(), ..Health::default() };
-        Scribe::assemble(vec![place], Arc::new(self.journal.clone()), ground, health)
+        StateWriter::assemble(vec![place], Arc::new(self.journal.clone()), ground, health)
             .expect("a folder that can be read")
     }
 
@@ -67,7 +67,7 @@ pub(crate) fn entry(number: u64) -> Entry {
     Entry::Announced(stream, Timestamp::from_secs(number), Box::default())
 }
 
-impl Scribe {
+impl StateWriter {
     pub(crate) fn spool(&self) -> &Spool {
         &self.shelves[0].spool
     }
@@ -80,7 +80,7 @@ impl Scribe {
         self.step(Changes { entries, sampled: Vec::new() }, places, last);
     }
 
-    /// A beat that tells a change and two records, kept as far as the disk lets it.
+    /// A tick that tells a change and two records, kept as far as the disk lets it.
     pub(crate) fn tell(&mut self, number: u64) {
         self.spool().append(record(Signal::Traces, number, 10));
         self.spool().append(record(Signal::Logs, number, 5));
@@ -244,10 +244,13 @@ fn the_newest_go_first_and_nothing_is_sent_twice_or_lost() {
 fn each_target_has_its_own_queue_and_is_cut_to_its_own_place() {
     let (main, copy, journal) = (Forgetful::default(), Forgetful::default(), Forgetful::default());
     let start = || {
-        let place =
-            |name: &str, disk: &Forgetful| Place { name: name.to_owned(), disk: Arc::new(disk.clone()), caps: CAPS };
+        let place = |name: &str, disk: &Forgetful| TargetFolder {
+            name: name.to_owned(),
+            disk: Arc::new(disk.clone()),
+            caps: CAPS,
+        };
         let places = vec![place("main", &main), place("copy", &copy)];
-        Scribe::assemble(places, Arc::new(journal.clone()), OURS, Health { kept: true, ..Health::default() })
+        StateWriter::assemble(places, Arc::new(journal.clone()), OURS, Health { kept: true, ..Health::default() })
             .expect("readable")
             .0
     };
@@ -275,7 +278,7 @@ fn each_target_has_its_own_queue_and_is_cut_to_its_own_place() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// The power fails in the middle of anything, again and again. State and spans stand as they stood after some beat, together, and not
+    /// The power fails in the middle of anything, again and again. State and spans stand as they stood after some tick, together, and not
     /// before the last one that was said to be kept.
     #[test]
     fn a_power_cut_anywhere_leaves_state_and_spans_together(

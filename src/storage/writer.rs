@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use super::disk::Disk;
 use super::journal::{Changes, Found, Journal, Lasting};
 use super::spool::recovery::recover;
-use super::spool::{Keeper, Places, Repair, Spool, Wake};
-use super::state::{Desk, Health};
+use super::spool::{Places, Repair, Spool, SpoolWriter, Wake};
+use super::state::{Health, WriterQueue};
 use crate::otlp::Signal;
 
 /// Wakes the thread for what nobody seals.
 #[derive(Debug)]
-struct Stir(Arc<Desk>);
+struct WakeWriter(Arc<WriterQueue>);
 
-impl Wake for Stir {
+impl Wake for WakeWriter {
     fn wake(&self) {
         self.0.work().stirred = true;
         self.0.came.notify_one();
@@ -27,7 +27,7 @@ impl Wake for Stir {
 
 /// Where what waits for a target is kept.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct TargetFolder {
     /// The target.
     pub(crate) name: String,
     /// Its folder.
@@ -37,17 +37,17 @@ pub(crate) struct Place {
 }
 
 /// How it stands with the folder at the start.
-pub(crate) struct Ground {
+pub(crate) struct FolderAccess {
     /// Held as long as anything may be written.
     pub(crate) lock: Option<File>,
     /// What must be done before anything is written.
-    pub(crate) opener: Option<Box<dyn Opener>>,
+    pub(crate) opener: Option<Box<dyn FolderRepair>>,
     /// Whether what is there can be read.
     pub(crate) readable: bool,
 }
 
 /// Makes a folder ready to be written once it can be.
-pub(crate) trait Opener: Send {
+pub(crate) trait FolderRepair: Send {
     /// Makes what is missing there, and takes the lock where it is not held.
     ///
     /// # Errors
@@ -56,41 +56,41 @@ pub(crate) trait Opener: Send {
 }
 
 /// One target's queues and who writes them.
-pub(crate) struct Shelf {
+pub(crate) struct TargetSpool {
     pub(crate) name: String,
     pub(crate) spool: Arc<Spool>,
-    pub(crate) keeper: Keeper,
+    pub(crate) keeper: SpoolWriter,
     disk: Arc<dyn Disk>,
 }
 
 /// The thread's own.
-pub(crate) struct Scribe {
-    pub(crate) desk: Arc<Desk>,
-    pub(crate) shelves: Vec<Shelf>,
+pub(crate) struct StateWriter {
+    pub(crate) desk: Arc<WriterQueue>,
+    pub(crate) shelves: Vec<TargetSpool>,
     journal: Journal,
     journal_disk: Arc<dyn Disk>,
     reached: Places,
     pub(crate) trouble: bool,
     cursors_kept: Option<Instant>,
-    ground: Ground,
+    ground: FolderAccess,
     repairs: VecDeque<(Arc<dyn Disk>, Repair)>,
 }
 
-impl Scribe {
+impl StateWriter {
     /// Everything but the thread, going on with what is found in the folders.
     pub(crate) fn assemble(
-        folders: Vec<Place>,
+        folders: Vec<TargetFolder>,
         journal: Arc<dyn Disk>,
-        ground: Ground,
+        ground: FolderAccess,
         health: Health,
     ) -> io::Result<(Self, Lasting)> {
         let found = if ground.readable { Found::read(&*journal)? } else { Found::default() };
         let lasting = found.state.clone();
-        let desk = Arc::new(Desk { health: Mutex::new(health), ..Desk::default() });
+        let desk = Arc::new(WriterQueue { health: Mutex::new(health), ..WriterQueue::default() });
         // A target that nothing is sent to now keeps its place: it may come back.
         let (mut reached, mut shelves, mut repairs) = (found.places.clone(), Vec::new(), VecDeque::new());
-        for Place { name, disk, caps } in folders {
-            let wake = Box::new(Stir(Arc::clone(&desk)));
+        for TargetFolder { name, disk, caps } in folders {
+            let wake = Box::new(WakeWriter(Arc::clone(&desk)));
             let spool = if ground.readable {
                 let recovered = recover(&*disk, found.places.get(&name).copied())?;
                 repairs.extend(recovered.repairs.into_iter().map(|repair| (Arc::clone(&disk), repair)));
@@ -100,7 +100,7 @@ impl Scribe {
             };
             let spool = Arc::new(spool);
             reached.insert(name.clone(), spool.sealed());
-            shelves.push(Shelf { name, spool, keeper: Keeper::new(Arc::clone(&disk), caps), disk });
+            shelves.push(TargetSpool { name, spool, keeper: SpoolWriter::new(Arc::clone(&disk), caps), disk });
         }
         let mut scribe = Self {
             desk,
@@ -130,7 +130,7 @@ impl Scribe {
 
     /// Makes the folder ready to be written, once for all; what is found there late goes before what came since.
     fn enter(&mut self) -> io::Result<()> {
-        let Ground { lock, opener, readable } = &mut self.ground;
+        let FolderAccess { lock, opener, readable } = &mut self.ground;
         if let Some(opener) = opener {
             opener.open(lock)?;
         }
@@ -159,7 +159,7 @@ impl Scribe {
         }
         let desk = Arc::clone(&self.desk);
         let mut work = desk.work();
-        for (Shelf { name, spool, disk, .. }, recovered) in self.shelves.iter().zip(recovered) {
+        for (TargetSpool { name, spool, disk, .. }, recovered) in self.shelves.iter().zip(recovered) {
             self.repairs.extend(recovered.repairs.into_iter().map(|repair| (Arc::clone(disk), repair)));
             let moves = spool.join(recovered.queues);
             let waiting = work.places.iter_mut().filter_map(|places| places.get_mut(name));
@@ -240,7 +240,7 @@ impl Scribe {
     /// Spool first, then the journal with the places reached, then both count.
     fn commit(&mut self, last: bool) -> io::Result<()> {
         let (mut until, mut written) = (self.reached.clone(), Vec::new());
-        for Shelf { name, spool, keeper, .. } in &mut self.shelves {
+        for TargetSpool { name, spool, keeper, .. } in &mut self.shelves {
             let marks = until.entry(name.clone()).or_default();
             marks[Signal::Metrics.index()] = spool.sealed()[Signal::Metrics.index()];
             written.push(keeper.write(spool, marks)?);
@@ -249,13 +249,13 @@ impl Scribe {
             self.journal.keep(&until)?;
         }
         for (shelf, written) in self.shelves.iter().zip(&written) {
-            Keeper::publish(&shelf.spool, written);
+            SpoolWriter::publish(&shelf.spool, written);
         }
-        for Shelf { spool, keeper, .. } in &mut self.shelves {
+        for TargetSpool { spool, keeper, .. } in &mut self.shelves {
             keeper.tidy(spool)?;
         }
         if last || self.cursors_kept.is_none_or(|at| at.elapsed() >= CURSORS_EVERY) {
-            for Shelf { spool, keeper, .. } in &mut self.shelves {
+            for TargetSpool { spool, keeper, .. } in &mut self.shelves {
                 keeper.keep_cursors(spool)?;
             }
             self.cursors_kept = Some(Instant::now());

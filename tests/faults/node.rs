@@ -1,5 +1,5 @@
 //! A node of some classes of real media, told to the rules as the daemon tells them: views of the node each second, reports of players by
-//! the fold of `/v1/beacon`, a beat every 250 ms. All that the rules hear is recorded.
+//! the fold of `/v1/beacon`, a tick every 250 ms. All that the rules hear is recorded.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -15,10 +15,10 @@ use liveqos::intake::access_log::Sender;
 use liveqos::platform::clock;
 use liveqos::players::{Beacons, Key};
 use liveqos_core::model::{
-    BEAT, Cause, Fact, NodeLoad, Notice, Objectives, Observation, StreamKey, Surroundings, Timestamp,
+    Cause, Environment, Fact, NodeLoad, Notice, Objectives, Observation, StreamKey, TICK, Timestamp,
 };
-use liveqos_core::recording::{Head, Playback, Settings, Word, line};
-use liveqos_core::session::Patience;
+use liveqos_core::recording::{Event, Head, Playback, Settings, line};
+use liveqos_core::session::SessionTimeouts;
 use serde_json::json;
 
 use crate::said::said;
@@ -38,7 +38,7 @@ pub(crate) struct Node {
     path: PathBuf,
     notices: Vec<Notice>,
     load: Load,
-    beats: u64,
+    ticks: u64,
     next: Timestamp,
 }
 
@@ -61,7 +61,8 @@ impl Node {
             let reported = vec![ViewerTotals::default(); VIEWERS as usize];
             rooms.push(Room { class, name, token, reported });
         }
-        let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 100 };
+        let settings =
+            Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 100 };
         let head = Head::new(format!("node{seed}"), clock::now(), settings);
         let mut tape = GzEncoder::new(File::create(path).unwrap(), Compression::best());
         tape.write_all(&line(&head).unwrap()).unwrap();
@@ -74,8 +75,8 @@ impl Node {
             path: path.to_owned(),
             notices: Vec::new(),
             load: Load::default(),
-            beats: 0,
-            next: clock::now().floor(BEAT) + BEAT,
+            ticks: 0,
+            next: clock::now().floor(TICK) + TICK,
         }
     }
 
@@ -92,40 +93,40 @@ impl Node {
         let until = clock::now() + Duration::from_secs(seconds);
         while clock::now() < until {
             tokio::time::sleep(self.next.since(clock::now())).await;
-            self.beat();
-            self.next = clock::now().floor(BEAT) + BEAT;
+            self.tick();
+            self.next = clock::now().floor(TICK) + TICK;
         }
     }
 
-    fn beat(&mut self) {
+    fn tick(&mut self) {
         let now = clock::now();
-        let second = self.beats.is_multiple_of(4);
+        let second = self.ticks.is_multiple_of(4);
         let mut words = Vec::new();
         for room in &mut self.rooms {
             if second {
                 let fact = Fact::Server(Box::new(room.class.view()));
                 let stream = StreamKey::parse(&room.name).unwrap();
-                words.push(Word::observed(&Observation { source: "demo".into(), stream, at: now, fact }));
+                words.push(Event::observed(&Observation { source: "demo".into(), stream, at: now, fact }));
             }
-            room.report(&self.beacons, now, self.beats);
+            room.report(&self.beacons, now, self.ticks);
         }
-        words.extend(self.beacons.drain(now).iter().map(Word::observed));
+        words.extend(self.beacons.drain(now).iter().map(Event::observed));
         if let Some(cpu_ratio) = self.load.ratio(now) {
             let node = NodeLoad { cpu_ratio: Some(cpu_ratio), ..NodeLoad::default() };
             let sources = vec![("demo".into(), None)];
-            words.push(Word::Around(Box::new(Surroundings { node, sources, paths: Vec::new() })));
+            words.push(Event::Environment(Box::new(Environment { node, sources, paths: Vec::new() })));
         }
-        words.push(Word::Beat(now));
+        words.push(Event::Tick(now));
         for word in words {
             self.hear(word);
         }
-        self.beats += 1;
+        self.ticks += 1;
     }
 
-    fn hear(&mut self, word: Word) {
+    fn hear(&mut self, word: Event) {
         self.tape.write_all(&line(&word).unwrap()).unwrap();
-        if let Some(beat) = self.rules.play(word) {
-            self.notices.extend(beat.notices);
+        if let Some(tick) = self.rules.play(word) {
+            self.notices.extend(tick.notices);
         }
     }
 
@@ -137,7 +138,7 @@ impl Node {
     /// Ends everything; the labels stand beside the recording.
     pub(crate) async fn stop(mut self, hurt: &[(usize, Cause)], onset: Timestamp) {
         self.busy.store(false, Ordering::Relaxed);
-        self.hear(Word::End { full: false });
+        self.hear(Event::End { full: false });
         self.tape.finish().unwrap();
         let labels = hurt.iter().map(|(class, cause)| json!({ "session_id": self.rooms[*class].name, "cause": cause }));
         let labels = json!({ "onset": onset, "labels": labels.collect::<Vec<_>>() });
@@ -150,13 +151,13 @@ impl Node {
 
 impl Room {
     /// Each viewer reports once a second, spread over the second as players are.
-    fn report(&mut self, beacons: &Beacons, now: Timestamp, beats: u64) {
+    fn report(&mut self, beacons: &Beacons, now: Timestamp, ticks: u64) {
         for totals in self.class.viewers(now) {
-            if u64::from(totals.viewer) % 4 != beats % 4 {
+            if u64::from(totals.viewer) % 4 != ticks % 4 {
                 continue;
             }
             let was = std::mem::replace(&mut self.reported[totals.viewer as usize], totals);
-            let body = viewer_report(&self.name, beats / 4, &was, &totals).to_string();
+            let body = viewer_report(&self.name, ticks / 4, &was, &totals).to_string();
             beacons.report(body.as_bytes(), Some(&self.token), &Sender::default(), now).unwrap();
         }
     }

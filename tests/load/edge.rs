@@ -125,7 +125,7 @@ fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
         words.iter().find(is_it).map(|word| word.at)
     };
     let (mut line, mut stall, mut healed, mut standing) = (Vec::new(), Vec::new(), Vec::new(), 0);
-    let mut behind_beat = Vec::new();
+    let mut behind_tick = Vec::new();
     for onset in onsets {
         let until = onset.to + AFTER;
         let Some(fired) = first(&onset.session, true, onset.from, until) else {
@@ -136,7 +136,7 @@ fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
         };
         line.push(fired.saturating_sub(onset.shown.written));
         stall.push(fired.saturating_sub(onset.shown.began));
-        behind_beat.push(fired % BEAT);
+        behind_tick.push(fired % BEAT);
         healed.extend(first(&onset.session, false, fired.max(onset.to), until + AFTER).map(|at| at - onset.to));
     }
     let is_true = |word: &Word| {
@@ -161,7 +161,7 @@ fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
     println!("  first stall of a viewer  -> webhook: {}", spread(stall));
     if who == "liveqos" {
         // It judges on a grid: what lies between is the way out.
-        println!("  last beat -> webhook: {}", spread(behind_beat));
+        println!("  last tick -> webhook: {}", spread(behind_tick));
     }
     println!("  healed -> webhook: {}", spread(healed));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liveqos::otlp::stats::read;
-use liveqos::otlp::{Compression, MemoryOutbox, Otlp, OtlpSettings, Pace, Resource, Signal};
+use liveqos::otlp::{Compression, MemoryQueue, Otlp, OtlpSettings, Pace, Resource, Signal};
 use liveqos_core::model::{GRID, Session};
 use liveqos_core::trace::{Attributes, Event, SpanCommand, SpanName, Value};
 
@@ -121,7 +121,7 @@ async fn bytes_a_sample(turns: Vec<Vec<SpanCommand>>, signal: Signal, fresh: boo
         &OtlpSettings { compression, ..grpc_to(collector.url()) },
         &node,
         crate::sampling(),
-        &|_| Ok(Arc::new(MemoryOutbox::default())),
+        &|_| Ok(Arc::new(MemoryQueue::default())),
         pace,
     )
     .unwrap();

@@ -27,7 +27,7 @@ use liveqos::metrics::Reading;
 use liveqos::otlp::sampling::{Sampling, SamplingSettings};
 use liveqos::otlp::stats::read;
 use liveqos::otlp::{
-    Backlog, Compression, MemoryOutbox, Otlp, OtlpSettings, Outbox, Pace, Protocol, Resource, Role, Secret, Signal,
+    Backlog, Compression, ExportQueue, MemoryQueue, Otlp, OtlpSettings, Pace, Protocol, Resource, Role, Secret, Signal,
     Target, Verdict, check, encode,
 };
 use liveqos::platform::trace_id::{derived_trace_id, span_id};
@@ -71,7 +71,7 @@ fn patient() -> Pace {
 }
 
 fn start(settings: &OtlpSettings, pace: Pace) -> Otlp {
-    Otlp::start_with(settings, &node(), sampling(), &|_| Ok(Arc::new(MemoryOutbox::default())), pace).unwrap()
+    Otlp::start_with(settings, &node(), sampling(), &|_| Ok(Arc::new(MemoryQueue::default())), pace).unwrap()
 }
 
 /// The usual rates.
@@ -80,8 +80,8 @@ fn sampling() -> Sampling {
 }
 
 /// Starts with this one outbox.
-fn start_on(settings: &OtlpSettings, outbox: &Arc<MemoryOutbox>, pace: Pace) -> Otlp {
-    Otlp::start_with(settings, &node(), sampling(), &|_| Ok(Arc::<MemoryOutbox>::clone(outbox)), pace).unwrap()
+fn start_on(settings: &OtlpSettings, outbox: &Arc<MemoryQueue>, pace: Pace) -> Otlp {
+    Otlp::start_with(settings, &node(), sampling(), &|_| Ok(Arc::<MemoryQueue>::clone(outbox)), pace).unwrap()
 }
 
 /// The section's own target.
@@ -243,7 +243,7 @@ async fn records_of_a_signal_that_is_off_are_not_kept() {
     let collector = Collector::grpc();
     let mut settings = grpc_to(collector.url());
     settings.traces.enabled = false;
-    let outbox = Arc::new(MemoryOutbox::default());
+    let outbox = Arc::new(MemoryQueue::default());
     let otlp = start_on(&settings, &outbox, quick());
     otlp.take(&segments(&session(1), 3));
     assert_eq!(outbox.backlog(Signal::Traces), Backlog::default());

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::{MemoryOutbox, Otlp, OtlpSettings, Outbox, Pace, Protocol, Room, Signal};
+use liveqos::otlp::{ExportQueue, MemoryQueue, Otlp, OtlpSettings, Pace, Protocol, Room, Signal};
 use liveqos::storage::{Opened, StateSettings};
 use liveqos_core::trace::Value;
 
@@ -151,10 +151,10 @@ async fn teach() {
     let settings = OtlpSettings { protocol: Protocol::HttpProtobuf, timeout: CUT * 20, ..crate::grpc_to(var(URL)) };
     let state = StateSettings { dir: Some(Path::new(&var(FOLDER)).join("state")), ..StateSettings::default() };
     let opened = Opened::open(&state, &[("main".to_owned(), [true; 3])]).unwrap();
-    let outbox: Arc<dyn Outbox> = if var(OUTBOX) == ON_DISK {
+    let outbox: Arc<dyn ExportQueue> = if var(OUTBOX) == ON_DISK {
         opened.outbox("main").unwrap()
     } else {
-        Arc::new(MemoryOutbox::with_room(Room { records: usize::MAX, bytes: usize::MAX }))
+        Arc::new(MemoryQueue::with_room(Room { records: usize::MAX, bytes: usize::MAX }))
     };
     let pace = Pace { items: 256, ..fast() };
     let otlp = Otlp::start_with(&settings, &resource(), sampling(), &|_| Ok(Arc::clone(&outbox)), pace).unwrap();

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::{MemoryOutbox, Otlp, OtlpSettings, Outbox as _, Pace, Signal};
+use liveqos::otlp::{ExportQueue as _, MemoryQueue, Otlp, OtlpSettings, Pace, Signal};
 use liveqos::storage::{Opened, StateSettings};
 use tonic::Code;
 
@@ -60,7 +60,7 @@ pub(crate) fn different(received: &[Received]) -> usize {
 /// Teaches for ten minutes into what `settings` name, then on while `back` gives the collector that is there again. Each sample comes
 /// once, or again where a collector fell silent that may have taken it.
 async fn outage(settings: OtlpSettings, once: bool, back: impl AsyncFnOnce() -> Collector) {
-    let outbox = Arc::new(MemoryOutbox::default());
+    let outbox = Arc::new(MemoryQueue::default());
     let otlp = start_on(&settings, &outbox, fast());
     teach(&otlp, 0..CUTS).await;
     let waiting = outbox.backlog(Signal::Logs);
@@ -132,7 +132,7 @@ async fn a_slow_collector_sees_what_happens_now_before_the_rest() {
     let collector = Collector::http();
     // 64 records in 300 ms, while 80 come.
     collector.mood(Some(Reply::Slow(CUT * 6)));
-    let outbox = Arc::new(MemoryOutbox::default());
+    let outbox = Arc::new(MemoryQueue::default());
     let otlp = start_on(&http_to(collector.url()), &outbox, fast());
     teach(&otlp, 0..CUTS).await;
     let last = collector.wait(|received| taken(received).iter().any(|(cut, _)| *cut == CUTS - 1)).await;

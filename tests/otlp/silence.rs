@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use liveqos::otlp::{MemoryOutbox, Otlp, OtlpSettings, Outbox as _, Pace, Signal};
+use liveqos::otlp::{ExportQueue as _, MemoryQueue, Otlp, OtlpSettings, Pace, Signal};
 
 use crate::classes::{START, sample, session};
 use crate::receiver::{Collector, PATIENCE, Received, Reply};
@@ -42,7 +42,7 @@ fn tell(otlp: &Otlp, cut: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_hung_is_asked_anew_long_before_the_time_out() {
     for (collector, settings) in both() {
-        let outbox = Arc::new(MemoryOutbox::default());
+        let outbox = Arc::new(MemoryQueue::default());
         let otlp = start_on(&settings, &outbox, pace(Duration::from_millis(20)));
         tell(&otlp, 0);
         collector.wait(|received| taken(received).contains(&0)).await;
@@ -62,7 +62,7 @@ async fn a_collector_that_hung_is_asked_anew_long_before_the_time_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_hung_through_a_backlog_shows_what_happens_now_first() {
     for (collector, settings) in both() {
-        let outbox = Arc::new(MemoryOutbox::default());
+        let outbox = Arc::new(MemoryQueue::default());
         let otlp = start_on(&settings, &outbox, Pace { items: 8, ..pace(Duration::from_millis(20)) });
         collector.mood(Some(Reply::Hang));
         (0..200).for_each(|cut| tell(&otlp, cut));
@@ -81,7 +81,7 @@ async fn what_hung_through_a_backlog_shows_what_happens_now_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_collector_is_waited_for_once_it_is_known() {
     for (collector, settings) in both() {
-        let outbox = Arc::new(MemoryOutbox::default());
+        let outbox = Arc::new(MemoryQueue::default());
         let otlp = start_on(&settings, &outbox, pace(Duration::from_millis(50)));
         // Its answers take ten times what is waited for at first.
         collector.mood(Some(Reply::Slow(Duration::from_millis(500))));
@@ -107,7 +107,7 @@ async fn another_endpoint_takes_over_from_one_that_hangs() {
     for ((hanging, settings), (second, _)) in both().into_iter().zip(both()) {
         hanging.mood(Some(Reply::Hang));
         let settings = OtlpSettings { failover: vec![second.url()], ..settings };
-        let otlp = start_on(&settings, &Arc::new(MemoryOutbox::default()), pace(Duration::from_millis(50)));
+        let otlp = start_on(&settings, &Arc::new(MemoryQueue::default()), pace(Duration::from_millis(50)));
         (0..3).for_each(|cut| tell(&otlp, cut));
         second.wait(|received| taken(received) == (0..3).collect()).await;
         assert_eq!(stop(otlp, PATIENCE).await.map(|left| left.records), [0; 3]);
@@ -120,7 +120,7 @@ async fn another_endpoint_takes_over_from_one_that_hangs() {
 async fn delays_after_a_collector_that_hung_is_back() {
     for (name, (collector, settings)) in ["grpc", "http"].into_iter().zip(both()) {
         let settings = OtlpSettings { timeout: OtlpSettings::default().timeout, ..settings };
-        let outbox = Arc::new(MemoryOutbox::default());
+        let outbox = Arc::new(MemoryQueue::default());
         let otlp = start_on(&settings, &outbox, Pace::default());
         let (mut cut, mut delays) = (0, Vec::new());
         for hung in [3, 7, 11, 31] {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liveqos::otlp::stats::read;
-use liveqos::otlp::{Backlog, MemoryOutbox, Otlp, OtlpSettings, Pace, Protocol, Room, Signal, Verdict, check};
+use liveqos::otlp::{Backlog, MemoryQueue, Otlp, OtlpSettings, Pace, Protocol, Room, Signal, Verdict, check};
 use liveqos::platform::trace_id::{derived_trace_id, span_id};
 use liveqos_core::trace::{SpanName, SpanRef};
 use tonic::Code;
@@ -134,7 +134,7 @@ async fn a_collector_that_comes_back_gets_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_outbox_drops_the_oldest_and_counts_them() {
     let collector = Collector::grpc();
-    let outbox = Arc::new(MemoryOutbox::with_room(Room { records: 3, bytes: 1 << 20 }));
+    let outbox = Arc::new(MemoryQueue::with_room(Room { records: 3, bytes: 1 << 20 }));
     let otlp = start_on(&grpc_to(collector.url()), &outbox, patient());
     otlp.take(&segments(&session(1), 5));
     assert_eq!((main_target(&otlp).dropped(Signal::Traces), main_target(&otlp).dropped(Signal::Logs)), (2, 0));

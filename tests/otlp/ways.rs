@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liveqos::otlp::stats::read;
-use liveqos::otlp::{Backlog, Compression, CopySettings, MemoryOutbox, Otlp, OtlpSettings, Secret, Signal, check};
+use liveqos::otlp::{Backlog, Compression, CopySettings, MemoryQueue, Otlp, OtlpSettings, Secret, Signal, check};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -175,7 +175,7 @@ async fn copies_get_the_same_bytes_and_one_that_is_down_holds_up_nobody() {
         copy("hanging", hanging.url(), &[Signal::Traces, Signal::Logs]),
     ];
     let settings = OtlpSettings { copies, timeout: Duration::from_mins(1), ..grpc_to(jaeger.url()) };
-    let open = |_: &str| Ok(Arc::<MemoryOutbox>::default() as _);
+    let open = |_: &str| Ok(Arc::<MemoryQueue>::default() as _);
     let otlp = Otlp::start_with(&settings, &node(), sampling(), &open, quick()).unwrap();
     for number in 0..20 {
         otlp.take(&segments(&session(number), 10));

@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use liveqos::demo::{Class, ClassOptions, Guest, Impairment};
+use liveqos::demo::{Class, ClassOptions, ExternalViewer, Impairment};
 use liveqos::platform::clock;
 use liveqos_core::media::{Playout, PlayoutTotals};
 use liveqos_core::model::Timestamp;
@@ -27,7 +27,7 @@ use super::{packages, wait};
 #[derive(Clone)]
 struct Door {
     class: Arc<Class>,
-    guests: Arc<Mutex<Vec<Guest>>>,
+    guests: Arc<Mutex<Vec<ExternalViewer>>>,
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use liveqos::notify::{AlertSettings, Letterhead, Notifiers, ReceiverKind, WebhookSettings};
-use liveqos::platform::Meters;
+use liveqos::notify::{AlertContext, AlertSettings, Notifiers, ReceiverKind, WebhookSettings};
+use liveqos::platform::SelfMetrics;
 use liveqos_core::model::{Notice, NoticeState, Timestamp};
 use serde_json::Value;
 
@@ -24,8 +24,8 @@ async fn alertmanager_receives_groups_and_resolves() {
         WebhookSettings { kind: ReceiverKind::Alertmanager, url: manager.url.clone(), ..WebhookSettings::default() };
     let alerts = AlertSettings { webhooks: vec![receiver], ..AlertSettings::default() };
     let page_url = "http://127.0.0.1:9480/".to_owned();
-    let letterhead = Letterhead { node: "media-017".to_owned(), alerts, page_url, ..Letterhead::default() };
-    let meters = Meters::new(&prometheus::Registry::new()).unwrap();
+    let letterhead = AlertContext { node: "media-017".to_owned(), alerts, page_url, ..AlertContext::default() };
+    let meters = SelfMetrics::new(&prometheus::Registry::new()).unwrap();
     let notifiers = Notifiers::start(letterhead, &meters).unwrap();
 
     let onset = liveqos::platform::clock::now() - Duration::from_secs(3);

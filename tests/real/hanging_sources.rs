@@ -1,4 +1,4 @@
-//! Twenty sources that take every connection and never answer, beside one that is well: it is not held up, nor is the beat.
+//! Twenty sources that take every connection and never answer, beside one that is well: it is not held up, nor is the tick.
 
 use std::time::Duration;
 
@@ -25,9 +25,9 @@ async fn hanging_sources() {
     let check = tokio::task::spawn_blocking(move || run(command(LIVEQOS).args(["check", "--config"]).arg(file)));
     tokio::time::sleep(MEASURED).await;
     let skew = Skew::of(&daemon.metrics().await).since(&before);
-    eprintln!("{} beats, {:.4} of them within 50 ms, p99 {:.4} s", skew.count, skew.punctual / skew.count, skew.p99());
-    assert!(skew.count >= MEASURED.as_secs_f64() * 4.0 * 0.9, "four beats a second: {}", skew.count);
-    assert!(skew.punctual / skew.count >= 0.99, "late beats: {:?}", skew.buckets);
+    eprintln!("{} ticks, {:.4} of them within 50 ms, p99 {:.4} s", skew.count, skew.punctual / skew.count, skew.p99());
+    assert!(skew.count >= MEASURED.as_secs_f64() * 4.0 * 0.9, "four ticks a second: {}", skew.count);
+    assert!(skew.punctual / skew.count >= 0.99, "late ticks: {:?}", skew.buckets);
 
     let asked = self::rounds(&daemon).await - rounds;
     assert!(asked >= MEASURED.as_secs() * 9 / 10, "the good source was asked {asked} times only");
@@ -69,7 +69,7 @@ async fn are_told_down(daemon: &Daemon) {
     }
 }
 
-/// The histogram of how late beats were.
+/// The histogram of how late ticks were.
 struct Skew {
     buckets: Vec<(f64, f64)>,
     count: f64,

@@ -36,8 +36,8 @@ async fn signals() {
         (Trace::of(&collector).events("live.qos.sample").len() >= 2).then_some(())
     })
     .await;
-    // The manager reads nothing meanwhile: its socket takes ten words, and no beat may wait for the eleventh.
-    until("beats nobody reads of", WITHIN, async || {
+    // The manager reads nothing meanwhile: its socket takes ten words, and no tick may wait for the eleventh.
+    until("ticks nobody reads of", WITHIN, async || {
         (Trace::of(&collector).events("live.qos.sample").len() >= 4).then_some(())
     })
     .await;
@@ -61,7 +61,7 @@ async fn takes_over(daemon: &Daemon, manager: &Manager) {
     .await;
 }
 
-/// A bad new file: the log says why, the old settings stay and the beats go on.
+/// A bad new file: the log says why, the old settings stay and the ticks go on.
 async fn refuses(daemon: &Daemon, manager: &Manager) {
     daemon.program.signal("HUP");
     let said = until("the refusal in the log", WITHIN, async || {
@@ -71,8 +71,8 @@ async fn refuses(daemon: &Daemon, manager: &Manager) {
     let said = said.await;
     assert!(said.contains("the old settings stay") && said.contains("latencyy"), "{said}");
     until("the refusal told", WITHIN, async || (manager.count("READY=1") == 3).then_some(())).await;
-    let beats = manager.count("WATCHDOG=1");
-    until("beats after it", WITHIN, async || (manager.count("WATCHDOG=1") > beats).then_some(())).await;
+    let ticks = manager.count("WATCHDOG=1");
+    until("ticks after it", WITHIN, async || (manager.count("WATCHDOG=1") > ticks).then_some(())).await;
     assert_eq!(up(daemon).await, ["first", "second"]);
 }
 

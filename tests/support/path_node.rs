@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use liveqos::demo::Impairment;
 use liveqos::intake::SourceTable;
 use liveqos::peers::{NodeTlsSettings, PathSettings, PathStatus, PathTable, PeerSettings, Peers};
-use liveqos::platform::{Meters, clock};
+use liveqos::platform::{SelfMetrics, clock};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -46,7 +46,7 @@ pub(crate) fn edge(folder: &Path, address: SocketAddr) -> PathSettings {
 pub(crate) struct Node {
     pub(crate) peers: Peers,
     pub(crate) table: PathTable,
-    pub(crate) meters: Meters,
+    pub(crate) meters: SelfMetrics,
     pub(crate) tasks: JoinSet<()>,
 }
 
@@ -54,7 +54,7 @@ impl Node {
     pub(crate) fn start(settings: &PathSettings) -> Self {
         let table = PathTable::new(settings);
         let sources = settings.peers.iter().fold(SourceTable::new(&[], None), SourceTable::with_peer);
-        let meters = Meters::new(&prometheus::Registry::new()).unwrap();
+        let meters = SelfMetrics::new(&prometheus::Registry::new()).unwrap();
         let mut tasks = JoinSet::new();
         let peers = Peers::start(settings, &table, &sources, &meters, &mut tasks).unwrap().unwrap();
         Self { peers, table, meters, tasks }

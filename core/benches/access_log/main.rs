@@ -20,7 +20,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use liveqos_core::access_log::{ClassRule, LogFold, LogFormat};
-use liveqos_core::model::{BEAT, Fact, GRID, Observation, Timestamp};
+use liveqos_core::model::{Fact, GRID, Observation, TICK, Timestamp};
 use memchr::{memchr, memrchr};
 
 use crate::lines::Form;
@@ -119,7 +119,7 @@ fn write(path: &Path, lines: u64, form: Form) {
     lines::write(&mut BufWriter::with_capacity(BUFFER, file), lines, form).expect("room on the disk");
 }
 
-/// Through the fold with the daemon's beat, by the log's time: answer, CPU time, growth of memory in kB.
+/// Through the fold with the daemon's tick, by the log's time: answer, CPU time, growth of memory in kB.
 fn fold(path: &Path, form: Form) -> (Answer, Duration, u64) {
     let before = usage::resident_kilobytes();
     let begun = cpu::spent();
@@ -129,10 +129,10 @@ fn fold(path: &Path, form: Form) -> (Answer, Duration, u64) {
     let mut next = None;
     each_line(path, |line| {
         if let Ok(Some(opened)) = fold.open(line) {
-            let next = next.get_or_insert(opened.logged.floor(BEAT) + BEAT);
+            let next = next.get_or_insert(opened.logged.floor(TICK) + TICK);
             while *next <= opened.logged {
                 count(&mut answer, fold.drain(*next), *next);
-                *next = *next + BEAT;
+                *next = *next + TICK;
             }
             fold.fold(&opened).unwrap_or_default();
         }

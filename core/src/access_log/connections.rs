@@ -6,27 +6,27 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::format::Line;
-use super::transport::{QuicTotals, Wire, connection_hash};
+use super::transport::{QuicTotals, TransportFields, connection_hash};
 use crate::base::keyed_hash::sip_hash;
-use crate::base::{Hashed, Latencies};
+use crate::base::{Hashed, LatencyHistogram};
 use crate::connection::attribution::allowance;
-use crate::connection::{Handed, JOIN_BURST, Word};
+use crate::connection::{ConnectionReport, JOIN_BURST, ServedResponse};
 use crate::model::{Fact, Name, Observation, PathView, Protocol, Rtt, SourceName, StreamKey, Timestamp};
 
 /// The fold of one log's connections.
 #[derive(Clone, Debug)]
-pub struct ClaimFold {
+pub struct LoggedConnections {
     key: [u64; 2],
     source: SourceName,
     play_time: Option<Duration>,
     connections: HashMap<u64, Connection, Hashed>,
     classes: Classes,
-    words: Option<HashMap<u64, Word, Hashed>>,
+    words: Option<HashMap<u64, ConnectionReport, Hashed>>,
     joined: BTreeSet<Name>,
     beside: Vec<(Name, PathView)>,
     drained: Option<Timestamp>,
     ports: Vec<u16>,
-    counts: ClaimCounts,
+    counts: ConnectionCounts,
 }
 
 /// One line's answer, as the log's fold reads it.
@@ -48,7 +48,7 @@ pub struct Answer<'a> {
 
 /// What the fold's bounds cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClaimCounts {
+pub struct ConnectionCounts {
     /// Lines whose connection was beyond [`MAX_CONNECTIONS`].
     pub connections: u64,
     /// Lines whose class was beyond [`MAX_CLASSES`] or had no good name.
@@ -88,11 +88,11 @@ struct Class {
 struct Figures {
     viewers: Vec<u64>,
     rtts: Vec<Duration>,
-    latencies: Latencies,
+    latencies: LatencyHistogram,
     packets: Option<(u64, u64)>,
 }
 
-impl ClaimFold {
+impl LoggedConnections {
     /// An empty fold; `key` is that of connections' hashes.
     #[must_use]
     pub fn new(source: SourceName, key: [u64; 2]) -> Self {
@@ -107,7 +107,7 @@ impl ClaimFold {
             beside: Vec::new(),
             drained: None,
             ports: Vec::new(),
-            counts: ClaimCounts::default(),
+            counts: ConnectionCounts::default(),
         }
     }
 
@@ -116,7 +116,7 @@ impl ClaimFold {
         self.play_time = play_time;
     }
 
-    /// Keeps words from now on, for [`ClaimFold::words`], under the key of all logs of the node.
+    /// Keeps words from now on, for [`LoggedConnections::words`], under the key of all logs of the node.
     pub fn keep_words(&mut self, key: [u64; 2]) {
         self.key = key;
         self.words.get_or_insert_default();
@@ -124,7 +124,7 @@ impl ClaimFold {
 
     /// Takes one line that told of its connection.
     pub fn answer(&mut self, line: &Line<'_>, answer: &Answer<'_>) {
-        let Some(wire) = Wire::of(line) else {
+        let Some(wire) = TransportFields::of(line) else {
             return;
         };
         let [first, second] = answer.viewer;
@@ -156,9 +156,9 @@ impl ClaimFold {
         }
     }
 
-    fn handed(&self, answer: &Answer<'_>, underway: Duration) -> Handed {
+    fn handed(&self, answer: &Answer<'_>, underway: Duration) -> ServedResponse {
         let allowance = answer.play_time.or(self.play_time).map(allowance);
-        Handed {
+        ServedResponse {
             started: answer.logged - underway,
             ended: answer.logged,
             allowance,
@@ -167,7 +167,7 @@ impl ClaimFold {
     }
 
     /// What is known of a line's connection; `None` where there is no room for it.
-    fn connection(&mut self, at: Timestamp, peer: SocketAddr, wire: &Wire) -> Option<Known> {
+    fn connection(&mut self, at: Timestamp, peer: SocketAddr, wire: &TransportFields) -> Option<Known> {
         let port = wire.server_port.unwrap_or(0);
         if port > 0 && !wire.is_quic && !self.ports.contains(&port) {
             if self.ports.len() < MAX_PORTS {
@@ -190,12 +190,12 @@ impl ClaimFold {
     }
 
     /// The words of all connections since the last call.
-    pub fn words(&mut self) -> impl Iterator<Item = (u64, Word)> {
+    pub fn words(&mut self) -> impl Iterator<Item = (u64, ConnectionReport)> {
         self.words.iter_mut().flat_map(HashMap::drain)
     }
 
     /// Sets the classes whose sockets were lately found: the kernel speaks for their TCP connections, and the lines' word on these is left
-    /// out. What the lines tell of their QUIC connections goes to [`ClaimFold::beside`].
+    /// out. What the lines tell of their QUIC connections goes to [`LoggedConnections::beside`].
     pub fn set_joined(&mut self, joined: BTreeSet<Name>) {
         self.joined = joined;
     }
@@ -213,7 +213,7 @@ impl ClaimFold {
 
     /// What the bounds cost so far.
     #[must_use]
-    pub const fn counts(&self) -> ClaimCounts {
+    pub const fn counts(&self) -> ConnectionCounts {
         self.counts
     }
 
@@ -278,19 +278,19 @@ impl Figures {
 
 /// Notes what a line said of its connection.
 fn note(
-    words: &mut HashMap<u64, Word, Hashed>,
+    words: &mut HashMap<u64, ConnectionReport, Hashed>,
     hash: u64,
     answer: &Answer<'_>,
-    (name, viewer, handed): (&Name, u64, Option<Handed>),
+    (name, viewer, handed): (&Name, u64, Option<ServedResponse>),
 ) {
     if let Some(word) = words.get_mut(&hash).filter(|word| word.class == *name) {
         let late = word.answer.and_then(|was| was.late);
-        word.answer = handed.map(|handed| Handed { late: handed.late.max(late), ..handed }).or(word.answer);
+        word.answer = handed.map(|handed| ServedResponse { late: handed.late.max(late), ..handed }).or(word.answer);
         (word.viewer, word.seen) = (viewer, word.seen.max(answer.logged));
         word.protocol = answer.protocol.or(word.protocol);
     } else {
         let (class, protocol, seen) = (name.clone(), answer.protocol, answer.logged);
-        words.insert(hash, Word { class, protocol, viewer, seen, answer: handed });
+        words.insert(hash, ConnectionReport { class, protocol, viewer, seen, answer: handed });
     }
 }
 
@@ -330,11 +330,11 @@ impl Classes {
     }
 }
 
-/// Most connections remembered of one log; more are counted in [`ClaimCounts::connections`].
+/// Most connections remembered of one log; more are counted in [`ConnectionCounts::connections`].
 pub(super) const MAX_CONNECTIONS: usize = 200_000;
-/// Most classes of one log; more are counted in [`ClaimCounts::classes`].
+/// Most classes of one log; more are counted in [`ConnectionCounts::classes`].
 pub(super) const MAX_CLASSES: usize = 4_000;
-/// Most listeners of one log; more are counted in [`ClaimCounts::ports`].
+/// Most listeners of one log; more are counted in [`ConnectionCounts::ports`].
 pub(super) const MAX_PORTS: usize = 32;
 /// Most round trips of one class kept in a second; a class of more is told by the first of them.
 pub(super) const MAX_FIGURES: usize = 4_096;
@@ -348,7 +348,7 @@ mod tests {
 
     const LINE: &str = r#"{"ip":"10.0.0.9","rp":4000,"sp":443,"rtt_us":20000}"#;
 
-    fn told(fold: &mut ClaimFold, text: &str, answer: &Answer<'_>) {
+    fn told(fold: &mut LoggedConnections, text: &str, answer: &Answer<'_>) {
         let format = LogFormat::json([]).expect("plain");
         fold.answer(&format.split(text.as_bytes()).expect("a line"), answer);
     }
@@ -364,7 +364,7 @@ mod tests {
         }
     }
 
-    fn view(fold: &mut ClaimFold, second: u64) -> Option<PathView> {
+    fn view(fold: &mut LoggedConnections, second: u64) -> Option<PathView> {
         let mut out = fold.drain(Timestamp::from_secs(second));
         assert!(out.len() <= 1, "one class");
         match out.pop()?.fact {
@@ -373,8 +373,8 @@ mod tests {
         }
     }
 
-    fn fold() -> ClaimFold {
-        let mut fold = ClaimFold::new("log".into(), [1, 2]);
+    fn fold() -> LoggedConnections {
+        let mut fold = LoggedConnections::new("log".into(), [1, 2]);
         fold.keep_words(fold.key);
         fold
     }
@@ -428,7 +428,7 @@ mod tests {
         told(&mut fold, LINE, &Answer { class: "live/b", took: None, ..answer(103, 0) });
         let words: Vec<_> = fold.words().collect();
         assert_eq!((words.len(), words[0].1.class.as_str(), words[0].1.answer), (1, "live/b", None));
-        let mut silent = ClaimFold::new("log".into(), [1, 2]);
+        let mut silent = LoggedConnections::new("log".into(), [1, 2]);
         told(&mut silent, LINE, &answer(100, 10));
         assert_eq!(silent.words().count(), 0, "nobody asked for words");
     }
@@ -457,7 +457,7 @@ mod tests {
     fn of_a_joined_class_only_quic_is_told_and_apart() {
         let mut fold = fold();
         let quic = r#"{"ip":"10.0.0.8","rp":4000,"quic":"rtt-smoothed=30"}"#;
-        let both = |fold: &mut ClaimFold, second| {
+        let both = |fold: &mut LoggedConnections, second| {
             told(fold, LINE, &answer(second, 10));
             told(fold, quic, &Answer { viewer: [b"v2", b""], ..answer(second, 10) });
         };
@@ -484,7 +484,7 @@ mod tests {
         for port in 1..=40 {
             told(&mut fold, &format!(r#"{{"ip":"1.1.1.1","rp":9,"sp":{port}}}"#), &answer(100, 1));
         }
-        assert_eq!(fold.counts(), ClaimCounts { connections: 0, classes: 44, ports: 41 - MAX_PORTS as u64 });
+        assert_eq!(fold.counts(), ConnectionCounts { connections: 0, classes: 44, ports: 41 - MAX_PORTS as u64 });
         assert_eq!(fold.ports().len(), MAX_PORTS);
         fold.drain(Timestamp::from_secs(200));
         assert_eq!((fold.classes.indexes.len(), fold.connections.len()), (0, 0), "what is silent is forgotten");

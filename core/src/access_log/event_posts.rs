@@ -8,7 +8,7 @@ use crate::viewer::Origin;
 
 /// What a post of event reports may be counted for.
 #[derive(Clone, Copy, Debug)]
-pub enum Claim<'a> {
+pub enum Authority<'a> {
     /// Any class: each report for that of its viewer's requests; where there were none for this one, else by the rule.
     Any(Option<&'a str>),
     /// The class of these names alone; a viewer that is in another one is not touched.
@@ -19,7 +19,7 @@ pub enum Claim<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Poster<'a> {
     /// What the post may be counted for.
-    pub claim: Claim<'a>,
+    pub claim: Authority<'a>,
     /// What is known of the sender, where that is the player itself.
     pub origin: Option<&'a Origin<'a>>,
 }
@@ -47,12 +47,12 @@ impl LogFold {
             let known = set.sid.and_then(|sid| self.fold.class_of_viewer(sid.raw()));
             let is_new = set.sid.is_some() && known.is_none();
             let class = match (claim, known) {
-                (Claim::Only(names), Some(class)) if names.iter().all(|name| name.as_str() != class) => {
+                (Authority::Only(names), Some(class)) if names.iter().all(|name| name.as_str() != class) => {
                     self.posts.foreign += 1;
                     continue;
                 }
-                (Claim::Only(names), _) => names.first().map(Name::as_str),
-                (Claim::Any(told), _) => told.or_else(|| content_id(&self.rule, &set)),
+                (Authority::Only(names), _) => names.first().map(Name::as_str),
+                (Authority::Any(told), _) => told.or_else(|| content_id(&self.rule, &set)),
             };
             new_viewers += usize::from(is_new && class.is_some());
             if is_new && class.is_none() {

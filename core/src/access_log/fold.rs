@@ -7,7 +7,7 @@ use memchr::memchr;
 
 use super::class_path::ClassPath;
 use super::class_pattern::ClassPattern;
-use super::connections::{Answer, ClaimFold};
+use super::connections::{Answer, LoggedConnections};
 use super::event_posts::PostCounts;
 use super::field::Field;
 use super::format::{Line, LogFormat, unescape};
@@ -38,7 +38,7 @@ pub struct LogFold {
     layouts: Layouts,
     pub(super) rule: ClassRule,
     pub(super) fold: ViewerFold,
-    claims: ClaimFold,
+    claims: LoggedConnections,
     pub(super) dirty: DirtyCounts,
     lines: u64,
     other: u64,
@@ -119,7 +119,7 @@ impl LogFold {
             format,
             layouts: Layouts::default(),
             rule,
-            claims: ClaimFold::new(SourceName::clone(&source), key.words()),
+            claims: LoggedConnections::new(SourceName::clone(&source), key.words()),
             fold: ViewerFold::new(source, key),
             dirty: DirtyCounts::default(),
             lines: 0,
@@ -144,7 +144,7 @@ impl LogFold {
     }
 
     /// What its lines tell of connections.
-    pub const fn claims(&mut self) -> &mut ClaimFold {
+    pub const fn claims(&mut self) -> &mut LoggedConnections {
         &mut self.claims
     }
 

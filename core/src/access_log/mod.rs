@@ -15,8 +15,8 @@ pub(crate) mod transport;
 
 pub use self::class_path::ClassPath;
 pub use self::class_pattern::{ClassPattern, PatternError};
-pub use self::connections::{Answer, ClaimCounts, ClaimFold};
-pub use self::event_posts::{Claim, PostCounts, Poster};
+pub use self::connections::{Answer, ConnectionCounts, LoggedConnections};
+pub use self::event_posts::{Authority, PostCounts, Poster};
 pub use self::field::Field;
 pub use self::fold::{ClassRule, Dirty, DirtyCounts, LogFold, MAX_LINE, OpenedLine};
 pub use self::format::{FormatError, Line, LogFormat};

@@ -11,7 +11,7 @@ use crate::base::keyed_hash::sip_hash;
 
 /// The connection of one line; what the log does not tell is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wire {
+pub(crate) struct TransportFields {
     /// The other end. An IPv4-mapped IPv6 address is given as IPv4, as the kernel's word is.
     pub peer: Option<SocketAddr>,
     /// The listener's port.
@@ -37,7 +37,7 @@ pub(crate) struct QuicTotals {
     pub late_acked: u64,
 }
 
-impl Wire {
+impl TransportFields {
     /// Reads a line; `None` when it says nothing of its connection.
     #[must_use]
     pub(crate) fn of(line: &Line<'_>) -> Option<Self> {
@@ -133,9 +133,9 @@ mod tests {
     use super::*;
     use crate::access_log::format::LogFormat;
 
-    fn wire(line: &str) -> Option<Wire> {
+    fn wire(line: &str) -> Option<TransportFields> {
         let format = LogFormat::json([]).expect("plain");
-        Wire::of(&format.split(line.as_bytes()).expect("a line"))
+        TransportFields::of(&format.split(line.as_bytes()).expect("a line"))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::model::{Alert, Cause, Concentration};
 
 /// What is known around a class at one look.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Neighbours {
+pub(crate) struct NodeSignals {
     /// Classes with enough evidence to be judged, and those of them that suffer now.
     pub(crate) judged: u32,
     pub(crate) bad: u32,
@@ -24,7 +24,7 @@ pub(crate) struct Neighbours {
 
 /// What is known of the class itself.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Own {
+pub(crate) struct ClassSignals {
     /// How long the fault lasts by now.
     pub(crate) lasts: Duration,
     /// Whether this class itself counts as bad among its neighbours.
@@ -50,7 +50,7 @@ pub(crate) struct Own {
 }
 
 /// The cause of a fault of a class and what speaks for it.
-pub(crate) fn of(alert: Alert, around: &Neighbours, own: &Own) -> (Cause, Vec<String>) {
+pub(crate) fn of(alert: Alert, around: &NodeSignals, own: &ClassSignals) -> (Cause, Vec<String>) {
     let signs = Signs::of(around, own);
     let (cause, reason) = match alert {
         Alert::LiveStreamDown => signs.down(),
@@ -68,8 +68,8 @@ pub(crate) fn of(alert: Alert, around: &Neighbours, own: &Own) -> (Cause, Vec<St
 }
 
 struct Signs<'a> {
-    around: &'a Neighbours,
-    own: &'a Own,
+    around: &'a NodeSignals,
+    own: &'a ClassSignals,
     others: u32,
     /// Others that suffer in any way, and those that suffer in the same way.
     others_hurt: u32,
@@ -79,7 +79,7 @@ struct Signs<'a> {
 type Found = (Cause, Option<String>);
 
 impl<'a> Signs<'a> {
-    fn of(around: &'a Neighbours, own: &'a Own) -> Self {
+    fn of(around: &'a NodeSignals, own: &'a ClassSignals) -> Self {
         let others = around.judged.saturating_sub(1);
         let without_own = |bad: u32| bad.saturating_sub(u32::from(own.counted)).min(others);
         let others_hurt = without_own(around.bad);
@@ -272,13 +272,13 @@ mod tests {
     /// Stutter of 15 %, latency over 500 ms, loss of 5 %, processor over 90 %, on all classes: too few nodes for the audience.
     #[test]
     fn the_node_that_carries_too_much_is_named() {
-        let around = Neighbours { judged: 12, bad: 11, load: Some(("processor", 0.92)), ..Neighbours::default() };
-        let own = Own {
+        let around = NodeSignals { judged: 12, bad: 11, load: Some(("processor", 0.92)), ..NodeSignals::default() };
+        let own = ClassSignals {
             counted: true,
             loss: Some((0.05, 0.005)),
             latency: Some((0.52, 0.2, 90, 120)),
             health: Some("the publisher sends as usual".to_owned()),
-            ..Own::default()
+            ..ClassSignals::default()
         };
         for alert in [Alert::LiveStutterHigh, Alert::LiveLatencyHigh, Alert::LivePacketLossHigh] {
             let (cause, why) = of(alert, &around, &own);
@@ -287,22 +287,22 @@ mod tests {
             assert!(why.contains(&"10 of 11 other classes on this node suffer too".to_owned()), "{why:?}");
             assert!(why.iter().any(|line| line.contains("5.00 %")) && why.iter().any(|line| line.contains("520 ms")));
         }
-        let one = Neighbours { bad: 1, ..around };
-        let (cause, _) = of(Alert::LiveStutterHigh, &one, &Own { lasts: Duration::from_secs(9), ..own });
+        let one = NodeSignals { bad: 1, ..around };
+        let (cause, _) = of(Alert::LiveStutterHigh, &one, &ClassSignals { lasts: Duration::from_secs(9), ..own });
         assert_eq!(cause, Cause::ViewersAccess, "a busy node on which the others are well is not the cause");
     }
 
     #[test]
     fn who_stalls_alone_is_a_player_and_when_all_do_it_came_in_broken() {
-        let around = Neighbours { judged: 3, bad: 1, ..Neighbours::default() };
-        let own = |stalled| Own {
+        let around = NodeSignals { judged: 3, bad: 1, ..NodeSignals::default() };
+        let own = |stalled| ClassSignals {
             counted: true,
             lasts: Duration::from_secs(9),
             stalled,
             loss: Some((0.0, 0.005)),
             latency: Some((0.03, 0.2, 0, 6)),
             health: Some("the publisher sends as usual".to_owned()),
-            ..Own::default()
+            ..ClassSignals::default()
         };
         assert_eq!(of(Alert::LiveStutterHigh, &around, &own(0.16)).0, Cause::Player);
         let (cause, why) = of(Alert::LiveStutterHigh, &around, &own(0.9));
@@ -312,31 +312,31 @@ mod tests {
 
     #[test]
     fn of_two_that_suffer_otherwise_neither_shares_its_fault() {
-        let around = Neighbours { judged: 3, bad: 2, hampered: 1, clean: 1, ..Neighbours::default() };
+        let around = NodeSignals { judged: 3, bad: 2, hampered: 1, clean: 1, ..NodeSignals::default() };
         let health = Some("the publisher sends as usual".to_owned());
-        let own = Own { counted: true, lasts: Duration::from_secs(9), health, ..Own::default() };
-        let lossy = Own { hampered: Some(true), loss: Some((0.05, 0.005)), ..own.clone() };
+        let own = ClassSignals { counted: true, lasts: Duration::from_secs(9), health, ..ClassSignals::default() };
+        let lossy = ClassSignals { hampered: Some(true), loss: Some((0.05, 0.005)), ..own.clone() };
         assert_eq!(of(Alert::LivePacketLossHigh, &around, &lossy).0, Cause::ViewersAccess);
-        let clean = Own { hampered: Some(false), loss: Some((0.0, 0.005)), stalled: 0.1, ..own.clone() };
+        let clean = ClassSignals { hampered: Some(false), loss: Some((0.0, 0.005)), stalled: 0.1, ..own.clone() };
         assert_eq!(of(Alert::LiveStutterHigh, &around, &clean).0, Cause::Player);
-        let alike = Neighbours { hampered: 2, clean: 0, ..around };
+        let alike = NodeSignals { hampered: 2, clean: 0, ..around };
         assert_eq!(of(Alert::LivePacketLossHigh, &alike, &lossy).0, Cause::EdgePath);
     }
 
     #[test]
     fn nothing_known_is_unknown() {
-        let own = Own { lasts: Duration::from_mins(1), ..Own::default() };
-        assert_eq!(of(Alert::LiveStutterHigh, &Neighbours::default(), &own).0, Cause::Unknown);
-        let shared = Neighbours { judged: 5, bad: 5, ..Neighbours::default() };
-        assert_eq!(of(Alert::LiveStutterHigh, &shared, &Own { counted: true, ..own }).0, Cause::Unknown);
+        let own = ClassSignals { lasts: Duration::from_mins(1), ..ClassSignals::default() };
+        assert_eq!(of(Alert::LiveStutterHigh, &NodeSignals::default(), &own).0, Cause::Unknown);
+        let shared = NodeSignals { judged: 5, bad: 5, ..NodeSignals::default() };
+        assert_eq!(of(Alert::LiveStutterHigh, &shared, &ClassSignals { counted: true, ..own }).0, Cause::Unknown);
     }
 
     #[test]
     fn who_is_missing_is_the_publisher_unless_all_are() {
-        let own = Own { counted: true, ..Own::default() };
-        let alone = Neighbours { judged: 6, bad: 1, ..Neighbours::default() };
+        let own = ClassSignals { counted: true, ..ClassSignals::default() };
+        let alone = NodeSignals { judged: 6, bad: 1, ..NodeSignals::default() };
         assert_eq!(of(Alert::LiveStreamDown, &alone, &own).0, Cause::Publisher);
-        let all = Neighbours { judged: 6, bad: 6, ..Neighbours::default() };
+        let all = NodeSignals { judged: 6, bad: 6, ..NodeSignals::default() };
         assert_eq!(of(Alert::LiveStreamDown, &all, &own).0, Cause::EdgePath);
     }
 }

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cause::Own;
+use super::cause::ClassSignals;
 use super::forecast::{SURE, is_step};
-use super::hysteresis::{Condition, Finding, Rule};
-use super::leg_rules::LegWatch;
-use super::publisher_rules::IngestWatch;
+use super::hysteresis::{Finding, Hysteresis, Rule};
+use super::leg_rules::LegRules;
+use super::publisher_rules::PublisherRules;
 use super::trend::Trend;
-use crate::base::Few;
+use crate::base::SmallMap;
 use crate::model::group::concentration;
 use crate::model::{
     Alert, Cause, Evidence, Forecast, Group, GroupKind, Incident, NoticeState, Objectives, Session, Tally, Timestamp,
@@ -19,12 +19,12 @@ use crate::session::Live;
 
 /// What is remembered of one class.
 #[derive(Clone, Debug)]
-pub(crate) struct Docket {
+pub(crate) struct ClassAlerts {
     pub(crate) session: Arc<Session>,
-    legs: LegWatch,
-    ingest: IngestWatch,
+    legs: LegRules,
+    ingest: PublisherRules,
     trend: Trend,
-    pub(crate) conditions: Few<Alert, Standing>,
+    pub(crate) conditions: SmallMap<Alert, AlertState>,
     pub(crate) verdict: Verdict,
     /// Whether much is lost or late towards its viewers, where that is known.
     pub(crate) hampered: Option<bool>,
@@ -41,9 +41,9 @@ pub(crate) enum Verdict {
 
 /// One alert of the class and what people were told of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Standing {
-    pub(crate) condition: Condition,
-    pub(crate) told: Option<Box<Told>>,
+pub(crate) struct AlertState {
+    pub(crate) condition: Hysteresis,
+    pub(crate) told: Option<Box<AnnouncedCause>>,
     /// Since when it fires without evidence.
     pub(crate) silent_since: Option<Timestamp>,
     /// The warning that stands, and for how many steps its trend has been doubtful.
@@ -52,7 +52,7 @@ pub(crate) struct Standing {
 
 /// What people were told of a firing alert.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
+pub(crate) struct AnnouncedCause {
     pub(crate) at: Timestamp,
     pub(crate) cause: Cause,
     pub(crate) why: Arc<[String]>,
@@ -71,14 +71,14 @@ pub(crate) struct Change {
     pub(crate) forecast: Option<Forecast>,
 }
 
-impl Standing {
+impl AlertState {
     /// One that fired when the daemon went down.
     pub(crate) fn resumed(incident: &Incident) -> Self {
         let Incident { at, cause, .. } = *incident;
         let why = incident.why.iter().cloned().collect();
         Self {
-            condition: Condition::resumed(incident.started_at, incident.evidence()),
-            told: Some(Box::new(Told { at, cause, why, other: cause, looks: 0, silent: false })),
+            condition: Hysteresis::resumed(incident.started_at, incident.evidence()),
+            told: Some(Box::new(AnnouncedCause { at, cause, why, other: cause, looks: 0, silent: false })),
             ..Self::default()
         }
     }
@@ -89,14 +89,14 @@ impl Standing {
     }
 }
 
-impl Docket {
+impl ClassAlerts {
     pub(crate) fn new(session: &Arc<Session>) -> Self {
         Self {
             session: Arc::clone(session),
-            legs: LegWatch::default(),
-            ingest: IngestWatch::default(),
+            legs: LegRules::default(),
+            ingest: PublisherRules::default(),
             trend: Trend::default(),
-            conditions: Few::new(),
+            conditions: SmallMap::new(),
             verdict: Verdict::Unknown,
             hampered: None,
         }
@@ -144,7 +144,7 @@ impl Docket {
         if !matches!(finding, Finding::Bad(..)) && self.conditions.get(&alert).is_none() {
             return;
         }
-        let standing = self.conditions.at(alert, Standing::default);
+        let standing = self.conditions.at(alert, AlertState::default);
         if let Some((state, onset, evidence)) = standing.condition.step(now, rule, finding) {
             standing.silent_since = None;
             // The breach takes the place of the warning.
@@ -242,7 +242,7 @@ impl Docket {
         if sure.is_none() && self.conditions.get(&alert).is_none() {
             return;
         }
-        let standing = self.conditions.at(alert, Standing::default);
+        let standing = self.conditions.at(alert, AlertState::default);
         match (&mut standing.forecast, sure) {
             (None, Some(forecast)) => {
                 standing.forecast = Some(Box::new((forecast, 0)));
@@ -266,14 +266,14 @@ impl Docket {
     }
 
     /// What is known of the class, for the cause of a fault since `onset`.
-    pub(crate) fn own(&self, now: Timestamp, onset: Timestamp, objectives: &Objectives, live: &Live) -> Own {
-        let mut own = Own {
+    pub(crate) fn own(&self, now: Timestamp, onset: Timestamp, objectives: &Objectives, live: &Live) -> ClassSignals {
+        let mut own = ClassSignals {
             lasts: now.since(onset),
             counted: self.verdict == Verdict::Bad,
             hampered: self.hampered,
             trouble: self.ingest.trouble(),
             health: self.ingest.health(),
-            ..Own::default()
+            ..ClassSignals::default()
         };
         // Who went after the fault began did not make it.
         let went = live.away_since().is_some_and(|away| away <= onset + Duration::from_secs(1));
@@ -304,7 +304,7 @@ impl Docket {
 
 /// The groups of all legs of one kind, summed.
 fn tallies(live: &Live, kind: GroupKind) -> Vec<(Group, Tally)> {
-    let mut sums: Few<Group, Tally> = Few::new();
+    let mut sums: SmallMap<Group, Tally> = SmallMap::new();
     for groups in live.legs().filter_map(|(_, leg)| leg.groups()) {
         for (group, tally) in groups.iter().filter(|(group, _)| group.kind() == kind) {
             sums.at(group.clone(), Tally::default).add(*tally);

@@ -1,42 +1,44 @@
-//! Whether people must be told, and why. Decides at every beat, from the folded totals, whether an objective is broken or kept again
+//! Whether people must be told, and why. Decides at every tick, from the folded totals, whether an objective is broken or kept again
 //! and where the fault lies; refuses to take silence for health.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cause::{self, Neighbours};
-use super::class_alerts::{AT_ONCE, Change, Docket, SUSTAINED, Standing, Told, Verdict, against, evidence};
+use super::cause::{self, NodeSignals};
+use super::class_alerts::{
+    AT_ONCE, AlertState, AnnouncedCause, Change, ClassAlerts, SUSTAINED, Verdict, against, evidence,
+};
 use super::forecast::{Capacity, LOADS, NodeForecast, is_step};
-use super::hysteresis::{Condition, Finding, Rule};
-use super::path_rules::PathWatch;
+use super::hysteresis::{Finding, Hysteresis, Rule};
+use super::path_rules::PathRules;
 use crate::model::{
-    Alert, Cause, Closed, Evidence, Incident, Name, Notice, NoticeState, Objectives, Session, SourceName, Subject,
-    Surroundings, Timestamp,
+    Alert, Cause, Closed, Environment, Evidence, Incident, Name, Notice, NoticeState, Objectives, Session, SourceName,
+    Subject, Timestamp,
 };
 use crate::session::Registry;
 
 /// The judge's memory.
 #[derive(Clone, Debug, Default)]
-pub struct Judge {
-    sessions: BTreeMap<Name, Box<Docket>>,
-    sources: BTreeMap<SourceName, Condition>,
-    paths: BTreeMap<Arc<str>, PathWatch>,
-    node: Condition,
+pub struct AlertEvaluator {
+    sessions: BTreeMap<Name, Box<ClassAlerts>>,
+    sources: BTreeMap<SourceName, Hysteresis>,
+    paths: BTreeMap<Arc<str>, PathRules>,
+    node: Hysteresis,
     forecast: NodeForecast,
     /// The fullest resource of the last seconds.
     load: Option<(&'static str, f64, Timestamp)>,
     last_look: Option<Timestamp>,
 }
 
-impl Judge {
+impl AlertEvaluator {
     /// Looks at everything once.
     pub fn look(
         &mut self,
         now: Timestamp,
         objectives: &Objectives,
         registry: &Registry,
-        around: &Surroundings,
+        around: &Environment,
     ) -> Vec<Notice> {
         let before = self.last_look.replace(now).unwrap_or(now);
         let mut notices = Vec::new();
@@ -79,7 +81,7 @@ impl Judge {
         // After the first that is missing all are taken for new; those that are not stay as they are.
         let new: Vec<_> = registry.sessions().filter(|live| !known.any(|id| *id == live.session.id)).collect();
         for live in new {
-            self.sessions.entry(live.session.id.clone()).or_insert_with(|| Box::new(Docket::new(&live.session)));
+            self.sessions.entry(live.session.id.clone()).or_insert_with(|| Box::new(ClassAlerts::new(&live.session)));
         }
     }
 
@@ -88,9 +90,9 @@ impl Judge {
         if incidents.is_empty() {
             return;
         }
-        let docket = self.sessions.entry(session.id.clone()).or_insert_with(|| Box::new(Docket::new(session)));
+        let docket = self.sessions.entry(session.id.clone()).or_insert_with(|| Box::new(ClassAlerts::new(session)));
         for incident in incidents {
-            let standing = || Standing::resumed(incident);
+            let standing = || AlertState::resumed(incident);
             docket.conditions.at(incident.alert, standing);
         }
     }
@@ -126,16 +128,16 @@ impl Judge {
     }
 
     /// What stands beside the classes: the load of the last seconds and a degraded path.
-    fn neighbours(&self, now: Timestamp) -> Neighbours {
+    fn neighbours(&self, now: Timestamp) -> NodeSignals {
         let load = self.load.filter(|(.., at)| now.since(*at) <= LOAD_HELD).map(|(what, ratio, _)| (what, ratio));
         // An alert says more than a silence.
         let told =
             |firing: bool| self.paths.iter().filter(move |(_, path)| path.condition.firing().is_some() == firing);
         let path = told(true).chain(told(false)).find_map(|(peer, path)| path.against(peer, now));
-        Neighbours { load, path, ..Neighbours::default() }
+        NodeSignals { load, path, ..NodeSignals::default() }
     }
 
-    fn look_around(&mut self, now: Timestamp, objectives: &Objectives, around: &Surroundings, out: &mut Vec<Notice>) {
+    fn look_around(&mut self, now: Timestamp, objectives: &Objectives, around: &Environment, out: &mut Vec<Notice>) {
         let parts = around.node.parts();
         let loads = LOADS.iter().zip(parts).filter_map(|(name, ratio)| Some((*name, ratio?)));
         let fullest = loads.max_by(|a, b| a.1.total_cmp(&b.1));
@@ -161,7 +163,7 @@ impl Judge {
         }
     }
 
-    fn look_at_sources(&mut self, now: Timestamp, around: &Surroundings, out: &mut Vec<Notice>) {
+    fn look_at_sources(&mut self, now: Timestamp, around: &Environment, out: &mut Vec<Notice>) {
         let left_out = |source: &SourceName| !around.sources.iter().any(|(known, _)| known == source);
         for (source, condition) in self.sources.extract_if(.., |source, _| left_out(source)) {
             if let Some(change) = ended(&condition) {
@@ -184,7 +186,7 @@ impl Judge {
         }
     }
 
-    fn look_at_paths(&mut self, now: Timestamp, objectives: &Objectives, around: &Surroundings, out: &mut Vec<Notice>) {
+    fn look_at_paths(&mut self, now: Timestamp, objectives: &Objectives, around: &Environment, out: &mut Vec<Notice>) {
         let left_out = |peer: &Arc<str>| !around.paths.iter().any(|word| word.peer == *peer);
         for (peer, path) in self.paths.extract_if(.., |peer, _| left_out(peer)) {
             if let Some(change) = ended(&path.condition) {
@@ -192,7 +194,7 @@ impl Judge {
             }
         }
         for word in &around.paths {
-            let path = self.paths.entry(Arc::clone(&word.peer)).or_insert_with(PathWatch::new);
+            let path = self.paths.entry(Arc::clone(&word.peer)).or_insert_with(PathRules::new);
             let finding = path.look(now, word, objectives.loss_ratio);
             if let Some(change) = path.condition.step(now, PATH_HELD, finding) {
                 let subject = Subject::Peer(Arc::clone(&word.peer));
@@ -207,7 +209,7 @@ impl Judge {
         now: Timestamp,
         objectives: &Objectives,
         registry: &Registry,
-        around: &Surroundings,
+        around: &Environment,
     ) -> Option<Notice> {
         let heard = |leg: &crate::session::LiveLeg| u64::from(leg.heard_viewers(now));
         let viewers = registry.sessions().map(|live| {
@@ -220,7 +222,7 @@ impl Judge {
     }
 }
 
-impl Docket {
+impl ClassAlerts {
     /// Whether what was told of this class may have to be told again now.
     fn retells(&self, now: Timestamp) -> bool {
         now.nanos() % RETELL_EVERY.as_nanos() as u64 <= 250_000_000
@@ -232,7 +234,7 @@ impl Docket {
         &mut self,
         now: Timestamp,
         change: Change,
-        neighbours: &Neighbours,
+        neighbours: &NodeSignals,
         (objectives, live): (&Objectives, &crate::session::Live),
     ) -> Notice {
         let Change { alert, state, onset, evidence, forecast } = change;
@@ -248,7 +250,8 @@ impl Docket {
                 let own = self.own(now, onset, objectives, live);
                 let (cause, why) = cause::of(alert, neighbours, &own);
                 let why: Arc<[String]> = why.into();
-                let told = Told { at: now, cause, why: Arc::clone(&why), other: cause, looks: 0, silent: false };
+                let told =
+                    AnnouncedCause { at: now, cause, why: Arc::clone(&why), other: cause, looks: 0, silent: false };
                 if let Some(standing) = self.conditions.get_mut(&alert) {
                     standing.told = Some(Box::new(told));
                 }
@@ -263,7 +266,7 @@ impl Docket {
     fn retell(
         &mut self,
         now: Timestamp,
-        neighbours: &Neighbours,
+        neighbours: &NodeSignals,
         (objectives, live): (&Objectives, &crate::session::Live),
         out: &mut Vec<Notice>,
     ) {
@@ -288,7 +291,7 @@ impl Docket {
     }
 }
 
-impl Told {
+impl AnnouncedCause {
     /// Takes over a silence, or a cause that was found several times in a row; gives whether that is worth telling.
     fn is_news(&mut self, silent: Option<Timestamp>, found: Option<(Cause, Vec<String>)>) -> bool {
         if let Some(since) = silent {
@@ -313,7 +316,7 @@ impl Told {
 }
 
 /// The end of what still fires because its subject is no more: nothing newer was measured than what it fired on.
-fn ended(condition: &Condition) -> Option<(NoticeState, Timestamp, Evidence)> {
+fn ended(condition: &Hysteresis) -> Option<(NoticeState, Timestamp, Evidence)> {
     let (started_at, evidence) = condition.firing()?;
     Some((NoticeState::Resolved, started_at, evidence))
 }

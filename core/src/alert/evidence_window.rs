@@ -7,7 +7,7 @@ use crate::model::{Share, Timestamp};
 
 /// What counts as evidence for one kind of ratio.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Need {
+pub struct EvidenceRule {
     /// The whole that the smallest span must have (viewer-seconds, packets).
     pub whole: f64,
     /// So much of the part counts as one occurrence, where more were not counted: what belongs together proves less than what does not.
@@ -22,7 +22,7 @@ pub struct Need {
 
 /// What a look at the trail found.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Trail {
+pub enum Judgement {
     /// Over the limit beyond chance: the ratio over the smallest span that proves it, and the onset.
     Over(Share, Timestamp),
     /// Nothing proves it: the ratio over the smallest span of enough whole that is at least [`CALM`] long.
@@ -32,12 +32,12 @@ pub enum Trail {
 /// A trailing ratio. Keeps at most [`MAX_ENTRIES`] entries whatever the audience: fine ones for the present, [`COARSE`] ones up to
 /// [`MAX_AGE`]. What leaves it unaccused teaches what is usual here.
 #[derive(Clone, Debug)]
-pub struct Trailing {
-    need: &'static Need,
+pub struct EvidenceWindow {
+    need: &'static EvidenceRule,
     /// Ascending; the newest begins at `newest`.
     entries: Vec<Entry>,
     coarse: usize,
-    usual: Usual,
+    usual: Baseline,
     newest: Timestamp,
     accused_until: Timestamp,
 }
@@ -72,12 +72,12 @@ pub(super) const CALM: Duration = Duration::from_secs(5);
 /// How much likelier, as a natural logarithm, what happened must be under its own ratio than under the limit.
 pub(super) const OVER: f64 = 1.5;
 
-impl Trailing {
+impl EvidenceWindow {
     /// An empty trail.
     #[must_use]
-    pub const fn new(need: &'static Need) -> Self {
+    pub const fn new(need: &'static EvidenceRule) -> Self {
         let never = Timestamp::from_secs(0);
-        Self { need, entries: Vec::new(), coarse: 0, usual: Usual::NEW, newest: never, accused_until: never }
+        Self { need, entries: Vec::new(), coarse: 0, usual: Baseline::NEW, newest: never, accused_until: never }
     }
 
     /// Says that what is in it now, and what comes until `to`, belongs to a fault: it teaches nothing of the usual course.
@@ -144,7 +144,7 @@ impl Trailing {
     /// What the trail says against `limit`, or `None` while there is too little evidence. Where the last [`CALM`] stayed under `clear`,
     /// what was before it no longer counts: it would keep an alert alive for as long as it is remembered.
     #[must_use]
-    pub fn against(&self, limit: f64, clear: f64) -> Option<Trail> {
+    pub fn against(&self, limit: f64, clear: f64) -> Option<Judgement> {
         let newest = self.entries.last()?;
         let end = newest.end();
         // Most looks find nothing over the limit and need no usual course.
@@ -175,7 +175,7 @@ impl Trailing {
             }
             if calm.is_none() && u128::from(seen.elapsed) >= CALM.as_millis() {
                 if over.is_none() && seen.sum.ratio() < clear {
-                    return Some(Trail::Under(seen.sum));
+                    return Some(Judgement::Under(seen.sum));
                 }
                 calm = Some(seen.sum);
             }
@@ -183,9 +183,9 @@ impl Trailing {
         match over {
             Some(share) => {
                 let before = Duration::from_millis(u64::from(newest.start.wrapping_sub(onset)));
-                Some(Trail::Over(share, self.newest - before))
+                Some(Judgement::Over(share, self.newest - before))
             }
-            None => (seen.sum.whole >= self.need.whole).then(|| Trail::Under(calm.unwrap_or(seen.sum))),
+            None => (seen.sum.whole >= self.need.whole).then(|| Judgement::Under(calm.unwrap_or(seen.sum))),
         }
     }
 
@@ -224,7 +224,7 @@ struct Seen {
 impl Seen {
     /// Whether the span is over `limit` and far likelier under its own ratio than in the usual course. Each way of counting occurrences
     /// is held against its own expectation (generalised likelihood ratio).
-    fn proves(&self, limit: f64, usual: &Course, need: &Need) -> bool {
+    fn proves(&self, limit: f64, usual: &Course, need: &EvidenceRule) -> bool {
         let ratio = (self.sum.part + self.coming) / self.sum.whole;
         if ratio <= limit {
             return false;
@@ -264,7 +264,7 @@ fn surprise(count: f64, expected: f64, together: f64) -> f64 {
 
 /// What is usual in one class: forgotten over [`MEMORY`].
 #[derive(Clone, Copy, Debug)]
-struct Usual {
+struct Baseline {
     part: f32,
     whole: f32,
     events: f32,
@@ -283,12 +283,12 @@ struct Course {
     together: f64,
 }
 
-impl Usual {
+impl Baseline {
     const NEW: Self = Self { part: 0.0, whole: 0.0, events: 0.0, spread: (0.0, 0.0), last: (0.0, 0.0) };
 
     /// Takes in what leaves the trail; the ratio only where it was not accused. The spread is that between neighbouring spans, which a
     /// lasting fault hardly moves: (a - b)²/(a + b) is 1 on average where occurrences come singly, at any rate.
-    fn learn(&mut self, entry: &Entry, accused: bool, need: &Need) {
+    fn learn(&mut self, entry: &Entry, accused: bool, need: &EvidenceRule) {
         let kept = 1.0 - (entry.millis() as f32 / 1e3 / MEMORY.as_secs_f32()).min(1.0);
         let count = f32::from(entry.events).max(entry.part / need.occurrence as f32);
         let (last, last_whole) = std::mem::replace(&mut self.last, (count, entry.whole));
@@ -305,7 +305,7 @@ impl Usual {
     }
 
     /// No better than [`PRESUMED`] of the limit: a quiet class may have its bad moment too. No worse than the limit.
-    fn course(&self, limit: f64, need: &Need) -> Course {
+    fn course(&self, limit: f64, need: &EvidenceRule) -> Course {
         let presumed = PRESUMED * limit;
         let prior = need.whole * PRIOR_WHOLES;
         let ratio = (f64::from(self.part) + presumed * prior) / (f64::from(self.whole) + prior);
@@ -366,16 +366,16 @@ mod tests {
 
     use super::*;
 
-    const STALLS: Need = Need { whole: 60.0, occurrence: 5.0, length: 0.5, timed: true, proof: 12.0 };
+    const STALLS: EvidenceRule = EvidenceRule { whole: 60.0, occurrence: 5.0, length: 0.5, timed: true, proof: 12.0 };
 
-    fn beat(number: u64) -> Timestamp {
+    fn tick(number: u64) -> Timestamp {
         Timestamp::from_millis(number * 250)
     }
 
-    fn trail(beats: impl IntoIterator<Item = (f64, f64, u64)>) -> Trailing {
-        let mut trailing = Trailing::new(&STALLS);
-        for (number, (part, whole, events)) in (0..).zip(beats) {
-            trailing.add(beat(number), beat(number + 1), Share { part, whole }, events);
+    fn trail(ticks: impl IntoIterator<Item = (f64, f64, u64)>) -> EvidenceWindow {
+        let mut trailing = EvidenceWindow::new(&STALLS);
+        for (number, (part, whole, events)) in (0..).zip(ticks) {
+            trailing.add(tick(number), tick(number + 1), Share { part, whole }, events);
         }
         trailing
     }
@@ -384,23 +384,23 @@ mod tests {
     fn a_large_audience_is_judged_on_one_beat_and_its_onset_is_exact() {
         let healthy = std::iter::repeat_n((0.0, 250.0, 0), 9);
         let trailing = trail(healthy.chain([(10.0, 250.0, 50)]));
-        assert_eq!(trailing.against(0.01, 0.007), Some(Trail::Over(Share { part: 10.0, whole: 250.0 }, beat(9))));
+        assert_eq!(trailing.against(0.01, 0.007), Some(Judgement::Over(Share { part: 10.0, whole: 250.0 }, tick(9))));
     }
 
     #[test]
     fn one_stall_proves_nothing_and_many_of_the_same_sum_do() {
         let sum = |events| trail([(3.0, 75.0, events)]).against(0.01, 0.007);
-        assert!(matches!(sum(15), Some(Trail::Over(..))));
-        let mut lone = Trailing::new(&STALLS);
-        lone.add(beat(0), beat(100), Share { part: 3.0, whole: 75.0 }, 1);
-        assert!(matches!(lone.against(0.01, 0.007), Some(Trail::Under(_))));
+        assert!(matches!(sum(15), Some(Judgement::Over(..))));
+        let mut lone = EvidenceWindow::new(&STALLS);
+        lone.add(tick(0), tick(100), Share { part: 3.0, whole: 75.0 }, 1);
+        assert!(matches!(lone.against(0.01, 0.007), Some(Judgement::Under(_))));
     }
 
     #[test]
     fn a_viewer_that_never_comes_back_counts_at_last() {
         let judged: Vec<bool> = (40..240)
-            .map(|beats| trail(std::iter::repeat_n((0.25, 2.5, 0), beats)))
-            .map(|trailing| matches!(trailing.against(0.01, 0.007), Some(Trail::Over(..))))
+            .map(|ticks| trail(std::iter::repeat_n((0.25, 2.5, 0), ticks)))
+            .map(|trailing| matches!(trailing.against(0.01, 0.007), Some(Judgement::Over(..))))
             .collect();
         assert_eq!((judged.first(), judged.last()), (Some(&false), Some(&true)));
     }
@@ -409,9 +409,9 @@ mod tests {
     fn little_and_old_evidence_give_nothing() {
         let mut trailing = trail(std::iter::repeat_n((0.0, 1.25, 0), 40));
         assert_eq!(trailing.against(0.01, 0.007), None, "five viewers for 10 s are 50 viewer-seconds");
-        trailing.add(beat(40), beat(41), Share { part: 0.0, whole: 10.0 }, 0);
+        trailing.add(tick(40), tick(41), Share { part: 0.0, whole: 10.0 }, 0);
         assert!(trailing.against(0.01, 0.007).is_some());
-        trailing.add(beat(400), beat(401), Share::default(), 0);
+        trailing.add(tick(400), tick(401), Share::default(), 0);
         assert_eq!(trailing.against(0.01, 0.007), None);
     }
 
@@ -439,17 +439,17 @@ mod tests {
     proptest! {
         #[test]
         fn entries_stay_few_and_a_constant_ratio_is_read_back(wholes in prop::collection::vec(0.0..400.0_f64, 1..600)) {
-            let mut trailing = Trailing::new(&STALLS);
+            let mut trailing = EvidenceWindow::new(&STALLS);
             let mut sum = 0.0;
             for (number, whole) in (0..).zip(wholes) {
-                trailing.add(beat(number), beat(number + 1), Share { part: whole / 10.0, whole }, 1);
+                trailing.add(tick(number), tick(number + 1), Share { part: whole / 10.0, whole }, 1);
                 sum += whole;
                 prop_assert!(trailing.entries.len() <= MAX_ENTRIES && trailing.coarse <= trailing.entries.len());
                 let kept: f64 = trailing.entries.iter().map(|entry| f64::from(entry.whole)).sum();
                 prop_assert!(kept <= sum * 1.000_01);
                 prop_assert!(number >= 240 || (kept - sum).abs() <= sum * 1e-5, "a minute is kept whole: {kept} of {sum}");
                 match trailing.against(0.2, 0.14) {
-                    Some(Trail::Under(share)) => prop_assert!((share.ratio() - 0.1).abs() < 1e-4),
+                    Some(Judgement::Under(share)) => prop_assert!((share.ratio() - 0.1).abs() < 1e-4),
                     other => prop_assert!(other.is_none() && sum < STALLS.whole * 1.001 || kept < STALLS.whole * 1.001),
                 }
             }

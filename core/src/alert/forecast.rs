@@ -1,7 +1,7 @@
 //! What will break, and how much the node can still carry. Decides from the trend of its load and its viewers; refuses a warning without
 //! a steady course, and a capacity where no load is told.
 
-use super::hysteresis::{Condition, Finding, Rule};
+use super::hysteresis::{Finding, Hysteresis, Rule};
 use super::trend::Trend;
 use crate::model::{Alert, Cause, Forecast, GRID, NodeLoad, Notice, NoticeState, Objectives, Subject, Timestamp};
 
@@ -10,7 +10,7 @@ use crate::model::{Alert, Cause, Forecast, GRID, NodeLoad, Notice, NoticeState, 
 pub(crate) struct NodeForecast {
     loads: [Trend; 3],
     viewers: Trend,
-    warning: Condition,
+    warning: Hysteresis,
     last: Option<Forecast>,
 }
 
@@ -61,7 +61,7 @@ impl NodeForecast {
 
     /// The load is over its limit: the alert itself speaks now, the warning is no more.
     pub(crate) fn overtaken(&mut self) {
-        self.warning = Condition::default();
+        self.warning = Hysteresis::default();
     }
 
     /// The capacity left by what a viewer costs on average, the node's own use included: rather too little than too much.

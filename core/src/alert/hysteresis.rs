@@ -33,7 +33,7 @@ pub(super) enum Finding {
 
 /// The state of one alert.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Condition {
+pub(super) struct Hysteresis {
     history: u32,
     flaps: u8,
     resolved_at: Option<Timestamp>,
@@ -43,7 +43,7 @@ pub(super) struct Condition {
     firing: bool,
 }
 
-impl Condition {
+impl Hysteresis {
     /// Takes one look's finding; gives the change, its onset and evidence where there was one.
     pub(super) fn step(
         &mut self,
@@ -133,7 +133,7 @@ mod tests {
 
     /// One character a second: b bad, m between, g good, u unknown; upper case marks in the answer where it fired (F) or resolved (R).
     fn play(looks: &str) -> String {
-        let mut condition = Condition::default();
+        let mut condition = Hysteresis::default();
         let mut out = String::new();
         for (second, look) in looks.chars().enumerate() {
             let now = Timestamp::from_secs(second as u64);

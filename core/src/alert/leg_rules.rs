@@ -3,30 +3,30 @@
 
 use std::time::Duration;
 
-use super::cause::Own;
+use super::cause::ClassSignals;
 use super::class_alerts::{CLEAR, evidence};
-use super::evidence_window::{Need, Trail, Trailing};
+use super::evidence_window::{EvidenceRule, EvidenceWindow, Judgement};
 use super::hysteresis::Finding;
-use crate::base::Few;
+use crate::base::SmallMap;
 use crate::model::{Objectives, Protocol, Share, Timestamp};
 use crate::session::{LegTotals, Live};
 
 /// The trails of one class.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LegWatch {
-    legs: Few<Protocol, Leg>,
+pub(crate) struct LegRules {
+    legs: SmallMap<Protocol, Leg>,
     /// All legs together, where there are several.
-    whole: Option<Box<Trailing>>,
+    whole: Option<Box<EvidenceWindow>>,
 }
 
 #[derive(Clone, Debug)]
 struct Leg {
     seen: LegTotals,
-    stutter: Trailing,
-    loss: Trailing,
+    stutter: EvidenceWindow,
+    loss: EvidenceWindow,
 }
 
-impl LegWatch {
+impl LegRules {
     /// Says that the class suffers: what comes teaches nothing of its usual course.
     pub(crate) fn accuse(&mut self, now: Timestamp) {
         for (_, leg) in self.legs.iter_mut() {
@@ -64,7 +64,7 @@ impl LegWatch {
             track.loss.add(from, to, loss, 0);
         }
         if legs > 1 {
-            let whole = self.whole.get_or_insert_with(|| Box::new(Trailing::new(&STUTTER_NEED)));
+            let whole = self.whole.get_or_insert_with(|| Box::new(EvidenceWindow::new(&STUTTER_NEED)));
             whole.add(from, to, all, all_stalls);
         }
     }
@@ -89,7 +89,7 @@ impl LegWatch {
     }
 
     /// Adds what is known of one leg to what is known of the class.
-    pub(crate) fn own(&self, protocol: Protocol, objectives: &Objectives, own: &mut Own) {
+    pub(crate) fn own(&self, protocol: Protocol, objectives: &Objectives, own: &mut ClassSignals) {
         let Some(leg) = self.legs.get(&protocol) else { return };
         let promise = objectives.of(protocol);
         if let Some(share) = leg.loss.lately(RECENT)
@@ -110,18 +110,20 @@ impl LegWatch {
 
 impl Default for Leg {
     fn default() -> Self {
-        let (stutter, loss) = (Trailing::new(&STUTTER_NEED), Trailing::new(&LOSS_NEED));
+        let (stutter, loss) = (EvidenceWindow::new(&STUTTER_NEED), EvidenceWindow::new(&LOSS_NEED));
         Self { seen: LegTotals::default(), stutter, loss }
     }
 }
 
 /// What a trail says against its objective, and how bad that is beside what other legs say: proven before high.
-fn trailing(trail: &Trailing, limit: f64, unit: &'static str) -> Option<(f64, Finding)> {
+fn trailing(trail: &EvidenceWindow, limit: f64, unit: &'static str) -> Option<(f64, Finding)> {
     let judged = |share: Share| evidence(share.ratio(), limit, "ratio", (share.whole, unit));
     Some(match trail.against(limit, limit * CLEAR)? {
-        Trail::Over(share, onset) => (1e3 + share.ratio() / limit, Finding::Bad(judged(share), onset)),
-        Trail::Under(share) if share.ratio() < limit * CLEAR => (share.ratio() / limit, Finding::Good(judged(share))),
-        Trail::Under(share) => (share.ratio() / limit, Finding::Between),
+        Judgement::Over(share, onset) => (1e3 + share.ratio() / limit, Finding::Bad(judged(share), onset)),
+        Judgement::Under(share) if share.ratio() < limit * CLEAR => {
+            (share.ratio() / limit, Finding::Good(judged(share)))
+        }
+        Judgement::Under(share) => (share.ratio() / limit, Finding::Between),
     })
 }
 
@@ -131,9 +133,11 @@ fn worst(judged: impl Iterator<Item = (f64, Finding)>) -> Finding {
 
 /// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
 /// viewer that does not come back counts as another one every 5 s.
-static STUTTER_NEED: Need = Need { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof: 14.0 };
+static STUTTER_NEED: EvidenceRule =
+    EvidenceRule { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof: 14.0 };
 /// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
 /// one occurrence.
-static LOSS_NEED: Need = Need { whole: 2_000.0, occurrence: 4.0, length: 4.0, timed: false, proof: 15.0 };
+static LOSS_NEED: EvidenceRule =
+    EvidenceRule { whole: 2_000.0, occurrence: 4.0, length: 4.0, timed: false, proof: 15.0 };
 /// Loss beside a fault is that of so long.
 const RECENT: Duration = Duration::from_secs(5);

@@ -11,6 +11,6 @@ mod path_rules;
 mod publisher_rules;
 mod trend;
 
-pub use self::evaluator::Judge;
-pub use self::evidence_window::{Need, Trail, Trailing};
+pub use self::evaluator::AlertEvaluator;
+pub use self::evidence_window::{EvidenceRule, EvidenceWindow, Judgement};
 pub use self::forecast::Capacity;

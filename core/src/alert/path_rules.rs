@@ -4,25 +4,25 @@
 use std::time::Duration;
 
 use super::class_alerts::evidence;
-use super::evidence_window::{Need, Trail, Trailing};
-use super::hysteresis::{Condition, Finding};
-use crate::model::{PathWord, Share, Timestamp};
+use super::evidence_window::{EvidenceRule, EvidenceWindow, Judgement};
+use super::hysteresis::{Finding, Hysteresis};
+use crate::model::{PathReport, Share, Timestamp};
 
 /// The memory of one path.
 #[derive(Clone, Debug)]
-pub(crate) struct PathWatch {
-    ways: [Trailing; 2],
+pub(crate) struct PathRules {
+    ways: [EvidenceWindow; 2],
     heard: Option<Timestamp>,
     rtt: Option<f64>,
     usual_rtt: Option<f64>,
     silent: Option<Timestamp>,
-    pub(crate) condition: Condition,
+    pub(crate) condition: Hysteresis,
 }
 
-impl PathWatch {
+impl PathRules {
     pub(crate) fn new() -> Self {
-        let ways = std::array::from_fn(|_| Trailing::new(&PATH_NEED));
-        Self { ways, heard: None, rtt: None, usual_rtt: None, silent: None, condition: Condition::default() }
+        let ways = std::array::from_fn(|_| EvidenceWindow::new(&PATH_NEED));
+        Self { ways, heard: None, rtt: None, usual_rtt: None, silent: None, condition: Hysteresis::default() }
     }
 
     /// What speaks against the path now, in words: its alert, or that it fell silent lately.
@@ -38,7 +38,7 @@ impl PathWatch {
     }
 
     /// Takes in the newest word and judges the path.
-    pub(crate) fn look(&mut self, now: Timestamp, word: &PathWord, loss_limit: f64) -> Finding {
+    pub(crate) fn look(&mut self, now: Timestamp, word: &PathReport, loss_limit: f64) -> Finding {
         if self.heard != Some(word.at) {
             let before = self.heard.replace(word.at).unwrap_or(word.at);
             for (trail, share) in self.ways.iter_mut().zip([word.out, word.back]) {
@@ -56,8 +56,8 @@ impl PathWatch {
         let mut worst = None;
         for (trail, way) in self.ways.iter().zip(["pings sent there", "pings on their way back"]) {
             match trail.against(loss_limit, loss_limit * 0.7) {
-                Some(Trail::Over(share, onset)) => return Finding::Bad(judged(share, way), onset),
-                Some(Trail::Under(share))
+                Some(Judgement::Over(share, onset)) => return Finding::Bad(judged(share, way), onset),
+                Some(Judgement::Under(share))
                     if worst.is_none_or(|(known, _): (Share, _)| known.ratio() < share.ratio()) =>
                 {
                     worst = Some((share, way));
@@ -92,7 +92,7 @@ impl PathWatch {
 }
 
 /// Under a judgement of a path lie 500 pings at least: they are few.
-static PATH_NEED: Need = Need { whole: 500.0, occurrence: 2.0, length: 2.0, timed: false, proof: 13.0 };
+static PATH_NEED: EvidenceRule = EvidenceRule { whole: 500.0, occurrence: 2.0, length: 2.0, timed: false, proof: 13.0 };
 /// A round trip is degraded at twice its usual course, and this much longer at least, in seconds.
 const RTT_MARGIN: f64 = 0.03;
 /// A word older than this says nothing of now.
@@ -104,15 +104,15 @@ const SILENCE_TELLS: Duration = Duration::from_mins(2);
 mod tests {
     use super::*;
 
-    fn word(second: u64, rtt: u64) -> PathWord {
+    fn word(second: u64, rtt: u64) -> PathReport {
         let (at, rtt) = (Timestamp::from_secs(second), Some(Duration::from_millis(rtt)));
-        PathWord { peer: "origin-1".into(), at, rtt, out: None, back: Share::of(0.0, 200.0), silent: None }
+        PathReport { peer: "origin-1".into(), at, rtt, out: None, back: Share::of(0.0, 200.0), silent: None }
     }
 
     fn play(words: impl IntoIterator<Item = (u64, f64)>) -> Vec<Finding> {
-        let mut watch = PathWatch::new();
+        let mut watch = PathRules::new();
         let words = words.into_iter().enumerate().map(|(second, (rtt, loss))| {
-            let word = PathWord { out: Share::of(loss * 200.0, 200.0), ..word(second as u64, rtt) };
+            let word = PathReport { out: Share::of(loss * 200.0, 200.0), ..word(second as u64, rtt) };
             watch.look(word.at, &word, 0.005)
         });
         words.collect()
@@ -120,9 +120,9 @@ mod tests {
 
     #[test]
     fn either_way_is_judged_for_itself() {
-        let mut watch = PathWatch::new();
+        let mut watch = PathRules::new();
         let mut looks = (0..60).map(|second| {
-            let word = PathWord { out: Share::of(0.0, 200.0), back: Share::of(2.0, 200.0), ..word(second, 20) };
+            let word = PathReport { out: Share::of(0.0, 200.0), back: Share::of(2.0, 200.0), ..word(second, 20) };
             watch.look(word.at, &word, 0.007)
         });
         assert!(
@@ -133,12 +133,12 @@ mod tests {
 
     #[test]
     fn silence_is_unknown_and_for_a_while_it_is_a_sign() {
-        let mut watch = PathWatch::new();
+        let mut watch = PathRules::new();
         for second in 0..30 {
             assert_eq!(watch.against("origin-1", Timestamp::from_secs(second)), None);
             watch.look(Timestamp::from_secs(second), &word(second, 20), 0.005);
         }
-        let silent = PathWord { silent: Some(Timestamp::from_secs(29)), ..word(29, 20) };
+        let silent = PathReport { silent: Some(Timestamp::from_secs(29)), ..word(29, 20) };
         let at = |second| Timestamp::from_secs(second);
         assert_eq!(watch.look(at(33), &silent, 0.005), Finding::Unknown);
         let words = watch.against("origin-1", at(33)).expect("a sign");

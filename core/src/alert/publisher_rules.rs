@@ -6,7 +6,7 @@ use crate::session::Live;
 
 /// The memory of one publisher; everything is per second, fading.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct IngestWatch {
+pub(crate) struct PublisherRules {
     seen: Option<(Timestamp, Option<Total>, Option<Total>)>,
     /// Seconds learned from, and seconds that the present choice lasts.
     learned: f32,
@@ -37,7 +37,7 @@ pub(crate) struct Pace {
     pub(crate) chosen: bool,
 }
 
-impl IngestWatch {
+impl PublisherRules {
     /// Takes in the newest word on the publisher. What comes while its class is `faulty` teaches nothing.
     pub(crate) fn look(&mut self, now: Timestamp, live: &Live, faulty: bool) {
         let Some((at, view)) = live.publishing(now) else {
@@ -211,10 +211,10 @@ mod tests {
     use crate::model::{Fact, Observation, ServerView, StreamKey};
 
     /// A publisher that sends (bits, frames) in each second; what is known of it at the end.
-    fn watched(seconds: impl IntoIterator<Item = (u64, u64)>) -> IngestWatch {
+    fn watched(seconds: impl IntoIterator<Item = (u64, u64)>) -> PublisherRules {
         let stream = StreamKey::parse("live/c1").expect("a good key");
         let mut live = Live::new(stream.clone(), crate::model::Descriptor::default(), Timestamp::from_secs(100));
-        let (mut watch, mut now, mut totals) = (IngestWatch::default(), Timestamp::from_secs(100), (0, 0));
+        let (mut watch, mut now, mut totals) = (PublisherRules::default(), Timestamp::from_secs(100), (0, 0));
         for (bits, frames) in seconds {
             totals = (totals.0 + bits / 8, totals.1 + frames);
             let total = |value| Some(Total { base: 1, value });
@@ -232,7 +232,7 @@ mod tests {
         watch
     }
 
-    fn after(usual: (u64, u64), then: impl Iterator<Item = (u64, u64)>) -> IngestWatch {
+    fn after(usual: (u64, u64), then: impl Iterator<Item = (u64, u64)>) -> PublisherRules {
         watched(std::iter::repeat_n(usual, 60).chain(then))
     }
 

@@ -66,13 +66,13 @@ const fn round(v: &mut [u64; 4]) {
 }
 
 /// The hasher of tables whose keys are keyed hashes already: it passes them on.
-pub(crate) type Hashed = std::hash::BuildHasherDefault<PassOn>;
+pub(crate) type Hashed = std::hash::BuildHasherDefault<IdentityHasher>;
 
 /// See [`Hashed`].
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PassOn(u64);
+pub(crate) struct IdentityHasher(u64);
 
-impl std::hash::Hasher for PassOn {
+impl std::hash::Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }

@@ -12,7 +12,7 @@ pub(super) const MAX_EXACT: usize = 256;
 /// Latencies in whole milliseconds, 1 ms to 2 min; what is longer than half a minute to 4 ms. Sums exactly over viewers, sources and nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
-pub struct Latencies(Kept);
+pub struct LatencyHistogram(Kept);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kept {
@@ -29,8 +29,8 @@ enum Written {
     Counted { counts: Vec<(u32, u32)> },
 }
 
-impl From<Latencies> for Written {
-    fn from(latencies: Latencies) -> Self {
+impl From<LatencyHistogram> for Written {
+    fn from(latencies: LatencyHistogram) -> Self {
         match latencies.0 {
             Kept::Exact(values) => Self::Each(values.into_iter().map(decode).collect()),
             Kept::Folded(_) => {
@@ -42,7 +42,7 @@ impl From<Latencies> for Written {
     }
 }
 
-impl From<Written> for Latencies {
+impl From<Written> for LatencyHistogram {
     fn from(written: Written) -> Self {
         let mut out = Self::default();
         let mut record = |millis: u32, count| out.record_many(millis.clamp(1, MAX_MILLIS), count);
@@ -54,13 +54,13 @@ impl From<Written> for Latencies {
     }
 }
 
-impl Default for Latencies {
+impl Default for LatencyHistogram {
     fn default() -> Self {
         Self(Kept::Exact(Vec::new()))
     }
 }
 
-impl Latencies {
+impl LatencyHistogram {
     /// Adds one viewer's latency; below 1 ms counts as 1 ms, above two minutes as two minutes.
     pub fn record(&mut self, latency: Duration) {
         let millis = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
@@ -200,8 +200,8 @@ mod tests {
 
     use super::*;
 
-    fn of(millis: impl IntoIterator<Item = u64>) -> Latencies {
-        let mut latencies = Latencies::default();
+    fn of(millis: impl IntoIterator<Item = u64>) -> LatencyHistogram {
+        let mut latencies = LatencyHistogram::default();
         millis.into_iter().for_each(|millis| latencies.record(Duration::from_millis(millis)));
         latencies
     }

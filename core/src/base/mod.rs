@@ -8,5 +8,5 @@ pub(crate) mod swar;
 
 pub use self::distinct_viewers::{SketchError, ViewerSketch};
 pub(crate) use self::keyed_hash::Hashed;
-pub use self::latency_histogram::Latencies;
-pub(crate) use self::small_map::Few;
+pub use self::latency_histogram::LatencyHistogram;
+pub(crate) use self::small_map::SmallMap;

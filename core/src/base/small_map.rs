@@ -3,9 +3,9 @@
 
 /// Entries in the order of their keys, in one allocation without slack.
 #[derive(Clone, Debug)]
-pub(crate) struct Few<K, V>(Vec<(K, V)>);
+pub(crate) struct SmallMap<K, V>(Vec<(K, V)>);
 
-impl<K: Ord, V> Few<K, V> {
+impl<K: Ord, V> SmallMap<K, V> {
     pub(crate) const fn new() -> Self {
         Self(Vec::new())
     }
@@ -66,13 +66,13 @@ impl<K: Ord, V> Few<K, V> {
     }
 }
 
-impl<K: Ord, V> Default for Few<K, V> {
+impl<K: Ord, V> Default for SmallMap<K, V> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<K, V> IntoIterator for Few<K, V> {
+impl<K, V> IntoIterator for SmallMap<K, V> {
     type Item = (K, V);
     type IntoIter = std::vec::IntoIter<(K, V)>;
 
@@ -92,7 +92,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_a_map(keys in prop::collection::vec(0_u8..9, 0..40), out in 0_u8..9) {
-            let (mut few, mut tree) = (Few::new(), BTreeMap::new());
+            let (mut few, mut tree) = (SmallMap::new(), BTreeMap::new());
             for (value, key) in keys.into_iter().enumerate() {
                 *few.at(key, || 0) += value;
                 *tree.entry(key).or_insert(0) += value;

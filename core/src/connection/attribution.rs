@@ -12,7 +12,7 @@ use crate::model::{Name, Protocol, SourceName, Timestamp};
 
 /// What the lines of one connection told since they were last handed on.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Word {
+pub struct ConnectionReport {
     /// The class of its newest line.
     pub class: Name,
     /// How the class is delivered, where that is known.
@@ -22,12 +22,12 @@ pub struct Word {
     /// When its newest line was logged.
     pub seen: Timestamp,
     /// Its newest media answer.
-    pub answer: Option<Handed>,
+    pub answer: Option<ServedResponse>,
 }
 
 /// A media answer that the server has handed to the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Handed {
+pub struct ServedResponse {
     /// When its media was there to be sent: the request's first byte, or the upstream's answer where that came later.
     pub started: Timestamp,
     /// When its last byte was handed to the kernel.
@@ -48,9 +48,9 @@ pub(crate) const fn allowance(play_time: Duration) -> Duration {
 
 /// The connections of all access logs of this node.
 #[derive(Debug)]
-pub struct Claims {
+pub struct AttributionTable {
     key: [u64; 2],
-    connections: HashMap<u64, Claim, Hashed>,
+    connections: HashMap<u64, Attribution, Hashed>,
     classes: BTreeMap<SessionIndex, Class>,
     indexes: BTreeMap<SourceName, HashMap<Name, SessionIndex>>,
     next: u32,
@@ -74,7 +74,7 @@ pub struct Class {
 
 /// One connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Claim {
+pub(crate) struct Attribution {
     pub(crate) class: SessionIndex,
     pub(crate) viewer: u64,
     /// When its newest line was logged.
@@ -82,12 +82,12 @@ pub(crate) struct Claim {
     /// When its socket was last in a dump.
     held: Timestamp,
     /// What its lines told since the last dump.
-    pub(crate) news: Option<Handed>,
+    pub(crate) news: Option<ServedResponse>,
     /// The newest answer's allowance.
     pub(crate) allowance: Option<Duration>,
 }
 
-impl Claims {
+impl AttributionTable {
     /// No connection yet; `key` is the one that the words' hashes were made with.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
@@ -104,7 +104,7 @@ impl Claims {
 
     /// Takes what the lines of `source` told of connections, by their hashes. A word older than [`CLAIM_KEPT`] is left out: a log that is
     /// read late says nothing of the connections of now.
-    pub fn take(&mut self, source: &SourceName, now: Timestamp, words: impl Iterator<Item = (u64, Word)>) {
+    pub fn take(&mut self, source: &SourceName, now: Timestamp, words: impl Iterator<Item = (u64, ConnectionReport)>) {
         for (connection, word) in words {
             if now.since(word.seen) <= CLAIM_KEPT {
                 self.word(source, connection, &word);
@@ -116,7 +116,7 @@ impl Claims {
         }
     }
 
-    fn word(&mut self, source: &SourceName, connection: u64, word: &Word) {
+    fn word(&mut self, source: &SourceName, connection: u64, word: &ConnectionReport) {
         let room = self.connections.len() < MAX_CLAIMS;
         if !room && !self.connections.contains_key(&connection) {
             self.refused += 1;
@@ -124,7 +124,7 @@ impl Claims {
         }
         let class = self.class(source, word);
         let allowance = word.answer.and_then(|answer| answer.allowance);
-        let claim = self.connections.entry(connection).or_insert_with(|| Claim {
+        let claim = self.connections.entry(connection).or_insert_with(|| Attribution {
             class,
             viewer: word.viewer,
             seen: word.seen,
@@ -136,12 +136,12 @@ impl Claims {
             claim.news = None;
         }
         let late = claim.news.and_then(|news| news.late);
-        claim.news = word.answer.map(|answer| Handed { late: answer.late.max(late), ..answer }).or(claim.news);
+        claim.news = word.answer.map(|answer| ServedResponse { late: answer.late.max(late), ..answer }).or(claim.news);
         (claim.class, claim.viewer, claim.seen) = (class, word.viewer, claim.seen.max(word.seen));
         claim.allowance = allowance.or(claim.allowance);
     }
 
-    fn class(&mut self, source: &SourceName, word: &Word) -> SessionIndex {
+    fn class(&mut self, source: &SourceName, word: &ConnectionReport) -> SessionIndex {
         let known = self.indexes.get(source).and_then(|indexes| indexes.get(&word.class));
         let index = known.copied().unwrap_or_else(|| {
             let index = SessionIndex(self.next);
@@ -183,7 +183,7 @@ impl Claims {
         port: u16,
         at: Timestamp,
         since: Option<Timestamp>,
-    ) -> Option<&mut Claim> {
+    ) -> Option<&mut Attribution> {
         // Logs that tell the listener's port and logs that do not may stand side by side.
         let told = connection_hash(self.key, peer, port);
         let hash = if self.connections.contains_key(&told) { told } else { connection_hash(self.key, peer, 0) };
@@ -233,7 +233,7 @@ impl Claims {
 
 /// The longest media object that is a part of a segment; LL-HLS parts are 0.2 to 1 s long.
 pub(crate) const LONGEST_PART: Duration = Duration::from_secs(1);
-/// Most connections remembered of all logs; more are counted in [`Claims::refused`].
+/// Most connections remembered of all logs; more are counted in [`AttributionTable::refused`].
 pub(crate) const MAX_CLAIMS: usize = 200_000;
 /// A connection without a line and without a socket for so long is forgotten.
 pub(crate) const CLAIM_KEPT: Duration = Duration::from_mins(1);
@@ -247,27 +247,33 @@ mod tests {
 
     const KEY: [u64; 2] = [1, 2];
 
-    fn word(class: &str, seen: u64) -> Word {
+    fn word(class: &str, seen: u64) -> ConnectionReport {
         let class = Name::new(class).expect("a name");
-        Word { class, protocol: Some(Protocol::Hls), viewer: 7, seen: Timestamp::from_secs(seen), answer: None }
+        ConnectionReport {
+            class,
+            protocol: Some(Protocol::Hls),
+            viewer: 7,
+            seen: Timestamp::from_secs(seen),
+            answer: None,
+        }
     }
 
     fn peer() -> SocketAddr {
         "10.0.0.9:4000".parse().expect("an address")
     }
 
-    fn claims(words: impl IntoIterator<Item = (u16, Word)>, now: u64) -> Claims {
-        let mut claims = Claims::new(KEY);
+    fn claims(words: impl IntoIterator<Item = (u16, ConnectionReport)>, now: u64) -> AttributionTable {
+        let mut claims = AttributionTable::new(KEY);
         let words = words.into_iter().map(|(port, word)| (connection_hash(KEY, peer(), port), word));
         claims.take(&"log".into(), Timestamp::from_secs(now), words);
         claims
     }
 
-    fn named(claims: &Claims) -> usize {
+    fn named(claims: &AttributionTable) -> usize {
         claims.indexes.values().map(HashMap::len).sum()
     }
 
-    fn name_of(claims: &mut Claims, port: u16, since: Option<u64>) -> Option<String> {
+    fn name_of(claims: &mut AttributionTable, port: u16, since: Option<u64>) -> Option<String> {
         let since = since.map(Timestamp::from_secs);
         let class = claims.find(peer(), port, Timestamp::from_secs(100), since)?.class;
         Some(claims.class_of(class)?.name.to_string())
@@ -313,7 +319,7 @@ mod tests {
 
     #[test]
     fn the_table_is_bounded() {
-        let mut claims = Claims::new(KEY);
+        let mut claims = AttributionTable::new(KEY);
         let words = (0..MAX_CLAIMS as u64 + 5).map(|hash| (hash, word("live/a", 100)));
         claims.take(&"log".into(), Timestamp::from_secs(100), words);
         assert_eq!((claims.len(), claims.refused()), (MAX_CLAIMS, 5));
@@ -321,13 +327,13 @@ mod tests {
 
     #[test]
     fn the_latest_answer_stands_for_its_like_and_the_worst_for_lateness() {
-        let handed = |ended, late| Handed {
+        let handed = |ended, late| ServedResponse {
             started: Timestamp::from_secs(ended - 1),
             ended: Timestamp::from_secs(ended),
             allowance: Some(Duration::ZERO),
             late: Some(Duration::from_millis(late)),
         };
-        let with = |answer| Word { answer: Some(answer), ..word("live/a", 100) };
+        let with = |answer| ConnectionReport { answer: Some(answer), ..word("live/a", 100) };
         let mut claims = claims([(443, with(handed(98, 900))), (443, with(handed(99, 10)))], 100);
         let news = claims.find(peer(), 443, Timestamp::from_secs(100), None).expect("there").news.take();
         let news = news.expect("news");

@@ -304,7 +304,7 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::model::BEAT;
+    use crate::model::TICK;
 
     const LISTED: Timestamp = Timestamp::from_secs(1000);
 
@@ -326,7 +326,7 @@ mod tests {
     fn an_address_of_one_session_takes_all_its_sockets() {
         let clients = [client(1, 7, Some(0)), client(1, 7, Some(0)), client(2, 8, None)];
         let sockets = [socket(1, 1, None), socket(1, 2, Some(900_000)), socket(2, 3, None), socket(3, 4, None)];
-        let join = Join::of(&clients, &sockets, LISTED, BEAT);
+        let join = Join::of(&clients, &sockets, LISTED, TICK);
         assert_eq!(joined(&join), [(1, 7), (2, 7), (3, 8)]);
         assert_eq!((join.foreign, join.ambiguous), (1, 0));
     }
@@ -335,17 +335,17 @@ mod tests {
     fn a_school_with_two_classes_is_told_apart_by_start() {
         let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(20_000)), client(1, 2, Some(20_100))];
         let sockets = [socket(1, 1, Some(10_200)), socket(1, 2, Some(20_250)), socket(1, 3, Some(20_000))];
-        assert_eq!(joined(&Join::of(&clients, &sockets, LISTED, BEAT)), [(1, 1), (2, 2), (3, 2)]);
+        assert_eq!(joined(&Join::of(&clients, &sockets, LISTED, TICK)), [(1, 1), (2, 2), (3, 2)]);
     }
 
     #[test]
     fn two_classes_at_the_same_moment_stay_unjoined() {
         let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(10_100)), client(1, 1, Some(50_000))];
         let sockets = [socket(1, 1, Some(10_000)), socket(1, 2, Some(10_100)), socket(1, 3, Some(50_000))];
-        let join = Join::of(&clients, &sockets, LISTED, BEAT);
+        let join = Join::of(&clients, &sockets, LISTED, TICK);
         assert_eq!((joined(&join), join.ambiguous), (vec![(3, 1)], 2));
         let timeless = [client(1, 1, Some(10_000)), client(1, 2, None)];
-        let join = Join::of(&timeless, &[socket(1, 1, Some(10_000)), socket(1, 2, Some(9_000))], LISTED, BEAT);
+        let join = Join::of(&timeless, &[socket(1, 1, Some(10_000)), socket(1, 2, Some(9_000))], LISTED, TICK);
         assert_eq!((joined(&join), join.ambiguous), (vec![], 2), "a client of unknown start may own either");
     }
 
@@ -353,14 +353,14 @@ mod tests {
     fn what_remains_of_one_class_takes_the_sockets_of_unknown_start() {
         let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(500))];
         let known = socket(1, 1, Some(10_000));
-        assert_eq!(joined(&Join::of(&clients, &[known, socket(1, 2, None)], LISTED, BEAT)), [(1, 1), (2, 2)]);
-        let stranger = Join::of(&clients, &[known, socket(1, 2, Some(300_000))], LISTED, BEAT);
+        assert_eq!(joined(&Join::of(&clients, &[known, socket(1, 2, None)], LISTED, TICK)), [(1, 1), (2, 2)]);
+        let stranger = Join::of(&clients, &[known, socket(1, 2, Some(300_000))], LISTED, TICK);
         assert_eq!(
             (joined(&stranger), stranger.ambiguous),
             (vec![(1, 1)], 1),
             "a known start that fits nobody stays out"
         );
-        let crowd = Join::of(&clients, &[known, socket(1, 2, None), socket(1, 3, None)], LISTED, BEAT);
+        let crowd = Join::of(&clients, &[known, socket(1, 2, None), socket(1, 3, None)], LISTED, TICK);
         assert_eq!((joined(&crowd), crowd.ambiguous), (vec![(1, 1)], 2), "one client cannot own two");
     }
 
@@ -371,7 +371,7 @@ mod tests {
         let upload = Candidate { role: Some(Role::Publisher), ..socket(1, 1, None) };
         let silent = Candidate { role: None, ..socket(1, 2, None) };
         let join =
-            Join::of(&clients, &[upload, silent, socket(1, 3, Some(1_000_251)), socket(1, 4, None)], LISTED, BEAT);
+            Join::of(&clients, &[upload, silent, socket(1, 3, Some(1_000_251)), socket(1, 4, None)], LISTED, TICK);
         assert_eq!(joined(&join), [(1, 5), (4, 7)]);
         assert_eq!((join.undecided, join.too_new), (1, 1));
     }
@@ -412,7 +412,7 @@ mod tests {
         fn each_socket_is_joined_at_most_once_and_counted_exactly_once(
             clients in proptest::collection::vec(any_client(), 0..30), sockets in proptest::collection::vec(any_socket(), 0..40),
         ) {
-            let join = Join::of(&clients, &sockets, Timestamp::from_millis(4_000), BEAT);
+            let join = Join::of(&clients, &sockets, Timestamp::from_millis(4_000), TICK);
             prop_assert!(join.assignments.windows(2).all(|pair| pair[0].identity < pair[1].identity));
             let counted = join.ambiguous + join.foreign + join.undecided + join.too_new;
             prop_assert_eq!(counted as usize + join.assignments.len(), distinct(&sockets).len());
@@ -443,7 +443,7 @@ mod tests {
                 sockets_mixed.swap(a.index(sockets.len()), b.index(sockets.len()));
             }
             let at = Timestamp::from_millis(5_000);
-            prop_assert_eq!(Join::of(&clients, &sockets, at, BEAT), Join::of(&clients_mixed, &sockets_mixed, at, BEAT));
+            prop_assert_eq!(Join::of(&clients, &sockets, at, TICK), Join::of(&clients_mixed, &sockets_mixed, at, TICK));
         }
 
         #[test]
@@ -458,7 +458,7 @@ mod tests {
                 .map(|(index, &(host, _, late))| socket(host, index as u64, Some(start(index) + if late { delay } else { 0 })))
                 .collect();
             let want: Vec<(u64, u32)> = sessions.iter().enumerate().map(|(index, s)| (index as u64, s.1)).collect();
-            let join = Join::of(&clients, &sockets, LISTED, BEAT);
+            let join = Join::of(&clients, &sockets, LISTED, TICK);
             prop_assert_eq!(joined(&join), want);
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::attribution::{CLAIM_SPEAKS, Claim, Claims, Handed};
+use super::attribution::{Attribution, AttributionTable, CLAIM_SPEAKS, ServedResponse};
 use super::delivery::{FORGET_AFTER_DUMPS, Folds, GONE_AFTER, JOIN_BURST, MAX_TRACKED};
 use super::join::SessionIndex;
 use super::loss::TcpLoss;
@@ -14,8 +14,8 @@ use crate::model::Timestamp;
 
 /// What is remembered of each socket of the edge's listeners between dumps. At most [`MAX_TRACKED`] sockets.
 #[derive(Debug, Default)]
-pub struct AnswerTable {
-    tracks: HashMap<u64, Track, Hashed>,
+pub struct ResponseDelayTable {
+    tracks: HashMap<u64, SocketHistory, Hashed>,
     listeners: BTreeMap<u16, Listener>,
     viewers: Vec<(SessionIndex, u64)>,
     dumps: u64,
@@ -40,14 +40,14 @@ pub struct Listener {
     pub rtts: Vec<Duration>,
 }
 
-impl AnswerTable {
+impl ResponseDelayTable {
     /// Takes in one dump made at `at` and folds each socket that a line claims into its class's fold. `folds` is emptied first.
     ///
     /// Delivery latency of a viewer = time underway beyond the answer's allowance, plus RTT/2. Underway is an answer since its media could
     /// be sent: measured by the log up to its hand-over to the kernel, from there until a dump finds it acknowledged. Of an answer that is
     /// not logged yet it is the time for which dumps saw bytes wait. Both are floors by up to one dump. While answers follow each other
     /// without a rest, the last one's lag stands as the least. A viewer for whom nothing waits has all it asked for: half its round trip.
-    pub fn step(&mut self, at: Timestamp, dump: &[TcpReading], claims: &mut Claims, folds: &mut Folds) {
+    pub fn step(&mut self, at: Timestamp, dump: &[TcpReading], claims: &mut AttributionTable, folds: &mut Folds) {
         folds.clear();
         self.listeners.values_mut().for_each(Listener::clear);
         self.viewers.clear();
@@ -59,7 +59,7 @@ impl AnswerTable {
             }
             // A line told of this very socket if it is younger than the last dump without it; of one that was always there, if younger than that.
             let since = self.last.unwrap_or(at);
-            let track = self.tracks.entry(reading.identity).or_insert_with(|| Track::new(at, since));
+            let track = self.tracks.entry(reading.identity).or_insert_with(|| SocketHistory::new(at, since));
             if track.dump == self.dumps {
                 continue;
             }
@@ -156,7 +156,7 @@ enum Latency {
 
 /// One socket's past.
 #[derive(Debug)]
-struct Track {
+struct SocketHistory {
     appeared: Timestamp,
     /// A line older than this may be of an earlier connection between the same ends.
     since: Timestamp,
@@ -186,7 +186,7 @@ struct Tail {
     started: Timestamp,
 }
 
-impl Track {
+impl SocketHistory {
     fn new(at: Timestamp, since: Timestamp) -> Self {
         Self {
             appeared: at,
@@ -206,7 +206,12 @@ impl Track {
     }
 
     /// Moves on to `reading`; `None` when no line speaks for the socket now.
-    fn fold(&mut self, at: Timestamp, reading: &TcpReading, claim: Option<&mut Claim>) -> Option<(SessionIndex, Seen)> {
+    fn fold(
+        &mut self,
+        at: Timestamp,
+        reading: &TcpReading,
+        claim: Option<&mut Attribution>,
+    ) -> Option<(SessionIndex, Seen)> {
         let waits = reading.wqueue_bytes > 0;
         if !waits || reading.bytes_acked.is_none() || reading.bytes_acked != self.bytes_acked {
             self.progressed = at;
@@ -233,7 +238,7 @@ impl Track {
     }
 
     /// How late the viewer is. One that is late and asks for the next at once is not in time because that has only begun.
-    fn late(&mut self, late: Duration, waits: bool, news: Option<Handed>) -> Duration {
+    fn late(&mut self, late: Duration, waits: bool, news: Option<ServedResponse>) -> Duration {
         let was = std::mem::replace(&mut self.late, late);
         let handed = news.and_then(|news| news.late).unwrap_or_default();
         if !waits {
@@ -245,7 +250,7 @@ impl Track {
     }
 
     /// How long what waits for the viewer has been on its way; zero when nothing waits.
-    fn underway(&mut self, at: Timestamp, reading: &TcpReading, news: Option<Handed>) -> Duration {
+    fn underway(&mut self, at: Timestamp, reading: &TcpReading, news: Option<ServedResponse>) -> Duration {
         let looked = std::mem::replace(&mut self.looked, at);
         let asked_again = self.bytes_received.zip(reading.bytes_received).is_none_or(|(was, is)| is > was);
         (self.bytes_acked, self.bytes_received) = (reading.bytes_acked, reading.bytes_received);
@@ -275,7 +280,7 @@ mod tests {
 
     use super::*;
     use crate::access_log::transport::connection_hash;
-    use crate::connection::attribution::Word;
+    use crate::connection::attribution::ConnectionReport;
     use crate::model::Name;
 
     const KEY: [u64; 2] = [1, 2];
@@ -304,15 +309,16 @@ mod tests {
 
     /// The daemon in small: lines and dumps by the second and millisecond.
     struct Edge {
-        table: AnswerTable,
-        claims: Claims,
+        table: ResponseDelayTable,
+        claims: AttributionTable,
         folds: Folds,
     }
 
     impl Edge {
         /// Sockets that were there at the first dump, at 1,000 s.
         fn new(dump: &[TcpReading]) -> Self {
-            let mut edge = Self { table: AnswerTable::default(), claims: Claims::new(KEY), folds: Folds::new() };
+            let mut edge =
+                Self { table: ResponseDelayTable::default(), claims: AttributionTable::new(KEY), folds: Folds::new() };
             edge.table.step(Timestamp::from_secs(1_000), dump, &mut edge.claims, &mut edge.folds);
             edge
         }
@@ -327,10 +333,10 @@ mod tests {
             let answer = took.map(|(took, allowance)| {
                 let underway = Duration::from_millis(took);
                 let late = allowance.map(|allowance| underway.saturating_sub(allowance));
-                Handed { started: seen - underway, ended: seen, allowance, late }
+                ServedResponse { started: seen - underway, ended: seen, allowance, late }
             });
             let class = Name::new(class).expect("a name");
-            let word = Word { class, protocol: None, viewer, seen, answer };
+            let word = ConnectionReport { class, protocol: None, viewer, seen, answer };
             let hash = connection_hash(KEY, socket.peer, socket.local.port());
             self.claims.take(&"log".into(), seen, std::iter::once((hash, word)));
         }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::base::Latencies;
+use crate::base::LatencyHistogram;
 use crate::model::Rtt;
 
 /// The viewers' sockets of one session in one dump or, after [`PathFold::merge`], in a stretch of dumps.
@@ -26,7 +26,7 @@ pub struct PathFold {
     pub gone: u32,
     /// Bytes written for the viewers and not sent even once.
     pub backlog_bytes: u64,
-    latencies: Latencies,
+    latencies: LatencyHistogram,
     rtts: Vec<Duration>,
 }
 
@@ -44,7 +44,7 @@ impl PathFold {
 
     /// Delivery latencies, one for each viewer and dump; empty when none was measured.
     #[must_use]
-    pub const fn latencies(&self) -> &Latencies {
+    pub const fn latencies(&self) -> &LatencyHistogram {
         &self.latencies
     }
 

@@ -24,7 +24,7 @@ pub struct PlayoutTotals {
 /// The book of one viewer's playout: the last 30 gaps between shown frames, and the totals.
 ///
 /// ```
-/// use liveqos_core::{freeze::Playout, time::Timestamp};
+/// use liveqos_core::{media::Playout, model::Timestamp};
 /// let mut playout = Playout::default();
 /// for frame in 0..=40 {
 ///     playout.frame(Timestamp::from_millis(40 * frame));

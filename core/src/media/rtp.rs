@@ -43,7 +43,7 @@ pub struct ReceptionTotals {
 /// The receiver's book of one RTP stream. A few words of memory, whatever the stream does.
 ///
 /// ```
-/// use liveqos_core::{rtp::Reception, time::Timestamp};
+/// use liveqos_core::{media::Reception, model::Timestamp};
 /// let mut book = Reception::default();
 /// for (i, seq) in [65_534_u16, 65_535, 1, 2].into_iter().enumerate() {
 ///     book.packet(seq, 3_000 * i as u32, 90_000, Timestamp::from_millis(33 * i as u64));

@@ -271,7 +271,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.tick.skew",
         Kind::Histogram(SKEW_BOUNDS),
         "s",
-        "How late each beat was.",
+        "How late each tick was.",
         &[],
     ),
     shell(
@@ -309,7 +309,7 @@ pub const METRICS: &[Metric] = &[
     shell("liveqos_build_info", "liveqos.build.info", Kind::Gauge, "1", "1, with the version as label.", &["version"]),
 ];
 
-/// Bounds of the beat's skew in seconds.
+/// Bounds of the tick's skew in seconds.
 pub const SKEW_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
 /// The row of this Prometheus name.

@@ -1,7 +1,7 @@
 //! What must outlive the daemon: who the live classes are, the minute of each that is not exported yet, and what the platform announced.
 //! Decides how a stream of [`Entry`]s folds into the state to resume from; refuses to keep a minute that has left.
 //!
-//! Every beat tells its entries. Folded in order from nothing, or from [`Checkpoint::entries`], they give the same checkpoint, so that a
+//! Every tick tells its entries. Folded in order from nothing, or from [`Checkpoint::entries`], they give the same checkpoint, so that a
 //! log of them may be cut down to its newest state at any time.
 
 use std::collections::BTreeMap;
@@ -120,7 +120,7 @@ pub struct Class {
     pub last_sampled: Option<Timestamp>,
 }
 
-/// All that must outlive the daemon, as of one beat.
+/// All that must outlive the daemon, as of one tick.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
     /// The classes that live.
@@ -259,32 +259,32 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::base::Latencies;
-    use crate::model::environment::Surroundings;
+    use crate::base::LatencyHistogram;
+    use crate::model::environment::Environment;
     use crate::model::objectives::Objectives;
     use crate::model::observation::{Fact, Observation, PathView, ServerView};
     use crate::model::sample::CloseReason;
     use crate::model::session::Protocol;
-    use crate::model::time::BEAT;
-    use crate::pipeline::{Beat, Pipe};
-    use crate::session::Patience;
+    use crate::model::time::TICK;
+    use crate::pipeline::{Pipeline, Tick};
+    use crate::session::SessionTimeouts;
     use crate::trace::{SpanCommand, SpanName};
 
-    fn at(beat: u64) -> Timestamp {
-        Timestamp::from_secs(1_000_000) + BEAT * u32::try_from(beat).expect("few beats")
+    fn at(tick: u64) -> Timestamp {
+        Timestamp::from_secs(1_000_000) + TICK * u32::try_from(tick).expect("few ticks")
     }
 
     fn name(text: &str) -> Name {
         Name::new(text).expect("a good name")
     }
 
-    fn observation(beat: u64, fact: Fact) -> Observation {
+    fn observation(tick: u64, fact: Fact) -> Observation {
         let stream = StreamKey::parse("live/c1").expect("a good key");
-        Observation { source: "nginx-rtmp".into(), stream, at: at(beat), fact }
+        Observation { source: "nginx-rtmp".into(), stream, at: at(tick), fact }
     }
 
     fn path(millis: u64) -> Fact {
-        let mut latencies = Latencies::default();
+        let mut latencies = LatencyHistogram::default();
         latencies.record(Duration::from_millis(millis));
         Fact::Path(Box::new(PathView {
             protocol: Protocol::Rtmp,
@@ -298,21 +298,21 @@ mod tests {
         }))
     }
 
-    /// One beat of a class that is live until `gone`, its viewers with a latency over the limit from 20 s to 40 s.
-    fn play(pipe: &mut Pipe, beat: u64, gone: u64) -> Beat {
-        if beat.is_multiple_of(4) {
+    /// One tick of a class that is live until `gone`, its viewers with a latency over the limit from 20 s to 40 s.
+    fn play(pipe: &mut Pipeline, tick: u64, gone: u64) -> Tick {
+        if tick.is_multiple_of(4) {
             let view = ServerView {
                 publishing: Some(true),
-                viewers: Some(vec![(Protocol::Rtmp, 3 + u32::try_from(beat % 50).expect("small"))]),
+                viewers: Some(vec![(Protocol::Rtmp, 3 + u32::try_from(tick % 50).expect("small"))]),
                 ..ServerView::default()
             };
-            let fact = if beat < gone { Fact::Server(Box::new(view)) } else { Fact::Gone };
-            pipe.observe(observation(beat, fact));
+            let fact = if tick < gone { Fact::Server(Box::new(view)) } else { Fact::Gone };
+            pipe.observe(observation(tick, fact));
         }
-        if beat < gone {
-            pipe.observe(observation(beat, path(if (80..160).contains(&beat) { 900 } else { 5 + beat % 13 })));
+        if tick < gone {
+            pipe.observe(observation(tick, path(if (80..160).contains(&tick) { 900 } else { 5 + tick % 13 })));
         }
-        pipe.beat(at(beat), &Surroundings::default())
+        pipe.tick(at(tick), &Environment::default())
     }
 
     fn fold(checkpoint: &mut Checkpoint, entries: Vec<Entry>) {
@@ -324,25 +324,25 @@ mod tests {
         }
     }
 
-    fn empty() -> Pipe {
-        Pipe::new("n", Objectives::default(), Patience::default(), 10)
+    fn empty() -> Pipeline {
+        Pipeline::new("n", Objectives::default(), SessionTimeouts::default(), 10)
     }
 
-    /// All spans and events of a class of 90 s, the daemon killed after each of these beats and resumed at once.
+    /// All spans and events of a class of 90 s, the daemon killed after each of these ticks and resumed at once.
     fn run(kills: &[u64], gone: u64) -> Vec<SpanCommand> {
         let (mut pipe, mut checkpoint, mut commands) = (empty(), Checkpoint::default(), Vec::new());
         let class = Descriptor { course_id: Some(name("c9")), ..Descriptor::default() };
         assert!(pipe.registry_mut().register(&name("s1"), StreamKey::parse("live/c1").ok(), class, at(0)));
-        for beat in 1..gone + 320 {
-            let told = play(&mut pipe, beat, gone);
+        for tick in 1..gone + 320 {
+            let told = play(&mut pipe, tick, gone);
             commands.extend(told.commands);
             fold(&mut checkpoint, told.entries);
-            if kills.contains(&beat) {
+            if kills.contains(&tick) {
                 let mut again = Checkpoint::default();
                 fold(&mut again, checkpoint.entries().collect());
                 assert_eq!(again.classes.keys().collect::<Vec<_>>(), checkpoint.classes.keys().collect::<Vec<_>>());
                 pipe = empty();
-                pipe.resume(&again, at(beat));
+                pipe.resume(&again, at(tick));
             }
         }
         assert_eq!(checkpoint, Checkpoint::default(), "nothing is left of a class that is over");
@@ -368,7 +368,7 @@ mod tests {
         /// Between two cuts only what is not cut yet is lost. Killed at a cut, nothing is.
         #[test]
         fn killed_at_any_cuts_a_class_gives_the_same_spans(cuts in prop::collection::btree_set(1_u64..17, 1..5)) {
-            let kills: Vec<u64> = cuts.into_iter().map(|cut| cut * 20).filter(|beat| !(78..=190).contains(beat)).collect();
+            let kills: Vec<u64> = cuts.into_iter().map(|cut| cut * 20).filter(|tick| !(78..=190).contains(tick)).collect();
             prop_assert_eq!(run(&kills, 360), run(&[], 360));
         }
 
@@ -389,13 +389,13 @@ mod tests {
     #[test]
     fn a_class_that_is_not_heard_of_again_ends_when_it_was_last_sampled() {
         let (mut before, mut checkpoint) = (empty(), Checkpoint::default());
-        for beat in 1..=100 {
-            fold(&mut checkpoint, play(&mut before, beat, 1_000).entries);
+        for tick in 1..=100 {
+            fold(&mut checkpoint, play(&mut before, tick, 1_000).entries);
         }
         let mut after = empty();
         after.resume(&checkpoint, at(4_000));
         let closed: Vec<_> =
-            (4_000..4_300).flat_map(|beat| after.beat(at(beat), &Surroundings::default()).batch.closed).collect();
+            (4_000..4_300).flat_map(|tick| after.tick(at(tick), &Environment::default()).batch.closed).collect();
         let [closed] = closed.as_slice() else {
             panic!("{closed:?}");
         };
@@ -405,19 +405,19 @@ mod tests {
     #[test]
     fn what_is_found_late_goes_on_beside_what_lives() {
         let (mut before, mut checkpoint) = (empty(), Checkpoint::default());
-        for beat in 1..=100 {
-            fold(&mut checkpoint, play(&mut before, beat, 1_000).entries);
+        for tick in 1..=100 {
+            fold(&mut checkpoint, play(&mut before, tick, 1_000).entries);
         }
         let mut found_again = empty();
-        (4_000..4_050).for_each(|beat| drop(play(&mut found_again, beat, 10_000)));
+        (4_000..4_050).for_each(|tick| drop(play(&mut found_again, tick, 10_000)));
         assert!(found_again.join(checkpoint.clone(), at(4_050)).is_empty(), "it lives, in a trace of its own");
         let (mut pipe, mut kept) = (empty(), Checkpoint::default());
-        pipe.beat(at(4_000), &Surroundings::default());
+        pipe.tick(at(4_000), &Environment::default());
         fold(&mut kept, pipe.join(checkpoint.clone(), at(4_001)));
         assert_eq!(kept, checkpoint, "it is kept anew");
         let mut closed = Vec::new();
-        for beat in 4_001..4_300 {
-            let told = pipe.beat(at(beat), &Surroundings::default());
+        for tick in 4_001..4_300 {
+            let told = pipe.tick(at(tick), &Environment::default());
             closed.extend(told.batch.closed);
             fold(&mut kept, told.entries);
         }
@@ -432,15 +432,15 @@ mod tests {
     fn an_alert_that_fired_resolves_after_the_restart() {
         let (mut pipe, mut checkpoint) = (empty(), Checkpoint::default());
         let mut fired = Vec::new();
-        for beat in 1..=120 {
-            let told = play(&mut pipe, beat, 1_000);
+        for tick in 1..=120 {
+            let told = play(&mut pipe, tick, 1_000);
             fired.extend(told.notices);
             fold(&mut checkpoint, told.entries);
         }
         let mut pipe = empty();
         pipe.resume(&checkpoint, at(121));
-        let beats = (121..300).map(|beat| play(&mut pipe, beat, 1_000)).collect::<Vec<_>>();
-        let resolved: Vec<_> = beats.iter().flat_map(|beat| &beat.notices).collect();
+        let ticks = (121..300).map(|tick| play(&mut pipe, tick, 1_000)).collect::<Vec<_>>();
+        let resolved: Vec<_> = ticks.iter().flat_map(|tick| &tick.notices).collect();
         assert_eq!((fired.len(), resolved.len()), (1, 1));
         assert_eq!((resolved[0].state, resolved[0].started_at), (NoticeState::Resolved, fired[0].started_at));
     }

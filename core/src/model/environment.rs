@@ -30,7 +30,7 @@ impl NodeLoad {
 
 /// The path to another node since the last word on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PathWord {
+pub struct PathReport {
     /// The other node.
     pub peer: Arc<str>,
     /// When this was measured; the same instant again is no news.
@@ -47,11 +47,11 @@ pub struct PathWord {
 
 /// What surrounds the sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Surroundings {
+pub struct Environment {
     /// The node's load.
     pub node: NodeLoad,
     /// Each source and since when it is silent, where it is.
     pub sources: Vec<(SourceName, Option<Timestamp>)>,
     /// The newest word on each path to another node.
-    pub paths: Vec<PathWord>,
+    pub paths: Vec<PathReport>,
 }

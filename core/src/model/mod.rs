@@ -15,7 +15,7 @@ mod trace_state;
 
 pub use self::checkpoint::{Checkpoint, Class, Entry, Incident, Known, Traced};
 pub use self::descriptor::{Descriptor, MAX_PAIRS};
-pub use self::environment::{NodeLoad, PathWord, Surroundings};
+pub use self::environment::{Environment, NodeLoad, PathReport};
 pub(crate) use self::group::{Concentration, MAX_GROUPS};
 pub use self::group::{Group, GroupKind, GroupView, Groups, Tally};
 pub use self::notice::{Alert, Cause, Evidence, Forecast, Notice, NoticeState, Subject};
@@ -25,6 +25,6 @@ pub use self::observation::{
 };
 pub use self::sample::{Batch, CloseReason, Closed, LatencyReading, LegSample, Measured, Opened, Sample, Share};
 pub use self::session::{Leg, MAX_NAME_BYTES, Name, NameError, Protocol, Scenario, Session, StreamKey};
-pub use self::time::{BEAT, GRID, Timestamp, Window};
+pub use self::time::{GRID, TICK, Timestamp, Window};
 pub use self::trace_parent::{TraceParent, TraceParentError};
 pub use self::trace_state::{TraceState, TraceStateError};

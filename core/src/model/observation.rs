@@ -11,7 +11,7 @@ use super::descriptor::Descriptor;
 use super::group::GroupView;
 use super::session::{Protocol, StreamKey};
 use super::time::Timestamp;
-use crate::base::{Latencies, ViewerSketch};
+use crate::base::{LatencyHistogram, ViewerSketch};
 
 /// The configured name of a source, as it stands in labels and errors.
 pub type SourceName = Arc<str>;
@@ -67,7 +67,7 @@ pub enum Fact {
     Described(Box<Descriptor>),
     /// A media server's view of the stream; replaces the same source's earlier view.
     Server(Box<ServerView>),
-    /// What the kernel tells of the connections to the viewers, folded over one beat.
+    /// What the kernel tells of the connections to the viewers, folded over one tick.
     Path(Box<PathView>),
     /// What players told, folded over the time since the source's last word.
     Players(Box<PlayerView>),
@@ -160,7 +160,7 @@ pub struct PathView {
     /// Connections joined to the stream.
     pub viewers: u32,
     /// Delivery latency of each in milliseconds: what waits for the viewer, in time, plus half the round trip.
-    pub latencies: Latencies,
+    pub latencies: LatencyHistogram,
     /// Data segments (QUIC: packets) sent in this time; `None` where no connection told.
     pub segments_sent: Option<u64>,
     /// Of them sent again (QUIC: declared lost) and not proven needless.
@@ -227,11 +227,11 @@ pub struct PlayerView {
     /// Packets lost, before repair.
     pub packets_lost: Option<u64>,
     /// Delivery latency of each viewer in milliseconds.
-    pub latencies: Option<Latencies>,
+    pub latencies: Option<LatencyHistogram>,
     /// Time from asking to the first frame, of viewers that started.
     pub first_frames: Vec<Duration>,
     /// How long messages of viewers (chat, answers, raised hands) took: from sending one to the platform's answer to it.
-    pub messages: Option<Latencies>,
+    pub messages: Option<LatencyHistogram>,
     /// The same watching and stalling by group, for the cause of a fault; a viewer may be in a group of each kind. At most
     /// [`super::group::MAX_GROUPS`], those that stall most.
     pub groups: Vec<GroupView>,

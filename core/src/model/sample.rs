@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::observation::{Provenance, Rtt};
 use super::session::{Leg, Session};
 use super::time::Window;
-use crate::base::{Latencies, ViewerSketch};
+use crate::base::{LatencyHistogram, ViewerSketch};
 
 /// A value and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,7 +54,7 @@ impl Share {
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatencyReading {
     /// One entry a viewer and look, in milliseconds.
-    pub latencies: Arc<Latencies>,
+    pub latencies: Arc<LatencyHistogram>,
     /// Entries since the session began.
     pub total_count: u64,
     /// Their sum in seconds.
@@ -105,7 +105,7 @@ pub struct LegSample {
     /// Time to first frame of viewers that started in the window.
     pub first_frames: Vec<Duration>,
     /// How long messages took whose answer came in the window.
-    pub messages: Option<Latencies>,
+    pub messages: Option<LatencyHistogram>,
     /// Viewers that spoke for themselves (or whose connection was found) in the window.
     pub heard_viewers: u32,
 }
@@ -310,16 +310,16 @@ pub struct Closed {
     pub reason: CloseReason,
 }
 
-/// All that a beat brings: lifecycle on every beat, samples when a window was cut.
+/// All that a tick brings: lifecycle on every tick, samples when a window was cut.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Sessions that opened since the last beat.
+    /// Sessions that opened since the last tick.
     pub opened: Vec<Opened>,
     /// The window that was cut, where one was.
     pub window: Option<Window>,
     /// One sample a live session, in the order of session ids; empty between cuts.
     pub samples: Vec<Sample>,
-    /// Sessions that closed since the last beat.
+    /// Sessions that closed since the last tick.
     pub closed: Vec<Closed>,
 }
 

@@ -98,7 +98,7 @@ impl StreamKey {
     /// The key of stream `name` in application `app`; `vhost` only where it is not the server's default.
     ///
     /// ```
-    /// use liveqos_core::model::session::StreamKey;
+    /// use liveqos_core::model::StreamKey;
     /// let key = StreamKey::new(None, "live", "class101.m3u8?session_id=s1").unwrap();
     /// assert_eq!(key.as_str(), "live/class101");
     /// ```

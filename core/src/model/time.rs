@@ -1,4 +1,4 @@
-//! Wall-clock instants, the 250 ms beat and the 5 s grid. Decides where a window begins and ends; never reads a clock:
+//! Wall-clock instants, the 250 ms tick and the 5 s grid. Decides where a window begins and ends; never reads a clock:
 //! every instant is an argument, so a recorded day replays in a second.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub const GRID: Duration = Duration::from_secs(5);
 
 /// How often the judge looks at the folded totals.
-pub const BEAT: Duration = Duration::from_millis(250);
+pub const TICK: Duration = Duration::from_millis(250);
 
 /// A wall-clock instant in nanoseconds since the Unix epoch (UTC).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -64,7 +64,7 @@ impl Timestamp {
     /// The largest multiple of `step` not after `self`. `step` must not be zero.
     ///
     /// ```
-    /// use liveqos_core::model::time::{GRID, Timestamp};
+    /// use liveqos_core::model::{GRID, Timestamp};
     /// assert_eq!(Timestamp::from_millis(12_345).floor(GRID), Timestamp::from_secs(10));
     /// ```
     #[must_use]
@@ -109,7 +109,7 @@ impl Window {
     /// A late or missed tick gives one longer window, never two.
     ///
     /// ```
-    /// use liveqos_core::model::time::{Timestamp, Window};
+    /// use liveqos_core::model::{Timestamp, Window};
     /// let last = Timestamp::from_secs(10);
     /// assert_eq!(Window::due(last, Timestamp::from_millis(14_999)), None);
     /// let late = Window::due(last, Timestamp::from_millis(21_200)).unwrap();

@@ -34,7 +34,7 @@ impl TraceParent {
     /// Reads the header's text.
     ///
     /// ```
-    /// use liveqos_core::model::trace_parent::TraceParent;
+    /// use liveqos_core::model::TraceParent;
     /// let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     /// assert_eq!(TraceParent::parse(text).unwrap().to_string(), text);
     /// ```

@@ -19,7 +19,7 @@ impl TraceState {
     /// Reads the header's text; empty members are left out.
     ///
     /// ```
-    /// use liveqos_core::model::trace_state::TraceState;
+    /// use liveqos_core::model::TraceState;
     /// assert_eq!(TraceState::parse(" vendor=1 , ,ot=th:c").unwrap().as_str(), "vendor=1,ot=th:c");
     /// assert!(TraceState::parse("Vendor=1").is_err());
     /// ```

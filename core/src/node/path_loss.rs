@@ -35,7 +35,7 @@ impl Ways {
 
 /// The pings of one connection that are not decided yet. Holds at most [`TOLD`], whatever happens.
 #[derive(Clone, Debug, Default)]
-pub struct PathTally {
+pub struct PathLoss {
     next: u64,
     open: VecDeque<Open>,
     /// When the newest of the pings that came back was sent.
@@ -49,7 +49,7 @@ struct Open {
     back: bool,
 }
 
-impl PathTally {
+impl PathLoss {
     /// A ping is to be sent now, a time since any fixed instant: its number, or `None` while as many as an echo can tell of are
     /// undecided.
     pub fn send(&mut self, now: Duration) -> Option<u64> {
@@ -109,8 +109,8 @@ mod tests {
     use crate::node::ping::Came;
 
     /// Sends a ping each 20 ms; `fate` says whether it comes, and whether its echo does. Gives what was decided and the tally.
-    fn play(fates: impl IntoIterator<Item = (bool, bool)>) -> (Ways, PathTally) {
-        let (mut tally, mut came, mut sum) = (PathTally::default(), Came::default(), Ways::default());
+    fn play(fates: impl IntoIterator<Item = (bool, bool)>) -> (Ways, PathLoss) {
+        let (mut tally, mut came, mut sum) = (PathLoss::default(), Came::default(), Ways::default());
         for (step, (comes, returns)) in (0_u32..).zip(fates) {
             let now = Duration::from_millis(20) * step;
             let Some(number) = tally.send(now) else { continue };
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn an_echo_of_nothing_is_refused() {
-        let mut tally = PathTally::default();
+        let mut tally = PathLoss::default();
         assert_eq!(tally.hear(Duration::ZERO, &Came::default().take(0)), None, "nothing was sent");
         let number = tally.send(Duration::ZERO).expect("room");
         let echo = Came::default().take(number);
@@ -173,7 +173,7 @@ mod tests {
             sent in 0_u64..600,
             echoes in prop::collection::vec(prop::collection::vec(any::<u8>(), crate::node::ping::ECHO_BYTES - 1), 0..20)
         ) {
-            let mut tally = PathTally::default();
+            let mut tally = PathLoss::default();
             for step in 0..sent {
                 tally.send(Duration::from_millis(step * 20));
             }

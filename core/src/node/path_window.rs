@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::path_loss::Ways;
-use crate::model::{PathWord, Share, Timestamp};
+use crate::model::{PathReport, Share, Timestamp};
 
 /// What readers see of a path now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -37,7 +37,7 @@ impl PathFigures {
 
 /// What was measured of one path. Bounded: [`MOST_TRIPS`] round trips, a minute in pieces of [`PIECE`].
 #[derive(Clone, Debug, Default)]
-pub struct PathCourse {
+pub struct PathWindow {
     trips: VecDeque<(Timestamp, Duration)>,
     minute: VecDeque<(Timestamp, Ways)>,
     fresh_trips: Vec<Duration>,
@@ -47,7 +47,7 @@ pub struct PathCourse {
     parted: bool,
 }
 
-impl PathCourse {
+impl PathWindow {
     /// An echo came back after `rtt`, and these pings were decided by it.
     pub fn hear(&mut self, now: Timestamp, rtt: Duration, ways: Ways) {
         self.trim(now);
@@ -91,13 +91,13 @@ impl PathCourse {
     }
 
     /// The news since the last call, for the judge; `None` where nothing was ever heard.
-    pub fn word(&mut self, peer: &Arc<str>, now: Timestamp) -> Option<PathWord> {
+    pub fn word(&mut self, peer: &Arc<str>, now: Timestamp) -> Option<PathReport> {
         let silent = self.silent(now);
         let rtt = median(&mut std::mem::take(&mut self.fresh_trips));
         let Ways { out, back } = std::mem::take(&mut self.fresh);
         let told = |share: Share| Some(share).filter(|share| share.whole > 0.0);
         let (out, back) = (told(out), told(back));
-        Some(PathWord { peer: Arc::clone(peer), at: self.heard?, rtt, out, back, silent })
+        Some(PathReport { peer: Arc::clone(peer), at: self.heard?, rtt, out, back, silent })
     }
 
     /// What readers see; nothing once it is silent.
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn news_are_told_once_and_figures_stay() {
-        let mut course = PathCourse::default();
+        let mut course = PathWindow::default();
         let at = Timestamp::from_secs(100);
         assert_eq!(course.word(&peer(), at), None, "nothing was heard");
         assert_eq!(course.figures(at), PathFigures::default());
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn silence_has_no_figures_and_leave_is_no_silence() {
-        let mut course = PathCourse::default();
+        let mut course = PathWindow::default();
         let at = Timestamp::from_secs(100);
         course.hear(at, Duration::from_millis(9), LOST);
         let later = at + SILENT;
@@ -187,9 +187,9 @@ mod tests {
 
     #[test]
     fn it_keeps_a_minute_and_no_more() {
-        let mut course = PathCourse::default();
-        for beat in 0..24_000_u64 {
-            course.hear(Timestamp::from_millis(beat * 10), Duration::from_millis(5), LOST);
+        let mut course = PathWindow::default();
+        for tick in 0..24_000_u64 {
+            course.hear(Timestamp::from_millis(tick * 10), Duration::from_millis(5), LOST);
         }
         assert_eq!(course.trips.len(), MOST_TRIPS);
         assert!(course.minute.len() <= 13, "{}", course.minute.len());

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::base::{Latencies, ViewerSketch};
+use crate::base::{LatencyHistogram, ViewerSketch};
 use crate::model::{
     Groups, LatencyReading, Leg, LegSample, Measured, PathView, PlayerView, Provenance, Rtt, Share, Timestamp,
 };
@@ -15,7 +15,7 @@ pub(crate) const MAX_FIRST_FRAMES: usize = 1_024;
 /// A viewer-side word older than this no longer speaks for the present.
 pub(super) const FRESH: Duration = Duration::from_secs(12);
 
-/// Sums that only grow while the session lives: what the judge differences from beat to beat.
+/// Sums that only grow while the session lives: what the judge differences from tick to tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct LegTotals {
     /// Viewer-seconds in playing or stalled state.
@@ -44,7 +44,7 @@ pub struct LiveLeg {
     starved: Option<u64>,
     stuttering: Option<(u32, u32)>,
     present: Option<Arc<ViewerSketch>>,
-    messages: Option<Box<Latencies>>,
+    messages: Option<Box<LatencyHistogram>>,
     groups: Option<Box<Groups>>,
     backlog_bytes: u64,
 }
@@ -57,15 +57,15 @@ struct Fold {
     most_viewers: u32,
     totals: LegTotals,
     at_cut: LegTotals,
-    window: Latencies,
+    window: LatencyHistogram,
     rtt: Option<Rtt>,
     window_look: Option<u64>,
     looks: (u64, f64),
-    latest: Latencies,
+    latest: LatencyHistogram,
 }
 
 impl LiveLeg {
-    /// Folds the kernel's word of one beat.
+    /// Folds the kernel's word of one tick.
     pub fn path(&mut self, at: Timestamp, view: PathView) {
         let fold = self.path.get_or_insert_default();
         fold.hear(at, view.viewers);
@@ -117,7 +117,7 @@ impl LiveLeg {
 
     /// The newest latencies of viewers, where heard of lately.
     #[must_use]
-    pub fn latest(&self, now: Timestamp) -> Option<(&Latencies, Provenance)> {
+    pub fn latest(&self, now: Timestamp) -> Option<(&LatencyHistogram, Provenance)> {
         let told = fresh(self.players.as_deref(), now).map(|fold| (&fold.latest, Provenance::Player));
         told.filter(|(latest, _)| !latest.is_empty()).or_else(|| {
             let seen = fresh(self.path.as_deref(), now).map(|fold| (&fold.latest, Provenance::Estimated));
@@ -228,7 +228,7 @@ impl Fold {
     }
 
     /// Keeps the newest latencies for the judge, and of every second one look for the window: looks more often say nothing new.
-    fn look(&mut self, at: Timestamp, latencies: Latencies) {
+    fn look(&mut self, at: Timestamp, latencies: LatencyHistogram) {
         let second = at.nanos() / 1_000_000_000;
         if self.window_look != Some(second) {
             self.window_look = Some(second);
@@ -259,7 +259,7 @@ impl Fold {
         self.heard.is_some_and(|heard| now.since(heard) <= FRESH)
     }
 
-    fn cut(&mut self) -> (LegTotals, Latencies) {
+    fn cut(&mut self) -> (LegTotals, LatencyHistogram) {
         let (now, was) = (self.totals, self.at_cut);
         self.at_cut = now;
         self.most_viewers = 0;
@@ -288,7 +288,7 @@ fn measured<T>(value: Option<T>, source: Provenance) -> Option<Measured<T>> {
     value.map(|value| Measured { value, source })
 }
 
-fn reading(latencies: Latencies, looks: (u64, f64), source: Provenance) -> Option<Measured<LatencyReading>> {
+fn reading(latencies: LatencyHistogram, looks: (u64, f64), source: Provenance) -> Option<Measured<LatencyReading>> {
     let (total_count, total_seconds) = looks;
     let value = || LatencyReading { latencies: Arc::new(latencies), total_count, total_seconds };
     (total_count > 0)
@@ -332,7 +332,7 @@ mod tests {
     }
 
     fn path(millis: u64) -> PathView {
-        let mut latencies = Latencies::default();
+        let mut latencies = LatencyHistogram::default();
         latencies.record(Duration::from_millis(millis));
         PathView {
             protocol: Protocol::Rtmp,
@@ -350,9 +350,9 @@ mod tests {
     fn windows_sum_to_what_was_told() {
         let mut leg = LiveLeg::default();
         let mut stalled = 0.0;
-        for beat in 0..40_u64 {
-            leg.players(Timestamp::from_millis(beat * 250), players(2_500, beat % 3 * 100));
-            if beat % 20 == 19 {
+        for tick in 0..40_u64 {
+            leg.players(Timestamp::from_millis(tick * 250), players(2_500, tick % 3 * 100));
+            if tick % 20 == 19 {
                 let cut = leg.cut(LEG);
                 let stutter = cut.stutter.expect("players told").value;
                 assert!((stutter.whole - 50.0).abs() < 1e-9);

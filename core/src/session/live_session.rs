@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::leg::LiveLeg;
-use super::registry::Patience;
-use super::server_view::ServerWord;
-use crate::base::Few;
+use super::registry::SessionTimeouts;
+use super::server_view::ServerState;
+use crate::base::SmallMap;
 use crate::model::{
     Class, CloseReason, Descriptor, Fact, Known, Leg, LegSample, Measured, Name, Observation, Protocol, Provenance,
     Sample, ServerView, Session, SourceName, StreamKey, Timestamp, Window,
@@ -26,8 +26,8 @@ pub struct Live {
     away_since: Option<Timestamp>,
     ended: bool,
     over: Option<(CloseReason, Timestamp)>,
-    servers: Few<(StreamKey, SourceName), ServerWord>,
-    legs: Few<Protocol, LiveLeg>,
+    servers: SmallMap<(StreamKey, SourceName), ServerState>,
+    legs: SmallMap<Protocol, LiveLeg>,
     publisher_rtt: Option<Duration>,
     /// When it was last sampled before the daemon went down, until it is heard of again.
     unheard: Option<Timestamp>,
@@ -47,8 +47,8 @@ impl Live {
             away_since: None,
             ended: false,
             over: None,
-            servers: Few::new(),
-            legs: Few::new(),
+            servers: SmallMap::new(),
+            legs: SmallMap::new(),
             publisher_rtt: None,
             unheard: None,
             changed: true,
@@ -114,7 +114,7 @@ impl Live {
                 let whose = (observation.stream, observation.source);
                 if self.servers.values().next().is_none() {
                     // Who says so listed it before the daemon came back.
-                    self.servers.at(whose.clone(), ServerWord::default);
+                    self.servers.at(whose.clone(), ServerState::default);
                 }
                 if let Some(server) = self.servers.get_mut(&whose) {
                     server.leave(at);
@@ -137,11 +137,11 @@ impl Live {
     }
 
     /// Lets go of what servers said of `stream`, for the session it now belongs to; the legs stay.
-    pub(crate) fn release(&mut self, stream: &StreamKey) -> Vec<((StreamKey, SourceName), ServerWord)> {
+    pub(crate) fn release(&mut self, stream: &StreamKey) -> Vec<((StreamKey, SourceName), ServerState)> {
         self.servers.take(|(key, _)| key == stream)
     }
 
-    pub(crate) fn adopt(&mut self, words: Vec<((StreamKey, SourceName), ServerWord)>) {
+    pub(crate) fn adopt(&mut self, words: Vec<((StreamKey, SourceName), ServerState)>) {
         for (whose, word) in words {
             self.servers.at(whose, || word);
         }
@@ -182,14 +182,14 @@ impl Live {
             self.away_since = None;
         }
         view.clients.truncate(MAX_CLIENTS);
-        self.servers.at(whose, ServerWord::default).hear(at, view);
+        self.servers.at(whose, ServerState::default).hear(at, view);
     }
 
     /// When its first byte was seen: the publisher's start where a server tells a plausible one.
     pub(crate) fn started(&self) -> Timestamp {
         self.servers
             .values()
-            .filter_map(ServerWord::started)
+            .filter_map(ServerState::started)
             .min()
             .map_or(self.first_seen, |at| at.min(self.first_seen))
     }
@@ -205,7 +205,7 @@ impl Live {
     }
 
     /// Whether its identity is settled: told by the platform, or waited for long enough.
-    pub(crate) fn is_settled(&self, now: Timestamp, patience: &Patience) -> bool {
+    pub(crate) fn is_settled(&self, now: Timestamp, patience: &SessionTimeouts) -> bool {
         self.descriptor.session_id.is_some() || now.since(self.first_seen) >= patience.identity_grace
     }
 
@@ -214,17 +214,17 @@ impl Live {
         self.publisher_state(now) == Some(true) || self.legs.values().any(|leg| leg.players_heard(now).is_some())
     }
 
-    /// Why it is over and since when, as noted at the last beat.
+    /// Why it is over and since when, as noted at the last tick.
     pub(crate) const fn over(&self) -> Option<(CloseReason, Timestamp)> {
         self.over
     }
 
     /// Looks whether it is over. A publisher that returns before the cut takes the end back; an order to end stays.
-    pub(crate) fn note_over(&mut self, now: Timestamp, patience: &Patience) {
+    pub(crate) fn note_over(&mut self, now: Timestamp, patience: &SessionTimeouts) {
         self.over = self.judge_over(now, patience);
     }
 
-    fn judge_over(&mut self, now: Timestamp, patience: &Patience) -> Option<(CloseReason, Timestamp)> {
+    fn judge_over(&mut self, now: Timestamp, patience: &SessionTimeouts) -> Option<(CloseReason, Timestamp)> {
         if self.ended {
             return Some((CloseReason::Ended, self.away_since.unwrap_or(now)));
         }
@@ -236,7 +236,7 @@ impl Live {
             self.away_since = None;
             return None;
         }
-        let newest = self.servers.values().map(ServerWord::at).max().unwrap_or(now);
+        let newest = self.servers.values().map(ServerState::at).max().unwrap_or(now);
         let away_since = *self.away_since.get_or_insert(newest);
         let away = now.since(away_since);
         if self.viewers(now).values().any(|count| *count > 0) {
@@ -287,7 +287,7 @@ impl Live {
     }
 
     /// What each server says of each of its streams.
-    pub fn servers(&self) -> impl Iterator<Item = (&StreamKey, &SourceName, &ServerWord)> {
+    pub fn servers(&self) -> impl Iterator<Item = (&StreamKey, &SourceName, &ServerState)> {
         self.servers.iter().map(|((stream, source), server)| (stream, source, server))
     }
 

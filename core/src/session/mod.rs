@@ -9,5 +9,5 @@ mod server_view;
 pub(crate) use self::leg::MAX_FIRST_FRAMES;
 pub use self::leg::{LegTotals, LiveLeg};
 pub use self::live_session::Live;
-pub use self::registry::{Patience, Refused, Registry};
-pub use self::server_view::ServerWord;
+pub use self::registry::{Refused, Registry, SessionTimeouts};
+pub use self::server_view::ServerState;

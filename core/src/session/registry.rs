@@ -21,7 +21,7 @@ pub(super) const REGISTRATION_KEPT: Duration = Duration::from_hours(24);
 
 /// How long the registry waits before it decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Patience {
+pub struct SessionTimeouts {
     /// How long a stream may stay nameless before its key becomes the session's id.
     pub identity_grace: Duration,
     /// How long the publisher may be away, with nobody waiting, before the class is over.
@@ -32,7 +32,7 @@ pub struct Patience {
     pub idle_timeout: Duration,
 }
 
-impl Default for Patience {
+impl Default for SessionTimeouts {
     fn default() -> Self {
         Self {
             identity_grace: Duration::from_secs(3),
@@ -55,7 +55,7 @@ pub struct Refused {
 /// The live sessions.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    patience: Patience,
+    patience: SessionTimeouts,
     max_sessions: usize,
     sessions: BTreeMap<Name, Box<Live>>,
     streams: BTreeMap<StreamKey, Name>,
@@ -70,7 +70,7 @@ pub struct Registry {
 impl Registry {
     /// An empty registry of at most `max_sessions` live sessions.
     #[must_use]
-    pub fn new(patience: Patience, max_sessions: usize) -> Self {
+    pub fn new(patience: SessionTimeouts, max_sessions: usize) -> Self {
         Self {
             patience,
             max_sessions,
@@ -85,7 +85,7 @@ impl Registry {
     }
 
     /// Takes over new patience, for the sessions that live too.
-    pub fn set_patience(&mut self, patience: Patience, max_sessions: usize) {
+    pub fn set_patience(&mut self, patience: SessionTimeouts, max_sessions: usize) {
         self.patience = patience;
         self.max_sessions = max_sessions;
     }
@@ -197,8 +197,8 @@ impl Registry {
         entries
     }
 
-    /// One beat: opens what is settled, cuts the window when the grid was passed, closes at the cut what is over.
-    pub fn beat(&mut self, now: Timestamp) -> Batch {
+    /// One tick: opens what is settled, cuts the window when the grid was passed, closes at the cut what is over.
+    pub fn tick(&mut self, now: Timestamp) -> Batch {
         let mut batch = Batch { opened: self.open(now), ..Batch::default() };
         for live in self.sessions.values_mut() {
             live.note_over(now, &self.patience);
@@ -384,7 +384,7 @@ mod tests {
         fact(millis, Fact::Described(Box::new(descriptor)))
     }
 
-    /// Polls each second, beats each 250 ms from `from` to `to`; gives what opened, the samples and what closed.
+    /// Polls each second, ticks each 250 ms from `from` to `to`; gives what opened, the samples and what closed.
     fn run(registry: &mut Registry, span: std::ops::Range<u64>, poll: impl Fn(u64) -> Option<Observation>) -> Batch {
         let mut all = Batch::default();
         for millis in span.step_by(250) {
@@ -393,7 +393,7 @@ mod tests {
             {
                 registry.observe(observation);
             }
-            let batch = registry.beat(at(millis));
+            let batch = registry.tick(at(millis));
             all.opened.extend(batch.opened);
             all.samples.extend(batch.samples);
             all.closed.extend(batch.closed);
@@ -403,7 +403,7 @@ mod tests {
 
     #[test]
     fn a_class_opens_is_sampled_and_closes() {
-        let mut registry = Registry::new(Patience::default(), 10);
+        let mut registry = Registry::new(SessionTimeouts::default(), 10);
         let live = run(&mut registry, 0..20_250, |millis| Some(view(millis, true, 3)));
         assert_eq!(live.opened.len(), 1);
         assert_eq!(live.opened[0].session.id.as_str(), "live/c1", "nobody told an id within the grace");
@@ -421,10 +421,10 @@ mod tests {
 
     #[test]
     fn a_told_id_opens_at_once_and_a_late_one_renames() {
-        let mut registry = Registry::new(Patience::default(), 10);
+        let mut registry = Registry::new(SessionTimeouts::default(), 10);
         registry.observe(view(0, true, 0));
         registry.observe(described(100, "s1"));
-        assert_eq!(registry.beat(at(250)).opened[0].session.id.as_str(), "s1");
+        assert_eq!(registry.tick(at(250)).opened[0].session.id.as_str(), "s1");
         registry.observe(described(6_000, "s2"));
         let renamed = run(&mut registry, 6_000..10_250, |millis| Some(view(millis, true, 0)));
         assert_eq!(renamed.opened[0].session.id.as_str(), "s2");
@@ -435,19 +435,19 @@ mod tests {
     #[test]
     fn an_announced_class_is_known_by_its_stream_or_by_the_last_part() {
         for announced in [Some(stream("live/c1")), None] {
-            let mut registry = Registry::new(Patience::default(), 10);
+            let mut registry = Registry::new(SessionTimeouts::default(), 10);
             let id = if announced.is_some() { name("s9") } else { name("c1") };
             let class = Descriptor { course_id: Some(name("math")), ..Descriptor::default() };
             assert!(registry.register(&id, announced, class, at(0)));
             registry.observe(view(1_000, true, 0));
-            let opened = registry.beat(at(1_250)).opened;
+            let opened = registry.tick(at(1_250)).opened;
             assert_eq!((&opened[0].session.id, &opened[0].session.course_id), (&id, &Some(name("math"))));
         }
     }
 
     #[test]
     fn waiting_viewers_keep_a_class_open_for_a_minute() {
-        let mut registry = Registry::new(Patience::default(), 10);
+        let mut registry = Registry::new(SessionTimeouts::default(), 10);
         run(&mut registry, 0..10_000, |millis| Some(view(millis, true, 5)));
         let waiting = run(&mut registry, 10_000..65_000, |millis| Some(view(millis, false, 5)));
         assert!(waiting.closed.is_empty());
@@ -457,7 +457,7 @@ mod tests {
 
     #[test]
     fn a_silent_source_ends_nothing_for_a_minute_and_its_figures_are_absent() {
-        let mut registry = Registry::new(Patience::default(), 10);
+        let mut registry = Registry::new(SessionTimeouts::default(), 10);
         run(&mut registry, 0..10_000, |millis| Some(view(millis, true, 5)));
         let silent = run(&mut registry, 10_000..60_000, |_| None);
         assert!(silent.closed.is_empty());
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn sessions_beyond_the_bound_are_refused_and_counted() {
-        let mut registry = Registry::new(Patience::default(), 1);
+        let mut registry = Registry::new(SessionTimeouts::default(), 1);
         registry.observe(view(0, true, 0));
         let mut other = view(0, true, 0);
         other.stream = stream("live/c2");
@@ -479,7 +479,7 @@ mod tests {
 
     #[test]
     fn two_streams_of_one_class_make_one_sample() {
-        let mut registry = Registry::new(Patience::default(), 10);
+        let mut registry = Registry::new(SessionTimeouts::default(), 10);
         let on = |observation: Observation, text| Observation { stream: stream(text), ..observation };
         let batch = run(&mut registry, 0..10_250, |_| None);
         assert!(batch.samples.is_empty());
@@ -494,7 +494,7 @@ mod tests {
 
     #[test]
     fn ended_by_the_platform() {
-        let mut registry = Registry::new(Patience::default(), 10);
+        let mut registry = Registry::new(SessionTimeouts::default(), 10);
         registry.observe(described(0, "s1"));
         run(&mut registry, 0..5_000, |millis| Some(view(millis, true, 5)));
         assert!(registry.end(&name("s1"), at(5_000)));

@@ -11,7 +11,7 @@ pub(super) const FRESH: Duration = Duration::from_secs(12);
 
 /// The latest view of one source and the counters behind it.
 #[derive(Clone, Debug, Default)]
-pub struct ServerWord {
+pub struct ServerState {
     view: ServerView,
     at: Timestamp,
     gone: bool,
@@ -22,7 +22,7 @@ pub struct ServerWord {
     egress_bytes: Counter,
 }
 
-impl ServerWord {
+impl ServerState {
     /// Takes over a newer view.
     pub fn hear(&mut self, at: Timestamp, view: ServerView) {
         let steps = (view.bytes_step, view.frames_step);

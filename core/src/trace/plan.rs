@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::attributes::{of_notice, of_session, ratio, stream_url};
 use super::segment::{Reading, Segment};
 use super::span::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
-use crate::base::Few;
+use crate::base::SmallMap;
 use crate::model::{
     Alert, Batch, Class, Closed, Entry, Incident, Name, Notice, NoticeState, Opened, Sample, Session, Subject,
     Timestamp, Traced,
@@ -32,7 +32,7 @@ struct Trace {
     most_viewers: Option<u32>,
     interactions: Option<u64>,
     /// What fires now, as it was told when it began; at most one an alert.
-    incidents: Few<Alert, Notice>,
+    incidents: SmallMap<Alert, Notice>,
     /// Whether more than samples came since its last entry.
     changed: bool,
 }
@@ -54,7 +54,7 @@ impl SpanPlan {
         publisher_rtt_millis: impl Fn(&Session) -> Option<f64>,
     ) -> Vec<SpanCommand> {
         let mut out = Vec::new();
-        // Most beats bring nothing, and then no trace changed.
+        // Most ticks bring nothing, and then no trace changed.
         if batch.is_empty() && notices.is_empty() {
             return out;
         }
@@ -107,7 +107,7 @@ impl SpanPlan {
         if let Some(segment) = &mut segment {
             class.minute.iter().for_each(|reading| drop(segment.add(reading)));
         }
-        let mut incidents = Few::new();
+        let mut incidents = SmallMap::new();
         for incident in &traced.incidents {
             incidents.at(incident.alert, || incident.notice(session));
         }
@@ -158,7 +158,7 @@ impl SpanPlan {
             segment: None,
             most_viewers: None,
             interactions: None,
-            incidents: Few::new(),
+            incidents: SmallMap::new(),
             changed: true,
         };
         let mut root = trace.span(SpanName::TeachingStart, Parent::Platform, (opened.at, now.max(opened.at)));

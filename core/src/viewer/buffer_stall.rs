@@ -8,11 +8,11 @@
 
 use std::num::NonZeroU32;
 
-use super::playback::Told;
+use super::playback::PlaybackDelta;
 
 /// One media request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
+pub(crate) struct BufferReading {
     /// When it was made, Unix milliseconds.
     pub(crate) at: u64,
     /// Buffer length.
@@ -75,9 +75,9 @@ enum Phase {
 
 impl BufferStall {
     /// Folds a request; what it adds goes to `told`.
-    pub(crate) fn look(&mut self, look: Look, told: &mut Told) {
+    pub(crate) fn look(&mut self, look: BufferReading, told: &mut PlaybackDelta) {
         let was = *self;
-        let look = Look { at: was.made_at(look), ..look };
+        let look = BufferReading { at: was.made_at(look), ..look };
         let Some(passed) = look.at.checked_sub(was.at).filter(|_| was.phase != Phase::New) else {
             // The first one, or one overtaken by a later one: a parallel fetch tells nothing of time.
             if was.phase == Phase::New {
@@ -135,7 +135,7 @@ impl BufferStall {
 
     /// A request while the player is paused or in the background. Before a pause what was played counts; when a player was hidden is not
     /// known, so the time on both sides of it does not count.
-    pub(crate) fn pause(&mut self, look: Look, is_hidden: bool, told: &mut Told) {
+    pub(crate) fn pause(&mut self, look: BufferReading, is_hidden: bool, told: &mut PlaybackDelta) {
         if !is_hidden && self.phase == Phase::Playing {
             self.played_until(look, told);
         }
@@ -145,7 +145,7 @@ impl BufferStall {
     }
 
     /// Counts as exposure what was played since the last request, and no more than went by.
-    fn played_until(&mut self, look: Look, told: &mut Told) {
+    fn played_until(&mut self, look: BufferReading, told: &mut PlaybackDelta) {
         if let Some(passed) = look.at.checked_sub(self.at).filter(|passed| *passed <= MAX_GAP_MILLIS) {
             let passed = passed as i32;
             let played = passed.saturating_sub(self.unplayed(look, passed)).clamp(0, passed);
@@ -155,32 +155,38 @@ impl BufferStall {
 
     /// When the request was made: where a player tells how far it is behind, what it played and what it did not are the time that went
     /// by; a request that came later was held up on its way.
-    fn made_at(&self, look: Look) -> u64 {
+    fn made_at(&self, look: BufferReading) -> u64 {
         let Some(fell_behind) = self.fell_behind(look).filter(|_| self.phase == Phase::Playing) else { return look.at };
         let made = self.at.saturating_add_signed((self.consumed(look) + fell_behind).max(0).into());
         if look.at > made.saturating_add(NOISE_MILLIS.unsigned_abs().into()) { made } else { look.at }
     }
 
     /// What of the time that passed was not played; below zero where media was skipped.
-    fn unplayed(&self, look: Look, passed: i32) -> i32 {
+    fn unplayed(&self, look: BufferReading, passed: i32) -> i32 {
         self.fell_behind(look).unwrap_or_else(|| passed.saturating_sub(self.consumed(look)))
     }
 
     /// How much further behind it is than it was, by its own word.
-    fn fell_behind(&self, look: Look) -> Option<i32> {
+    fn fell_behind(&self, look: BufferReading) -> Option<i32> {
         let (was, is) = (self.behind?, look.behind?);
         Some((i64::from(is.get()) - i64::from(was.get())).clamp(-MAX_STEP, MAX_STEP) as i32)
     }
 
     /// What it played since the last request, by its buffer.
-    fn consumed(&self, look: Look) -> i32 {
+    fn consumed(&self, look: BufferReading) -> i32 {
         let media = i64::from(self.bl) + i64::from(self.d) - i64::from(look.bl);
         (media * 1_000 / i64::from(look.rate.max(1))).clamp(-MAX_STEP, MAX_STEP) as i32
     }
 
     /// Counts what is played before the player surely plays; that begins with the first request that found a buffer. Gives whether it
     /// still starts.
-    fn starts(&mut self, was: Self, look: Look, (passed, unplayed): (i32, i32), told: &mut Told) -> bool {
+    fn starts(
+        &mut self,
+        was: Self,
+        look: BufferReading,
+        (passed, unplayed): (i32, i32),
+        told: &mut PlaybackDelta,
+    ) -> bool {
         let consumed = passed.saturating_sub(unplayed);
         if was.bl == 0 && !look.playing && ((was.starting && look.starting) || consumed > passed + NOISE_MILLIS) {
             return true;
@@ -211,7 +217,7 @@ impl BufferStall {
     }
 
     /// The lag is above its level: a stall, a pause that is no exposure, or a late request. Gives what to add to the exposure.
-    fn rise(&mut self, was: Self, look: Look, passed: i32, told: &mut Told) -> i32 {
+    fn rise(&mut self, was: Self, look: BufferReading, passed: i32, told: &mut PlaybackDelta) -> i32 {
         let signed = look.starving || was.starving || was.stalled;
         let dry_after = i64::from(was.bl) - ROUNDING;
         let could_run_dry = was.dry_elsewhere || i64::from(passed.saturating_add(was.withheld)) >= dry_after;
@@ -263,7 +269,7 @@ impl BufferStall {
         back
     }
 
-    fn stall(&mut self, millis: i32, told: &mut Told) {
+    fn stall(&mut self, millis: i32, told: &mut PlaybackDelta) {
         self.owed = self.owed.saturating_add(millis);
         told.starts += u32::from(!self.stalled);
         self.withheld = 0;
@@ -290,7 +296,7 @@ impl BufferStall {
     }
 
     /// Tells exposure, and what is owed of it as stalled.
-    fn tell(&mut self, due: i32, told: &mut Told) {
+    fn tell(&mut self, due: i32, told: &mut PlaybackDelta) {
         let due = due.max(0);
         let now = self.owed.clamp(0, due);
         self.owed -= now;
@@ -298,7 +304,7 @@ impl BufferStall {
         told.stalled_millis += u64::from(now.unsigned_abs());
     }
 
-    fn remember(&mut self, look: Look) {
+    fn remember(&mut self, look: BufferReading) {
         (self.at, self.bl, self.d, self.behind) = (look.at, look.bl, look.d, look.behind);
         (self.starving, self.starting, self.dry_elsewhere) = (look.starving, look.starting, false);
     }
@@ -336,15 +342,15 @@ mod tests {
     use super::*;
 
     /// A player with segments of 2 s behind a link that takes `load` to carry each: the ideal of the derivation.
-    fn play(loads: &[u64]) -> (u64, u64, Told) {
+    fn play(loads: &[u64]) -> (u64, u64, PlaybackDelta) {
         let (mut clock, mut head, mut position, mut stalled) = (1_000_000_u64, 0_u64, 0_u64, 0_u64);
-        let (mut rule, mut told, mut dry) = (BufferStall::default(), Told::default(), false);
+        let (mut rule, mut told, mut dry) = (BufferStall::default(), PlaybackDelta::default(), false);
         let began = clock;
         for load in loads {
             // Plays while the segment loads.
             let bl = head - position;
             let rounded = (bl + 50) / 100 * 100;
-            let look = Look {
+            let look = BufferReading {
                 at: clock,
                 bl: rounded as u32,
                 d: 2_000,
@@ -374,10 +380,10 @@ mod tests {
 
     #[test]
     fn a_pause_is_neither_stall_nor_exposure() {
-        let (mut rule, mut told) = (BufferStall::default(), Told::default());
+        let (mut rule, mut told) = (BufferStall::default(), PlaybackDelta::default());
         for (at, bl) in [(0, 6_000), (2_000, 6_000), (4_000, 6_000), (34_000, 8_000), (36_000, 8_000)] {
             rule.look(
-                Look {
+                BufferReading {
                     at: 1_000_000 + at,
                     bl,
                     d: 2_000,
@@ -394,11 +400,11 @@ mod tests {
     }
 
     /// Told of requests `(at, bl, starving, behind)`.
-    fn told(requests: &[(u64, u32, bool, u32)]) -> Told {
-        let (mut rule, mut told) = (BufferStall::default(), Told::default());
+    fn told(requests: &[(u64, u32, bool, u32)]) -> PlaybackDelta {
+        let (mut rule, mut told) = (BufferStall::default(), PlaybackDelta::default());
         for (at, bl, starving, behind) in requests {
             let (at, behind) = (1_000_000 + at, NonZeroU32::new(*behind));
-            let look = Look {
+            let look = BufferReading {
                 at,
                 bl: *bl,
                 d: 2_000,
@@ -498,8 +504,8 @@ mod tests {
 
     #[test]
     fn a_picture_stands_still_for_a_sound_that_is_not_there() {
-        let (mut rule, mut told) = (BufferStall::default(), Told::default());
-        let look = |at: u64, bl| Look {
+        let (mut rule, mut told) = (BufferStall::default(), PlaybackDelta::default());
+        let look = |at: u64, bl| BufferReading {
             at: 1_000_000 + at,
             bl,
             d: 2_000,
@@ -530,9 +536,9 @@ mod tests {
 
         #[test]
         fn any_looks_are_bounded(looks in proptest::collection::vec((any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<bool>()), 0..60)) {
-            let (mut rule, mut told) = (BufferStall::default(), Told::default());
+            let (mut rule, mut told) = (BufferStall::default(), PlaybackDelta::default());
             for (at, bl, d, rate, flag) in looks {
-                rule.look(Look { at: at % 400_000, bl, d, rate, starving: flag, starting: !flag, behind: None, playing: false }, &mut told);
+                rule.look(BufferReading { at: at % 400_000, bl, d, rate, starving: flag, starting: !flag, behind: None, playing: false }, &mut told);
             }
         }
     }

@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::group_table::{GroupTable, Membership};
-use super::playback::Told;
+use super::playback::PlaybackDelta;
 use crate::base::ViewerSketch;
 use crate::base::keyed_hash::sip_hash;
 use crate::model::{Name, Protocol};
@@ -22,7 +22,7 @@ pub(crate) struct ClassFold {
     pub(crate) present: u32,
     pub(crate) exposed: u32,
     pub(crate) stuttering: u32,
-    pub(crate) told: Told,
+    pub(crate) told: PlaybackDelta,
     /// Who of its viewers is in which group.
     pub(crate) groups: GroupTable,
     /// Whether its next word tells of them: once a second.
@@ -115,7 +115,7 @@ impl ClassTable {
     pub(crate) fn sweep(&mut self) {
         for at in 0..self.folds.len() as u32 {
             let fold = &self.folds[at as usize];
-            if fold.name.is_some() && fold.kept == 0 && !fold.heard && fold.told == Told::default() {
+            if fold.name.is_some() && fold.kept == 0 && !fold.heard && fold.told == PlaybackDelta::default() {
                 self.forget(at);
             }
         }

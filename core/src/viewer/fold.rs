@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::class_table::{ClassFold, ClassTable};
 use super::group_table::Membership;
 use super::origin::{GroupRules, Origin};
-use super::playback::{Told, Viewer};
+use super::playback::{PlaybackDelta, Viewer};
 use super::table::{Place, ViewerTable};
 use crate::base::ViewerSketch;
 use crate::base::keyed_hash::sip_hash;
@@ -300,7 +300,7 @@ impl ViewerFold {
         self.window = (now.nanos() / GRID.as_nanos() as u64) as u32;
         let mut out = Vec::new();
         for fold in self.classes.iter_mut() {
-            let news = fold.heard || fold.told != Told::default() || fold.present != fold.present_told;
+            let news = fold.heard || fold.told != PlaybackDelta::default() || fold.present != fold.present_told;
             let Some(name) = fold.name.clone().filter(|_| news) else {
                 continue;
             };
@@ -336,7 +336,7 @@ impl ViewerKey {
 }
 
 impl ClassFold {
-    fn view(&mut self, told: Told) -> PlayerView {
+    fn view(&mut self, told: PlaybackDelta) -> PlayerView {
         PlayerView {
             protocol: self.protocol,
             viewers: self.present,

@@ -1,14 +1,14 @@
 //! One viewer as its reports show it: which of its words count. Decides that state events stand before buffer lengths, video before audio,
 //! and that a player's urgent word on any request is a sign for all.
 
-use super::buffer_stall::{BufferStall, Look};
-use super::state_stall::{PlayClock, Says};
+use super::buffer_stall::{BufferReading, BufferStall};
+use super::state_stall::{PlayerStateClock, StateReport};
 use crate::cmcd::{Cmcd, Event, ObjectType, State};
 use crate::model::Timestamp;
 
 /// What reports added to a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct PlaybackDelta {
     /// Time in playing or stalled state, ms.
     pub(crate) exposure_millis: u64,
     /// Of it stalled, ms.
@@ -37,7 +37,7 @@ pub(crate) struct Viewer {
     urgent: bool,
     buffer: BufferStall,
     /// Only of those who post events.
-    clock: Option<Box<PlayClock>>,
+    clock: Option<Box<PlayerStateClock>>,
 }
 
 impl Viewer {
@@ -47,7 +47,7 @@ impl Viewer {
     }
 
     /// A request for an object: `at` is when it was made.
-    pub(crate) fn request(&mut self, at: Timestamp, set: &Cmcd<'_>, told: &mut Told) {
+    pub(crate) fn request(&mut self, at: Timestamp, set: &Cmcd<'_>, told: &mut PlaybackDelta) {
         self.seen = self.seen.max(at.millis());
         self.asked = self.asked.max(at.millis());
         let is_media = matches!(set.ot, None | Some(ObjectType::Audio | ObjectType::Video | ObjectType::Muxed));
@@ -74,7 +74,7 @@ impl Viewer {
         let rebuffers = set.sta == Some(State::Rebuffering);
         let before = matches!(set.sta, Some(State::Starting | State::Preloading));
         let playing = set.sta == Some(State::Playing);
-        let look = Look {
+        let look = BufferReading {
             at: at.millis(),
             bl,
             d,
@@ -100,13 +100,13 @@ impl Viewer {
     }
 
     /// An event report that arrived at `at`.
-    pub(crate) fn event(&mut self, at: Timestamp, set: &Cmcd<'_>, told: &mut Told) {
+    pub(crate) fn event(&mut self, at: Timestamp, set: &Cmcd<'_>, told: &mut PlaybackDelta) {
         self.seen = self.seen.max(at.millis());
         let Some(ts) = set.ts else {
             return;
         };
         let speaks = set.e != Some(Event::Response);
-        let says = Says {
+        let says = StateReport {
             // The instant of a response report is when its request began: its state is of another time.
             state: set.sta.filter(|_| speaks),
             // `bg` is sent where it is true; dash.js 5.2 says so of its requests only.
@@ -118,7 +118,7 @@ impl Viewer {
     }
 
     /// Counts up to `now`, late reports allowed for; `last`: nothing more will come, so up to its last word.
-    pub(crate) fn sweep(&mut self, now: Timestamp, last: bool, told: &mut Told) {
+    pub(crate) fn sweep(&mut self, now: Timestamp, last: bool, told: &mut PlaybackDelta) {
         if let Some(clock) = &mut self.clock {
             clock.sweep(now.millis(), self.asked, last, told);
         }
@@ -131,13 +131,13 @@ mod tests {
 
     use super::*;
 
-    fn event(viewer: &mut Viewer, at: u64, text: &str, told: &mut Told) {
+    fn event(viewer: &mut Viewer, at: u64, text: &str, told: &mut PlaybackDelta) {
         let set = Cmcd::parse(text.as_bytes()).expect("v2");
         viewer.event(Timestamp::from_millis(at), &set, told);
     }
 
-    fn feed(viewer: &mut Viewer, reports: &[&str]) -> Told {
-        let mut told = Told::default();
+    fn feed(viewer: &mut Viewer, reports: &[&str]) -> PlaybackDelta {
+        let mut told = PlaybackDelta::default();
         for report in reports {
             let set = Cmcd::parse(report.as_bytes()).expect("v2");
             let at = Timestamp::from_millis(set.ts.expect("a ts") + 30);
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn a_state_that_is_overtaken_by_many_reports_is_found() {
         // Of a narrow link: the answers to requests told their reports before the stall's own.
-        let (mut viewer, mut told) = (Viewer::default(), Told::default());
+        let (mut viewer, mut told) = (Viewer::default(), PlaybackDelta::default());
         let mut take = |at, text: &str| event(&mut viewer, at, text, &mut told);
         take(1_000_030, "e=ps,sn=0,sta=p,ts=1000000");
         for sn in 2..=8 {
@@ -193,7 +193,7 @@ mod tests {
     fn the_background_is_told_by_reports_that_changed_places() {
         // As dash.js sends them: two answers at once, then `bg` on those that follow, and none on the interval's report.
         for swapped in [[1, 2], [2, 1], [2, 2]] {
-            let (mut viewer, mut told) = (Viewer::default(), Told::default());
+            let (mut viewer, mut told) = (Viewer::default(), PlaybackDelta::default());
             let mut take = |at, text: &str| event(&mut viewer, at, text, &mut told);
             take(1_000_030, "e=ps,sn=0,sta=p,ts=1000000");
             for sn in swapped {
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn an_open_stall_counts_while_it_lasts() {
         let mut viewer = Viewer::default();
-        let mut told = Told::default();
+        let mut told = PlaybackDelta::default();
         for report in ["e=ps,sn=0,sta=p,ts=1000000", "e=ps,sn=1,sta=r,ts=1001000"] {
             let set = Cmcd::parse(report.as_bytes()).expect("v2");
             viewer.event(Timestamp::from_millis(set.ts.expect("a ts")), &set, &mut told);
@@ -252,7 +252,7 @@ mod tests {
     fn a_stall_that_is_told_late_is_found() {
         // All but the first two came when the link was back: until then it was taken for playing.
         let mut viewer = Viewer::default();
-        let mut told = Told::default();
+        let mut told = PlaybackDelta::default();
         let mut take = |viewer: &mut Viewer, at, text: &str| {
             let set = Cmcd::parse(text.as_bytes()).expect("v2");
             viewer.event(Timestamp::from_millis(at), &set, &mut told);
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn an_urgent_word_on_another_track_is_a_sign() {
         let mut viewer = Viewer::default();
-        let mut told = Told::default();
+        let mut told = PlaybackDelta::default();
         for (at, text) in [
             (0, "bl=2000,d=2000,ot=v"),
             (2_000, "bl=2000,d=2000,ot=v"),
@@ -307,7 +307,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_reports_are_bounded(reports in proptest::collection::vec((0_u64..100_000, 0_u64..100_000, 0_u32..40, 0_usize..6, any::<bool>()), 0..80)) {
-            let (mut viewer, mut told, mut now) = (Viewer::default(), Told::default(), 1_000_000);
+            let (mut viewer, mut told, mut now) = (Viewer::default(), PlaybackDelta::default(), 1_000_000);
             for (wait, ts, sn, state, sweeps) in reports {
                 now += wait % 3_000;
                 let state = ["s", "p", "r", "k", "a", "q"][state];
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn a_viewer_is_small() {
-        let clock = size_of::<PlayClock>();
+        let clock = size_of::<PlayerStateClock>();
         assert!(size_of::<Viewer>() <= 80 && clock <= 110, "{} and {clock}", size_of::<Viewer>());
     }
 }

@@ -3,12 +3,12 @@
 
 use std::num::NonZeroU32;
 
-use super::playback::Told;
+use super::playback::PlaybackDelta;
 use crate::cmcd::State;
 
-/// The state machine of event reports. Instants are milliseconds since [`PlayClock::base`], by the player's clock where not said otherwise.
+/// The state machine of event reports. Instants are milliseconds since [`PlayerStateClock::base`], by the player's clock where not said otherwise.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PlayClock {
+pub(crate) struct PlayerStateClock {
     /// Zero of all instants below, Unix milliseconds.
     base: u64,
     /// Up to when its state is counted.
@@ -48,14 +48,20 @@ struct Report {
     hidden: Option<bool>,
 }
 
-impl PlayClock {
+impl PlayerStateClock {
     /// Whether a state was ever told.
     pub(crate) const fn has_state(&self) -> bool {
         self.state.is_some()
     }
 
     /// Takes a report of the instant `ts` that arrived at `at`, both Unix milliseconds.
-    pub(crate) fn report(&mut self, (at, ts): (u64, u64), sn: Option<u32>, told: &mut Told, says: Says) {
+    pub(crate) fn report(
+        &mut self,
+        (at, ts): (u64, u64),
+        sn: Option<u32>,
+        told: &mut PlaybackDelta,
+        says: StateReport,
+    ) {
         if self.base == 0 {
             self.base = ts.saturating_sub(MAX_BACK_MILLIS);
             self.skew = skew_of(at, ts);
@@ -84,7 +90,7 @@ impl PlayClock {
 
     /// Counts on with the present state. `now`, and `asked`, when the viewer made its last request, are Unix milliseconds of our clock;
     /// `last`: nothing more will come.
-    pub(crate) fn sweep(&mut self, now: u64, asked: u64, last: bool, told: &mut Told) {
+    pub(crate) fn sweep(&mut self, now: u64, asked: u64, last: bool, told: &mut PlaybackDelta) {
         if self.state.is_none() {
             return;
         }
@@ -114,7 +120,7 @@ impl PlayClock {
         u32::try_from(millis.saturating_sub(self.base)).unwrap_or(u32::MAX)
     }
 
-    fn take(&mut self, report: Report, sn: Option<u32>, told: &mut Told) {
+    fn take(&mut self, report: Report, sn: Option<u32>, told: &mut PlaybackDelta) {
         let (Some(sn), Some(next)) = (sn, self.next_sn.map(NonZeroU32::get)) else {
             self.next_sn = sn.map(after);
             return self.apply(report, told);
@@ -160,7 +166,7 @@ impl PlayClock {
     }
 
     /// Applies what is held, in order; what should have come between is lost.
-    fn release(&mut self, told: &mut Told) {
+    fn release(&mut self, told: &mut PlaybackDelta) {
         while let Some((_, index)) =
             self.held.iter().enumerate().filter_map(|(index, held)| held.map(|held| (held.sn, index))).min()
         {
@@ -171,7 +177,7 @@ impl PlayClock {
         }
     }
 
-    fn apply_held(&mut self, index: usize, told: &mut Told) {
+    fn apply_held(&mut self, index: usize, told: &mut PlaybackDelta) {
         if let Some(held) = self.held[index].take() {
             self.go_on_after(held.sn);
             self.apply(held, told);
@@ -190,7 +196,7 @@ impl PlayClock {
         self.next_sn.map_or(0, |next| sn.saturating_sub(next.get()).saturating_sub(self.ahead.into()))
     }
 
-    fn apply(&mut self, report: Report, told: &mut Told) {
+    fn apply(&mut self, report: Report, told: &mut PlaybackDelta) {
         if report.state.is_some() || report.hidden.is_some() {
             self.turn(report.ts);
             self.hidden = report.hidden.unwrap_or(self.hidden);
@@ -259,7 +265,7 @@ impl PlayClock {
     }
 
     /// Tells what is owed; a stall that is told late is told of time that is exposure.
-    fn settle(&mut self, told: &mut Told) {
+    fn settle(&mut self, told: &mut PlaybackDelta) {
         let exposure = self.owed_exposure.max(0);
         let stalled = self.owed_stalled.clamp(0, exposure);
         told.exposure_millis += u64::from(exposure.unsigned_abs());
@@ -270,7 +276,7 @@ impl PlayClock {
 
 /// What one report says.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Says {
+pub(crate) struct StateReport {
     /// Its state.
     pub(crate) state: Option<State>,
     /// Whether it is in the background.

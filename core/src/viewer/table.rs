@@ -7,7 +7,7 @@ use hashbrown::hash_table::Entry;
 use super::class_table::ClassFold;
 use super::group_table::{Membership, Watched};
 use super::origin::{GroupRules, Origin};
-use super::playback::{Told, Viewer};
+use super::playback::{PlaybackDelta, Viewer};
 use super::recent_stall::Recent;
 use crate::model::Timestamp;
 
@@ -138,7 +138,7 @@ impl Slot {
     }
 
     /// Notes what was told of this viewer, for itself and its groups.
-    pub(crate) fn fares(&mut self, now: Timestamp, was: Told, fold: &mut ClassFold) {
+    pub(crate) fn fares(&mut self, now: Timestamp, was: PlaybackDelta, fold: &mut ClassFold) {
         let is = fold.told;
         let exposure = is.exposure_millis.saturating_sub(was.exposure_millis);
         let stalled = is.stalled_millis.saturating_sub(was.stalled_millis);

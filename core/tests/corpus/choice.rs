@@ -1,7 +1,7 @@
 //! The choice of the rule, by simulation: false alarms of healthy audiences and the delay of onsets under each rule.
 //! `cargo test -p liveqos-core --release --test corpus -- --ignored --nocapture choice`.
 
-use liveqos_core::alert::Need;
+use liveqos_core::alert::EvidenceRule;
 
 use crate::crowd::{Crowd, Habit};
 use crate::dice::Dice;
@@ -14,7 +14,7 @@ fn false_alarms(mut rule: Box<dyn Rule>, viewers: u32, habit: &Habit, (hours, se
     let (mut crowd, mut dice) = (Crowd::default(), Dice::new(seed));
     let (mut alarms, mut peace) = (0, 0_u32);
     for _ in 0..hours * 14_400 {
-        let over = rule.beat(crowd.beat(viewers, habit, &mut dice));
+        let over = rule.tick(crowd.tick(viewers, habit, &mut dice));
         if over && peace == 0 {
             alarms += 1;
         }
@@ -29,12 +29,12 @@ fn delays(rule: &dyn Fn() -> Box<dyn Rule>, viewers: u32, habit: &Habit, (ratio,
     for seed in 1..=onsets {
         let (mut rule, mut crowd, mut dice) = (rule(), Crowd::default(), Dice::new(seed));
         let early =
-            (0..1_200).filter(|beat| rule.beat(crowd.beat(viewers, habit, &mut dice)) && *beat > 960).count() > 0;
+            (0..1_200).filter(|tick| rule.tick(crowd.tick(viewers, habit, &mut dice)) && *tick > 960).count() > 0;
         if early {
             continue;
         }
         let fault = Habit { ratio, ..*habit };
-        let told = (1..=240_u64).find(|_| rule.beat(crowd.beat(viewers, &fault, &mut dice)));
+        let told = (1..=240_u64).find(|_| rule.tick(crowd.tick(viewers, &fault, &mut dice)));
         delays.push(told.unwrap_or(240) * 250);
     }
     delays.sort_unstable();
@@ -46,8 +46,8 @@ type Maker = Box<dyn Fn() -> Box<dyn Rule>>;
 
 fn rules(length: f64) -> Vec<(&'static str, Maker)> {
     let ours = |proof: f64| -> Box<dyn Fn() -> Box<dyn Rule>> {
-        let need: &'static Need =
-            Box::leak(Box::new(Need { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof }));
+        let need: &'static EvidenceRule =
+            Box::leak(Box::new(EvidenceRule { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof }));
         Box::new(move || Box::new(Ours::new(need)))
     };
     vec![

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::dice::Dice;
 
-/// How long a beat is, in seconds.
+/// How long a tick is, in seconds.
 pub(crate) const BEAT: f64 = 0.25;
 
 /// How an audience stalls.
@@ -19,7 +19,7 @@ pub(crate) struct Habit {
     pub(crate) together: f64,
 }
 
-/// What one beat of an audience holds.
+/// What one tick of an audience holds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Told {
     pub(crate) exposure: f64,
@@ -30,13 +30,13 @@ pub(crate) struct Told {
 /// An audience, or a group of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Crowd {
-    /// Stalled seconds and stalling viewers of this beat and those to come, by stalls that began already.
+    /// Stalled seconds and stalling viewers of this tick and those to come, by stalls that began already.
     coming: VecDeque<(f64, f64)>,
 }
 
 impl Crowd {
-    /// The next beat of `viewers` viewers.
-    pub(crate) fn beat(&mut self, viewers: u32, habit: &Habit, dice: &mut Dice) -> Told {
+    /// The next tick of `viewers` viewers.
+    pub(crate) fn tick(&mut self, viewers: u32, habit: &Habit, dice: &mut Dice) -> Told {
         let viewers = f64::from(viewers);
         let (stalled, stalling) = self.coming.front().copied().unwrap_or_default();
         let free = (viewers - stalling).max(0.0);
@@ -56,7 +56,7 @@ impl Crowd {
         Told { exposure: viewers * BEAT, stalled: now.min(viewers * BEAT), starts }
     }
 
-    /// Spreads the rest of a stall over the coming beats.
+    /// Spreads the rest of a stall over the coming ticks.
     fn follow(&mut self, mut rest: f64) {
         let mut ahead = 1;
         while rest > 0.0 {

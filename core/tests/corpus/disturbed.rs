@@ -2,8 +2,8 @@
 //! another fault. The cause is named all the same, or none.
 
 use liveqos_core::model::{Alert, Cause, NoticeState, Objectives, Protocol};
-use liveqos_core::recording::{Head, Playback, Settings, Word, line};
-use liveqos_core::session::Patience;
+use liveqos_core::recording::{Event, Head, Playback, Settings, line};
+use liveqos_core::session::SessionTimeouts;
 
 use crate::causes::said_of;
 use crate::crowd::Habit;
@@ -117,15 +117,16 @@ fn a_recording_gives_the_same_samples_and_notices() {
     assert!(alerts.len() >= 5, "{alerts:?}");
     assert!(world.notices.iter().any(|notice| notice.cause != Cause::Unknown) && world.samples.len() > 100);
 
-    let settings = Settings { objectives: Objectives::default(), patience: Patience::default(), max_sessions: 1_000 };
+    let settings =
+        Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 1_000 };
     let mut playback = Playback::new(&Head::new("edge-7".to_owned(), START, settings), None);
     let (mut notices, mut samples) = (Vec::new(), Vec::new());
     for written in world.tape.take().expect("it was kept") {
-        let word = Word::read(&written).expect("a good word");
+        let word = Event::read(&written).expect("a good word");
         assert_eq!(line(&word).expect("short"), written, "read and written again it is the same");
-        if let Some(beat) = playback.play(word) {
-            notices.extend(beat.notices);
-            samples.extend(beat.batch.samples);
+        if let Some(tick) = playback.play(word) {
+            notices.extend(tick.notices);
+            samples.extend(tick.batch.samples);
         }
     }
     assert_eq!(notices, world.notices);

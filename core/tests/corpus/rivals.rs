@@ -3,14 +3,14 @@
 
 use std::collections::VecDeque;
 
-use liveqos_core::alert::{Need, Trail, Trailing};
-use liveqos_core::model::{BEAT, Share, Timestamp};
+use liveqos_core::alert::{EvidenceRule, EvidenceWindow, Judgement};
+use liveqos_core::model::{Share, TICK, Timestamp};
 
 use crate::crowd::Told;
 
-/// What every rule answers to a beat: whether stutter is over 1 % now.
+/// What every rule answers to a tick: whether stutter is over 1 % now.
 pub(crate) trait Rule {
-    fn beat(&mut self, told: Told) -> bool;
+    fn tick(&mut self, told: Told) -> bool;
 }
 
 /// Over 1 % on the smallest trailing span of 60 viewer-seconds, in two of three looks.
@@ -21,7 +21,7 @@ pub(crate) struct Plain {
 }
 
 impl Rule for Plain {
-    fn beat(&mut self, told: Told) -> bool {
+    fn tick(&mut self, told: Told) -> bool {
         self.spans.push_back(told);
         while self.spans.len() > 1 && self.spans.iter().skip(1).map(|span| span.exposure).sum::<f64>() >= 60.0 {
             self.spans.pop_front();
@@ -41,19 +41,19 @@ pub(crate) struct TwoErrors {
 }
 
 impl Rule for TwoErrors {
-    fn beat(&mut self, told: Told) -> bool {
+    fn tick(&mut self, told: Told) -> bool {
         self.spans.push_back(told);
         if self.spans.len() > 240 {
             self.spans.pop_front();
         }
         let (mut sum, mut elapsed, mut proven) = (Told::default(), 0.0, false);
-        for (beats, span) in self.spans.iter().rev().enumerate() {
+        for (ticks, span) in self.spans.iter().rev().enumerate() {
             sum.exposure += span.exposure;
             sum.stalled += span.stalled;
             sum.starts += span.starts;
             elapsed += 0.25;
             // The older the span, the coarser.
-            let looks = beats < 10 || (beats + 1).is_multiple_of(20);
+            let looks = ticks < 10 || (ticks + 1).is_multiple_of(20);
             if looks && sum.exposure >= 60.0 {
                 let occurrences = (sum.starts as f64).max(sum.stalled / elapsed).max(sum.stalled / 5.0);
                 proven |= sum.stalled / sum.exposure * (1.0 - 2.0 / occurrences.sqrt()) > 0.01;
@@ -78,7 +78,7 @@ impl Cusum {
 }
 
 impl Rule for Cusum {
-    fn beat(&mut self, told: Told) -> bool {
+    fn tick(&mut self, told: Told) -> bool {
         let (usual, fault) = (0.003 / self.length, 0.02 / self.length);
         let gain = told.starts as f64 * (fault / usual).ln() - (fault - usual) * told.exposure;
         self.sum = (self.sum + gain).max(0.0);
@@ -88,25 +88,25 @@ impl Rule for Cusum {
 
 /// The trail that the judge uses.
 pub(crate) struct Ours {
-    trail: Trailing,
-    beats: u64,
+    trail: EvidenceWindow,
+    ticks: u64,
 }
 
 impl Ours {
-    pub(crate) const fn new(need: &'static Need) -> Self {
-        Self { trail: Trailing::new(need), beats: 0 }
+    pub(crate) const fn new(need: &'static EvidenceRule) -> Self {
+        Self { trail: EvidenceWindow::new(need), ticks: 0 }
     }
 }
 
 impl Rule for Ours {
-    fn beat(&mut self, told: Told) -> bool {
-        let from = Timestamp::from_secs(1_700_000_000) + BEAT * self.beats as u32;
-        self.beats += 1;
+    fn tick(&mut self, told: Told) -> bool {
+        let from = Timestamp::from_secs(1_700_000_000) + TICK * self.ticks as u32;
+        self.ticks += 1;
         let share = Share { part: told.stalled, whole: told.exposure };
-        self.trail.add(from, from + BEAT, share, told.starts);
-        let over = matches!(self.trail.against(0.01, 0.007), Some(Trail::Over(..)));
+        self.trail.add(from, from + TICK, share, told.starts);
+        let over = matches!(self.trail.against(0.01, 0.007), Some(Judgement::Over(..)));
         if over {
-            self.trail.accuse(from + BEAT);
+            self.trail.accuse(from + TICK);
         }
         over
     }

@@ -4,12 +4,12 @@
 
 use std::time::Duration;
 
-use liveqos_core::alert::Judge;
+use liveqos_core::alert::AlertEvaluator;
 use liveqos_core::model::{
-    Alert, BEAT, Fact, Notice, NoticeState, Objectives, Observation, PlayerView, Protocol, ServerView, SourceName,
-    StreamKey, Surroundings, Total,
+    Alert, Environment, Fact, Notice, NoticeState, Objectives, Observation, PlayerView, Protocol, ServerView,
+    SourceName, StreamKey, TICK, Total,
 };
-use liveqos_core::session::{Patience, Registry};
+use liveqos_core::session::{Registry, SessionTimeouts};
 
 use crate::crowd::{Crowd, Habit};
 use crate::dice::Dice;
@@ -18,15 +18,15 @@ use crate::world::START;
 
 const SIZES: [u32; 7] = [5, 10, 20, 50, 150, 1_000, 50_000];
 
-/// One class: its players tell at each beat, its server each second.
+/// One class: its players tell at each tick, its server each second.
 struct Class {
     viewers: u32,
     habit: Habit,
     crowd: Crowd,
     dice: Dice,
-    beats: u32,
+    ticks: u32,
     registry: Registry,
-    judge: Judge,
+    judge: AlertEvaluator,
     plain: Plain,
     names: (SourceName, SourceName, StreamKey),
 }
@@ -38,29 +38,29 @@ impl Class {
             habit,
             crowd: Crowd::default(),
             dice: Dice::new(seed),
-            beats: 0,
-            registry: Registry::new(Patience::default(), 10),
-            judge: Judge::default(),
+            ticks: 0,
+            registry: Registry::new(SessionTimeouts::default(), 10),
+            judge: AlertEvaluator::default(),
             plain: Plain::default(),
             names: ("srs".into(), "players".into(), StreamKey::parse("live/c1").expect("a good key")),
         }
     }
 
-    /// One beat: notices of stutter, and whether the plain rule is over.
-    fn beat(&mut self) -> (Vec<Notice>, bool) {
-        let at = START + BEAT * self.beats;
+    /// One tick: notices of stutter, and whether the plain rule is over.
+    fn tick(&mut self) -> (Vec<Notice>, bool) {
+        let at = START + TICK * self.ticks;
         let (server, players, stream) = self.names.clone();
-        if self.beats.is_multiple_of(4) {
+        if self.ticks.is_multiple_of(4) {
             let view = ServerView {
                 publishing: Some(true),
-                ingest_bytes: Some(Total { base: 1, value: u64::from(self.beats) * 62_500 }),
+                ingest_bytes: Some(Total { base: 1, value: u64::from(self.ticks) * 62_500 }),
                 viewers: Some(vec![(Protocol::Webrtc, self.viewers)]),
                 ..ServerView::default()
             };
             let fact = Fact::Server(Box::new(view));
             self.registry.observe(Observation { source: server, stream: stream.clone(), at, fact });
         }
-        let told = self.crowd.beat(self.viewers, &self.habit, &mut self.dice);
+        let told = self.crowd.tick(self.viewers, &self.habit, &mut self.dice);
         let view = PlayerView {
             protocol: Some(Protocol::Webrtc),
             viewers: self.viewers,
@@ -70,10 +70,10 @@ impl Class {
             ..PlayerView::default()
         };
         self.registry.observe(Observation { source: players, stream, at, fact: Fact::Players(Box::new(view)) });
-        self.registry.beat(at);
-        self.beats += 1;
-        let notices = self.judge.look(at, &Objectives::default(), &self.registry, &Surroundings::default());
-        (notices, self.plain.beat(told))
+        self.registry.tick(at);
+        self.ticks += 1;
+        let notices = self.judge.look(at, &Objectives::default(), &self.registry, &Environment::default());
+        (notices, self.plain.tick(told))
     }
 }
 
@@ -82,7 +82,7 @@ fn healthy(viewers: u32, habit: Habit, (hours, seed): (u64, u64)) -> (u64, u64) 
     let mut class = Class::new(viewers, habit, seed);
     let (mut ours, mut plains, mut over) = (0, 0, 0_u32);
     for _ in 0..hours * 14_400 {
-        let (notices, plain) = class.beat();
+        let (notices, plain) = class.tick();
         ours += notices.iter().filter(|notice| notice.state == NoticeState::Firing && !notice.retold).count() as u64;
         // As an alert that clears after five seconds of peace.
         plains += u64::from(plain && over == 0);
@@ -97,15 +97,15 @@ fn delays(viewers: u32, habit: Habit, (ratio, onsets): (f64, u64)) -> (Vec<u64>,
     for seed in 1..=onsets {
         let mut class = Class::new(viewers, habit, seed);
         for _ in 0..720 {
-            class.beat();
+            class.tick();
         }
         class.habit.ratio = ratio;
         let (mut told, mut plainly) = (None, None);
-        for beat in 1..=240_u64 {
-            let (notices, plain) = class.beat();
+        for tick in 1..=240_u64 {
+            let (notices, plain) = class.tick();
             let fires = |notice: &Notice| notice.alert == Alert::LiveStutterHigh && notice.state == NoticeState::Firing;
-            told = told.or(notices.iter().any(fires).then_some(beat * 250));
-            plainly = plainly.or(plain.then_some(beat * 250));
+            told = told.or(notices.iter().any(fires).then_some(tick * 250));
+            plainly = plainly.or(plain.then_some(tick * 250));
             if told.is_some() && plainly.is_some() {
                 break;
             }

@@ -1,16 +1,16 @@
-//! A node with classes, as its intakes tell of it: servers each second, the kernel each beat, players each second. What is wrong in it
+//! A node with classes, as its intakes tell of it: servers each second, the kernel each tick, players each second. What is wrong in it
 //! is set from outside; nothing here knows the judge.
 
 use std::time::Duration;
 
-use liveqos_core::base::Latencies;
+use liveqos_core::base::LatencyHistogram;
 use liveqos_core::model::{
-    BEAT, Descriptor, Fact, Group, GroupView, Name, NodeLoad, Notice, Objectives, Observation, PathView, PathWord,
-    PlayerView, Protocol, Sample, ServerView, Share, StreamKey, Surroundings, Timestamp, Total,
+    Descriptor, Environment, Fact, Group, GroupView, Name, NodeLoad, Notice, Objectives, Observation, PathReport,
+    PathView, PlayerView, Protocol, Sample, ServerView, Share, StreamKey, TICK, Timestamp, Total,
 };
-use liveqos_core::pipeline::Pipe;
-use liveqos_core::recording::{Word, line};
-use liveqos_core::session::Patience;
+use liveqos_core::pipeline::Pipeline;
+use liveqos_core::recording::{Event, line};
+use liveqos_core::session::SessionTimeouts;
 
 use crate::crowd::{Crowd, Habit, Told};
 use crate::dice::Dice;
@@ -55,17 +55,17 @@ pub(crate) struct Class {
 
 /// The node.
 pub(crate) struct World {
-    pub(crate) pipe: Pipe,
+    pub(crate) pipe: Pipeline,
     pub(crate) classes: Vec<Class>,
     pub(crate) load: [f64; 3],
     /// Loss ratio and round trip in milliseconds to the origin, where a probe tells.
     pub(crate) path: Option<(f64, f64)>,
-    pub(crate) around: Surroundings,
+    pub(crate) around: Environment,
     pub(crate) notices: Vec<Notice>,
     pub(crate) samples: Vec<Sample>,
     /// All that the rules heard, as a recording, where one is kept.
     pub(crate) tape: Option<Vec<Vec<u8>>>,
-    pub(crate) beats: u64,
+    pub(crate) ticks: u64,
     dice: Dice,
 }
 
@@ -125,16 +125,16 @@ impl Class {
         self.cells.iter_mut().for_each(|cell| cell.viewers *= times);
     }
 
-    fn say(&mut self, now: Timestamp, beat: u64, out: &mut Vec<Observation>) {
+    fn say(&mut self, now: Timestamp, tick: u64, out: &mut Vec<Observation>) {
         let stream = StreamKey::parse(&self.name).expect("a good key");
         let mut put = |source: &str, fact| {
             out.push(Observation { source: source.into(), stream: stream.clone(), at: now, fact });
         };
-        if beat == 0 {
+        if tick == 0 {
             let session_id = Name::new(&self.name[5..]).ok();
             put("srs", Fact::Described(Box::new(Descriptor { session_id, ..Descriptor::default() })));
         }
-        let second = beat.is_multiple_of(4);
+        let second = tick.is_multiple_of(4);
         if second {
             put("srs", Fact::Server(Box::new(self.serve())));
         }
@@ -166,12 +166,12 @@ impl Class {
         }
     }
 
-    /// One beat of every cell.
+    /// One tick of every cell.
     fn watch(&mut self) {
         self.told.resize(self.cells.len(), Told::default());
         for (cell, told) in self.cells.iter_mut().zip(&mut self.told) {
             let habit = Habit { ratio: (self.habit.ratio + cell.stutter).min(0.9), ..self.habit };
-            let more = cell.crowd.beat(cell.viewers, &habit, &mut self.dice);
+            let more = cell.crowd.tick(cell.viewers, &habit, &mut self.dice);
             told.exposure += more.exposure;
             told.stalled += more.stalled;
             told.starts += more.starts;
@@ -217,7 +217,7 @@ impl Class {
         view
     }
 
-    /// What the kernel tells of this beat.
+    /// What the kernel tells of this tick.
     fn carry(&mut self) -> PathView {
         let (mut sent, mut lost) = (0, 0);
         for cell in &self.cells {
@@ -242,8 +242,8 @@ impl Class {
     }
 
     /// Up to forty of its viewers, drawn by cell.
-    fn latencies(&mut self) -> Latencies {
-        let mut latencies = Latencies::default();
+    fn latencies(&mut self) -> LatencyHistogram {
+        let mut latencies = LatencyHistogram::default();
         let every = (self.viewers() / 40).max(1);
         for cell in &self.cells {
             for _ in 0..cell.viewers.div_ceil(every) {
@@ -258,27 +258,27 @@ impl Class {
 impl World {
     pub(crate) fn new(classes: Vec<Class>, seed: u64) -> Self {
         Self {
-            pipe: Pipe::new("edge-7", Objectives::default(), Patience::default(), 1_000),
+            pipe: Pipeline::new("edge-7", Objectives::default(), SessionTimeouts::default(), 1_000),
             classes,
             load: [0.35, 0.4, 0.3],
             path: None,
-            around: Surroundings::default(),
+            around: Environment::default(),
             notices: Vec::new(),
             samples: Vec::new(),
             tape: None,
-            beats: 0,
+            ticks: 0,
             dice: Dice::new(seed),
         }
     }
 
-    fn record(&mut self, word: impl FnOnce() -> Word) {
+    fn record(&mut self, word: impl FnOnce() -> Event) {
         if let Some(tape) = &mut self.tape {
             tape.push(line(&word()).expect("a short word"));
         }
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        START + BEAT * self.beats as u32
+        START + TICK * self.ticks as u32
     }
 
     /// Plays on for `seconds`.
@@ -287,30 +287,30 @@ impl World {
             let now = self.now();
             let mut out = Vec::new();
             for class in self.classes.iter_mut().filter(|class| class.speaks) {
-                class.say(now, self.beats, &mut out);
+                class.say(now, self.ticks, &mut out);
             }
             for observation in out {
-                self.record(|| Word::observed(&observation));
+                self.record(|| Event::observed(&observation));
                 self.pipe.observe(observation);
             }
-            if self.beats.is_multiple_of(8) {
+            if self.ticks.is_multiple_of(8) {
                 let [cpu, memory, nic] = self.load.map(|load| (load + 0.02 * self.dice.normal()).clamp(0.0, 1.0));
                 self.around.node = NodeLoad { cpu_ratio: Some(cpu), memory_ratio: Some(memory), nic_ratio: Some(nic) };
             }
-            if let Some((loss, rtt)) = self.path.filter(|_| self.beats.is_multiple_of(4)) {
+            if let Some((loss, rtt)) = self.path.filter(|_| self.ticks.is_multiple_of(4)) {
                 let lost = self.dice.poisson(100.0 * loss) as f64;
                 let rtt = Duration::from_secs_f64(rtt * (1.0 + 0.05 * self.dice.normal()) / 1e3);
                 let (out, back) = (Share::of(lost.min(100.0), 100.0), Share::of(0.0, 100.0));
                 self.around.paths =
-                    vec![PathWord { peer: "origin-1".into(), at: now, rtt: Some(rtt), out, back, silent: None }];
+                    vec![PathReport { peer: "origin-1".into(), at: now, rtt: Some(rtt), out, back, silent: None }];
             }
             let around = self.around.clone();
-            self.record(|| Word::Around(Box::new(around)));
-            self.record(|| Word::Beat(now));
-            let beat = self.pipe.beat(now, &self.around);
-            self.notices.extend(beat.notices);
-            self.samples.extend(beat.batch.samples);
-            self.beats += 1;
+            self.record(|| Event::Environment(Box::new(around)));
+            self.record(|| Event::Tick(now));
+            let tick = self.pipe.tick(now, &self.around);
+            self.notices.extend(tick.notices);
+            self.samples.extend(tick.batch.samples);
+            self.ticks += 1;
         }
     }
 }

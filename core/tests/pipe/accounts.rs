@@ -1,18 +1,18 @@
-//! Any words at all: nothing panics, the same words give the same beats, and every byte is in exactly one window.
+//! Any words at all: nothing panics, the same words give the same ticks, and every byte is in exactly one window.
 
 use std::time::Duration;
 
 use liveqos_core::model::{
-    Fact, Group, GroupKind, GroupView, Leg, Objectives, Observation, PathView, PlayerView, Protocol, ServerView,
-    Surroundings, Timestamp, Total,
+    Environment, Fact, Group, GroupKind, GroupView, Leg, Objectives, Observation, PathView, PlayerView, Protocol,
+    ServerView, Timestamp, Total,
 };
-use liveqos_core::pipeline::{Beat, Pipe};
-use liveqos_core::session::Patience;
+use liveqos_core::pipeline::{Pipeline, Tick};
+use liveqos_core::session::SessionTimeouts;
 use proptest::prelude::*;
 
 use crate::stage::{at, described, latencies, said};
 
-/// One step of a script: a word, or a beat (`None`), at so many milliseconds.
+/// One step of a script: a word, or a tick (`None`), at so many milliseconds.
 type Step = (u64, Option<Observation>);
 
 fn huge() -> impl Strategy<Value = u64> {
@@ -89,22 +89,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-fn pipe() -> Pipe {
-    Pipe::new("edge-7", Objectives::default(), Patience::default(), 2)
+fn pipe() -> Pipeline {
+    Pipeline::new("edge-7", Objectives::default(), SessionTimeouts::default(), 2)
 }
 
-fn play(steps: &[Step]) -> Vec<Beat> {
+fn play(steps: &[Step]) -> Vec<Tick> {
     let mut pipe = pipe();
-    let mut beats = Vec::new();
+    let mut ticks = Vec::new();
     for (millis, word) in steps {
         match word {
             Some(word) => pipe.observe(word.clone()),
-            None => beats.push(pipe.beat(at(*millis), &Surroundings::default())),
+            None => ticks.push(pipe.tick(at(*millis), &Environment::default())),
         }
     }
     let commands = pipe.stop();
-    beats.push(Beat { commands, ..Beat::default() });
-    beats
+    ticks.push(Tick { commands, ..Tick::default() });
+    ticks
 }
 
 proptest! {
@@ -130,8 +130,8 @@ proptest! {
         let mut pipe = pipe();
         let (mut millis, mut value, mut told) = (0, 0, None);
         let (mut bytes_in, mut bytes_out) = (0, 0);
-        let mut cut = |pipe: &mut Pipe, millis| {
-            for sample in pipe.beat(at(millis), &Surroundings::default()).batch.samples {
+        let mut cut = |pipe: &mut Pipeline, millis| {
+            for sample in pipe.tick(at(millis), &Environment::default()).batch.samples {
                 for leg in sample.legs {
                     let sum = if leg.leg == Leg::Ingest { &mut bytes_in } else { &mut bytes_out };
                     *sum += leg.bytes.unwrap_or(0);

@@ -95,7 +95,7 @@ fn two_classes_that_turn_out_to_be_one_lose_nothing() {
     stage.pipe.observe(said(SERVER, "live/s2", now, described("s1")));
     stage.run(10);
     let watched: f64 = stage.pipe.fleet().totals().filter_map(|(_, totals)| totals.watch_seconds).sum();
-    // Cut at 30 s: 121 beats of 30 viewers.
+    // Cut at 30 s: 121 ticks of 30 viewers.
     assert!((watched - 121.0 * 0.25 * 30.0).abs() < 1e-6, "{watched}");
 }
 

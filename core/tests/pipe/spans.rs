@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use liveqos_core::model::{BEAT, Fact, GRID, Observation, PlayerView, Protocol, ServerView, Timestamp, Total};
+use liveqos_core::model::{Fact, GRID, Observation, PlayerView, Protocol, ServerView, TICK, Timestamp, Total};
 use liveqos_core::trace::{Parent, SpanCommand, SpanName, SpanRef};
 
 use crate::stage::{BEACON, Class, SERVER, START, Stage, at, described, said};
@@ -99,14 +99,14 @@ fn the_incident_tells_the_numbers_of_the_fault_not_of_the_recovery() {
         _ => None,
     });
     let incident = incident.expect("one incident");
-    assert!(incident.start.since(at(60_000)).max(at(60_000).since(incident.start)) <= BEAT * 2);
+    assert!(incident.start.since(at(60_000)).max(at(60_000).since(incident.start)) <= TICK * 2);
     let value = incident.attributes.iter().find(|(key, _)| *key == "live.evidence.value");
     let liveqos_core::trace::Value::Float(value) = value.expect("evidence").1 else { panic!("a number") };
     assert!(value > 0.01, "the fault was over the limit, told is {value}");
     assert!(!incident.error.as_ref().expect("an error").starts_with("resolved"));
 }
 
-/// Within one beat the words of different sources may come in any order. The order of one source's words matters (the newer replaces),
+/// Within one tick the words of different sources may come in any order. The order of one source's words matters (the newer replaces),
 /// and so does what names the class: the name must come before the class opens, or it is renamed.
 #[test]
 fn the_order_of_sources_within_a_beat_does_not_matter() {
@@ -114,15 +114,15 @@ fn the_order_of_sources_within_a_beat_does_not_matter() {
     for backwards in [false, true] {
         let mut stage = Stage::of([]);
         stage.pipe.observe(said(SERVER, "live/s1", at(0), described("s1")));
-        for beat in 0..260_u64 {
-            let mut words = words(beat);
+        for tick in 0..260_u64 {
+            let mut words = words(tick);
             if backwards {
                 words.reverse();
             }
             for word in words {
                 stage.pipe.observe(word);
             }
-            stage.beat();
+            stage.tick();
         }
         plays.push((lines(&stage.told.commands), stage.told.batch.samples));
     }
@@ -130,12 +130,12 @@ fn the_order_of_sources_within_a_beat_does_not_matter() {
     assert_eq!(plays[0].1.len(), 12);
 }
 
-fn words(beat: u64) -> Vec<Observation> {
-    let now = at(beat * 250);
+fn words(tick: u64) -> Vec<Observation> {
+    let now = at(tick * 250);
     let view = |each: u64| {
         Fact::Server(Box::new(ServerView {
             publishing: Some(true),
-            ingest_bytes: Some(Total { base: each, value: beat * each }),
+            ingest_bytes: Some(Total { base: each, value: tick * each }),
             viewers: Some(vec![(Protocol::Webrtc, 20)]),
             ..ServerView::default()
         }))
@@ -143,9 +143,9 @@ fn words(beat: u64) -> Vec<Observation> {
     let players = Fact::Players(Box::new(PlayerView {
         protocol: Some(Protocol::Webrtc),
         viewers: 20,
-        exposure: BEAT * 20,
-        stalled: BEAT * u32::from(beat > 100),
-        stall_starts: u32::from(beat > 100),
+        exposure: TICK * 20,
+        stalled: TICK * u32::from(tick > 100),
+        stall_starts: u32::from(tick > 100),
         ..PlayerView::default()
     }));
     vec![

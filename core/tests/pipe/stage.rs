@@ -1,15 +1,15 @@
-//! A stage for classes: servers are asked each second, players and kernel tell each beat, the pipe beats each 250 ms. Nothing here
+//! A stage for classes: servers are asked each second, players and kernel tell each tick, the pipe ticks each 250 ms. Nothing here
 //! reads a clock; all chance comes from a seed.
 
 use std::time::Duration;
 
-use liveqos_core::base::Latencies;
+use liveqos_core::base::LatencyHistogram;
 use liveqos_core::model::{
-    Alert, BEAT, Descriptor, Fact, Name, NodeLoad, Notice, NoticeState, Objectives, Observation, PathView, PlayerView,
-    Protocol, ServerView, StreamKey, Surroundings, Timestamp, Total,
+    Alert, Descriptor, Environment, Fact, Name, NodeLoad, Notice, NoticeState, Objectives, Observation, PathView,
+    PlayerView, Protocol, ServerView, StreamKey, TICK, Timestamp, Total,
 };
-use liveqos_core::pipeline::{Beat, Pipe};
-use liveqos_core::session::Patience;
+use liveqos_core::pipeline::{Pipeline, Tick};
+use liveqos_core::session::SessionTimeouts;
 
 /// When every stage begins: on a wall-clock minute.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_700_000_040);
@@ -38,8 +38,8 @@ pub(crate) fn described(id: &str) -> Fact {
     Fact::Described(Box::new(Descriptor { session_id: Some(name(id)), ..Descriptor::default() }))
 }
 
-pub(crate) fn latencies(millis: &[u64]) -> Latencies {
-    let mut latencies = Latencies::default();
+pub(crate) fn latencies(millis: &[u64]) -> LatencyHistogram {
+    let mut latencies = LatencyHistogram::default();
     for value in millis {
         latencies.record(Duration::from_millis(*value));
     }
@@ -79,7 +79,7 @@ pub(crate) struct Class {
     /// Lost over expected of the players' packets; `None`: they do not count packets.
     pub(crate) loss: Option<f64>,
     pub(crate) latency_millis: Vec<u64>,
-    /// Segments sent and lost in each beat, as the kernel tells of HTTP-FLV viewers.
+    /// Segments sent and lost in each tick, as the kernel tells of HTTP-FLV viewers.
     pub(crate) segments: Option<(u64, u64)>,
     pub(crate) fps: u64,
     pub(crate) declared_fps: Option<f64>,
@@ -142,7 +142,7 @@ impl Class {
         format!("live/{}", self.id)
     }
 
-    /// What is said of it at `now`: the server on whole seconds, kernel and players at each beat.
+    /// What is said of it at `now`: the server on whole seconds, kernel and players at each tick.
     fn say(&mut self, now: Timestamp, begun: bool) -> Vec<Observation> {
         let mut out = Vec::new();
         if !begun {
@@ -157,7 +157,7 @@ impl Class {
             let view = PathView {
                 protocol: Protocol::HttpFlv,
                 viewers: self.audience,
-                latencies: Latencies::default(),
+                latencies: LatencyHistogram::default(),
                 segments_sent: Some(sent),
                 segments_lost: Some(lost),
                 rtt: None,
@@ -173,7 +173,7 @@ impl Class {
         out
     }
 
-    /// The server's view; its totals are four to the second and frame, for one beat is a quarter of a second.
+    /// The server's view; its totals are four to the second and frame, for one tick is a quarter of a second.
     fn server(&self) -> Fact {
         Fact::Server(Box::new(ServerView {
             publishing: Some(self.publishing),
@@ -186,25 +186,25 @@ impl Class {
         }))
     }
 
-    /// One beat of each viewer: playing or frozen, freezes beginning by chance at the wanted ratio.
+    /// One tick of each viewer: playing or frozen, freezes beginning by chance at the wanted ratio.
     fn tell(&mut self, protocol: Protocol) -> PlayerView {
         self.frozen.resize(self.audience as usize, Duration::ZERO);
         let mut view = PlayerView {
             protocol: Some(protocol),
             viewers: self.audience,
-            exposure: BEAT * self.audience,
+            exposure: TICK * self.audience,
             ..PlayerView::default()
         };
-        let starts = self.stutter / (1.0 - self.stutter) * BEAT.as_secs_f64() / self.freeze.as_secs_f64();
+        let starts = self.stutter / (1.0 - self.stutter) * TICK.as_secs_f64() / self.freeze.as_secs_f64();
         for left in &mut self.frozen {
             if left.is_zero() && self.dice.roll() < starts {
-                let rest = BEAT.mul_f64(self.dice.roll());
+                let rest = TICK.mul_f64(self.dice.roll());
                 view.stalled += self.freeze.min(rest);
                 view.stall_starts += 1;
                 *left = self.freeze.saturating_sub(rest);
             } else {
-                view.stalled += (*left).min(BEAT);
-                *left = left.saturating_sub(BEAT);
+                view.stalled += (*left).min(TICK);
+                *left = left.saturating_sub(TICK);
             }
         }
         if let Some(loss) = self.loss {
@@ -220,20 +220,20 @@ impl Class {
 /// The pipe, its surroundings and all that it told so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
-    pub(crate) pipe: Pipe,
-    pub(crate) around: Surroundings,
+    pub(crate) pipe: Pipeline,
+    pub(crate) around: Environment,
     pub(crate) classes: Vec<Class>,
-    pub(crate) told: Beat,
+    pub(crate) told: Tick,
     millis: u64,
 }
 
 impl Stage {
     pub(crate) fn of(classes: impl IntoIterator<Item = Class>) -> Self {
         Self {
-            pipe: Pipe::new("edge-7", Objectives::default(), Patience::default(), 1_000),
-            around: Surroundings::default(),
+            pipe: Pipeline::new("edge-7", Objectives::default(), SessionTimeouts::default(), 1_000),
+            around: Environment::default(),
             classes: classes.into_iter().collect(),
-            told: Beat::default(),
+            told: Tick::default(),
             millis: 0,
         }
     }
@@ -260,18 +260,18 @@ impl Stage {
                     self.pipe.observe(observation);
                 }
             }
-            self.beat();
+            self.tick();
         }
     }
 
-    /// One beat without a word of any class.
-    pub(crate) fn beat(&mut self) {
-        let beat = self.pipe.beat(self.now(), &self.around);
-        self.told.batch.opened.extend(beat.batch.opened);
-        self.told.batch.samples.extend(beat.batch.samples);
-        self.told.batch.closed.extend(beat.batch.closed);
-        self.told.notices.extend(beat.notices);
-        self.told.commands.extend(beat.commands);
+    /// One tick without a word of any class.
+    pub(crate) fn tick(&mut self) {
+        let tick = self.pipe.tick(self.now(), &self.around);
+        self.told.batch.opened.extend(tick.batch.opened);
+        self.told.batch.samples.extend(tick.batch.samples);
+        self.told.batch.closed.extend(tick.batch.closed);
+        self.told.notices.extend(tick.notices);
+        self.told.commands.extend(tick.commands);
         self.millis += 250;
     }
 

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use liveqos_core::access_log::{LogFold, MAX_LINE};
-use liveqos_core::model::{BEAT, GRID, Surroundings, Timestamp};
-use liveqos_core::pipeline::Pipe;
+use liveqos_core::model::{Environment, GRID, TICK, Timestamp};
+use liveqos_core::pipeline::Pipeline;
 use tokio::time::Instant;
 
 use super::access_logs::Inputs;
@@ -56,7 +56,7 @@ fn replay(options: &Options, config: &Config) -> Result<()> {
     let settings = config.logs.iter().find(|log| options.files.contains(&log.path)).or(config.logs.first());
     let settings = settings.cloned().unwrap_or_default();
     let fold = settings.fold(settings.viewer_key()?)?;
-    let pipe = Pipe::new(&config.node.name, config.promised(), config.patience(), config.sessions.max);
+    let pipe = Pipeline::new(&config.node.name, config.promised(), config.patience(), config.sessions.max);
     let out = std::io::BufWriter::new(std::io::stdout().lock());
     let teller = Teller { out, json: options.json };
     let mut player = Player { fold, pipe, next: None, teller, grace: config.sessions.identity_grace };
@@ -86,7 +86,7 @@ fn replay(options: &Options, config: &Config) -> Result<()> {
 /// The rules, driven by the log's time.
 struct Player<W> {
     fold: LogFold,
-    pipe: Pipe,
+    pipe: Pipeline,
     next: Option<Timestamp>,
     teller: Teller<W>,
     grace: std::time::Duration,
@@ -102,27 +102,27 @@ impl<W: Write> Player<W> {
         Ok(())
     }
 
-    /// Beats up to `at`. Over a gap of the log nothing happens, so it is jumped.
+    /// Ticks up to `at`. Over a gap of the log nothing happens, so it is jumped.
     fn advance(&mut self, at: Timestamp) -> Result<()> {
-        let mut next = *self.next.get_or_insert(at.floor(BEAT) + BEAT);
+        let mut next = *self.next.get_or_insert(at.floor(TICK) + TICK);
         if at.since(next) > LONGEST_GAP {
-            self.beat(next + GRID)?;
-            next = at.floor(BEAT);
+            self.tick(next + GRID)?;
+            next = at.floor(TICK);
         }
         while next <= at {
-            self.beat(next)?;
-            next = next + BEAT;
+            self.tick(next)?;
+            next = next + TICK;
         }
         self.next = Some(next);
         Ok(())
     }
 
-    fn beat(&mut self, now: Timestamp) -> Result<()> {
+    fn tick(&mut self, now: Timestamp) -> Result<()> {
         for observation in self.fold.drain(now) {
             self.pipe.observe(observation);
         }
-        let beat = self.pipe.beat(now, &Surroundings::default());
-        self.teller.show(&beat)
+        let tick = self.pipe.tick(now, &Environment::default());
+        self.teller.show(&tick)
     }
 
     /// The last words, and the cut after them.
@@ -133,13 +133,13 @@ impl<W: Write> Player<W> {
         for observation in self.fold.finish(next) {
             self.pipe.observe(observation);
         }
-        let beat = self.pipe.beat(next, &Surroundings::default());
-        self.teller.show(&beat)?;
+        let tick = self.pipe.tick(next, &Environment::default());
+        self.teller.show(&tick)?;
         // The next one opens what is new and cuts; what is that new only after its grace.
         let is_new = self.pipe.registry().sessions().next().is_none();
         let settled = if is_new { next + self.grace } else { next };
-        let beat = self.pipe.beat(settled.floor(GRID) + GRID, &Surroundings::default());
-        self.teller.show(&beat)
+        let tick = self.pipe.tick(settled.floor(GRID) + GRID, &Environment::default());
+        self.teller.show(&tick)
     }
 }
 
@@ -178,6 +178,6 @@ fn is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Longest span without a line that is gone through beat by beat.
+/// Longest span without a line that is gone through tick by tick.
 const LONGEST_GAP: std::time::Duration = std::time::Duration::from_mins(10);
 const PROGRESS_BYTES: u64 = 16_000_000;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use liveqos_core::model::Sample;
-use liveqos_core::pipeline::Beat;
+use liveqos_core::pipeline::Tick;
 use serde_json::json;
 
 use crate::cli::top;
@@ -18,9 +18,9 @@ pub(super) struct Teller<W> {
 }
 
 impl<W: Write> Teller<W> {
-    /// Prints what a beat brought.
-    pub(super) fn show(&mut self, beat: &Beat) -> Result<()> {
-        for notice in &beat.notices {
+    /// Prints what a tick brought.
+    pub(super) fn show(&mut self, tick: &Tick) -> Result<()> {
+        for notice in &tick.notices {
             if self.json {
                 serde_json::to_writer(&mut self.out, &json!({ "notice": notice_json(notice) }))
                     .map_err(std::io::Error::from)?;
@@ -32,7 +32,7 @@ impl<W: Write> Teller<W> {
                 writeln!(self.out, "{at}  {:?} {} {summary}; cause {cause}{why}", notice.state, notice.alert.as_str())?;
             }
         }
-        for sample in &beat.batch.samples {
+        for sample in &tick.batch.samples {
             self.sample(sample)?;
         }
         Ok(())

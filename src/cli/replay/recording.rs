@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use liveqos_core::recording::{Head, MAX_LINE, Playback, Settings, Word};
+use liveqos_core::recording::{Event, Head, MAX_LINE, Playback, Settings};
 use tokio::time::Instant;
 
 use super::access_logs::{open, read_line};
@@ -24,19 +24,19 @@ pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Res
     };
     let mut playback = Playback::new(&head, settings);
     let mut teller = Teller { out: std::io::BufWriter::new(std::io::stdout().lock()), json };
-    let (mut words, mut beats, mut bad) = (0_u64, 0_u64, 0_u64);
+    let (mut words, mut ticks, mut bad) = (0_u64, 0_u64, 0_u64);
     let torn = loop {
         match read_line(&mut reader, &mut line, MAX_LINE) {
             Ok(true) => number += 1,
             Ok(false) => break None,
             Err(error) => break Some(error),
         }
-        match Word::read(&line) {
+        match Event::read(&line) {
             Ok(word) => {
                 words += 1;
-                beats += u64::from(matches!(word, Word::Beat(_)));
-                if let Some(beat) = playback.play(word) {
-                    teller.show(&beat)?;
+                ticks += u64::from(matches!(word, Event::Tick(_)));
+                if let Some(tick) = playback.play(word) {
+                    teller.show(&tick)?;
                 }
             }
             Err(error) => {
@@ -50,7 +50,7 @@ pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Res
     teller.out.flush()?;
     let seconds = begun.elapsed().as_secs_f64();
     let node = &head.node;
-    say(&format!("{words} words and {beats} beats of {node:?} in {seconds:.2} s; {bad} lines left out\n"));
+    say(&format!("{words} words and {ticks} ticks of {node:?} in {seconds:.2} s; {bad} lines left out\n"));
     if playback.lost() > 0 {
         say(&format!("{} words were not recorded, so what was said then may differ\n", playback.lost()));
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, header};
-use liveqos_core::access_log::{Claim, LogFold, Poster};
+use liveqos_core::access_log::{Authority, LogFold, Poster};
 use liveqos_core::model::{Name, Timestamp};
 use liveqos_core::viewer::{Address, Origin, PlayerName};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -35,12 +35,12 @@ pub struct Sender {
     pub agent: Box<[u8]>,
 }
 
-/// As [`Claim`], owned.
+/// As [`Authority`], owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Claimed {
-    /// [`Claim::Any`]
+    /// [`Authority::Any`]
     Any(Option<Name>),
-    /// [`Claim::Only`]
+    /// [`Authority::Only`]
     Only(Vec<Name>),
 }
 
@@ -115,7 +115,7 @@ impl PostTray {
             self.waiting_bytes -= waiting.record.len();
             let is_over = now.since(waiting.at) > PATIENCE;
             // Its request will tell the viewer's groups: no address waits here.
-            let poster = Poster { claim: Claim::Any(None), origin: None };
+            let poster = Poster { claim: Authority::Any(None), origin: None };
             fold.post(waiting.at, poster, &waiting.record, |record| {
                 if is_over {
                     self.homeless += 1;
@@ -126,8 +126,8 @@ impl PostTray {
         }
         while let Ok((post, _room)) = self.receiver.try_recv() {
             let claim = match &post.claim {
-                Claimed::Any(class) => Claim::Any(class.as_ref().map(Name::as_str)),
-                Claimed::Only(names) => Claim::Only(names),
+                Claimed::Any(class) => Authority::Any(class.as_ref().map(Name::as_str)),
+                Claimed::Only(names) => Authority::Only(names),
             };
             let origin = post.sender.origin();
             let poster = Poster { claim, origin: Some(&origin) };

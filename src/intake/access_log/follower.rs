@@ -1,5 +1,5 @@
 //! Follows access logs and takes in players' posts, each fold of viewers on a thread of its own, and hands on what they told: at most one
-//! observation a class and beat. Decides only the order: read, fold, drain, hand on, write down how far; refuses to wait for a reader
+//! observation a class and tick. Decides only the order: read, fold, drain, hand on, write down how far; refuses to wait for a reader
 //! that is behind.
 
 use std::io;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
-use liveqos_core::access_log::{ClaimCounts, DirtyCounts, LogFold, PostCounts};
-use liveqos_core::model::{BEAT, SourceName};
+use liveqos_core::access_log::{ConnectionCounts, DirtyCounts, LogFold, PostCounts};
+use liveqos_core::model::{SourceName, TICK};
 use liveqos_core::viewer::FoldCounts;
 use tokio::time::Instant;
 
@@ -16,23 +16,23 @@ use super::event_queue::PostTray;
 use super::settings::{AccessLogSettings, LogSource};
 use super::syslog_socket::{SyslogCounts, SyslogSocket};
 use super::tail::{LogTail, Piece};
-use crate::intake::kernel::Edge;
+use crate::intake::kernel::HttpEdge;
 use crate::intake::poll::round::streams;
 use crate::intake::poll::{Observations, hand_on};
 use crate::intake::source_status::{RoundReport, SourceEntry, SourceTable};
-use crate::platform::{Meters, clock};
+use crate::platform::{SelfMetrics, clock};
 
 /// What all followers share.
 #[derive(Clone)]
-pub(crate) struct Around {
+pub(crate) struct FollowerContext {
     /// Where observations go.
     pub out: Observations,
     /// Where the words on connections go.
-    pub edge: Edge,
+    pub edge: HttpEdge,
     /// Under which viewers' networks are hashed.
     pub group_key: [u64; 2],
     /// The daemon's counters.
-    pub meters: Meters,
+    pub meters: SelfMetrics,
     /// Set when they are to stop.
     pub stopping: Arc<AtomicBool>,
 }
@@ -52,7 +52,7 @@ pub(crate) fn start_all(
     logs: &[AccessLogSettings],
     (named, tray): (&str, PostTray),
     table: &SourceTable,
-    around: &Around,
+    around: &FollowerContext,
 ) -> Result<()> {
     let with_posts = logs.iter().position(|log| log.shown_name() == named).unwrap_or(0);
     let mut tray = Some(tray);
@@ -71,7 +71,7 @@ pub(super) fn start(
     settings: &AccessLogSettings,
     posts: Option<PostTray>,
     entry: Option<Arc<SourceEntry>>,
-    around: Around,
+    around: FollowerContext,
 ) -> Result<()> {
     let name = settings.shown_name();
     let input = match settings.source()? {
@@ -92,7 +92,7 @@ pub(super) fn start(
         return Ok(());
     };
     let (source, ports) = (SourceName::from(name), settings.ports.clone());
-    let follower = Follower { input, posts, fold, entry, source, ports, around, was: Told::default() };
+    let follower = Follower { input, posts, fold, entry, source, ports, around, was: ShedTotals::default() };
     std::thread::Builder::new().name("access-log".to_owned()).spawn(move || follower.run())?;
     Ok(())
 }
@@ -112,17 +112,17 @@ struct Follower {
     entry: Arc<SourceEntry>,
     source: SourceName,
     ports: Vec<u16>,
-    around: Around,
-    was: Told,
+    around: FollowerContext,
+    was: ShedTotals,
 }
 
 /// All counts so far.
 #[derive(Clone, Copy, Default)]
-struct Told {
+struct ShedTotals {
     dirty: DirtyCounts,
     fold: FoldCounts,
     posts: PostCounts,
-    claims: ClaimCounts,
+    claims: ConnectionCounts,
     claims_refused: u64,
     syslog: SyslogCounts,
     homeless: u64,
@@ -135,7 +135,7 @@ impl Follower {
         while !self.around.stopping.load(Ordering::Relaxed) && self.wake() {
             // A socket is read all the time; its reading is the pause.
             if !matches!(self.input, Input::Syslog(_)) {
-                std::thread::sleep(BEAT);
+                std::thread::sleep(TICK);
             }
         }
     }
@@ -151,11 +151,11 @@ impl Follower {
         let refused = self.around.edge.take(&self.source, now, &self.ports, self.fold.claims());
         let observations = self.fold.drain(now);
         self.count(refused);
-        let waited = if matches!(self.input, Input::Syslog(_)) { BEAT } else { std::time::Duration::ZERO };
+        let waited = if matches!(self.input, Input::Syslog(_)) { TICK } else { std::time::Duration::ZERO };
         self.entry.round(&RoundReport {
             at: now,
             duration: started.elapsed().saturating_sub(waited),
-            gap: BEAT,
+            gap: TICK,
             observations: observations.len(),
             streams: streams(&observations),
             failures: read.err().map(|error| ("log", error.to_string())).into_iter().collect(),
@@ -177,7 +177,7 @@ impl Follower {
                     Piece::Long => fold.too_long(),
                 })
                 .map(drop),
-            Input::Syslog(socket) => socket.read(BEAT, |line| fold.line(line).map_or((), |_| ())),
+            Input::Syslog(socket) => socket.read(TICK, |line| fold.line(line).map_or((), |_| ())),
             Input::Posts => Ok(()),
         }
     }
@@ -194,7 +194,7 @@ impl Follower {
             _ => 0,
         };
         let homeless = self.posts.as_ref().map_or(0, PostTray::homeless) + fold.homeless;
-        let now = Told {
+        let now = ShedTotals {
             dirty,
             fold,
             posts: self.fold.post_counts(),
@@ -219,7 +219,7 @@ impl Follower {
     }
 }
 
-type Reason = (&'static str, fn(&Told) -> u64);
+type Reason = (&'static str, fn(&ShedTotals) -> u64);
 
 /// Why something was left out, as `liveqos_shed_total` says it.
 const SHED: [Reason; 22] = [
@@ -267,10 +267,11 @@ mod tests {
         let table = SourceTable::new(&[], None).with_log(&settings);
         let entry = table.entry("access-log").expect("listed");
         let (out, mut seen) = mpsc::channel(8);
-        let meters = Meters::new(&prometheus::Registry::new()).expect("instruments");
+        let meters = SelfMetrics::new(&prometheus::Registry::new()).expect("instruments");
         let stopping = Arc::new(AtomicBool::new(false));
-        let edge = Edge::new([1, 2]);
-        let around = Around { out, edge, group_key: [3, 4], meters: meters.clone(), stopping: Arc::clone(&stopping) };
+        let edge = HttpEdge::new([1, 2]);
+        let around =
+            FollowerContext { out, edge, group_key: [3, 4], meters: meters.clone(), stopping: Arc::clone(&stopping) };
         start(&settings, None, Some(entry), around).expect("started");
         while table.snapshot(clock::now())[0].rounds == 0 {
             std::thread::sleep(Duration::from_millis(5));

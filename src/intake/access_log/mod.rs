@@ -8,6 +8,6 @@ mod tail;
 
 pub use self::event_queue::Sender;
 pub(crate) use self::event_queue::{Claimed, Full, Post, PostBox, PostTray};
-pub(crate) use self::follower::{Around, followed, start_all};
+pub(crate) use self::follower::{FollowerContext, followed, start_all};
 pub(crate) use self::settings::{AccessLogSettings, LogSource};
 pub(crate) use self::syslog_socket::SyslogSocket;

@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use liveqos_core::access_log::ClaimFold;
-use liveqos_core::connection::{AnswerTable, Claims, Class, Folds, Listener, PathFold, TcpReading};
+use liveqos_core::access_log::LoggedConnections;
+use liveqos_core::connection::{AttributionTable, Class, Folds, Listener, PathFold, ResponseDelayTable, TcpReading};
 use liveqos_core::model::{Fact, Name, Observation, PathView, Protocol, Rtt, SourceName, StreamKey, Timestamp};
 
-use crate::platform::Meters;
+use crate::platform::SelfMetrics;
 
 /// What the logs' threads write and the paths' thread reads.
 #[derive(Clone)]
-pub struct Edge {
+pub struct HttpEdge {
     key: [u64; 2],
-    claims: Arc<Mutex<Claims>>,
+    claims: Arc<Mutex<AttributionTable>>,
     ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
     beside: Arc<Mutex<Beside>>,
 }
@@ -24,11 +24,16 @@ pub struct Edge {
 /// The lines' word on QUIC connections of classes for whose TCP connections the kernel speaks.
 type Beside = BTreeMap<(SourceName, Name), (Timestamp, PathView)>;
 
-impl Edge {
+impl HttpEdge {
     /// No connection yet; `key` is that of all logs.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
-        Self { key, claims: Arc::new(Mutex::new(Claims::new(key))), ports: Arc::default(), beside: Arc::default() }
+        Self {
+            key,
+            claims: Arc::new(Mutex::new(AttributionTable::new(key))),
+            ports: Arc::default(),
+            beside: Arc::default(),
+        }
     }
 
     /// The key of all hashes of connections and viewers.
@@ -39,7 +44,7 @@ impl Edge {
 
     /// Takes what a log's lines told of connections since the last time. `ports` are the configured ones; where there are none, those that
     /// the lines name count. Gives the words that found no room.
-    pub fn take(&self, source: &SourceName, now: Timestamp, ports: &[u16], fold: &mut ClaimFold) -> u64 {
+    pub fn take(&self, source: &SourceName, now: Timestamp, ports: &[u16], fold: &mut LoggedConnections) -> u64 {
         let ports = if ports.is_empty() { fold.ports() } else { ports };
         if self.ports.load().get(source).map_or(&[][..], Vec::as_slice) != ports {
             let mut all = BTreeMap::clone(&self.ports.load());
@@ -84,7 +89,7 @@ impl Edge {
 /// The sockets of the logs' listeners, from dump to dump.
 #[derive(Default)]
 pub struct EdgeWatch {
-    table: AnswerTable,
+    table: ResponseDelayTable,
     folds: Folds,
     shown: Vec<u16>,
     untracked: u64,
@@ -106,8 +111,8 @@ impl EdgeWatch {
         &mut self,
         at: Timestamp,
         sockets: &[TcpReading],
-        edge: &Edge,
-        (ports, meters): (&[u16], &Meters),
+        edge: &HttpEdge,
+        (ports, meters): (&[u16], &SelfMetrics),
     ) -> Vec<Observation> {
         let mut claims = edge.claims.lock().unwrap_or_else(PoisonError::into_inner);
         self.table.keep_listeners(ports);
@@ -128,7 +133,7 @@ impl EdgeWatch {
         out
     }
 
-    fn show(&mut self, meters: &Meters) {
+    fn show(&mut self, meters: &SelfMetrics) {
         let listeners = self.table.listeners();
         for port in self.shown.iter().filter(|port| !listeners.contains_key(port)) {
             meters.forget_listener(*port);
@@ -139,7 +144,7 @@ impl EdgeWatch {
         }
     }
 
-    fn warn_of_strangers(&mut self, at: Timestamp, claims: &Claims) {
+    fn warn_of_strangers(&mut self, at: Timestamp, claims: &AttributionTable) {
         let none = self.folds.is_empty() && !claims.is_empty();
         self.strange = match std::mem::take(&mut self.strange) {
             Strange::Said => Strange::Said,
@@ -189,7 +194,7 @@ mod tests {
 
     const QUIC: &str = r#""quic":"packets-sent=9,packets-lost=1,rtt-smoothed=30""#;
 
-    fn fold(edge: &Edge) -> LogFold {
+    fn fold(edge: &HttpEdge) -> LogFold {
         let (format, rule) = (LogFormat::json([]).expect("plain"), ClassRule::Path(Some("live".to_owned())));
         let mut fold = LogFold::new(format, rule, "log".into(), edge.key());
         fold.claims().keep_words(edge.key());
@@ -209,9 +214,9 @@ mod tests {
 
     #[test]
     fn a_line_makes_its_socket_speak_for_its_class() {
-        let (edge, mut watch) = (Edge::new([1, 2]), EdgeWatch::default());
+        let (edge, mut watch) = (HttpEdge::new([1, 2]), EdgeWatch::default());
         let (registry, mut fold) = (prometheus::Registry::new(), fold(&edge));
-        let meters = Meters::new(&registry).expect("instruments");
+        let meters = SelfMetrics::new(&registry).expect("instruments");
         let sockets = [socket("10.0.0.9:4000")];
         assert_eq!(edge.ports(&[]), [0_u16; 0]);
         assert!(watch.look(at(1_000), &sockets, &edge, (&[443], &meters)).is_empty());
@@ -247,7 +252,7 @@ mod tests {
 
     #[test]
     fn configured_ports_stand_before_those_of_the_lines() {
-        let edge = Edge::new([1, 2]);
+        let edge = HttpEdge::new([1, 2]);
         let mut fold = fold(&edge);
         fold.line(LINE.as_bytes()).expect("a good line");
         edge.take(&"log".into(), at(1_003), &[80, 8080], fold.claims());
@@ -256,8 +261,8 @@ mod tests {
 
     #[test]
     fn a_log_from_behind_a_proxy_is_told_of_once() {
-        let (edge, mut watch) = (Edge::new([1, 2]), EdgeWatch::default());
-        let meters = Meters::new(&prometheus::Registry::new()).expect("instruments");
+        let (edge, mut watch) = (HttpEdge::new([1, 2]), EdgeWatch::default());
+        let meters = SelfMetrics::new(&prometheus::Registry::new()).expect("instruments");
         let mut fold = fold(&edge);
         fold.line(LINE.as_bytes()).expect("a good line");
         edge.take(&"log".into(), at(1_003), &[], fold.claims());

@@ -9,7 +9,7 @@ mod watchlist;
 #[cfg(test)]
 mod witness_test;
 
-pub use self::http_edge::{Edge, EdgeWatch};
+pub use self::http_edge::{EdgeWatch, HttpEdge};
 pub use self::sock_diag::Dump;
-pub(crate) use self::tcp_poller::Paths;
-pub(crate) use self::watchlist::Roster;
+pub(crate) use self::tcp_poller::TcpPoller;
+pub(crate) use self::watchlist::ConnectionWatchlist;

@@ -1,4 +1,4 @@
-//! The ways to the viewers, by the kernel's word: once a beat one dump of sockets, joined to the roster, folded per class. Runs on a
+//! The ways to the viewers, by the kernel's word: once a tick one dump of sockets, joined to the roster, folded per class. Runs on a
 //! thread of its own, since the kernel is asked in one blocking call; refuses to guess where client lists are not clear.
 
 use std::collections::BTreeMap;
@@ -7,28 +7,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use liveqos_core::base::Latencies;
+use liveqos_core::base::LatencyHistogram;
 use liveqos_core::connection::{Candidate, Client, Folds, Join, PathFold, PathTable, Role, SessionIndex, TcpReading};
-use liveqos_core::model::{BEAT, Fact, Observation, PathView, SourceName, StreamKey, Timestamp};
+use liveqos_core::model::{Fact, Observation, PathView, SourceName, StreamKey, TICK, Timestamp};
 
-use super::http_edge::{Edge, EdgeWatch};
+use super::http_edge::{EdgeWatch, HttpEdge};
 use super::sock_diag::{Dump, DumpError};
-use super::watchlist::{Entry, Roster};
+use super::watchlist::{ConnectionWatchlist, Entry};
 use crate::intake::poll::Observations;
-use crate::platform::{Meters, clock};
+use crate::platform::{SelfMetrics, clock};
 
 /// What the thread needs.
-pub(crate) struct Paths {
+pub(crate) struct TcpPoller {
     /// Whose connections to look for.
-    pub roster: Arc<ArcSwap<Roster>>,
+    pub roster: Arc<ArcSwap<ConnectionWatchlist>>,
     /// The ports on which each source serves viewers over TCP.
     pub ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
     /// What access logs tell of connections.
-    pub edge: Edge,
+    pub edge: HttpEdge,
     /// Where observations go.
     pub out: Observations,
     /// The daemon's own counters.
-    pub meters: Meters,
+    pub meters: SelfMetrics,
 }
 
 /// All that is remembered from look to look.
@@ -50,14 +50,14 @@ struct Watch {
     looked: Option<Timestamp>,
 }
 
-impl Paths {
-    /// Looks once a beat until `stop` turns true.
+impl TcpPoller {
+    /// Looks once a tick until `stop` turns true.
     pub(crate) fn run(mut self, stop: &AtomicBool) {
         let mut memory = Memory::default();
         let mut epoch = clock::Epoch::default();
         while !stop.load(Ordering::Relaxed) {
             let now = clock::now();
-            let wait = (now.floor(BEAT) + BEAT).since(now);
+            let wait = (now.floor(TICK) + TICK).since(now);
             std::thread::sleep(wait + AFTER_BEAT);
             let roster = self.roster.load_full();
             if epoch.is_new() {
@@ -75,7 +75,7 @@ impl Paths {
         }
     }
 
-    fn look(&mut self, memory: &mut Memory, roster: &Roster) -> Result<(), DumpError> {
+    fn look(&mut self, memory: &mut Memory, roster: &ConnectionWatchlist) -> Result<(), DumpError> {
         let Memory { dump, sockets, watches, edge } = memory;
         watches.retain(|source, _| roster.entries.iter().any(|entry| entry.source == *source));
         let ports = self.ports.load();
@@ -126,7 +126,7 @@ impl Paths {
 
 impl Watch {
     fn look(&mut self, at: Timestamp, sockets: &[TcpReading], entries: &[&Entry]) -> Vec<Observation> {
-        let interval = self.looked.replace(at).map_or(BEAT, |looked| at.since(looked));
+        let interval = self.looked.replace(at).map_or(TICK, |looked| at.since(looked));
         let rate = |index: SessionIndex| entries.get(index.0 as usize)?.media_rate;
         self.table.step(at, sockets, rate, &mut self.folds);
         self.join(sockets, entries, interval);
@@ -142,7 +142,7 @@ impl Watch {
             let view = PathView {
                 protocol: entry.protocol(),
                 viewers: fold.map_or(0, |fold| fold.viewers),
-                latencies: fold.map_or_else(Latencies::default, |fold| fold.latencies().clone()),
+                latencies: fold.map_or_else(LatencyHistogram::default, |fold| fold.latencies().clone()),
                 segments_sent: fold.and_then(|fold| fold.segments_sent),
                 segments_lost: fold.and_then(|fold| fold.segments_lost),
                 rtt: fold.and_then(PathFold::rtt),
@@ -154,7 +154,7 @@ impl Watch {
         out
     }
 
-    /// Sockets to clients, each beat anew: the roster may have moved on, and an index means nothing in the next one.
+    /// Sockets to clients, each tick anew: the roster may have moved on, and an index means nothing in the next one.
     fn join(&mut self, sockets: &[TcpReading], entries: &[&Entry], interval: Duration) {
         let mut clients = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
@@ -176,8 +176,8 @@ fn observation(at: Timestamp, source: &SourceName, stream: &StreamKey, view: Pat
     Observation { source: source.clone(), stream: stream.clone(), at, fact: Fact::Path(Box::new(view)) }
 }
 
-/// After the heart's beat, so that a look is folded before the next one.
+/// After the engine's tick, so that a look is folded before the next one.
 const AFTER_BEAT: Duration = Duration::from_millis(100);
-/// A look may take one part in so many of the thread's time: with very many connections it comes less often than each beat.
+/// A look may take one part in so many of the thread's time: with very many connections it comes less often than each tick.
 const DUTY: u32 = 100;
 const RETRY: Duration = Duration::from_secs(10);

@@ -1,12 +1,12 @@
 //! Whose connections the kernel intake looks for: the live classes, what their servers list and how fast their media flows. Decides
-//! nothing; made by the heart each second, read by the kernel's thread.
+//! nothing; made by the engine each second, read by the kernel's thread.
 
 use liveqos_core::model::{Client, Protocol, SourceName, StreamKey, Timestamp};
 use liveqos_core::session::Registry;
 
 /// The live classes with their connections.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Roster {
+pub(crate) struct ConnectionWatchlist {
     /// One entry a stream and source.
     pub entries: Vec<Entry>,
 }
@@ -36,7 +36,7 @@ impl Entry {
     }
 }
 
-impl Roster {
+impl ConnectionWatchlist {
     /// The roster at `now`; only streams that list connections are in it.
     #[must_use]
     pub(crate) fn of(registry: &Registry, now: Timestamp) -> Self {

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use liveqos_core::connection::{Client, Folds, JOIN_BURST, Join, PathFold, PathTable, Role, SessionIndex, TcpReading};
-use liveqos_core::model::{BEAT, Timestamp};
+use liveqos_core::model::{TICK, Timestamp};
 
 use super::sock_diag::Dump;
 
@@ -81,7 +81,7 @@ fn watch(mut stream: TcpStream, end: &AtomicBool, hangs: impl Fn() -> bool) {
     }
 }
 
-/// The daemon's beat, in small: dump, step, join.
+/// The daemon's tick, in small: dump, step, join.
 struct Witness {
     dump: Dump,
     sockets: Vec<TcpReading>,
@@ -95,8 +95,8 @@ impl Witness {
         Timestamp::from_secs(1_000) + self.epoch.elapsed()
     }
 
-    /// One beat; gives the fold of the class, if it has one, and what the join made of the sockets.
-    fn beat(&mut self, port: u16) -> (Option<PathFold>, Join) {
+    /// One tick; gives the fold of the class, if it has one, and what the join made of the sockets.
+    fn tick(&mut self, port: u16) -> (Option<PathFold>, Join) {
         self.dump.read(&[port], &mut self.sockets).unwrap();
         let at = self.now();
         self.table.step(at, &self.sockets, |_| Some(BYTES_PER_SECOND), &mut self.folds);
@@ -104,17 +104,17 @@ impl Witness {
         self.table.candidates(&self.sockets, &mut candidates);
         let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let client = Client { address, role: Role::Viewer, started: Some(Timestamp::from_secs(1_000)), session: CLASS };
-        let join = Join::of(&[client; 3], &candidates, at, BEAT);
+        let join = Join::of(&[client; 3], &candidates, at, TICK);
         self.table.assign(&join.assignments);
-        thread::sleep(BEAT / 5);
+        thread::sleep(TICK / 5);
         (self.folds.get(&CLASS).cloned(), join)
     }
 
-    /// Beats until `told` says enough.
-    fn beat_until(&mut self, port: u16, mut told: impl FnMut(&PathFold) -> bool) -> PathFold {
+    /// Ticks until `told` says enough.
+    fn tick_until(&mut self, port: u16, mut told: impl FnMut(&PathFold) -> bool) -> PathFold {
         let begun = Instant::now();
         loop {
-            if let (Some(fold), _) = self.beat(port)
+            if let (Some(fold), _) = self.tick(port)
                 && told(&fold)
             {
                 return fold;
@@ -137,7 +137,7 @@ fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
 
     // All read: once the join burst is over, every dump gives three latencies of half a loopback round trip.
     let healthy =
-        witness.beat_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
+        witness.tick_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
     assert_eq!((healthy.viewers, healthy.joining, healthy.unmeasured), (3, 0, 0));
     assert!(healthy.segments_sent.unwrap() > 0);
     assert!(witness.now().since(Timestamp::from_secs(1_000)) >= JOIN_BURST);
@@ -145,7 +145,7 @@ fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
     // One stops reading: its latency passes 200 ms and grows, the two others' stays where it was.
     class.stall.store(true, Ordering::Relaxed);
     let mut worst = Vec::new();
-    let stalled = witness.beat_until(class.port, |fold| {
+    let stalled = witness.tick_until(class.port, |fold| {
         worst.push(fold.latencies().max_millis());
         fold.latencies().max_millis() > Some(3_000) && fold.latencies().quantile_millis(0.6) < Some(100)
     });
@@ -154,11 +154,11 @@ fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
     assert_eq!(stalled.latencies().len(), 3);
     assert!(stalled.latencies().quantile_millis(0.6) < Some(100), "two of three are as before");
     assert!(stalled.backlog_bytes > 500_000);
-    let (_, join) = witness.beat(class.port);
+    let (_, join) = witness.tick(class.port);
     assert_eq!((join.assignments.len(), join.foreign, join.ambiguous), (3, 0, 0));
 
     // It reads again: the backlog drains and all are well.
     class.stall.store(false, Ordering::Relaxed);
-    witness.beat_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
+    witness.tick_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
     class.stop();
 }

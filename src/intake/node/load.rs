@@ -10,20 +10,20 @@ use liveqos_core::model::NodeLoad;
 use liveqos_core::node::{NodeReading, NodeTotals};
 
 use super::procfs::NodeSource;
-use crate::platform::{Meters, clock};
+use crate::platform::{SelfMetrics, clock};
 
 /// The reader of the node's load.
 pub(crate) struct Load {
     source: NodeSource,
     out: Arc<ArcSwap<NodeLoad>>,
-    meters: Meters,
+    meters: SelfMetrics,
     complained: BTreeSet<String>,
 }
 
 impl Load {
     /// Reads into `out`; `link_bits_per_second` stands in where drivers do not tell a link's speed, 0 for nothing.
     #[must_use]
-    pub(crate) fn new(link_bits_per_second: u64, out: Arc<ArcSwap<NodeLoad>>, meters: Meters) -> Self {
+    pub(crate) fn new(link_bits_per_second: u64, out: Arc<ArcSwap<NodeLoad>>, meters: SelfMetrics) -> Self {
         let link_bits_per_second = (link_bits_per_second > 0).then_some(link_bits_per_second);
         let source = NodeSource { link_bits_per_second, ..NodeSource::default() };
         Self { source, out, meters, complained: BTreeSet::new() }
@@ -56,11 +56,11 @@ impl Load {
         let load =
             NodeLoad { cpu_ratio: reading.cpu_ratio, memory_ratio: reading.memory_ratio, nic_ratio: reading.nic_ratio };
         self.out.store(Arc::new(load));
-        Meters::tell(&self.meters.node_cpu, reading.cpu_ratio);
-        Meters::tell(&self.meters.node_memory, reading.memory_ratio);
-        Meters::tell(&self.meters.node_nic, reading.nic_ratio);
-        Meters::tell(&self.meters.overhead_cpu, reading.self_cpu_ratio);
-        Meters::tell(&self.meters.overhead_memory, reading.self_resident_bytes.map(|bytes| bytes as f64));
+        SelfMetrics::tell(&self.meters.node_cpu, reading.cpu_ratio);
+        SelfMetrics::tell(&self.meters.node_memory, reading.memory_ratio);
+        SelfMetrics::tell(&self.meters.node_nic, reading.nic_ratio);
+        SelfMetrics::tell(&self.meters.overhead_cpu, reading.self_cpu_ratio);
+        SelfMetrics::tell(&self.meters.overhead_memory, reading.self_resident_bytes.map(|bytes| bytes as f64));
     }
 }
 

@@ -7,8 +7,8 @@ use liveqos_core::model::Timestamp;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use crate::notify::notification_log::{AGAIN, Mail};
-use crate::notify::receiver::{Channel, Manner, Telling, Verdict};
+use crate::notify::notification_log::{AGAIN, Notification};
+use crate::notify::receiver::{DeliveryPolicy, Receiver, SendMode, Verdict};
 use crate::platform::rfc3339;
 
 /// The channel.
@@ -17,12 +17,12 @@ pub(crate) struct Alertmanager {
     pub(crate) page: String,
 }
 
-impl Channel for Alertmanager {
-    fn manner(&self) -> Manner {
-        Manner { telling: Telling::State, gather: Duration::from_millis(250), a_minute: 240 }
+impl Receiver for Alertmanager {
+    fn manner(&self) -> DeliveryPolicy {
+        DeliveryPolicy { telling: SendMode::State, gather: Duration::from_millis(250), a_minute: 240 }
     }
 
-    fn request(&self, mut url: Url, mail: &Mail, now: Timestamp) -> (Url, Value) {
+    fn request(&self, mut url: Url, mail: &Notification, now: Timestamp) -> (Url, Value) {
         let root = url.path().trim_end_matches('/').to_owned();
         url.set_path(&format!("{root}/api/v2/alerts"));
         let alerts = mail.groups.iter().flat_map(|group| &group.letters).map(|letter| {

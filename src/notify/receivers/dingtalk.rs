@@ -11,8 +11,8 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::notify::chat_text::{self, Markup};
-use crate::notify::notification_log::{Group, Mail};
-use crate::notify::receiver::{Channel, Manner, Telling, Verdict, robot_verdict};
+use crate::notify::notification_log::{Group, Notification};
+use crate::notify::receiver::{DeliveryPolicy, Receiver, SendMode, Verdict, robot_verdict};
 
 /// The channel.
 pub(crate) struct DingTalk {
@@ -20,12 +20,12 @@ pub(crate) struct DingTalk {
     pub(crate) secret: Option<String>,
 }
 
-impl Channel for DingTalk {
-    fn manner(&self) -> Manner {
-        Manner { telling: Telling::Changes, gather: Duration::from_secs(5), a_minute: 15 }
+impl Receiver for DingTalk {
+    fn manner(&self) -> DeliveryPolicy {
+        DeliveryPolicy { telling: SendMode::Changes, gather: Duration::from_secs(5), a_minute: 15 }
     }
 
-    fn request(&self, mut url: Url, mail: &Mail, now: Timestamp) -> (Url, Value) {
+    fn request(&self, mut url: Url, mail: &Notification, now: Timestamp) -> (Url, Value) {
         if let Some(secret) = &self.secret {
             let millis = now.millis();
             let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
@@ -56,12 +56,12 @@ const MAX_TEXT: usize = 4_096;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notify::alert::{Letter, Letterhead};
+    use crate::notify::alert::{Alert, AlertContext};
 
     #[test]
     fn the_signature_is_the_documented_one() {
         let now = Timestamp::from_millis(1_700_000_000_000);
-        let mail = Mail::of_one(Letter::test(&Letterhead::default(), true, now));
+        let mail = Notification::of_one(Alert::test(&AlertContext::default(), true, now));
         let robot = DingTalk { secret: Some("SECabc".to_owned()) };
         let url = Url::parse("https://robot.example/robot/send?access_token=T").expect("a URL");
         let (url, _) = robot.request(url, &mail, now);

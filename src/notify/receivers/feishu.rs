@@ -11,8 +11,8 @@ use ring::hmac;
 use serde_json::{Value, json};
 
 use crate::notify::chat_text::{self, Markup};
-use crate::notify::notification_log::{Group, Mail};
-use crate::notify::receiver::{Channel, Manner, Telling, Verdict, robot_verdict};
+use crate::notify::notification_log::{Group, Notification};
+use crate::notify::receiver::{DeliveryPolicy, Receiver, SendMode, Verdict, robot_verdict};
 
 /// The channel.
 pub(crate) struct Feishu {
@@ -20,12 +20,12 @@ pub(crate) struct Feishu {
     pub(crate) secret: Option<String>,
 }
 
-impl Channel for Feishu {
-    fn manner(&self) -> Manner {
-        Manner { telling: Telling::Changes, gather: Duration::from_secs(5), a_minute: 60 }
+impl Receiver for Feishu {
+    fn manner(&self) -> DeliveryPolicy {
+        DeliveryPolicy { telling: SendMode::Changes, gather: Duration::from_secs(5), a_minute: 60 }
     }
 
-    fn request(&self, url: Url, mail: &Mail, now: Timestamp) -> (Url, Value) {
+    fn request(&self, url: Url, mail: &Notification, now: Timestamp) -> (Url, Value) {
         let colour = match chat_text::worst(mail) {
             Some("critical") => "red",
             Some(_) => "orange",
@@ -65,12 +65,12 @@ const MAX_TEXT: usize = 6_000;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notify::alert::{Letter, Letterhead};
+    use crate::notify::alert::{Alert, AlertContext};
 
     #[test]
     fn the_signature_is_the_documented_one() {
         let now = Timestamp::from_secs(1_700_000_000);
-        let mail = Mail::of_one(Letter::test(&Letterhead::default(), false, now));
+        let mail = Notification::of_one(Alert::test(&AlertContext::default(), false, now));
         let robot = Feishu { secret: Some("SECabc".to_owned()) };
         let (_, body) = robot.request(Url::parse("https://robot.example/hook/T").expect("a URL"), &mail, now);
         assert_eq!(

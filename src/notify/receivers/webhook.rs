@@ -6,9 +6,9 @@ use liveqos_core::model::Timestamp;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use crate::notify::alert::{Letter, Pairs};
-use crate::notify::notification_log::{Group, Mail};
-use crate::notify::receiver::{Channel, Manner, Telling, Verdict};
+use crate::notify::alert::{Alert, Pairs};
+use crate::notify::notification_log::{Group, Notification};
+use crate::notify::receiver::{DeliveryPolicy, Receiver, SendMode, Verdict};
 use crate::platform::rfc3339;
 
 /// The channel.
@@ -17,12 +17,12 @@ pub(crate) struct Webhook {
     pub(crate) page: String,
 }
 
-impl Channel for Webhook {
-    fn manner(&self) -> Manner {
-        Manner { telling: Telling::ChangesByGroup, gather: Duration::ZERO, a_minute: 600 }
+impl Receiver for Webhook {
+    fn manner(&self) -> DeliveryPolicy {
+        DeliveryPolicy { telling: SendMode::ChangesByGroup, gather: Duration::ZERO, a_minute: 600 }
     }
 
-    fn request(&self, url: Url, mail: &Mail, _: Timestamp) -> (Url, Value) {
+    fn request(&self, url: Url, mail: &Notification, _: Timestamp) -> (Url, Value) {
         (url, mail.groups.first().map_or(Value::Null, |group| self.body(group)))
     }
 
@@ -45,7 +45,7 @@ impl Webhook {
         })
     }
 
-    fn alert(&self, letter: &Letter) -> Value {
+    fn alert(&self, letter: &Alert) -> Value {
         json!({
             "status": if letter.firing { "firing" } else { "resolved" },
             "labels": letter.labels, "annotations": letter.annotations, "generatorURL": self.page,
@@ -56,7 +56,7 @@ impl Webhook {
 }
 
 /// What all have alike.
-fn common(letters: &[Letter], pairs: impl Fn(&Letter) -> &Pairs) -> Pairs {
+fn common(letters: &[Alert], pairs: impl Fn(&Alert) -> &Pairs) -> Pairs {
     let mut common = letters.first().map(|letter| pairs(letter).clone()).unwrap_or_default();
     common.retain(|name, value| letters.iter().all(|letter| pairs(letter).get(name) == Some(value)));
     common

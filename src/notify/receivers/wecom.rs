@@ -8,18 +8,18 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::notify::chat_text::{self, Markup};
-use crate::notify::notification_log::{Group, Mail};
-use crate::notify::receiver::{Channel, Manner, Telling, Verdict, robot_verdict};
+use crate::notify::notification_log::{Group, Notification};
+use crate::notify::receiver::{DeliveryPolicy, Receiver, SendMode, Verdict, robot_verdict};
 
 /// The channel.
 pub(crate) struct WeCom;
 
-impl Channel for WeCom {
-    fn manner(&self) -> Manner {
-        Manner { telling: Telling::Changes, gather: Duration::from_secs(5), a_minute: 15 }
+impl Receiver for WeCom {
+    fn manner(&self) -> DeliveryPolicy {
+        DeliveryPolicy { telling: SendMode::Changes, gather: Duration::from_secs(5), a_minute: 15 }
     }
 
-    fn request(&self, url: Url, mail: &Mail, _: Timestamp) -> (Url, Value) {
+    fn request(&self, url: Url, mail: &Notification, _: Timestamp) -> (Url, Value) {
         (url, json!({ "msgtype": "markdown", "markdown": { "content": chat_text::text(mail, self, MAX_TEXT) } }))
     }
 

@@ -15,7 +15,7 @@ use crate::otlp::payload::Payload;
 use crate::otlp::record::Signal;
 use crate::otlp::retry::Answer;
 use crate::otlp::settings::{Protocol, SettingsError};
-use crate::otlp::signal_config::Way;
+use crate::otlp::signal_config::SignalConfig;
 
 /// Why export cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub(crate) enum Transport {
 
 impl Transport {
     /// The clients of `signal` on its way, the preferred first, none of them connected yet. Needs a Tokio runtime.
-    pub(crate) fn all(way: &Way<'_>, signal: Signal, target: &str) -> Result<Vec<Self>, StartError> {
+    pub(crate) fn all(way: &SignalConfig<'_>, signal: Signal, target: &str) -> Result<Vec<Self>, StartError> {
         let headers = headers(way)?;
         let authorities = way.ca_file.map(authorities).transpose()?;
         let identity = way.identity.map(identity).transpose()?;
@@ -145,7 +145,7 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn headers(way: &Way<'_>) -> Result<HeaderMap, StartError> {
+fn headers(way: &SignalConfig<'_>) -> Result<HeaderMap, StartError> {
     let pairs = way.headers.iter().map(|(name, secret)| {
         let refuse = || SettingsError::Header("otlp".to_owned(), name.clone());
         let mut value = HeaderValue::try_from(secret.expose()).map_err(|_| refuse())?;

@@ -14,7 +14,7 @@ use super::late_found::Move;
 use super::queue::{Look, Queue};
 use super::segment;
 use super::segment::{Mark, Segment};
-use crate::otlp::{Backlog, Batch, Bell, Limits, Outbox, Record, Signal};
+use crate::otlp::{Backlog, Batch, ExportQueue, Limits, Record, Signal, Wakeup};
 use crate::storage::disk::Disk;
 
 /// Places in the queues of traces, metrics and logs.
@@ -95,7 +95,7 @@ impl Spool {
     }
 }
 
-impl Outbox for Spool {
+impl ExportQueue for Spool {
     fn append(&self, record: Record) {
         let signal = record.signal;
         let lonely = self.with(signal, |queue| {
@@ -177,7 +177,7 @@ impl Outbox for Spool {
         Self::damaged(self, signal)
     }
 
-    fn hang(&self, signal: Signal, bell: Arc<Bell>) {
+    fn hang(&self, signal: Signal, bell: Arc<Wakeup>) {
         self.with(signal, |queue| queue.bell = Some(bell));
     }
 

@@ -10,4 +10,4 @@ mod writer;
 pub(crate) use self::disk_queue::{Places, Spool, Wake};
 pub(crate) use self::recovery::Repair;
 pub use self::segment::{HEADER, Mark, Part, Segment};
-pub(crate) use self::writer::Keeper;
+pub(crate) use self::writer::SpoolWriter;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::segment::{Mark, Part, Segment, Taken};
-use crate::otlp::{Backlog, Batch, Bell, Limits, Record};
+use crate::otlp::{Backlog, Batch, Limits, Record, Wakeup};
 use crate::storage::disk::MAX_PAYLOAD;
 
 /// The queue.
@@ -40,7 +40,7 @@ pub(crate) struct Queue {
     pub(super) overtaken: bool,
     pub(crate) dropped: u64,
     pub(crate) damaged: u64,
-    pub(crate) bell: Option<Arc<Bell>>,
+    pub(crate) bell: Option<Arc<Wakeup>>,
 }
 
 /// What was given out last.

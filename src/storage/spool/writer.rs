@@ -11,7 +11,7 @@ use crate::storage::disk::{Appender, Disk, frame};
 
 /// The writing side.
 #[derive(Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct SpoolWriter {
     disk: Arc<dyn Disk>,
     growing: [Option<Growing>; 3],
     /// Most bytes of each signal on disk.
@@ -31,7 +31,7 @@ struct Growing {
 /// What was written of one signal and is not yet told of.
 pub(crate) type Written = [Option<(Mark, Vec<Segment>)>; 3];
 
-impl Keeper {
+impl SpoolWriter {
     pub(crate) fn new(disk: Arc<dyn Disk>, caps: [u64; 3]) -> Self {
         Self { disk, growing: [None, None, None], caps, cursors: None }
     }
