@@ -1,6 +1,7 @@
-//! Reports of players that the daemon takes in a second of processor time, beside a bare server of the same HTTP library that answers
-//! each of the same requests with 204 and reads nothing of it, in the same run and over loopback. One report a wake shows what a wake
-//! costs, many show the report. `cargo bench --bench beacon`; with `-- --test` a few reports.
+//! Reports of players that the daemon takes in a second of processor time, beside a bare server of the same HTTP
+//! library that answers each of the same requests with 204 and reads nothing of it, in the same run and over loopback.
+//! One report a wake shows what a wake costs, many show the report. `cargo bench --bench beacon`; with `-- --test` a
+//! few reports.
 
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,6 @@
-//! A look of the kernel's witness at an edge: the plain dump of its connections, beside the dump with the join to classes by the access
-//! log's word and the fold per class, in CPU time of one thread. `cargo bench --bench edge_look`; with `-- --test` one small pass.
+//! A look of the kernel's witness at an edge: the plain dump of its connections, beside the dump with the join to
+//! classes by the access log's word and the fold per class, in CPU time of one thread. `cargo bench --bench edge_look`;
+//! with `-- --test` one small pass.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;

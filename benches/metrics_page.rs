@@ -1,5 +1,5 @@
-//! `/metrics` at 500 live classes, beside the same series written by hand with `format!`: how much the registry, the labels and the
-//! encoders cost. `cargo bench --bench metrics_page`; with `-- --test` one small pass.
+//! `/metrics` at 500 live classes, beside the same series written by hand with `format!`: how much the registry, the
+//! labels and the encoders cost. `cargo bench --bench metrics_page`; with `-- --test` one small pass.
 
 use std::fmt::Write as _;
 use std::hint::black_box;

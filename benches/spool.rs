@@ -1,5 +1,5 @@
-//! The spool's segments beside a kept crate (redb): 100,000 records of 1 kB in durable groups of 500, then drained in the same groups.
-//! `cargo bench --bench spool`; with `-- --test` one small pass.
+//! The spool's segments beside a kept crate (redb): 100,000 records of 1 kB in durable groups of 500, then drained in
+//! the same groups. `cargo bench --bench spool`; with `-- --test` one small pass.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,5 +1,6 @@
-//! A start beside what waits: opening the state folder, and the program from its exec to its first answer, with ever more real records in
-//! the spool. `cargo bench --bench start`; `LIVEQOS_BENCH_BYTES=10000000000` for 10 GB; with `-- --test` one small pass.
+//! A start beside what waits: opening the state folder, and the program from its exec to its first answer, with ever
+//! more real records in the spool. `cargo bench --bench start`; `LIVEQOS_BENCH_BYTES=10000000000` for 10 GB; with `--
+//! --test` one small pass.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};

@@ -6,7 +6,8 @@ pub mod srs;
 
 use probe::Kind;
 
-/// Every kind of source, in the order discovery and the reference list them. Adding a server: its file, one line here, its fixtures.
+/// Every kind of source, in the order discovery and the reference list them. Adding a server: its file, one line here,
+/// its fixtures.
 pub static KINDS: &[&Kind] = &[&srs::KIND, &nginx_rtmp::KIND];
 
 /// The kind of this name.

@@ -1,5 +1,6 @@
-//! nginx-rtmp-module 1.2.2, nginx-http-flv-module and the forks with more fields: the `/stat` XML and the notify hooks. Tells
-//! bytes, viewers, dropped messages and the declared frame rate; frames, round trips and loss this server does not know.
+//! nginx-rtmp-module 1.2.2, nginx-http-flv-module and the forks with more fields: the `/stat` XML and the notify hooks.
+//! Tells bytes, viewers, dropped messages and the declared frame rate; frames, round trips and loss this server does
+//! not know.
 
 mod stat;
 mod worker;
@@ -45,7 +46,8 @@ pub struct Settings {
     pub not_viewers: Vec<IpAddr>,
 }
 
-/// Polls `/stat`. One answer speaks for one worker process only, so the latest answers of all workers seen are put together.
+/// Polls `/stat`. One answer speaks for one worker process only, so the latest answers of all workers seen are put
+/// together.
 #[derive(Debug, Default)]
 pub struct NginxRtmp {
     settings: Settings,
@@ -167,7 +169,8 @@ fn build(table: toml::Table) -> Result<Box<dyn Probe>, SettingsError> {
 
 /// Worker processes remembered at once; the one silent longest makes room.
 const MAX_WORKERS: usize = 32;
-/// Rounds after which a worker that did not answer is forgotten: with several workers each answer comes from any of them.
+/// Rounds after which a worker that did not answer is forgotten: with several workers each answer comes from any of
+/// them.
 const WORKER_ROUNDS: u64 = 6;
 /// Most requests of one round where several workers answer.
 const MAX_ASKS: usize = 8;

@@ -1,5 +1,5 @@
-//! The contract of an adapter: it says what to ask and reads the answer; it holds no socket and no clock. So every saved answer
-//! of a server is a test, and the shell alone decides about time-outs, sizes and pace.
+//! The contract of an adapter: it says what to ask and reads the answer; it holds no socket and no clock. So every
+//! saved answer of a server is a test, and the shell alone decides about time-outs, sizes and pace.
 
 use std::time::Duration;
 
@@ -150,7 +150,8 @@ pub(crate) fn observed(reply: &Reply<'_>, stream: StreamKey, fact: Fact) -> Obse
     Observation { source: reply.source.clone(), stream, at: reply.asked_at, fact }
 }
 
-/// The error of an answer that is not what the server sends, its detail cut to [`MAX_DETAIL`] characters: it may quote the answer.
+/// The error of an answer that is not what the server sends, its detail cut to [`MAX_DETAIL`] characters: it may quote
+/// the answer.
 pub(crate) fn malformed(what: &'static str, detail: &dyn std::fmt::Display) -> ProbeError {
     let detail = detail.to_string().chars().take(MAX_DETAIL).collect();
     ProbeError::Malformed { what, detail }

@@ -1,5 +1,5 @@
-//! SRS 5, 6, 7 and 8: the HTTP API and the HTTP hooks. Tells bytes, frames of the publisher and viewers by protocol; round trips,
-//! loss and ports this server does not tell, and its `live_ms` is a clock, not a start.
+//! SRS 5, 6, 7 and 8: the HTTP API and the HTTP hooks. Tells bytes, frames of the publisher and viewers by protocol;
+//! round trips, loss and ports this server does not tell, and its `live_ms` is a clock, not a start.
 
 mod answer;
 mod track;
@@ -45,12 +45,12 @@ pub struct Settings {
     /// Streams asked for at once, 10 to 10000; pages of one list are not stable, so it should hold all. Default: 1000.
     #[schemars(range(min = 10, max = 10_000))]
     pub max_streams: u32,
-    /// Most connections on the node for which the list of clients is asked, 0 to 10000: above it viewers are told as one number
-    /// of all protocols, since the list is made on the server's only media thread. Default: 500.
+    /// Most connections on the node for which the list of clients is asked, 0 to 10000: above it viewers are told as
+    /// one number of all protocols, since the list is made on the server's only media thread. Default: 500.
     #[schemars(range(max = 10_000))]
     pub max_clients: u32,
-    /// Addresses whose connections are no viewers: edges that pull, synthetic viewers. Only kept to while the list of clients is
-    /// asked. Default: none.
+    /// Addresses whose connections are no viewers: edges that pull, synthetic viewers. Only kept to while the list of
+    /// clients is asked. Default: none.
     pub not_viewers: Vec<IpAddr>,
 }
 
@@ -88,7 +88,8 @@ struct Server {
 struct Round {
     number: u32,
     open: bool,
-    /// The round before was never finished: this one asks for the streams alone, so that one dead path does not hide them all.
+    /// The round before was never finished: this one asks for the streams alone, so that one dead path does not hide
+    /// them all.
     alone: bool,
     pages: u32,
     streams: Vec<(Timestamp, Stream)>,
@@ -163,7 +164,8 @@ impl Srs {
         wanted.into_iter().filter_map(|(part, wanted)| wanted.then_some(part)).collect()
     }
 
-    /// Takes in one of the other replies. That it came counts, whatever it says: what it lacks is not asked for again in this run.
+    /// Takes in one of the other replies. That it came counts, whatever it says: what it lacks is not asked for again
+    /// in this run.
     fn take_part(&mut self, part: u32, reply: &Reply<'_>) -> Result<(), ProbeError> {
         self.round.waiting.retain(|waiting| *waiting != part);
         match part {
@@ -312,7 +314,8 @@ fn build(table: toml::Table) -> Result<Box<dyn Probe>, SettingsError> {
     Ok(Box::new(Srs::new(settings)))
 }
 
-/// The parts of a round, as they stand in the tag: `round * PARTS + part`, so that a reply of an earlier round is known as such.
+/// The parts of a round, as they stand in the tag: `round * PARTS + part`, so that a reply of an earlier round is known
+/// as such.
 const STREAMS: u32 = 0;
 const VERSION: u32 = 1;
 const VHOSTS: u32 = 2;
@@ -601,7 +604,8 @@ mod tests {
         assert_eq!(fake.round(&mut probe, 110).1, [STREAMS], "an id the server does not name is not asked for again");
     }
 
-    /// One round whose pages hold the streams of these numbers: how many observations came, how many of them partial views.
+    /// One round whose pages hold the streams of these numbers: how many observations came, how many of them partial
+    /// views.
     fn pages(probe: &mut Srs, pages: &[(u32, u32)]) -> (usize, usize) {
         let one =
             |id: u32| stream(true, "\"clients\":1").replace("st1", &format!("st{id}")).replace("c1", &format!("c{id}"));

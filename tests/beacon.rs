@@ -1,4 +1,5 @@
-//! Players' reports against the running program: the script, the tokens of the guide, answers, and what becomes of a report.
+//! Players' reports against the running program: the script, the tokens of the guide, answers, and what becomes of a
+//! report.
 
 use std::time::{Duration, Instant};
 

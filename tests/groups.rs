@@ -1,5 +1,6 @@
-//! Which of its viewers a class's fault belongs to, against the running program: by log lines and by players' reports, the network that
-//! stalls is named as their access, the player that stalls as the player, and no address is told to anybody.
+//! Which of its viewers a class's fault belongs to, against the running program: by log lines and by players' reports,
+//! the network that stalls is named as their access, the player that stalls as the player, and no address is told to
+//! anybody.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -128,7 +129,8 @@ fn by_beacons(stalls: fn(u32) -> bool) -> (String, String) {
     })
 }
 
-/// Tells of a second of the class again and again, some of it in good state, until an alert names a cause; what it is by then and why.
+/// Tells of a second of the class again and again, some of it in good state, until an alert names a cause; what it is
+/// by then and why.
 fn accused(daemon: &Daemon, mut tell: impl FnMut(u32, bool)) -> (String, String) {
     let began = Instant::now();
     for second in 0.. {

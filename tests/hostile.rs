@@ -1,5 +1,5 @@
-//! Strangers at every door of the running program at once: slow, huge, cut off, packed, random. Each is told no and counted, the daemon
-//! goes on, and its memory does not grow.
+//! Strangers at every door of the running program at once: slow, huge, cut off, packed, random. Each is told no and
+//! counted, the daemon goes on, and its memory does not grow.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,5 +1,6 @@
-//! The paths between nodes, with real QUIC over a relay that loses and delays: what is told is what the relay did, strangers are refused
-//! by name, and a path that turns bad is told, explains what its classes suffer, and is over when it heals.
+//! The paths between nodes, with real QUIC over a relay that loses and delays: what is told is what the relay did,
+//! strangers are refused by name, and a path that turns bad is told, explains what its classes suffer, and is over when
+//! it heals.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 
@@ -26,7 +27,8 @@ use super::players::shed;
 use super::support::path_node::{Node, PATIENCE, edge, lossy, nodes, tls};
 use super::support::udp_relay::UdpRelay;
 
-/// Echoes in a packet of this length: each takes 82 to 84 bytes, all else in it less than half of that. A busy node sends several at once.
+/// Echoes in a packet of this length: each takes 82 to 84 bytes, all else in it less than half of that. A busy node
+/// sends several at once.
 const fn echoes_in(length: usize) -> u64 {
     ((length - 20) / (ECHO_BYTES + 1)) as u64
 }
@@ -249,7 +251,8 @@ fn a_path_that_turns_bad_is_told_and_ends() {
     drop(again);
 }
 
-/// What a media server and players tell of four classes in this second, `stalled` of a hundred seconds of watching in stalls.
+/// What a media server and players tell of four classes in this second, `stalled` of a hundred seconds of watching in
+/// stalls.
 fn tell_classes(second: u64, stalled: u32) -> Vec<Observation> {
     let now = clock::now();
     let total = |value| Some(Total { base: 1, value });

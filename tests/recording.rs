@@ -1,4 +1,5 @@
-//! What a daemon recorded, told again: the same samples and notices, from good files, and what can be had from bad ones.
+//! What a daemon recorded, told again: the same samples and notices, from good files, and what can be had from bad
+//! ones.
 
 use std::collections::BTreeSet;
 use std::fs;

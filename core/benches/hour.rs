@@ -1,7 +1,8 @@
-//! A replayed hour of 500 classes and 10,000 viewers through the whole pipe, beside a reference in the same run that keeps nothing but
-//! the sums. Prints a table; the ratios are what counts, the seconds are those of this machine.
+//! A replayed hour of 500 classes and 10,000 viewers through the whole pipe, beside a reference in the same run that
+//! keeps nothing but the sums. Prints a table; the ratios are what counts, the seconds are those of this machine.
 //!
-//! `cargo bench -p liveqos-core --bench hour`, or for a look at whether it runs at all `cargo bench -p liveqos-core --bench hour -- --test`.
+//! `cargo bench -p liveqos-core --bench hour`, or for a look at whether it runs at all `cargo bench -p liveqos-core
+//! --bench hour -- --test`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(
@@ -202,7 +203,8 @@ fn seconds() -> u64 {
     std::env::var("LIVEQOS_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3_600)
 }
 
-/// Replays the load through a contender. Observations are made outside the measured time; their memory is theirs as long as they live.
+/// Replays the load through a contender. Observations are made outside the measured time; their memory is theirs as
+/// long as they live.
 fn measure<C: Contender>(name: &'static str, load: Load, told: Told, contender: impl Fn() -> C) -> Measured {
     use std::sync::atomic::Ordering::Relaxed;
     let classes: Vec<StreamKey> = (0..load.sessions)

@@ -1,9 +1,10 @@
-//! The rules of liveqos: what a session is, what its numbers mean, when people are told. Pure: no clock, socket, file, task or log.
+//! The rules of liveqos: what a session is, what its numbers mean, when people are told. Pure: no clock, socket, file,
+//! task or log.
 //!
-//! One direction of data, [`pipe::Pipe`]: a probe's [`observation::Observation`]s go into the [`registry::Registry`]; every 250 ms the
-//! [`judge::Judge`] looks at what was folded; every 5 s, on the wall-clock grid, the registry cuts one [`sample::Sample`] a live session;
-//! the [`span_plan::SpanPlan`] makes the class's trace of samples and notices, [`fleet::Fleet`] the node's running sums, and
-//! [`catalog`] says under which names they are exported.
+//! One direction of data, [`pipe::Pipe`]: a probe's [`observation::Observation`]s go into the [`registry::Registry`];
+//! every 250 ms the [`judge::Judge`] looks at what was folded; every 5 s, on the wall-clock grid, the registry cuts one
+//! [`sample::Sample`] a live session; the [`span_plan::SpanPlan`] makes the class's trace of samples and notices,
+//! [`fleet::Fleet`] the node's running sums, and [`catalog`] says under which names they are exported.
 
 pub mod access_log;
 pub mod alert;

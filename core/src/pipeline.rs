@@ -1,5 +1,6 @@
-//! The pipe from observations to what leaves the node, in one order: registry, judge, fleet sums, span plan. Decides nothing of its
-//! own; live operation, replay and benchmarks all run this, so a recorded day gives the same batches, notices and spans.
+//! The pipe from observations to what leaves the node, in one order: registry, judge, fleet sums, span plan. Decides
+//! nothing of its own; live operation, replay and benchmarks all run this, so a recorded day gives the same batches,
+//! notices and spans.
 
 use crate::alert::{AlertEvaluator, Capacity};
 use crate::metrics::Fleet;
@@ -68,8 +69,8 @@ impl Pipeline {
         Tick { batch, notices, commands, entries: self.take_entries() }
     }
 
-    /// Goes on with what lived when the daemon went down, before the first tick. The same minutes, incidents and classes go on, so a span
-    /// that was begun before ends as if nothing had happened.
+    /// Goes on with what lived when the daemon went down, before the first tick. The same minutes, incidents and
+    /// classes go on, so a span that was begun before ends as if nothing had happened.
     pub fn resume(&mut self, checkpoint: &Checkpoint, now: Timestamp) {
         for session in self.registry.resume(checkpoint, now) {
             let Some(class) = checkpoint.classes.get(&session.id) else {
@@ -80,8 +81,8 @@ impl Pipeline {
         }
     }
 
-    /// As [`Pipeline::resume`], in the middle of a run: of what could be read only now. A class that was found again meanwhile stays as it is.
-    /// Gives what of it must outlive the daemon.
+    /// As [`Pipeline::resume`], in the middle of a run: of what could be read only now. A class that was found again
+    /// meanwhile stays as it is. Gives what of it must outlive the daemon.
     pub fn join(&mut self, mut found: Checkpoint, now: Timestamp) -> Vec<Entry> {
         found.classes.retain(|id, class| self.registry.is_new(id, &class.known.streams));
         found.announced.retain(|stream, _| !self.registry.is_announced(stream));
@@ -100,8 +101,8 @@ impl Pipeline {
         self.plan.opened_at(id)
     }
 
-    /// Forgets all live sessions, because the clock was set back and their instants mean nothing any more. The node's sums and
-    /// what the platform announced stay; who still lives opens again.
+    /// Forgets all live sessions, because the clock was set back and their instants mean nothing any more. The node's
+    /// sums and what the platform announced stay; who still lives opens again.
     pub fn forget(&mut self) -> Tick {
         self.registry.forget();
         self.judge = AlertEvaluator::default();

@@ -1,8 +1,9 @@
-//! All that the rules hear, as lines of JSON, so that what they told can be told again. Decides the form of a recording and what is played
-//! from it; refuses addresses of viewers, the names that a platform gave to teachers, and forms of a later version.
+//! All that the rules hear, as lines of JSON, so that what they told can be told again. Decides the form of a recording
+//! and what is played from it; refuses addresses of viewers, the names that a platform gave to teachers, and forms of a
+//! later version.
 //!
-//! The first line is a [`Head`], each further one a [`Event`], in the order in which the rules heard them. Whoever plays it gets the same
-//! batches, notices and spans, however fast.
+//! The first line is a [`Head`], each further one a [`Event`], in the order in which the rules heard them. Whoever
+//! plays it gets the same batches, notices and spans, however fast.
 
 use serde::{Deserialize, Serialize};
 
@@ -119,8 +120,8 @@ impl Head {
 }
 
 impl Event {
-    /// What is kept of an observation: without the addresses of clients, by which the kernel's connections are found and nothing is judged,
-    /// and without the teacher's id.
+    /// What is kept of an observation: without the addresses of clients, by which the kernel's connections are found
+    /// and nothing is judged, and without the teacher's id.
     #[must_use]
     pub fn observed(observation: &Observation) -> Self {
         let mut kept = observation.clone();

@@ -1,4 +1,5 @@
-//! The line path takes no memory in its steady state: every allocation of the test's thread is counted while lines of all forms are folded.
+//! The line path takes no memory in its steady state: every allocation of the test's thread is counted while lines of
+//! all forms are folded.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -42,7 +43,8 @@ static ALLOCATOR: Counted = Counted;
 
 const TEXT: &str = r#"$remote_addr [$msec] "$request" $status $body_bytes_sent "$http_user_agent" "$http_cmcd_session" "$request_body""#;
 
-/// One second of ten viewers in two classes: v1 and v2 by query, headers, event posts, and lines that are wrong in every way.
+/// One second of ten viewers in two classes: v1 and v2 by query, headers, event posts, and lines that are wrong in
+/// every way.
 fn json(second: u64) -> Vec<String> {
     let at = 1_800_000_000 + second;
     let line = |rest: String| format!("{{\"t\":{at}.250,\"rt\":0.004,\"st\":200,\"b\":4000,{rest}}}");

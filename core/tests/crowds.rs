@@ -1,5 +1,5 @@
-//! Many who are not real: a million made-up viewers and classes beside real ones. They are bounded and counted, and the real ones' figures
-//! are those of a fold that saw the real ones alone.
+//! Many who are not real: a million made-up viewers and classes beside real ones. They are bounded and counted, and the
+//! real ones' figures are those of a fold that saw the real ones alone.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,7 +28,8 @@ fn ask(fold: &mut ViewerFold, at: u64, class: &str, payload: &str) {
     fold.request(&of(at, class), &Cmcd::parse(payload.as_bytes()).expect("v1"));
 }
 
-/// What real players do in one second: 40 in each of 20 classes, a segment of 1 s; every third one's buffer runs dry for 0.5 s now and then.
+/// What real players do in one second: 40 in each of 20 classes, a segment of 1 s; every third one's buffer runs dry
+/// for 0.5 s now and then.
 fn real(fold: &mut ViewerFold, second: u64) {
     for number in 0..800_u64 {
         let stalls = number.is_multiple_of(3) && second % 10 == 9;

@@ -1,4 +1,5 @@
-//! Recorded players against what is said of them from their logs: the stall ratio of the page's own record and of the fold.
+//! Recorded players against what is said of them from their logs: the stall ratio of the page's own record and of the
+//! fold.
 
 #[path = "../../tests/players/truth.rs"]
 #[expect(dead_code, reason = "the tests with real players ask it for more")]
@@ -112,8 +113,8 @@ fn the_stall_ratio_of_recorded_players() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// A pause of 10 s, a seek back, a seek to the live edge, 10 s in the background: none is a stall, and what is told of it is no exposure.
-/// hls.js tells nothing of the background.
+/// A pause of 10 s, a seek back, a seek to the live edge, 10 s in the background: none is a stall, and what is told of
+/// it is no exposure. hls.js tells nothing of the background.
 #[test]
 fn pauses_seeks_and_the_background_are_neither_stall_nor_exposure() {
     for (name, events, hidden) in

@@ -1,5 +1,5 @@
-//! A journal's entries with any bytes of them changed, each inside of a good record: nothing may panic when they are read, folded and gone
-//! on with, and what the resumed classes tell can be encoded.
+//! A journal's entries with any bytes of them changed, each inside of a good record: nothing may panic when they are
+//! read, folded and gone on with, and what the resumed classes tell can be encoded.
 #![no_main]
 
 use std::sync::OnceLock;

@@ -1,4 +1,5 @@
-//! Rounds of `/stat` answers and notify bodies, parted by zero bytes: nothing may panic, and a stream is gone only after it was there.
+//! Rounds of `/stat` answers and notify bodies, parted by zero bytes: nothing may panic, and a stream is gone only
+//! after it was there.
 #![no_main]
 
 use std::collections::HashSet;

@@ -1,4 +1,5 @@
-//! Any lines of a recording: each is read or refused, what is read is written as it was meant, and the rules hear all of it.
+//! Any lines of a recording: each is read or refused, what is read is written as it was meant, and the rules hear all
+//! of it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

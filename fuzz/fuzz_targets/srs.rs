@@ -1,4 +1,5 @@
-//! Rounds of API answers and hook bodies, parted by zero bytes and given to whatever is asked: nothing may panic, every round ends.
+//! Rounds of API answers and hook bodies, parted by zero bytes and given to whatever is asked: nothing may panic, every
+//! round ends.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! A state folder of any bytes: journals, cursors and segments, torn, damaged, or good records that say anything. A start never panics,
-//! what waits can be given out, and it can be started from again.
+//! A state folder of any bytes: journals, cursors and segments, torn, damaged, or good records that say anything. A
+//! start never panics, what waits can be given out, and it can be started from again.
 #![no_main]
 
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! Reads one `/stat` answer by element name, so that nginx-rtmp, nginx-http-flv and the forks with more fields are one format.
-//! Refuses what is not such a tree or ends early; elements it does not know are passed over, and nothing recurses.
+//! Reads one `/stat` answer by element name, so that nginx-rtmp, nginx-http-flv and the forks with more fields are one
+//! format. Refuses what is not such a tree or ends early; elements it does not know are passed over, and nothing
+//! recurses.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What is remembered of one nginx worker between answers, and how the workers' parts of a stream become one view. Decides
-//! when a counter begins anew; refuses to count relays as viewers or a copied stream as a second ingest.
+//! What is remembered of one nginx worker between answers, and how the workers' parts of a stream become one view.
+//! Decides when a counter begins anew; refuses to count relays as viewers or a copied stream as a second ingest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -59,8 +59,8 @@ struct Ingest {
     frame_rate: Option<f64>,
 }
 
-/// Sums over clients that come and go: they rise by what each present viewer's own counter rose, so that a viewer who leaves
-/// takes nothing away.
+/// Sums over clients that come and go: they rise by what each present viewer's own counter rose, so that a viewer who
+/// leaves takes nothing away.
 #[derive(Debug)]
 struct Tally {
     base: u64,
@@ -109,8 +109,8 @@ impl Worker {
         Self { round: reading.round, start: began, derived, uptime: stat.uptime, streams }
     }
 
-    /// Whether this process began clearly after `other`, so that it may have taken its place; workers that serve side by side
-    /// begin together.
+    /// Whether this process began clearly after `other`, so that it may have taken its place; workers that serve side
+    /// by side begin together.
     pub(super) fn younger_than(&self, other: &Self) -> bool {
         self.derived.since(other.derived) > START_SLACK
     }

@@ -1,5 +1,5 @@
-//! The shapes of SRS's answers and hooks, as far as they are used. Decides what is an error envelope (SRS sends it with HTTP 200)
-//! and how its words name protocols and streams; unknown fields are passed over.
+//! The shapes of SRS's answers and hooks, as far as they are used. Decides what is an error envelope (SRS sends it with
+//! HTTP 200) and how its words name protocols and streams; unknown fields are passed over.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -125,8 +125,8 @@ impl Answer {
     /// Reads an answer.
     ///
     /// # Errors
-    /// [`ProbeError::Malformed`] when it is not such JSON (a redirect's text, a truncated body), [`ProbeError::Refused`] when its
-    /// code is not 0.
+    /// [`ProbeError::Malformed`] when it is not such JSON (a redirect's text, a truncated body),
+    /// [`ProbeError::Refused`] when its code is not 0.
     pub(super) fn read(what: &'static str, body: &[u8]) -> Result<Self, ProbeError> {
         let answer: Result<Self, _> = serde_json::from_slice(body);
         let code = match &answer {
@@ -192,8 +192,8 @@ impl ApiClient {
 }
 
 impl HookBody {
-    /// How a publisher connects, where the hook lets it be seen: by the scheme it named, or WebRTC's missing one together with the
-    /// `app` and `stream` that only its query repeats.
+    /// How a publisher connects, where the hook lets it be seen: by the scheme it named, or WebRTC's missing one
+    /// together with the `app` and `stream` that only its query repeats.
     pub(super) fn protocol(&self) -> Option<Protocol> {
         let scheme = self.tc_url.split_once("://").map_or("", |(scheme, _)| scheme);
         match scheme {

@@ -1,5 +1,5 @@
-//! What is remembered of one SRS stream between rounds, and how its answers become a view. Decides when the frame counter is a
-//! measurement; refuses a zero or a standing counter that only means that nobody counts.
+//! What is remembered of one SRS stream between rounds, and how its answers become a view. Decides when the frame
+//! counter is a measurement; refuses a zero or a standing counter that only means that nobody counts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -104,8 +104,8 @@ impl Track {
         self.started = self.started.or_else(|| client.age().map(|age| listed.asked_at - age));
     }
 
-    /// The frames of the publisher, where this version counts them for its protocol and the counter has moved under it: it stands
-    /// still for the first 20 s of a publisher, and for ever where the protocol is not counted.
+    /// The frames of the publisher, where this version counts them for its protocol and the counter has moved under it:
+    /// it stands still for the first 20 s of a publisher, and for ever where the protocol is not counted.
     fn frames(&mut self, stream: &Stream, common: &Common<'_>) -> Option<Total> {
         let value = counter(stream, common.version).filter(|_| stream.active())?;
         self.frames_move |= value != self.frames_before;
@@ -141,8 +141,8 @@ fn counter(stream: &Stream, version: Option<Version>) -> Option<u64> {
     }
 }
 
-/// Whether the counter may hold RTP packets, as it does for a WebRTC publisher in the versions between. A publisher of unknown
-/// protocol may be one.
+/// Whether the counter may hold RTP packets, as it does for a WebRTC publisher in the versions between. A publisher of
+/// unknown protocol may be one.
 fn counts_packets(version: Option<Version>, stream: &Stream, protocol: Option<Protocol>) -> bool {
     let between = match version {
         Some(version) => (VIDEO_FRAMES_SINCE..WEBRTC_FRAMES_SINCE).contains(&version),

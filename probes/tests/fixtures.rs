@@ -1,5 +1,5 @@
-//! One test for all kinds: what each saved answer must yield, and that no broken one does harm. A new kind is found by its
-//! entry in the list and its folder; nothing is to be edited here.
+//! One test for all kinds: what each saved answer must yield, and that no broken one does harm. A new kind is found by
+//! its entry in the list and its folder; nothing is to be edited here.
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write};

@@ -1,5 +1,5 @@
-//! The HTTP interface: page, metrics, API and hooks. Decides routes and answers; everything is read from a snapshot or handed to the
-//! engine by a bounded queue, so that no reader delays a tick.
+//! The HTTP interface: page, metrics, API and hooks. Decides routes and answers; everything is read from a snapshot or
+//! handed to the engine by a bounded queue, so that no reader delays a tick.
 
 use std::sync::Arc;
 use std::time::Duration;

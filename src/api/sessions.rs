@@ -1,5 +1,5 @@
-//! The API of classes: list, look, recent samples, announce, end. Decides what a registration may say; refuses malformed ones with the
-//! field that is wrong.
+//! The API of classes: list, look, recent samples, announce, end. Decides what a registration may say; refuses
+//! malformed ones with the field that is wrong.
 
 use axum::Json;
 use axum::body::Bytes;

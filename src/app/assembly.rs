@@ -1,5 +1,5 @@
-//! The parts that the daemon is made of, built before anything runs, and what ties them together. Decides what each is given; refuses
-//! settings that one of them refuses.
+//! The parts that the daemon is made of, built before anything runs, and what ties them together. Decides what each is
+//! given; refuses settings that one of them refuses.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -242,7 +242,8 @@ fn keep(state: Arc<State>, otlp: Arc<Otlp>, meters: SelfMetrics) -> Box<Keep> {
     })
 }
 
-/// Whether what was found may go on: not where the clock was set back meanwhile, for instants of the future mean nothing.
+/// Whether what was found may go on: not where the clock was set back meanwhile, for instants of the future mean
+/// nothing.
 fn is_gone_on_with(checkpoint: &Checkpoint) -> bool {
     checkpoint.last_cut().is_none_or(|cut| cut.since(clock::now()) <= clock::WAITED_FOR + GRID)
 }

@@ -1,5 +1,5 @@
-//! The composition root: builds, starts and stops everything; the pipe on one screen. Decides the order in which parts come up and go
-//! down; refuses to start on a bad setting, before anything runs.
+//! The composition root: builds, starts and stops everything; the pipe on one screen. Decides the order in which parts
+//! come up and go down; refuses to start on a bad setting, before anything runs.
 //!
 //! ```text
 //! polls ─┐                      ┌─► otlp (spans, sample events)

@@ -1,5 +1,5 @@
-//! Who this node is, in the terms of every exporter: resource of OTLP, labels of metrics, letterhead of notices. Decides what stands
-//! where nothing is configured; refuses to make up a region.
+//! Who this node is, in the terms of every exporter: resource of OTLP, labels of metrics, letterhead of notices.
+//! Decides what stands where nothing is configured; refuses to make up a region.
 
 use std::collections::HashMap;
 
@@ -65,8 +65,8 @@ impl NodeIdentity {
     }
 }
 
-/// The same across restarts: a hash of the machine's id, which itself must not leave it (machine-id(5)), or of the node's name where
-/// the machine has none (containers), so that two nodes never share one.
+/// The same across restarts: a hash of the machine's id, which itself must not leave it (machine-id(5)), or of the
+/// node's name where the machine has none (containers), so that two nodes never share one.
 fn instance_id(node: &str) -> String {
     let machine = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| !id.trim().is_empty());
     let machine = machine.unwrap_or_else(|| node.to_owned());

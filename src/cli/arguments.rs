@@ -1,5 +1,5 @@
-//! The commands. Decides what each prints and its exit code (0 good, 1 something failed, 2 bad configuration or arguments); the work is
-//! done elsewhere.
+//! The commands. Decides what each prints and its exit code (0 good, 1 something failed, 2 bad configuration or
+//! arguments); the work is done elsewhere.
 
 use std::io::Write as _;
 use std::path::PathBuf;

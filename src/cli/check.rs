@@ -1,5 +1,5 @@
-//! `liveqos check` and `liveqos discover`: everything tried once, one line each. Decides the exit code: 0 all good, 1 something failed,
-//! 2 bad configuration.
+//! `liveqos check` and `liveqos discover`: everything tried once, one line each. Decides the exit code: 0 all good, 1
+//! something failed, 2 bad configuration.
 
 use std::process::ExitCode;
 use std::sync::Arc;

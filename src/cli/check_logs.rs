@@ -1,5 +1,5 @@
-//! `liveqos check` on access logs: can each be read, does its last line have the configured form, what is missing in it. Decides what
-//! is a failure; a log that nobody has written to yet is none.
+//! `liveqos check` on access logs: can each be read, does its last line have the configured form, what is missing in
+//! it. Decides what is a failure; a log that nobody has written to yet is none.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};

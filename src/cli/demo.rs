@@ -1,5 +1,5 @@
-//! `liveqos demo`: the whole daemon on an embedded class, so that anyone sees it work without a server or a network. Decides the script
-//! (healthy, loss, healthy, squeeze, healthy); the media, the losses and the measurements are real.
+//! `liveqos demo`: the whole daemon on an embedded class, so that anyone sees it work without a server or a network.
+//! Decides the script (healthy, loss, healthy, squeeze, healthy); the media, the losses and the measurements are real.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! `liveqos probe`: one synthetic viewer, like ping for a class or a path. Decides which kind of target is asked; what is measured of it
-//! stands in a file of its own.
+//! `liveqos probe`: one synthetic viewer, like ping for a class or a path. Decides which kind of target is asked; what
+//! is measured of it stands in a file of its own.
 
 use std::process::ExitCode;
 

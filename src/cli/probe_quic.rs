@@ -1,5 +1,5 @@
-//! `liveqos probe quic`: pings another node and prints what the path is like. Decides the exit code: 0 the objective is met, 1 it is
-//! missed or nothing came back, 2 bad settings.
+//! `liveqos probe quic`: pings another node and prints what the path is like. Decides the exit code: 0 the objective is
+//! met, 1 it is missed or nothing came back, 2 bad settings.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! `liveqos run`: the daemon under a service manager. Decides on signals (SIGHUP reloads, SIGTERM and SIGINT drain) and tells systemd how
-//! it does; refuses a bad new configuration and keeps the old one.
+//! `liveqos run`: the daemon under a service manager. Decides on signals (SIGHUP reloads, SIGTERM and SIGINT drain) and
+//! tells systemd how it does; refuses a bad new configuration and keeps the old one.
 
 use std::process::ExitCode;
 use std::sync::Arc;

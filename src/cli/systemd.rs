@@ -1,5 +1,5 @@
-//! The service manager, as far as the daemon speaks to it: `sd_notify(3)`. Decides that its words leave in order from a thread of their
-//! own; refuses to wait for a manager that does not read, which would hold up a tick or the stop.
+//! The service manager, as far as the daemon speaks to it: `sd_notify(3)`. Decides that its words leave in order from a
+//! thread of their own; refuses to wait for a manager that does not read, which would hold up a tick or the stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,5 @@
-//! `liveqos top`: the node in a terminal, from its own API. Decides how a class looks on one line; what was not measured is a dash.
+//! `liveqos top`: the node in a terminal, from its own API. Decides how a class looks on one line; what was not
+//! measured is a dash.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! Settings from several places made into one. Decides which place wins and which key a name means; refuses unknown keys and values
-//! that do not fit, naming the place, the key and the nearest known one.
+//! Settings from several places made into one. Decides which place wins and which key a name means; refuses unknown
+//! keys and values that do not fit, naming the place, the key and the nearest known one.
 
 use std::path::{Path, PathBuf};
 

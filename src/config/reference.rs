@@ -1,5 +1,5 @@
-//! The settings as a table of their own documentation. Decides what `default-config`, `config-schema` and the reference print, from
-//! the same schema that loading checks keys against, so that no key is undocumented.
+//! The settings as a table of their own documentation. Decides what `default-config`, `config-schema` and the reference
+//! print, from the same schema that loading checks keys against, so that no key is undocumented.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! The settings, typed, with their defaults. Decides precedence (defaults < file < `LIVEQOS_*` and `OTEL_*` < flags) and refuses
-//! unknown keys with the nearest known one; what each key means stands beside it and becomes the reference.
+//! The settings, typed, with their defaults. Decides precedence (defaults < file < `LIVEQOS_*` and `OTEL_*` < flags)
+//! and refuses unknown keys with the nearest known one; what each key means stands beside it and becomes the reference.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The class: one teacher, one node, some viewers, each behind a link of its own. Decides who joins when and that all of
-//! it ends together; refuses more viewers than one machine should play.
+//! The class: one teacher, one node, some viewers, each behind a link of its own. Decides who joins when and that all
+//! of it ends together; refuses more viewers than one machine should play.
 
 use std::io;
 use std::sync::Arc;
@@ -74,7 +74,8 @@ struct Seat {
 }
 
 impl Class {
-    /// Starts a class: returns when the teacher's first packet reached the node. Viewers join in the meantime and after.
+    /// Starts a class: returns when the teacher's first packet reached the node. Viewers join in the meantime and
+    /// after.
     ///
     /// # Errors
     /// See [`DemoError`]; nothing keeps running then.

@@ -1,5 +1,5 @@
-//! The class's picture: a clip of VP8 frames in the IVF container, read once and looped. Decides where each frame begins
-//! and ends; refuses a container that is cut short, of another codec, or larger than its bounds.
+//! The class's picture: a clip of VP8 frames in the IVF container, read once and looped. Decides where each frame
+//! begins and ends; refuses a container that is cut short, of another codec, or larger than its bounds.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -32,13 +32,14 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    /// The clip that is part of the program: 6 s of 320x180 at 25 frames a second, about 400 kbit/s, a key frame a second.
+    /// The clip that is part of the program: 6 s of 320x180 at 25 frames a second, about 400 kbit/s, a key frame a
+    /// second.
     pub(super) fn embedded() -> Result<Self, ClipError> {
         Self::read(&Bytes::from_static(include_bytes!("class.ivf")))
     }
 
-    /// Reads an IVF file: a 32-byte header (`DKIF`, version, header length, codec, size, rate, scale, count), then frames
-    /// of a 12-byte header (length, 64-bit time) and their bytes, all little-endian.
+    /// Reads an IVF file: a 32-byte header (`DKIF`, version, header length, codec, size, rate, scale, count), then
+    /// frames of a 12-byte header (length, 64-bit time) and their bytes, all little-endian.
     pub(super) fn read(file: &Bytes) -> Result<Self, ClipError> {
         if file.get(..4) != Some(b"DKIF") || half(file, 6) != Some(32) || file.len() < HEADER {
             return Err(ClipError::NotIvf);

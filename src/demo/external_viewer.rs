@@ -1,5 +1,6 @@
-//! A viewer from outside: a WebRTC player of another program, a browser for one, that watches the class through a link of its own.
-//! Decides only how it gets in (one offer, one answer with all candidates, as WHEP does); what it sees, it must tell itself.
+//! A viewer from outside: a WebRTC player of another program, a browser for one, that watches the class through a link
+//! of its own. Decides only how it gets in (one offer, one answer with all candidates, as WHEP does); what it sees, it
+//! must tell itself.
 
 use std::sync::Arc;
 

@@ -24,7 +24,8 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// Reads the VP8 payload descriptor (RFC 7741 4.2) for the start of a frame, and behind it the frame's key bit (4.3).
+    /// Reads the VP8 payload descriptor (RFC 7741 4.2) for the start of a frame, and behind it the frame's key bit
+    /// (4.3).
     pub(super) fn read(position: u64, rtp_time: u32, marker: bool, payload: &[u8]) -> Self {
         let first = payload.first().copied().unwrap_or(0);
         let (starts, partition) = (first & 0x10 != 0, first & 0x07);

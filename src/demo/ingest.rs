@@ -1,5 +1,5 @@
-//! The teacher's half of the class: the peer that publishes the clip and the node's peer that takes it. Decides when media
-//! flows; refuses to outlive the class.
+//! The teacher's half of the class: the peer that publishes the clip and the node's peer that takes it. Decides when
+//! media flows; refuses to outlive the class.
 
 use std::sync::Arc;
 

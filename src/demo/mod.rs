@@ -1,5 +1,6 @@
-//! The media half of `liveqos demo`: a live class on loopback with real WebRTC media, viewers that know their own truth,
-//! and links that can be made bad. Decides nothing about quality: it makes the class that the daemon then judges.
+//! The media half of `liveqos demo`: a live class on loopback with real WebRTC media, viewers that know their own
+//! truth, and links that can be made bad. Decides nothing about quality: it makes the class that the daemon then
+//! judges.
 
 mod class;
 mod clip;

@@ -1,8 +1,8 @@
 //! One WebRTC peer connection on loopback, VP8 only. Decides how the class's peers are set up and how two of them find
 //! each other; refuses every address but 127.0.0.1.
 //!
-//! No peer asks for retransmission (no NACK): what a viewer loses is then exactly what its link dropped, and the loss it
-//! reports is the loss before repair that the loss objective is about.
+//! No peer asks for retransmission (no NACK): what a viewer loses is then exactly what its link dropped, and the loss
+//! it reports is the loss before repair that the loss objective is about.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

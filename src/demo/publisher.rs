@@ -1,6 +1,6 @@
-//! The teacher: plays the clip into a peer connection, frame by frame at its rate, for ever, or as badly as told. Decides sequence
-//! numbers and timestamps (both run on through the loop); refuses to skip of its own: frames the machine was too busy to send follow at
-//! once.
+//! The teacher: plays the clip into a peer connection, frame by frame at its rate, for ever, or as badly as told.
+//! Decides sequence numbers and timestamps (both run on through the loop); refuses to skip of its own: frames the
+//! machine was too busy to send follow at once.
 
 use std::sync::Arc;
 use std::time::Duration;

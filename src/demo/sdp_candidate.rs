@@ -23,7 +23,8 @@ pub(super) fn redirect(sdp: &str, relay: SocketAddr) -> String {
     moved
 }
 
-/// A candidate line by its parts: `a=candidate:<foundation> <component> <transport> <priority> <address> <port> <rest>`.
+/// A candidate line by its parts: `a=candidate:<foundation> <component> <transport> <priority> <address> <port>
+/// <rest>`.
 struct Candidate<'a> {
     parts: Vec<&'a str>,
 }

@@ -1,5 +1,5 @@
-//! One direction of a bad link as a pure queue: loss, a bottleneck with a finite buffer, and delay. Decides which packet
-//! is lost and when each of the others comes out; never reads a clock and never reorders.
+//! One direction of a bad link as a pure queue: loss, a bottleneck with a finite buffer, and delay. Decides which
+//! packet is lost and when each of the others comes out; never reads a clock and never reorders.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

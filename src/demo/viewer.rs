@@ -1,5 +1,5 @@
-//! One viewer of the class. Decides from the packets that reach it what it truly got to see: loss, whole frames, freezes;
-//! refuses to show a frame with a packet missing, or any before its first key frame.
+//! One viewer of the class. Decides from the packets that reach it what it truly got to see: loss, whole frames,
+//! freezes; refuses to show a frame with a packet missing, or any before its first key frame.
 //!
 //! It has no jitter buffer: a frame is shown when it is whole. Its picture after a lost frame may be damaged but moves.
 

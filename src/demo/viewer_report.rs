@@ -1,4 +1,5 @@
-//! The class in the words of its parts: the node as a media server would, each viewer as a player would. Decides nothing.
+//! The class in the words of its parts: the node as a media server would, each viewer as a player would. Decides
+//! nothing.
 
 use liveqos_core::model::{Protocol, ServerView, Total};
 use serde_json::{Value, json};

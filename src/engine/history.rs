@@ -1,5 +1,5 @@
-//! The recent past in memory, for the page and the API. Decides what is forgotten: the oldest sample of a class beyond its share, the
-//! oldest of all beyond the whole; a class that closed keeps its samples until others need the room.
+//! The recent past in memory, for the page and the API. Decides what is forgotten: the oldest sample of a class beyond
+//! its share, the oldest of all beyond the whole; a class that closed keeps its samples until others need the room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Keeps what the rules hear in a file, for `liveqos replay`. Decides when the file is full; refuses to make the engine wait: what the disk
-//! does not take in time is left out, counted, and said in the recording.
+//! Keeps what the rules hear in a file, for `liveqos replay`. Decides when the file is full; refuses to make the engine
+//! wait: what the disk does not take in time is left out, counted, and said in the recording.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write};
@@ -44,7 +44,8 @@ pub struct Recorder {
 }
 
 impl RecordTo {
-    /// Begins the recording, where one is asked for. A recording of this name is kept beside it with `.before` at its end.
+    /// Begins the recording, where one is asked for. A recording of this name is kept beside it with `.before` at its
+    /// end.
     ///
     /// # Errors
     /// When the file cannot be made, or holds something else.
@@ -127,7 +128,8 @@ impl Drop for Recorder {
     }
 }
 
-/// Writes what comes until it ends or the file is full; a word that makes too long a line is left out, counted and said.
+/// Writes what comes until it ends or the file is full; a word that makes too long a line is left out, counted and
+/// said.
 fn keep(
     mut tape: Tape<File>,
     most: u64,
@@ -222,7 +224,8 @@ impl<W: Write> Write for Counted<W> {
     }
 }
 
-/// Makes the file for nobody else to read: class names are in it. What it holds already is moved aside where it is a recording.
+/// Makes the file for nobody else to read: class names are in it. What it holds already is moved aside where it is a
+/// recording.
 fn make(path: &Path) -> Result<File> {
     if path.try_exists()? {
         ensure!(is_recording(path)?, "it holds something that is no recording; name another file");

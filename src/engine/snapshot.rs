@@ -1,5 +1,5 @@
-//! The present as readers see it: the page, the API and `/metrics` all read one immutable snapshot, replaced after every tick that
-//! changed something. Decides how a sample looks in JSON; a value that was not measured is left out.
+//! The present as readers see it: the page, the API and `/metrics` all read one immutable snapshot, replaced after
+//! every tick that changed something. Decides how a sample looks in JSON; a value that was not measured is left out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

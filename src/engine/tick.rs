@@ -1,5 +1,6 @@
-//! The engine: one thread that owns the pipe, folds what the intakes bring, and ticks every 250 ms. Decides nothing of the rules;
-//! refuses to be stopped by a source, a sink or a reader: it only ever takes from bounded queues and never waits for anyone.
+//! The engine: one thread that owns the pipe, folds what the intakes bring, and ticks every 250 ms. Decides nothing of
+//! the rules; refuses to be stopped by a source, a sink or a reader: it only ever takes from bounded queues and never
+//! waits for anyone.
 
 use std::sync::Arc;
 use std::time::Duration;

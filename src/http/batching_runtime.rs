@@ -1,6 +1,6 @@
-//! The hall: one thread on which players are served, apart from everybody who waits for an answer. Decides how many have a place there,
-//! and how often it looks at what they sent: after each look it rests for [`REST`], so that the reports of that time cost one wake
-//! together. It never rests while work is left.
+//! The hall: one thread on which players are served, apart from everybody who waits for an answer. Decides how many
+//! have a place there, and how often it looks at what they sent: after each look it rests for [`REST`], so that the
+//! reports of that time cost one wake together. It never rests while work is left.
 
 use std::io;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 
 use super::server::{LAST_WORD, told};
 
-/// How long the hall rests after it did all there was: a report may wait so long. Nobody sees it, since what players tell is looked at
-/// once a tick; of the reports of a node with 1,400 viewers five and more come in that time.
+/// How long the hall rests after it did all there was: a report may wait so long. Nobody sees it, since what players
+/// tell is looked at once a tick; of the reports of a node with 1,400 viewers five and more come in that time.
 pub(super) const REST: Duration = Duration::from_millis(20);
 
 /// A way to have players served in the hall.

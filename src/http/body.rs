@@ -1,5 +1,5 @@
-//! Bodies of requests, read whole before anybody looks at them. Decides how long one may be and how long it may take; refuses packed
-//! ones, since no sender that is known packs, and what is unpacked has no bound.
+//! Bodies of requests, read whole before anybody looks at them. Decides how long one may be and how long it may take;
+//! refuses packed ones, since no sender that is known packs, and what is unpacked has no bound.
 
 use std::time::Duration;
 
@@ -42,7 +42,8 @@ where
     Ok(HttpRequest::from_parts(head, body))
 }
 
-/// The body, as far as it may be kept. A longer one is read on for a while and thrown away: its sender only listens when it has spoken.
+/// The body, as far as it may be kept. A longer one is read on for a while and thrown away: its sender only listens
+/// when it has spoken.
 async fn collect<B>(mut body: B) -> Result<Bytes, Wrong>
 where
     B: HttpBody<Data = Bytes> + Unpin,

@@ -1,4 +1,5 @@
-//! Errors of the HTTP interface, as JSON `{"error":{"code","message","field"}}`. Decides their shape; a message says what to do.
+//! Errors of the HTTP interface, as JSON `{"error":{"code","message","field"}}`. Decides their shape; a message says
+//! what to do.
 
 use axum::Json;
 use axum::http::StatusCode;

@@ -1,5 +1,6 @@
-//! HTTP connections accepted within bounds, plain or by TLS. Decides how many there may be, how long a client may take for its handshake
-//! and its request's head, how long a connection lives, and which are served in the hall; refuses more by closing them at once, counted.
+//! HTTP connections accepted within bounds, plain or by TLS. Decides how many there may be, how long a client may take
+//! for its handshake and its request's head, how long a connection lives, and which are served in the hall; refuses
+//! more by closing them at once, counted.
 
 use std::sync::Arc;
 use std::time::Duration;

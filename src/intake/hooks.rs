@@ -1,8 +1,8 @@
-//! Bodies that media servers post to `/v1/hooks/{server}`. Decides what they are answered: always success at once and from
-//! memory, since these servers drop the class when a hook fails; refuses only a server that nobody configured.
+//! Bodies that media servers post to `/v1/hooks/{server}`. Decides what they are answered: always success at once and
+//! from memory, since these servers drop the class when a hook fails; refuses only a server that nobody configured.
 //!
-//! Hooks only describe a stream and tell that it closed. So each source has a probe of its own for them, beside the one that
-//! its poll task owns, and the two share nothing.
+//! Hooks only describe a stream and tell that it closed. So each source has a probe of its own for them, beside the one
+//! that its poll task owns, and the two share nothing.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -63,8 +63,8 @@ impl HookIntake {
         Ok(Self { servers, now, out })
     }
 
-    /// Takes in one body that `server` (a source's name, else the kind of the first such source) posted with `query`, and says
-    /// what to answer. Needs no more than memory; a body above [`MAX_HOOK_BODY`] is counted and not read.
+    /// Takes in one body that `server` (a source's name, else the kind of the first such source) posted with `query`,
+    /// and says what to answer. Needs no more than memory; a body above [`MAX_HOOK_BODY`] is counted and not read.
     #[must_use]
     pub(crate) fn take(&self, server: &str, query: &str, body: &[u8]) -> HookAnswer {
         let Some(server) = self.server(server) else {
@@ -79,7 +79,8 @@ impl HookIntake {
         server.success()
     }
 
-    /// The same for a body that is still arriving; one that breaks off, is too long or too slow is counted and answered all the same.
+    /// The same for a body that is still arriving; one that breaks off, is too long or too slow is counted and answered
+    /// all the same.
     pub(crate) async fn receive(&self, server: &str, query: &str, body: Body) -> HookAnswer {
         match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, MAX_HOOK_BODY)).await {
             Ok(Ok(body)) => self.take(server, query, &body),

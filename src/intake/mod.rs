@@ -1,5 +1,5 @@
-//! Every way in: media servers asked and heard, the kernel's word on viewers' connections, the node's own load. Decides how each is
-//! asked; all end in the same bounded channel of observations, and none judges what it hears.
+//! Every way in: media servers asked and heard, the kernel's word on viewers' connections, the node's own load. Decides
+//! how each is asked; all end in the same bounded channel of observations, and none judges what it hears.
 
 pub mod access_log;
 pub(crate) mod discover;

@@ -1,5 +1,5 @@
-//! One configured source: what may be written about it and what that means. Decides names, URLs, pace and secrets before
-//! anything is asked; refuses what it does not know, with the key, the value and what to do.
+//! One configured source: what may be written about it and what that means. Decides names, URLs, pace and secrets
+//! before anything is asked; refuses what it does not know, with the key, the value and what to do.
 
 use std::collections::BTreeSet;
 use std::fmt;

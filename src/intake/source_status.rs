@@ -1,5 +1,5 @@
-//! How each source does: up or down, since when, and what failed. Decides when a source counts as down; refuses to read a
-//! clock, so every instant is an argument.
+//! How each source does: up or down, since when, and what failed. Decides when a source counts as down; refuses to read
+//! a clock, so every instant is an argument.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,7 +85,8 @@ pub struct SourceStatus {
     pub intake: &'static str,
     /// Whether it answers.
     pub state: SourceState,
-    /// Since when the state holds; `None` before anything was asked. In JSON seconds since the Unix epoch, as every instant here.
+    /// Since when the state holds; `None` before anything was asked. In JSON seconds since the Unix epoch, as every
+    /// instant here.
     #[serde(serialize_with = "seconds_or_none")]
     pub since: Option<Timestamp>,
     /// When it last answered everything well.
@@ -322,8 +323,8 @@ impl Record {
         self.last_error = Some(LastError { reason, message, at });
     }
 
-    /// Down after [`DOWN_AFTER_ROUNDS`] failed rounds in a row, or with a failed round after [`DOWN_AFTER_SILENCE`] without a
-    /// good one (twice the pause between rounds where that is longer), whichever is first.
+    /// Down after [`DOWN_AFTER_ROUNDS`] failed rounds in a row, or with a failed round after [`DOWN_AFTER_SILENCE`]
+    /// without a good one (twice the pause between rounds where that is longer), whichever is first.
     fn state(&self, now: Timestamp) -> (SourceState, Option<Timestamp>) {
         let silent = self.first_failure.map(|failure| {
             let limit = DOWN_AFTER_SILENCE.max(self.gap.saturating_mul(2));

@@ -1,5 +1,5 @@
-//! The node's metrics: the snapshot's sums and the sources' state as metric families, by the catalogue. Refuses any name that the
-//! catalogue does not have. The series of single classes are [`super::session_series`]'s.
+//! The node's metrics: the snapshot's sums and the sources' state as metric families, by the catalogue. Refuses any
+//! name that the catalogue does not have. The series of single classes are [`super::session_series`]'s.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};

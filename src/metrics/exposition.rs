@@ -1,5 +1,6 @@
-//! The text of gathered families, classic or OpenMetrics 1.0, with the exemplars that the `prometheus` crate lacks. Decides names and
-//! units by the catalogue (an OpenMetrics counter family loses its `_total`); refuses timestamps, which would switch staleness off.
+//! The text of gathered families, classic or OpenMetrics 1.0, with the exemplars that the `prometheus` crate lacks.
+//! Decides names and units by the catalogue (an OpenMetrics counter family loses its `_total`); refuses timestamps,
+//! which would switch staleness off.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

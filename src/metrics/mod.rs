@@ -1,4 +1,5 @@
-//! Where results go: the metrics page, recent history. Each is a leaf; [`crate::otlp::exporter`] and [`crate::notify::notifiers`] stand beside them.
+//! Where results go: the metrics page, recent history. Each is a leaf; [`crate::otlp::exporter`] and
+//! [`crate::notify::notifiers`] stand beside them.
 
 pub mod collector;
 pub mod exposition;

@@ -1,5 +1,5 @@
-//! Gathered Prometheus families as OTLP metrics: cumulative sums, gauges, explicit-bucket histograms and summaries. Decides the
-//! shape by the family's type; leaves out what is not a number.
+//! Gathered Prometheus families as OTLP metrics: cumulative sums, gauges, explicit-bucket histograms and summaries.
+//! Decides the shape by the family's type; leaves out what is not a number.
 
 use bytes::Bytes;
 use liveqos_core::model::Timestamp;
@@ -115,7 +115,8 @@ fn number(row: &Row, value: f64, since: Option<Timestamp>, at: Timestamp) -> Num
     }
 }
 
-/// Prometheus buckets count all below their bound; OTLP's count what lies between two bounds and end with all above the last.
+/// Prometheus buckets count all below their bound; OTLP's count what lies between two bounds and end with all above the
+/// last.
 fn histogram(row: &Row, reading: Reading, exemplars: &Exemplars) -> HistogramDataPoint {
     let all = row.get_histogram();
     let mut below = 0;

@@ -1,4 +1,5 @@
-//! Series of the `prometheus` crate's model from plain values. Decides nothing; a short way to write what its setters make long.
+//! Series of the `prometheus` crate's model from plain values. Decides nothing; a short way to write what its setters
+//! make long.
 
 use liveqos_core::metrics::{Buckets, QUANTILES};
 use liveqos_core::model::LatencyReading;

@@ -1,6 +1,6 @@
-//! The series of each live class: written as text at each scrape, or made into metric families for the push. Decides which classes have
-//! series of their own (at most so many, the rest counted). They stand beside the registry because its model makes ten strings a series,
-//! which a page of hundreds of classes cannot afford.
+//! The series of each live class: written as text at each scrape, or made into metric families for the push. Decides
+//! which classes have series of their own (at most so many, the rest counted). They stand beside the registry because
+//! its model makes ten strings a series, which a page of hundreds of classes cannot afford.
 
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ enum Value<'a> {
 }
 
 impl SessionSeries {
-    /// Series of what `snapshot` holds at each asking, with the labels `place`; at most `max_sessions` classes have them, the rest is
-    /// counted in `left_out` at each asking.
+    /// Series of what `snapshot` holds at each asking, with the labels `place`; at most `max_sessions` classes have
+    /// them, the rest is counted in `left_out` at each asking.
     #[must_use]
     pub fn new(
         snapshot: &Arc<ArcSwap<Snapshot>>,

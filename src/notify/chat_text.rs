@@ -1,5 +1,5 @@
-//! Many notices as one short text for a chat: a heading for each alert and cause, the first few classes, how many more. Decides what is
-//! left out when a robot takes no more bytes; refuses what a class's name could do to the markup.
+//! Many notices as one short text for a chat: a heading for each alert and cause, the first few classes, how many more.
+//! Decides what is left out when a robot takes no more bytes; refuses what a class's name could do to the markup.
 
 use std::fmt::Write as _;
 

@@ -1,5 +1,5 @@
-//! The work for one receiver: takes letters, keeps its book, posts at its pace, tries again what was not taken. Decides when; refuses to
-//! hold more than its bounds and counts what that cost.
+//! The work for one receiver: takes letters, keeps its book, posts at its pace, tries again what was not taken. Decides
+//! when; refuses to hold more than its bounds and counts what that cost.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

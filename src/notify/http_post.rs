@@ -1,5 +1,5 @@
-//! One POST to a receiver. Decides what an answer's status means: no answer, 429 and 5xx may help later, other refusals never; refuses
-//! to name a URL's path anywhere, because robots keep their secret in it.
+//! One POST to a receiver. Decides what an answer's status means: no answer, 429 and 5xx may help later, other refusals
+//! never; refuses to name a URL's path anywhere, because robots keep their secret in it.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! What one receiver was told and has still to be told. Decides what the next mail holds: an end takes the labels of its beginning, what
-//! comes and goes before it was told is folded; refuses more alerts than [`MAX_STANDING`] and counts them. Time is given in, nothing is
-//! sent here.
+//! What one receiver was told and has still to be told. Decides what the next mail holds: an end takes the labels of
+//! its beginning, what comes and goes before it was told is folded; refuses more alerts than [`MAX_STANDING`] and
+//! counts them. Time is given in, nothing is sent here.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Notices to people and their programs. Decides who is told of what: each receiver has its own desk with its own queue, grouping, pace
-//! and retries; refuses to wait for any of them, and to tell what a silence covers.
+//! Notices to people and their programs. Decides who is told of what: each receiver has its own desk with its own
+//! queue, grouping, pace and retries; refuses to wait for any of them, and to tell what a silence covers.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What tells receivers apart: the body they take, the answer they give, the pace they bear. A new kind of receiver is one file with
-//! this trait and its line in [`super::notifiers::channel_of`].
+//! What tells receivers apart: the body they take, the answer they give, the pace they bear. A new kind of receiver is
+//! one file with this trait and its line in [`super::notifiers::channel_of`].
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What is configured of receivers and silences. Refuses a URL that is none and a secret that cannot be read, before anyone is told.
+//! What is configured of receivers and silences. Refuses a URL that is none and a secret that cannot be read, before
+//! anyone is told.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! Maintenance: who is not told of what, and until when. Decides by labels and the notice's time; refuses a silence without an end.
+//! Maintenance: who is not told of what, and until when. Decides by labels and the notice's time; refuses a silence
+//! without an end.
 
 use liveqos_core::model::Timestamp;
 

@@ -1,5 +1,5 @@
-//! How long an answer is waited for before another attempt begins beside it. Decides by how long answers took lately; refuses to wait a whole
-//! time-out for a collector that used to answer at once.
+//! How long an answer is waited for before another attempt begins beside it. Decides by how long answers took lately;
+//! refuses to wait a whole time-out for a collector that used to answer at once.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Span commands as OTLP messages. Decides ids, flags and field order, so that a command encoded twice gives the same bytes;
-//! refuses to add or drop what the command holds, save the hashed id of a trace that the platform named.
+//! Span commands as OTLP messages. Decides ids, flags and field order, so that a command encoded twice gives the same
+//! bytes; refuses to add or drop what the command holds, save the hashed id of a trace that the platform named.
 
 use bytes::Bytes;
 use liveqos_core::model::Session;
@@ -86,7 +86,8 @@ const fn leaves_at_once(name: SpanName) -> bool {
     matches!(name, SpanName::TeachingStart | SpanName::QosIncident)
 }
 
-/// *Sampled* always, since what is exported was recorded; *random* only where the platform vouches for its own trace id.
+/// *Sampled* always, since what is exported was recorded; *random* only where the platform vouches for its own trace
+/// id.
 fn trace_flags(session: &Session) -> u32 {
     let platform = session.trace_parent.map_or(0, |parent| u32::from(parent.flags));
     SAMPLED | (platform & RANDOM)

@@ -1,6 +1,6 @@
-//! The standard `OTEL_*` variables over the settings. Decides how their values are read (OpenTelemetry specification 1.60,
-//! protocol exporter and SDK environment variables); refuses a value that it cannot read, naming the variable and never a
-//! header's value.
+//! The standard `OTEL_*` variables over the settings. Decides how their values are read (OpenTelemetry specification
+//! 1.60, protocol exporter and SDK environment variables); refuses a value that it cannot read, naming the variable and
+//! never a header's value.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! What a class was, sent to a collector by OTLP 1.11. Decides nothing about classes: it encodes what it is told, keeps it
-//! until a collector has taken it, and counts what became of it; refuses to block whoever tells.
+//! What a class was, sent to a collector by OTLP 1.11. Decides nothing about classes: it encodes what it is told, keeps
+//! it until a collector has taken it, and counts what became of it; refuses to block whoever tells.
 //!
 //! ```text
 //! SpanCommand ─► sampling ┐                                 ┌─► frame ─► payload ─► route ─► transport (grpc | http) ─► collector
@@ -119,8 +119,8 @@ impl Otlp {
         Ok(Self { sampled: sampling.counts(), sampling: Mutex::new(sampling), targets, stop, tasks })
     }
 
-    /// Takes spans and log events, of which those leave that are sampled. Never waits: what finds no room pushes the oldest out,
-    /// counted by [`Target::dropped`].
+    /// Takes spans and log events, of which those leave that are sampled. Never waits: what finds no room pushes the
+    /// oldest out, counted by [`Target::dropped`].
     pub fn take(&self, commands: &[SpanCommand]) {
         let records = self.sampling().take(commands, |signal| self.sends(signal));
         self.append(&records);
@@ -179,7 +179,8 @@ impl Otlp {
         self.append(&held);
     }
 
-    /// Sends what it can within `deadline` and stops; gives what is left for all targets, in the order of [`Signal::ALL`].
+    /// Sends what it can within `deadline` and stops; gives what is left for all targets, in the order of
+    /// [`Signal::ALL`].
     pub async fn stop(mut self, deadline: Duration) -> [Backlog; 3] {
         let until = Instant::now() + deadline;
         self.stop.send_replace(Some(until));

@@ -1,5 +1,6 @@
-//! The endpoints of one target in the order of preference. Decides which one is asked: the next where one is silent or unavailable,
-//! the first again once it answers; refuses to pour on another what one asked to be sent later, and to take one for gone that is slow.
+//! The endpoints of one target in the order of preference. Decides which one is asked: the next where one is silent or
+//! unavailable, the first again once it answers; refuses to pour on another what one asked to be sent later, and to
+//! take one for gone that is slow.
 
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -20,7 +21,8 @@ pub(super) struct Failover {
     empty: Payload,
     probe: Option<JoinHandle<(Transport, bool)>>,
     next_probe: Instant,
-    /// Requests on their way, also those whose answer is not waited for any more: each tells what its answer took, where it came late.
+    /// Requests on their way, also those whose answer is not waited for any more: each tells what its answer took,
+    /// where it came late.
     underway: JoinSet<Option<(Lane, Duration)>>,
 }
 
@@ -31,8 +33,8 @@ impl Failover {
         Self { endpoints, at: 0, empty, probe: None, next_probe: Instant::now(), underway: JoinSet::new() }
     }
 
-    /// Sends to the endpoint that answered last, then to each other one until one answers. An answer that takes longer than `patience`
-    /// counts as none; see [`Failover::late`].
+    /// Sends to the endpoint that answered last, then to each other one until one answers. An answer that takes longer
+    /// than `patience` counts as none; see [`Failover::late`].
     pub(super) async fn send(&mut self, payload: &Payload, lane: Lane, patience: Duration) -> Answer {
         self.return_to_first().await;
         let mut last = Answer::Silence("no endpoint is left to ask".to_owned());
@@ -117,8 +119,8 @@ impl Failover {
     }
 }
 
-/// Whether an answer speaks of the endpoint alone, so that another one may take the request now: nobody answered, or somebody said
-/// that nobody is there, without asking for patience.
+/// Whether an answer speaks of the endpoint alone, so that another one may take the request now: nobody answered, or
+/// somebody said that nobody is there, without asking for patience.
 fn another_may_do(answer: &Answer) -> bool {
     match answer {
         Answer::Silence(_) => true,

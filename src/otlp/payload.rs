@@ -57,7 +57,8 @@ fn gzip(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Of samples, level 6 leaves a tenth (20 a request) to a third (1,024) less than level 1, and 9 a hundredth less than 6.
+/// Of samples, level 6 leaves a tenth (20 a request) to a third (1,024) less than level 1, and 9 a hundredth less than
+/// 6.
 const LEVEL: u32 = 6;
 /// Of samples, level 9 leaves one to seven hundredths less than 3, which is not worth more work.
 const ZSTD_LEVEL: i32 = 3;

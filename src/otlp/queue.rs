@@ -1,5 +1,5 @@
-//! Where records wait until a collector has them: the seam between making and sending. Decides what is dropped when too much
-//! waits (the oldest that is not on its way); refuses to lose anything without counting it.
+//! Where records wait until a collector has them: the seam between making and sending. Decides what is dropped when too
+//! much waits (the oldest that is not on its way); refuses to lose anything without counting it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -52,9 +52,9 @@ pub trait ExportQueue: std::fmt::Debug + Send + Sync + 'static {
     /// The oldest records of `signal` within `limits`, at least one where any waits. They stay until acknowledged.
     fn peek(&self, signal: Signal, limits: Limits) -> Batch;
 
-    /// As [`ExportQueue::peek`], of the records at position `from` and later: how fresh records overtake a backlog. It may give none where
-    /// they are not at hand; then they go with the rest. Asked only of an outbox that tells its [`end`](Outbox::end); without that,
-    /// records go in their order.
+    /// As [`ExportQueue::peek`], of the records at position `from` and later: how fresh records overtake a backlog. It
+    /// may give none where they are not at hand; then they go with the rest. Asked only of an outbox that tells its
+    /// [`end`](Outbox::end); without that, records go in their order.
     fn peek_from(&self, signal: Signal, _from: u64, limits: Limits) -> Batch {
         self.peek(signal, limits)
     }

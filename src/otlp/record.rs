@@ -1,5 +1,5 @@
-//! The unit that waits and travels: one encoded OTLP message of one signal. Decides nothing about its content; refuses none,
-//! since whoever stores it sees opaque bytes.
+//! The unit that waits and travels: one encoded OTLP message of one signal. Decides nothing about its content; refuses
+//! none, since whoever stores it sees opaque bytes.
 
 use bytes::Bytes;
 use schemars::JsonSchema;

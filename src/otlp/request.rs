@@ -1,8 +1,8 @@
-//! Many encoded messages as one export request. Decides that they share one resource and one scope, so that what is the same
-//! is written once; refuses to look inside a message.
+//! Many encoded messages as one export request. Decides that they share one resource and one scope, so that what is the
+//! same is written once; refuses to look inside a message.
 //!
-//! The three requests have one shape (opentelemetry-proto, `collector/*/v1`): request field 1 is `Resource*`, whose field 1
-//! is the resource and field 2 `Scope*`, whose field 1 is the scope and whose repeated field 2 the messages.
+//! The three requests have one shape (opentelemetry-proto, `collector/*/v1`): request field 1 is `Resource*`, whose
+//! field 1 is the resource and field 2 `Scope*`, whose field 1 is the scope and whose repeated field 2 the messages.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;

@@ -90,8 +90,8 @@ pub fn classify(answer: Answer) -> Verdict {
     }
 }
 
-/// How long to wait before attempt number `attempt` (0 is the first repeat): doubled each time from `first`, at most `max`,
-/// and of that between half and all by `chance` (0 to 1), so that 700 nodes do not come back in step.
+/// How long to wait before attempt number `attempt` (0 is the first repeat): doubled each time from `first`, at most
+/// `max`, and of that between half and all by `chance` (0 to 1), so that 700 nodes do not come back in step.
 #[must_use]
 pub fn backoff(first: Duration, max: Duration, attempt: u32, chance: f64) -> Duration {
     let whole = first.saturating_mul(2_u32.saturating_pow(attempt)).min(max);
@@ -118,9 +118,9 @@ pub fn retry_info(details: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
 }
 
-/// The delay that `Retry-After` asks for, which is a number of seconds or a date (RFC 9110, section 10.2.3). A date is measured
-/// against the answer's own `Date`, so that a wrong clock on either side does no harm; in the past it is no delay. `None` where it
-/// cannot be read.
+/// The delay that `Retry-After` asks for, which is a number of seconds or a date (RFC 9110, section 10.2.3). A date is
+/// measured against the answer's own `Date`, so that a wrong clock on either side does no harm; in the past it is no
+/// delay. `None` where it cannot be read.
 #[must_use]
 pub fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
     let value = value.trim();

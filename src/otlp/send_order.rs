@@ -1,5 +1,6 @@
-//! Which of a signal's records go next when more waits than a few requests hold: the newest, then the backlog from its oldest on.
-//! Decides what is fresh and what of it was delivered out of order; refuses to keep more than a few such stretches in mind.
+//! Which of a signal's records go next when more waits than a few requests hold: the newest, then the backlog from its
+//! oldest on. Decides what is fresh and what of it was delivered out of order; refuses to keep more than a few such
+//! stretches in mind.
 //!
 //! ```text
 //! position   front ─────────────► fresh ─────────► end
@@ -54,7 +55,8 @@ impl SendOrder {
         self.fresh.map(|fresh| end.saturating_sub(fresh))
     }
 
-    /// The next batch of `lane`, read by `peek` from a position on. It may be empty where the outbox dropped what was to go.
+    /// The next batch of `lane`, read by `peek` from a position on. It may be empty where the outbox dropped what was
+    /// to go.
     pub(super) fn next(&self, lane: Lane, limits: Limits, peek: impl Fn(u64, Limits) -> Batch) -> Batch {
         let (from, ceiling) = match (lane, self.fresh) {
             (Lane::Fresh, fresh) => return peek(fresh.unwrap_or(0), limits),
@@ -66,8 +68,8 @@ impl SendOrder {
             return batch;
         }
         while batch.until > ceiling && batch.messages.len() > 1 {
-            // Each record is an item at least, so as many items as there are positions before the ceiling do not pass it, save where
-            // records between are damaged.
+            // Each record is an item at least, so as many items as there are positions before the ceiling do not pass
+            // it, save where records between are damaged.
             let (before, most) = (ceiling.saturating_sub(first(&batch)), batch.messages.len() as u64 - 1);
             let items = if before == 0 { most / 2 } else { before.min(most) };
             batch = peek(from, Limits { items: items.max(1), ..limits });
@@ -230,7 +232,8 @@ mod tests {
             }
             prop_assert_eq!(outbox.backlog(TRACES), Backlog::default());
             prop_assert!(sent.values().all(|times| *times == 1), "{:?}", sent);
-            // What was delivered out of order and then found no room is counted as dropped too, never the other way round.
+            // What was delivered out of order and then found no room is counted as dropped too, never the other way
+            // round.
             prop_assert!(sent.len() as u64 + outbox.dropped(TRACES) >= next);
         }
     }

@@ -1,5 +1,5 @@
-//! The task that empties one signal's queue to one target. Decides when a batch is due and what follows an answer; refuses to give
-//! up on what a collector may still take: only the outbox's bound drops it.
+//! The task that empties one signal's queue to one target. Decides when a batch is due and what follows an answer;
+//! refuses to give up on what a collector may still take: only the outbox's bound drops it.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -33,8 +33,8 @@ pub struct Pace {
     pub linger: Duration,
     /// First wait before a repeat.
     pub first_retry: Duration,
-    /// Longest time from one attempt to the next: no longer than [`interval`](Self::interval), so that a collector that is back soon
-    /// shows what happens now. What is tried meanwhile is small.
+    /// Longest time from one attempt to the next: no longer than [`interval`](Self::interval), so that a collector that
+    /// is back soon shows what happens now. What is tried meanwhile is small.
     pub max_retry: Duration,
     /// How long a collector that answers quickly may be silent before the next attempt.
     pub patience: Duration,
@@ -131,8 +131,8 @@ impl Sender {
         }
     }
 
-    /// Which lane goes next and when. Fresh records go first; while they are refused they alone are tried, a small request, and the
-    /// backlog waits until a collector takes something again.
+    /// Which lane goes next and when. Fresh records go first; while they are refused they alone are tried, a small
+    /// request, and the backlog waits until a collector takes something again.
     fn plan(&mut self, stopping: bool) -> Option<(Instant, Lane)> {
         let backlog = self.outbox.backlog(self.signal);
         let end = self.outbox.end(self.signal);
@@ -236,8 +236,8 @@ impl Sender {
         Some(answer)
     }
 
-    /// Sets when a lane whose attempt `began` then is tried again: as the collector asked, which then holds for both lanes, else by the
-    /// back-off, of which the time that went by in silence is a part.
+    /// Sets when a lane whose attempt `began` then is tried again: as the collector asked, which then holds for both
+    /// lanes, else by the back-off, of which the time that went by in silence is a part.
     fn put_off(&mut self, lane: Lane, began: Instant, asked: Option<Duration>) {
         let (stopping, now) = (self.stopping(), Instant::now());
         let longest = if stopping { STOPPING_RETRY } else { Duration::MAX };

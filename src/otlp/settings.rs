@@ -1,5 +1,5 @@
-//! The `[otlp]` section: where to send and how. Decides what may be set and what it is without; refuses what cannot work and never
-//! shows a header's value.
+//! The `[otlp]` section: where to send and how. Decides what may be set and what it is without; refuses what cannot
+//! work and never shows a header's value.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -189,8 +189,9 @@ impl Default for SignalSettings {
     }
 }
 
-/// One more place to send to, with a queue of its own: a slow or absent one delays and loses nothing of another's. What is
-/// not set is as in `[otlp]`, save the headers and the client's certificate, which are for the collector they were given for.
+/// One more place to send to, with a queue of its own: a slow or absent one delays and loses nothing of another's. What
+/// is not set is as in `[otlp]`, save the headers and the client's certificate, which are for the collector they were
+/// given for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopySettings {

@@ -1,5 +1,6 @@
-//! Which settings hold for one signal on its way to one target. Decides that the narrower place wins, and the URL (OpenTelemetry protocol
-//! exporter specification, endpoint URLs for OTLP/HTTP); refuses to hand one collector's credentials to another.
+//! Which settings hold for one signal on its way to one target. Decides that the narrower place wins, and the URL
+//! (OpenTelemetry protocol exporter specification, endpoint URLs for OTLP/HTTP); refuses to hand one collector's
+//! credentials to another.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! What became of every record, counted. Decides the outcomes that `liveqos_export_total` tells apart; refuses to estimate:
-//! each is added once, when it is certain.
+//! What became of every record, counted. Decides the outcomes that `liveqos_export_total` tells apart; refuses to
+//! estimate: each is added once, when it is certain.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! One connection to another node with pings along it. Decides how a failure is called; refuses a node that shows no certificate of the
-//! authority, and one that speaks something else.
+//! One connection to another node with pings along it. Decides how a failure is called; refuses a node that shows no
+//! certificate of the authority, and one that speaks something else.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -127,6 +127,6 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const CONNECTION_REFUSED: u64 = 2;
 /// The alert `no_application_protocol` as an error of QUIC (RFC 9001 4.8).
 const NO_PROTOCOL: u64 = 0x100 + 120;
-/// Alerts about certificates (RFC 8446 6.2): from `bad_certificate` to `unknown_ca`, `access_denied`, `decrypt_error` (an authority of the
-/// same name signed it), `certificate_required`.
+/// Alerts about certificates (RFC 8446 6.2): from `bad_certificate` to `unknown_ca`, `access_denied`, `decrypt_error`
+/// (an authority of the same name signed it), `certificate_required`.
 const CERTIFICATE_ALERTS: [u64; 9] = [0x12a, 0x12b, 0x12c, 0x12d, 0x12e, 0x130, 0x131, 0x133, 0x174];

@@ -1,5 +1,6 @@
-//! What this node shows other nodes and whom it believes: one TLS configuration for asking and one for answering, and how QUIC runs
-//! between them. Decides that both ends show a certificate of the configured authority; refuses files that do not fit together.
+//! What this node shows other nodes and whom it believes: one TLS configuration for asking and one for answering, and
+//! how QUIC runs between them. Decides that both ends show a certificate of the configured authority; refuses files
+//! that do not fit together.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -88,7 +89,8 @@ impl Credentials {
     }
 }
 
-/// Small datagrams and nothing else: no streams, no search for a larger packet size, which would lose packets on purpose.
+/// Small datagrams and nothing else: no streams, no search for a larger packet size, which would lose packets on
+/// purpose.
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     // An acknowledgement waits for the next ping or echo to ride on.

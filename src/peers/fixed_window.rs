@@ -1,5 +1,5 @@
-//! Congestion control for pings: a window that stays. Decides nothing: at most fifty datagrams a second of some hundred bytes leave, and
-//! to slow them down where they are lost would hide what they are there to measure.
+//! Congestion control for pings: a window that stays. Decides nothing: at most fifty datagrams a second of some hundred
+//! bytes leave, and to slow them down where they are lost would hide what they are there to measure.
 
 use std::any::Any;
 use std::sync::Arc;

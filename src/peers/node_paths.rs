@@ -1,7 +1,8 @@
-//! The paths to other nodes: pinged over QUIC from here, and echoed for others. Decides what is started; refuses to start without
-//! certificates that fit, since nobody unknown is answered or asked.
+//! The paths to other nodes: pinged over QUIC from here, and echoed for others. Decides what is started; refuses to
+//! start without certificates that fit, since nobody unknown is answered or asked.
 //!
-//! A ping is one datagram of RFC 9221; [`liveqos_core::node::ping`] has its form and [`liveqos_core::node::path_loss`] what it tells.
+//! A ping is one datagram of RFC 9221; [`liveqos_core::node::ping`] has its form and [`liveqos_core::node::path_loss`]
+//! what it tells.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! The task that pings one peer. Decides when it connects again; refuses to hurry: what fails waits longer each time, no two nodes alike.
+//! The task that pings one peer. Decides when it connects again; refuses to hurry: what fails waits longer each time,
+//! no two nodes alike.
 
 use std::sync::Arc;
 use std::time::Duration;

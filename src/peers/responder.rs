@@ -1,5 +1,5 @@
-//! The end of a path that echoes the pings of other nodes. Decides who is let in: who proves its address and shows a certificate of the
-//! authority, while there is room; refuses pings that come faster than any node sends them.
+//! The end of a path that echoes the pings of other nodes. Decides who is let in: who proves its address and shows a
+//! certificate of the authority, while there is room; refuses pings that come faster than any node sends them.
 
 use std::sync::Arc;
 use std::time::Duration;

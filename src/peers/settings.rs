@@ -1,5 +1,5 @@
-//! What is configured of the paths to other nodes: where their pings are answered, whom this node pings, how often. Refuses what could
-//! not be judged or not be told apart, before anything is opened.
+//! What is configured of the paths to other nodes: where their pings are answered, whom this node pings, how often.
+//! Refuses what could not be judged or not be told apart, before anything is opened.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -31,11 +31,13 @@ pub struct PathSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeTlsSettings {
-    /// File with this node's certificate and those between it and the root, PEM; for client and server; read again at a reload.
+    /// File with this node's certificate and those between it and the root, PEM; for client and server; read again at a
+    /// reload.
     pub cert: PathBuf,
     /// File with its private key, PEM; read again at a reload.
     pub key: PathBuf,
-    /// File with the certificates of the authority that signs nodes, PEM; nobody else is believed. Read again at a reload.
+    /// File with the certificates of the authority that signs nodes, PEM; nobody else is believed. Read again at a
+    /// reload.
     pub ca: PathBuf,
 }
 

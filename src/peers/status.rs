@@ -1,5 +1,5 @@
-//! How the paths to other nodes do: what `/api/v1/sources`, `/metrics` and the judge read. Decides nothing; each path has a line of its
-//! own, written by who pings it.
+//! How the paths to other nodes do: what `/api/v1/sources`, `/metrics` and the judge read. Decides nothing; each path
+//! has a line of its own, written by who pings it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

@@ -1,5 +1,6 @@
-//! The only reader of time. Decides what *now* is: wall-clock time that does not go back, so that no window is negative. A clock set
-//! back by little is waited for; one set back by more starts a new epoch, in which everybody forgets the instants of the old one.
+//! The only reader of time. Decides what *now* is: wall-clock time that does not go back, so that no window is
+//! negative. A clock set back by little is waited for; one set back by more starts a new epoch, in which everybody
+//! forgets the instants of the old one.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

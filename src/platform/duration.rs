@@ -1,5 +1,5 @@
-//! Durations as people write them in configuration: `5s`, `250ms`, `1m30s`. Decides what such a text means; refuses a number
-//! without a unit, so that nobody has to guess which one it was.
+//! Durations as people write them in configuration: `5s`, `250ms`, `1m30s`. Decides what such a text means; refuses a
+//! number without a unit, so that nobody has to guess which one it was.
 //!
 //! For serde: `#[serde(with = "self")]`, for an `Option` `#[serde(default, with = "self::option")]`,
 //! both with `#[schemars(schema_with = "self::schema")]`.

@@ -1,5 +1,5 @@
-//! The daemon's own log on standard error: text for people at a terminal, JSON lines for everything else. Decides form and filter;
-//! secrets never reach it, since the types that hold them do not print.
+//! The daemon's own log on standard error: text for people at a terminal, JSON lines for everything else. Decides form
+//! and filter; secrets never reach it, since the types that hold them do not print.
 
 use std::io::IsTerminal as _;
 

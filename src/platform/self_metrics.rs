@@ -1,5 +1,5 @@
-//! What the daemon counts of itself. Decides nothing; every bound that bites and every outcome has its counter here, registered under
-//! the catalogue's name and help.
+//! What the daemon counts of itself. Decides nothing; every bound that bites and every outcome has its counter here,
+//! registered under the catalogue's name and help.
 
 use std::time::Duration;
 

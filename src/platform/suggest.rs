@@ -1,7 +1,8 @@
 //! Which known word was meant by an unknown one. Decides by edit distance; refuses to guess when nothing is close.
 
-/// The known word nearest to `word`, or `None` where even the nearest differs too much to be a slip of the pen (more than a
-/// third of its letters, at least [`LEAST_SLIPS`]). Of equally near words the first wins. Case and `_`/`-` do not count.
+/// The known word nearest to `word`, or `None` where even the nearest differs too much to be a slip of the pen (more
+/// than a third of its letters, at least [`LEAST_SLIPS`]). Of equally near words the first wins. Case and `_`/`-` do
+/// not count.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = folded(word);
     known

@@ -1,5 +1,5 @@
-//! TLS: ring as the one provider of the process, and certificates read from files. Decides that a provider which something installed
-//! before stays; refuses a certificate without its key.
+//! TLS: ring as the one provider of the process, and certificates read from files. Decides that a provider which
+//! something installed before stays; refuses a certificate without its key.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

@@ -1,5 +1,5 @@
-//! Trace and span ids from names. Decides them by hashing alone, so that every node, a restarted daemon and a person with a
-//! shell find the same trace; refuses all-zero ids, which W3C Trace Context (level 1, section 3.2.2) forbids.
+//! Trace and span ids from names. Decides them by hashing alone, so that every node, a restarted daemon and a person
+//! with a shell find the same trace; refuses all-zero ids, which W3C Trace Context (level 1, section 3.2.2) forbids.
 //!
 //! The trace of a class without a platform's `traceparent`, in one line of shell:
 //!

@@ -1,6 +1,6 @@
-//! What players report of themselves: `POST /v1/beacon`, sums since the last report in the terms of W3C webrtc-stats. Decides who may
-//! speak for a class (a signed, expiring token) and folds reports per class before anyone observes them; refuses what is unsigned,
-//! malformed, repeated or beyond its bounds, with an answer that says so.
+//! What players report of themselves: `POST /v1/beacon`, sums since the last report in the terms of W3C webrtc-stats.
+//! Decides who may speak for a class (a signed, expiring token) and folds reports per class before anyone observes
+//! them; refuses what is unsigned, malformed, repeated or beyond its bounds, with an answer that says so.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,7 +28,8 @@ use crate::http::ApiError;
 use crate::intake::access_log::Sender;
 use crate::platform::clock;
 
-/// Most viewers remembered. A class may hold as many as are free for others: 125,000 alone, and there is always room for a small one.
+/// Most viewers remembered. A class may hold as many as are free for others: 125,000 alone, and there is always room
+/// for a small one.
 pub(super) const MAX_VIEWERS: usize = 250_000;
 
 /// Most classes that are folded at once.
@@ -104,8 +105,8 @@ pub enum ReportError {
 }
 
 impl Beacons {
-    /// A fold of reports signed with `key`; without one nobody may report, and nobody of a class that `ended`. Viewers' networks are
-    /// hashed under `group_key`.
+    /// A fold of reports signed with `key`; without one nobody may report, and nobody of a class that `ended`. Viewers'
+    /// networks are hashed under `group_key`.
     #[must_use]
     pub fn new(key: Option<Key>, group_key: [u64; 2], ended: Arc<EndedSessions>) -> Self {
         Self {
@@ -221,7 +222,8 @@ impl Table {
 }
 
 impl Fold {
-    /// Counts a viewer's report for its groups, by `origin` where they are not known yet; gives how many of them have no room.
+    /// Counts a viewer's report for its groups, by `origin` where they are not known yet; gives how many of them have
+    /// no room.
     fn group<'a>(
         &mut self,
         mark: u64,
@@ -264,7 +266,8 @@ impl Fold {
         self.told = true;
     }
 
-    /// Once a second: who is present, who is forgotten, the latest latency of every viewer, and what groups of them told.
+    /// Once a second: who is present, who is forgotten, the latest latency of every viewer, and what groups of them
+    /// told.
     fn look(&mut self, now: Timestamp, remembered: &mut usize) -> (Option<LatencyHistogram>, Vec<GroupView>) {
         let second = now.nanos() / 1_000_000_000;
         if self.looked == Some(second) {

@@ -1,5 +1,5 @@
-//! One report of a player, as it stands in the body of `POST /v1/beacon`. Decides what a value may be; refuses a report without class,
-//! viewer, number or viewing time whole, and any other wrong value singly.
+//! One report of a player, as it stands in the body of `POST /v1/beacon`. Decides what a value may be; refuses a report
+//! without class, viewer, number or viewing time whole, and any other wrong value singly.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -22,9 +22,9 @@ pub const MAX_MESSAGES: usize = 64;
 /// Longest mark of a viewer in bytes.
 pub(super) const MAX_VIEWER: usize = 128;
 
-/// Sums since the same viewer's last report. Names, units (seconds, bytes, packets, frames) and meaning as `inbound-rtp` and
-/// `candidate-pair` of W3C webrtc-stats, where it has them, as growth since the last report. A value that the player does not know is
-/// left out.
+/// Sums since the same viewer's last report. Names, units (seconds, bytes, packets, frames) and meaning as
+/// `inbound-rtp` and `candidate-pair` of W3C webrtc-stats, where it has them, as growth since the last report. A value
+/// that the player does not know is left out.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Report<'a> {

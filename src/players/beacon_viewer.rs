@@ -1,5 +1,5 @@
-//! What is remembered of one viewer that reports. Decides whether a report is new, how much time it may speak for, and what its round
-//! trips say of delivery; refuses reports that come again or claim more time than passed.
+//! What is remembered of one viewer that reports. Decides whether a report is new, how much time it may speak for, and
+//! what its round trips say of delivery; refuses reports that come again or claim more time than passed.
 
 use std::time::Duration;
 
@@ -78,7 +78,8 @@ impl Viewer {
         (self.seen & mark == 0).then_some(self.seen | mark)
     }
 
-    /// Takes its newest round trip: half the shortest one, and all that is above it, since the queue lies on the way to the viewer.
+    /// Takes its newest round trip: half the shortest one, and all that is above it, since the queue lies on the way to
+    /// the viewer.
     pub(crate) fn round_trip(&mut self, round_trip: Duration, at: Timestamp) {
         let micros = u32::try_from(round_trip.as_micros()).unwrap_or(u32::MAX - 1);
         let shortest = self.floor.take(micros, at);

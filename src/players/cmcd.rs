@@ -1,6 +1,6 @@
-//! Event reports of players: `/v1/cmcd`, CMCD v2 (CTA-5004-B) by body, and by query or headers as drafts send them. Decides who may
-//! report for which class, hands reports to the fold of that class's viewers by a bounded queue, and answers as the standard asks:
-//! 204, 429 to slow down, 410 to stop for good.
+//! Event reports of players: `/v1/cmcd`, CMCD v2 (CTA-5004-B) by body, and by query or headers as drafts send them.
+//! Decides who may report for which class, hands reports to the fold of that class's viewers by a bounded queue, and
+//! answers as the standard asks: 204, 429 to slow down, 410 to stop for good.
 
 use std::net::IpAddr;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Classes that the platform ended, so that late players are told to stop for good. Decides how long that is remembered; a class that
-//! is announced again is forgotten here.
+//! Classes that the platform ended, so that late players are told to stop for good. Decides how long that is
+//! remembered; a class that is announced again is forgotten here.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

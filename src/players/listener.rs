@@ -1,5 +1,5 @@
-//! The ways in that face players. Decides who asks (the peer, or what a trusted proxy says), how often it may, and which web pages may
-//! read the answers; refuses the rest with 429 before anything is read.
+//! The ways in that face players. Decides who asks (the peer, or what a trusted proxy says), how often it may, and
+//! which web pages may read the answers; refuses the rest with 429 before anything is read.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -57,7 +57,8 @@ impl ClientPolicy {
         })
     }
 
-    /// Whose request it is: the peer's, or where that is a trusted proxy the last one of `X-Forwarded-For` that is none.
+    /// Whose request it is: the peer's, or where that is a trusted proxy the last one of `X-Forwarded-For` that is
+    /// none.
     #[must_use]
     pub(crate) fn source(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut source = peer;
@@ -101,8 +102,8 @@ pub(crate) fn routes(shared: &Shared) -> Router<Shared> {
     Router::new().route("/liveqos-player.js", get(script::script)).layer(shared.gate.cors())
 }
 
-/// The ways in on which players post, hundreds of times a second: they stand before the routes of an address, since finding a route and
-/// its layers cost more than a report.
+/// The ways in on which players post, hundreds of times a second: they stand before the routes of an address, since
+/// finding a route and its layers cost more than a report.
 #[derive(Clone)]
 pub(crate) struct PlayerEndpoints(Arc<Shared>);
 

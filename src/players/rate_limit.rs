@@ -1,5 +1,6 @@
-//! How often one source address may ask. Decides by a token bucket a source (an IPv4 address, a /64 of IPv6) in a table of fixed size;
-//! refuses what comes faster and says when to come again. Two sources may share a bucket; which ones, nobody outside can know.
+//! How often one source address may ask. Decides by a token bucket a source (an IPv4 address, a /64 of IPv6) in a table
+//! of fixed size; refuses what comes faster and says when to come again. Two sources may share a bucket; which ones,
+//! nobody outside can know.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -10,7 +11,8 @@ use std::time::Duration;
 /// Buckets of the table: 8 bytes each, whatever comes.
 pub(super) const BUCKETS: usize = 1 << 15;
 
-/// The table. A bucket is the instant at which it is full again (generic cell rate algorithm), so that it costs one atomic number.
+/// The table. A bucket is the instant at which it is full again (generic cell rate algorithm), so that it costs one
+/// atomic number.
 pub(super) struct Limiter {
     hasher: RandomState,
     buckets: Box<[AtomicU64]>,
@@ -21,7 +23,8 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    /// A table of full buckets, for `per_second` requests a source in the long run and `burst` at once, each at least 1.
+    /// A table of full buckets, for `per_second` requests a source in the long run and `burst` at once, each at least
+    /// 1.
     #[must_use]
     pub(super) fn new(per_second: u32, burst: u32) -> Self {
         let cost = SECOND / u64::from(per_second.max(1));

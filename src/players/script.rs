@@ -1,4 +1,5 @@
-//! `GET /liveqos-player.js`: the script by which a page's players report. It is part of the program, so it always fits the node.
+//! `GET /liveqos-player.js`: the script by which a page's players report. It is part of the program, so it always fits
+//! the node.
 
 use std::sync::LazyLock;
 

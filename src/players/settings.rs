@@ -1,5 +1,5 @@
-//! What is configured of the ways in that face players: where they listen, who may write, how often. Decides which address asks;
-//! refuses networks, origins and certificates that cannot be read, before anything listens.
+//! What is configured of the ways in that face players: where they listen, who may write, how often. Decides which
+//! address asks; refuses networks, origins and certificates that cannot be read, before anything listens.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngestSettings {
-    /// A further address with these ways alone, such as `0.0.0.0:9443`; without one they are reached at the main address only.
+    /// A further address with these ways alone, such as `0.0.0.0:9443`; without one they are reached at the main
+    /// address only.
     pub listen: String,
     /// Certificate and key of that address; without them it speaks plain HTTP.
     pub tls: TlsSettings,
-    /// Web origins whose pages may report, such as `https://school.example`; `*` is all of them. The right to write comes from the token, not from here.
+    /// Web origins whose pages may report, such as `https://school.example`; `*` is all of them. The right to write
+    /// comes from the token, not from here.
     pub origins: Vec<String>,
     /// Requests a second and source address (of IPv6: /64) in the long run; a school behind one address is one source.
     pub rate_per_second: u32,

@@ -1,5 +1,5 @@
-//! Tokens by which a player may speak for one class until an instant: `<unix seconds>.<hex HMAC-SHA-256>` over class and expiry
-//! (RFC 2104). Decides whether a token fits; refuses without saying which byte was wrong.
+//! Tokens by which a player may speak for one class until an instant: `<unix seconds>.<hex HMAC-SHA-256>` over class
+//! and expiry (RFC 2104). Decides whether a token fits; refuses without saying which byte was wrong.
 
 use std::fmt;
 

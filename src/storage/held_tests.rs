@@ -1,4 +1,5 @@
-//! What sampling holds back, on a disk that forgets: decided once, kept whole or left out whole, whatever fails in between.
+//! What sampling holds back, on a disk that forgets: decided once, kept whole or left out whole, whatever fails in
+//! between.
 
 use std::sync::Arc;
 
@@ -120,8 +121,8 @@ fn undisturbed(faults: &[u64]) -> Vec<bytes::Bytes> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// The power fails in the middle of anything, again and again, and what leaves in the end is what would have left without, byte for
-    /// byte, each once.
+    /// The power fails in the middle of anything, again and again, and what leaves in the end is what would have left
+    /// without, byte for byte, each once.
     #[test]
     fn a_power_cut_anywhere_decides_nothing_anew(
         faults in prop::collection::vec(0_u64..24, 4),

@@ -1,9 +1,9 @@
-//! The journal: a log of what must outlive the daemon beside its spans. Decides when the log is written anew from its newest state, so that
-//! it stays as long as what lives; refuses a log whose beginning is not whole.
+//! The journal: a log of what must outlive the daemon beside its spans. Decides when the log is written anew from its
+//! newest state, so that it stays as long as what lives; refuses a log whose beginning is not whole.
 //!
-//! A group of changes carries the places that the spool had reached with them. What the spool holds beyond the newest group was told of by
-//! nobody and is cut: state and spans are kept together or not at all. A group that is long is several records, and counts when the last
-//! of them is there.
+//! A group of changes carries the places that the spool had reached with them. What the spool holds beyond the newest
+//! group was told of by nobody and is cut: state and spans are kept together or not at all. A group that is long is
+//! several records, and counts when the last of them is there.
 
 use std::io;
 use std::sync::Arc;

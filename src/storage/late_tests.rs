@@ -91,8 +91,9 @@ fn what_is_found_late_is_handed_over_once() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
-    /// Steps: 0 peek, 1 acknowledge what was peeked, 2 and 3 the same of the newest, else a tick. In the middle of them the folder can be
-    /// read at last. Nothing that waited there or came meanwhile is lost, and nothing but what was on its way then goes twice.
+    /// Steps: 0 peek, 1 acknowledge what was peeked, 2 and 3 the same of the newest, else a tick. In the middle of them
+    /// the folder can be read at last. Nothing that waited there or came meanwhile is lost, and nothing but what was on
+    /// its way then goes twice.
     #[test]
     fn nothing_is_lost_when_a_folder_is_found_late(
         old in 0_u64..8, taken in 0_u64..8,

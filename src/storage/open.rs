@@ -1,6 +1,6 @@
-//! The folder at start. Decides that one daemon has it at a time, by a lock that the kernel takes back when the daemon dies; refuses to
-//! start beside another, but not for a folder that cannot be used: then what can be read of it is gone on with, nothing is kept, that is
-//! said, and it is tried again.
+//! The folder at start. Decides that one daemon has it at a time, by a lock that the kernel takes back when the daemon
+//! dies; refuses to start beside another, but not for a folder that cannot be used: then what can be read of it is gone
+//! on with, nothing is kept, that is said, and it is tried again.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -40,8 +40,8 @@ pub struct Opened {
 }
 
 impl Opened {
-    /// Opens the folder of `settings`, or memory where there is none to use. `targets` are the places that are sent to, each with the
-    /// signals that it gets: each has a spool of its own, and all of a signal share its bound.
+    /// Opens the folder of `settings`, or memory where there is none to use. `targets` are the places that are sent to,
+    /// each with the signals that it gets: each has a spool of its own, and all of a signal share its bound.
     ///
     /// # Errors
     /// [`OpenError`] where another daemon uses it.

@@ -1,4 +1,5 @@
-//! Where what outlives the daemon is kept and how much of it. Decides the usual places; the limits of each signal add up to 20 GB.
+//! Where what outlives the daemon is kept and how much of it. Decides the usual places; the limits of each signal add
+//! up to 20 GB.
 
 use std::path::PathBuf;
 
@@ -9,8 +10,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateSettings {
-    /// Folder of the journal and the spool. Not set: systemd's state directory, else `/var/lib/liveqos` where that exists. Empty: nothing
-    /// is kept, and a restart loses the open minute of each class and what no collector has taken.
+    /// Folder of the journal and the spool. Not set: systemd's state directory, else `/var/lib/liveqos` where that
+    /// exists. Empty: nothing is kept, and a restart loses the open minute of each class and what no collector has
+    /// taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
     /// Most bytes of spans that wait on disk; beyond it the oldest are dropped and counted.

@@ -1,6 +1,7 @@
-//! What outlives the daemon, wired: the folder, its lock, journal and spool, and the one thread that writes both. Decides that state and
-//! spans are kept together, within a second, and what happens when the disk does not take them: the daemon goes on from memory, says so,
-//! and comes back to the disk by itself. Refuses a folder that another daemon uses.
+//! What outlives the daemon, wired: the folder, its lock, journal and spool, and the one thread that writes both.
+//! Decides that state and spans are kept together, within a second, and what happens when the disk does not take them:
+//! the daemon goes on from memory, says so, and comes back to the disk by itself. Refuses a folder that another daemon
+//! uses.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -97,8 +98,9 @@ impl State {
         self.spools.iter().find(|(name, _)| name == target).map(|(_, spool)| Arc::clone(spool))
     }
 
-    /// Takes what a tick must leave behind, together with what it appended to the outbox before. Never waits for the disk. Gives how many
-    /// changes were given up because [`MAX_ENTRIES`] wait: the classes of then are not gone on with after a crash.
+    /// Takes what a tick must leave behind, together with what it appended to the outbox before. Never waits for the
+    /// disk. Gives how many changes were given up because [`MAX_ENTRIES`] wait: the classes of then are not gone on
+    /// with after a crash.
     pub fn keep(&self, entries: Vec<Entry>, sampled: Vec<Change>) -> u64 {
         if self.desk.work().busy.is_some_and(|since| since.elapsed() > HANGS) {
             self.desk.trouble(self.spools.iter().map(|(_, spool)| spool), "the disk does not answer");

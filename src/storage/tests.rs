@@ -278,8 +278,8 @@ fn each_target_has_its_own_queue_and_is_cut_to_its_own_place() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// The power fails in the middle of anything, again and again. State and spans stand as they stood after some tick, together, and not
-    /// before the last one that was said to be kept.
+    /// The power fails in the middle of anything, again and again. State and spans stand as they stood after some tick,
+    /// together, and not before the last one that was said to be kept.
     #[test]
     fn a_power_cut_anywhere_leaves_state_and_spans_together(
         cuts in prop::collection::vec((0_u32..24, 0_u32..24, 0_usize..6, any::<u8>()), 1..5),
@@ -326,7 +326,8 @@ proptest! {
         prop_assert_eq!(traces, (first..=number).collect::<Vec<_>>());
     }
 
-    /// Any byte of any file is another one, any file is shorter: what is read is what was written, in order, and what is missing is counted.
+    /// Any byte of any file is another one, any file is shorter: what is read is what was written, in order, and what
+    /// is missing is counted.
     #[test]
     fn rot_costs_records_and_never_makes_one(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), 0_u8..8), 0..8),

@@ -1,5 +1,6 @@
-//! The thread that writes: state and spans, a group at a time, in one order. Decides when a group is kept, and how a folder that could not be
-//! used at the start is taken up later; refuses to let a sender see what is not kept, unless the disk is in trouble.
+//! The thread that writes: state and spans, a group at a time, in one order. Decides when a group is kept, and how a
+//! folder that could not be used at the start is taken up later; refuses to let a sender see what is not kept, unless
+//! the disk is in trouble.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,7 +1,9 @@
-//! Real faults in real media: nodes with classes of the demonstration, each fault with its label, judged by the real rules while it
-//! lasts. Prints the confusion matrix of docs/alerts.md with the evidence, and keeps every run as a recording under the target folder.
+//! Real faults in real media: nodes with classes of the demonstration, each fault with its label, judged by the real
+//! rules while it lasts. Prints the confusion matrix of docs/alerts.md with the evidence, and keeps every run as a
+//! recording under the target folder.
 //!
-//! `cargo test --test faults -- --nocapture`, about ten minutes on a machine that is not busy otherwise; `RUNS=1` for less.
+//! `cargo test --test faults -- --nocapture`, about ten minutes on a machine that is not busy otherwise; `RUNS=1` for
+//! less.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 #![expect(clippy::print_stdout, reason = "it prints its table")]

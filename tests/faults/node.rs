@@ -1,5 +1,5 @@
-//! A node of some classes of real media, told to the rules as the daemon tells them: views of the node each second, reports of players by
-//! the fold of `/v1/beacon`, a tick every 250 ms. All that the rules hear is recorded.
+//! A node of some classes of real media, told to the rules as the daemon tells them: views of the node each second,
+//! reports of players by the fold of `/v1/beacon`, a tick every 250 ms. All that the rules hear is recorded.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,4 +1,5 @@
-//! A disk that is really full: a small file system of its own, so the one test that needs root; without it, it says so and passes by.
+//! A disk that is really full: a small file system of its own, so the one test that needs root; without it, it says so
+//! and passes by.
 
 use std::path::Path;
 use std::time::Duration;

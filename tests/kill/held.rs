@@ -1,5 +1,5 @@
-//! Classes that sampling holds back, killed before anything was wrong with them: those that fail later are there whole, from their first span
-//! on; those that never fail never leave.
+//! Classes that sampling holds back, killed before anything was wrong with them: those that fail later are there whole,
+//! from their first span on; those that never fail never leave.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! kill -9 at random instants, and orderly ends now and then: what the collector has in the end is what it would have had without. Beside
-//! it, killed at the same instants and refused by its collector in the same lives, the same load on the OpenTelemetry SDK.
+//! kill -9 at random instants, and orderly ends now and then: what the collector has in the end is what it would have
+//! had without. Beside it, killed at the same instants and refused by its collector in the same lives, the same load on
+//! the OpenTelemetry SDK.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
@@ -93,8 +94,8 @@ async fn killed_under_load_every_sample_arrives_once_and_every_trace_is_whole() 
     beside(&sdk, &its_collector);
 }
 
-/// What liveqos promises: every trace whole, each sample once, and whatever was acknowledged is there: what was on disk, which is all that it
-/// ever sent, taken or refused.
+/// What liveqos promises: every trace whole, each sample once, and whatever was acknowledged is there: what was on
+/// disk, which is all that it ever sent, taken or refused.
 fn judge(collector: &Collector, lives: usize) {
     let seen = Seen::of(collector);
     let samples = seen.all_whole();
@@ -134,7 +135,8 @@ fn trouble(collectors: &[&Collector], chance: u64) {
     for collector in collectors {
         collector.mood(chance.is_multiple_of(5).then(refused));
         if chance.is_multiple_of(3) {
-            // One for each life or less, so that none is left for the end: refusals in a row are waited for longer and longer.
+            // One for each life or less, so that none is left for the end: refusals in a row are waited for longer and
+            // longer.
             collector.script(Signal::Logs, [refused()]);
             collector.script(Signal::Traces, [refused()]);
         }

@@ -1,5 +1,5 @@
-//! The program killed at random instants under a load of 200 classes, and on disks that fill up or cannot be written yet. Some minutes, so a plain `cargo test` leaves
-//! it out: `cargo test --test kill`; `KILLS=200` for the long run.
+//! The program killed at random instants under a load of 200 classes, and on disks that fill up or cannot be written
+//! yet. Some minutes, so a plain `cargo test` leaves it out: `cargo test --test kill`; `KILLS=200` for the long run.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 

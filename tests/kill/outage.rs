@@ -1,5 +1,5 @@
-//! A collector that is away and comes back to ten minutes of 200 classes, and is slow to take them: what is cut from then on is seen within
-//! 6 s of its own instant, before and while the backlog drains, and nothing is lost.
+//! A collector that is away and comes back to ten minutes of 200 classes, and is slow to take them: what is cut from
+//! then on is seen within 6 s of its own instant, before and while the backlog drains, and nothing is lost.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -1,5 +1,6 @@
-//! The same load on the OpenTelemetry SDK, so that its share stands beside ours: a process that ends a span for each sample of each class
-//! and one for each of its minutes, with the SDK's own batch processor and exporter, and writes down how many it has ended.
+//! The same load on the OpenTelemetry SDK, so that its share stands beside ours: a process that ends a span for each
+//! sample of each class and one for each of its minutes, with the SDK's own batch processor and exporter, and writes
+//! down how many it has ended.
 
 use std::collections::BTreeSet;
 use std::fs::File;

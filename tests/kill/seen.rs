@@ -70,7 +70,8 @@ impl Seen {
         }
     }
 
-    /// How many different spans and samples `collector` was sent and refused. Panics where one of them never came again.
+    /// How many different spans and samples `collector` was sent and refused. Panics where one of them never came
+    /// again.
     pub(crate) fn refused(&self, collector: &Collector) -> usize {
         let (mut spans, mut samples) = (BTreeSet::new(), BTreeSet::new());
         for request in collector.received().iter().filter(|request| !request.taken) {
@@ -91,8 +92,8 @@ impl Seen {
         self.traces.values().flat_map(BTreeMap::values).filter(|span| span.name == name).count()
     }
 
-    /// Panics where a trace is not whole: one root, one end, no span whose parent is missing, every sample that was told at once in
-    /// exactly one minute, and no other there. Gives the number of samples.
+    /// Panics where a trace is not whole: one root, one end, no span whose parent is missing, every sample that was
+    /// told at once in exactly one minute, and no other there. Gives the number of samples.
     pub(crate) fn all_whole(&self) -> usize {
         let mut samples = 0;
         for (trace, spans) in &self.traces {

@@ -1,5 +1,6 @@
-//! Viewers of many classes as their edge logs them: LL-HLS in parts of 500 ms, a playlist with each, half of the players with CMCD v1,
-//! half with v2 and event posts. Each keeps a buffer by conservation; a stall is an answer that comes later than the buffer lasts.
+//! Viewers of many classes as their edge logs them: LL-HLS in parts of 500 ms, a playlist with each, half of the
+//! players with CMCD v1, half with v2 and event posts. Each keeps a buffer by conservation; a stall is an answer that
+//! comes later than the buffer lasts.
 
 use std::io::Write as _;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! A busy edge: 200 classes, 10,000 viewers, 40,000 log lines a second, and faults in its larger classes at random instants.
+//! A busy edge: 200 classes, 10,000 viewers, 40,000 log lines a second, and faults in its larger classes at random
+//! instants.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
-//! The whole daemon under the load of a busy edge and of an average node, as it runs: its processor time and memory, and how long it takes
-//! from the first log line that shows a fault until somebody is woken, beside Prometheus and Alertmanager in the same run. Prints; only
-//! what must hold on any machine is asserted. `cargo test --release --test load -- --nocapture`; without optimisation it is a short smoke
-//! run. `LOAD_ONSETS`, `LOAD_VIEWERS`, `LOAD_STALL` (`300-1300`, ms) and
-//! `LOAD_WARM` (seconds before the first fault) change the edge, `LOAD_PROGRAM`
-//! measures another build.
+//! The whole daemon under the load of a busy edge and of an average node, as it runs: its processor time and memory,
+//! and how long it takes from the first log line that shows a fault until somebody is woken, beside Prometheus and
+//! Alertmanager in the same run. Prints; only what must hold on any machine is asserted. `cargo test --release --test
+//! load -- --nocapture`; without optimisation it is a short smoke run. `LOAD_ONSETS`, `LOAD_VIEWERS`, `LOAD_STALL`
+//! (`300-1300`, ms) and `LOAD_WARM` (seconds before the first fault) change the edge, `LOAD_PROGRAM` measures another
+//! build.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 #![expect(clippy::print_stdout, reason = "a measurement prints")]

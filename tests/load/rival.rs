@@ -1,5 +1,5 @@
-//! What one builds without liveqos's judge: Debian's Prometheus with a rule on the classes' stutter, and its Alertmanager, both as quick
-//! as they can reasonably be set.
+//! What one builds without liveqos's judge: Debian's Prometheus with a rule on the classes' stutter, and its
+//! Alertmanager, both as quick as they can reasonably be set.
 
 use std::path::Path;
 use std::time::Duration;

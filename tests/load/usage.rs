@@ -1,4 +1,5 @@
-//! What a process used, from /proc: processor time of it and of each of its threads, how often they were given a processor, memory.
+//! What a process used, from /proc: processor time of it and of each of its threads, how often they were given a
+//! processor, memory.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

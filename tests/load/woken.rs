@@ -1,4 +1,5 @@
-//! Who is woken: a receiver of webhooks that notes when each class was said to fire and to be well again, by who said it.
+//! Who is woken: a receiver of webhooks that notes when each class was said to fire and to be well again, by who said
+//! it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,5 @@
-//! The edge's log: a thread that writes what its audience makes, at the pace of the clock, and rotates the file once a minute.
+//! The edge's log: a thread that writes what its audience makes, at the pace of the clock, and rotates the file once a
+//! minute.
 
 use std::fs::File;
 use std::io::Write as _;

@@ -1,5 +1,6 @@
-//! The OpenTelemetry Collector itself, where there is one: `OTELCOL` names a program with the otlp receiver, the `probabilistic_sampler`
-//! and the `otlphttp` exporter. Run with `OTELCOL=… cargo test --test otlp collector -- --ignored`.
+//! The OpenTelemetry Collector itself, where there is one: `OTELCOL` names a program with the otlp receiver, the
+//! `probabilistic_sampler` and the `otlphttp` exporter. Run with `OTELCOL=… cargo test --test otlp collector --
+//! --ignored`.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;

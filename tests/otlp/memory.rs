@@ -1,5 +1,5 @@
-//! What a node holds in memory while no collector takes anything: bounded by what the spool keeps at hand, however long it lasts. The node
-//! is a process of its own, so that its resident memory is the product's and not the test's.
+//! What a node holds in memory while no collector takes anything: bounded by what the spool keeps at hand, however long
+//! it lasts. The node is a process of its own, so that its resident memory is the product's and not the test's.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

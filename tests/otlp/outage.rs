@@ -1,5 +1,5 @@
-//! Ten minutes without a collector, a hundred times as fast: nothing is lost, nothing grows but what waits, and when it is back what
-//! happens now is there before what waited.
+//! Ten minutes without a collector, a hundred times as fast: nothing is lost, nothing grows but what waits, and when it
+//! is back what happens now is there before what waited.
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
@@ -57,8 +57,8 @@ pub(crate) fn different(received: &[Received]) -> usize {
     taken(received).into_iter().collect::<BTreeSet<_>>().len()
 }
 
-/// Teaches for ten minutes into what `settings` name, then on while `back` gives the collector that is there again. Each sample comes
-/// once, or again where a collector fell silent that may have taken it.
+/// Teaches for ten minutes into what `settings` name, then on while `back` gives the collector that is there again.
+/// Each sample comes once, or again where a collector fell silent that may have taken it.
 async fn outage(settings: OtlpSettings, once: bool, back: impl AsyncFnOnce() -> Collector) {
     let outbox = Arc::new(MemoryQueue::default());
     let otlp = start_on(&settings, &outbox, fast());

@@ -1,5 +1,5 @@
-//! A collector on loopback: the generated OTLP services of tonic, and the HTTP paths on axum. It answers by a script, keeps
-//! what it accepted, and lets a test wait for it.
+//! A collector on loopback: the generated OTLP services of tonic, and the HTTP paths on axum. It answers by a script,
+//! keeps what it accepted, and lets a test wait for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::Read as _;

@@ -1,5 +1,5 @@
-//! A collector that takes connections and never answers, and one that is only slow: what is silent is asked anew long before the time-out,
-//! what is slow is waited for.
+//! A collector that takes connections and never answers, and one that is only slow: what is silent is asked anew long
+//! before the time-out, what is slow is waited for.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Chromium without a window, in a process group of its own. Decides its arguments; nothing drives it: pages act by themselves and on what
-//! the answers to their records ask for.
+//! Chromium without a window, in a process group of its own. Decides its arguments; nothing drives it: pages act by
+//! themselves and on what the answers to their records ask for.
 
 use std::path::Path;
 

@@ -1,6 +1,6 @@
-//! The class: it is encoded once, and ffmpeg packs it as HLS and DASH in real time as live packagers do. Decides its measure: 160x90 at
-//! 10 fps, 250 kbit/s constant and 48 kbit/s of AAC, a key frame and a segment every 2 s; small pictures, since several browsers decode it
-//! on one machine, and no encoder beside them.
+//! The class: it is encoded once, and ffmpeg packs it as HLS and DASH in real time as live packagers do. Decides its
+//! measure: 160x90 at 10 fps, 250 kbit/s constant and 48 kbit/s of AAC, a key frame and a segment every 2 s; small
+//! pictures, since several browsers decode it on one machine, and no encoder beside them.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

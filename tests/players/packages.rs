@@ -1,4 +1,5 @@
-//! The players as npm packages of exact versions and hashes. Decides where they are looked for; says what to run when they are not there.
+//! The players as npm packages of exact versions and hashes. Decides where they are looked for; says what to run when
+//! they are not there.
 
 use std::path::{Path, PathBuf};
 

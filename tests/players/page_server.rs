@@ -1,4 +1,5 @@
-//! The host of the test's pages: serves them and the players, keeps what each page records of itself and tells it what to do.
+//! The host of the test's pages: serves them and the players, keeps what each page records of itself and tells it what
+//! to do.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -57,8 +58,8 @@ impl PageServer {
         Self { port, records, task: task.abort_handle() }
     }
 
-    /// The origin for the page of this number: each has its own, so that the browser gives each a process of its own and none waits for
-    /// another's scripts.
+    /// The origin for the page of this number: each has its own, so that the browser gives each a process of its own
+    /// and none waits for another's scripts.
     pub(crate) fn origin(&self, number: usize) -> String {
         format!("http://127.0.0.{}:{}", number + 2, self.port)
     }

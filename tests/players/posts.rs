@@ -1,4 +1,5 @@
-//! How the script posts: to a node that is in trouble, asks for patience, comes back and is left. Nothing is lost, nothing counts twice.
+//! How the script posts: to a node that is in trouble, asks for patience, comes back and is left. Nothing is lost,
+//! nothing counts twice.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,6 @@
-//! The way to one viewer, in user space: a relay whose rate can be set and which can be cut. Decides that what waits, waits at the server:
-//! its buffers are small, so the server's sockets back up as on a real narrow link. Requests towards the server are not slowed down.
+//! The way to one viewer, in user space: a relay whose rate can be set and which can be cut. Decides that what waits,
+//! waits at the server: its buffers are small, so the server's sockets back up as on a real narrow link. Requests
+//! towards the server are not slowed down.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

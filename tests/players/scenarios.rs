@@ -1,4 +1,5 @@
-//! The players on links that go bad, and under users who pause, seek and look away: liveqos' word of each beside the page's own.
+//! The players on links that go bad, and under users who pause, seek and look away: liveqos' word of each beside the
+//! page's own.
 
 use std::path::Path;
 use std::time::Duration;
@@ -104,7 +105,8 @@ impl Verdict {
         self.daemon.percent() - self.truth.percent()
     }
 
-    /// The least and the most that the page says, less its events, in points: they differ where the machine did not keep up.
+    /// The least and the most that the page says, less its events, in points: they differ where the machine did not
+    /// keep up.
     fn blur(&self) -> (f64, f64) {
         let more = self.or.map(|stalled| 100.0 * (stalled - self.truth.stalled) / self.truth.exposure);
         more.into_iter().fold((0.0, 0.0), |(low, high), more| (low.min(more), high.max(more)))
@@ -121,8 +123,8 @@ impl Verdict {
         self.width() <= SHARP_POINTS
     }
 
-    /// Whether it is told to a tenth of a point, but for what requests do not carry: they may be wrong by as much as that is. Where the machine
-    /// starved the page, its player starved too and spoke late; it is held to a point then.
+    /// Whether it is told to a tenth of a point, but for what requests do not carry: they may be wrong by as much as
+    /// that is. Where the machine starved the page, its player starved too and spoke late; it is held to a point then.
     fn is_near(&self) -> bool {
         let Truth { early, fed, skipped, exposure, .. } = self.truth;
         let untold = if EXACT.contains(&self.name) { 0.0 } else { 100.0 * (early + fed + skipped) / exposure };
@@ -185,7 +187,8 @@ fn set(watchers: &[Watcher], link: Link) {
     }
 }
 
-/// Runs a scenario with every player at once, prints its table, and keeps the records of pages and edge below `target/tmp/players`.
+/// Runs a scenario with every player at once, prints its table, and keeps the records of pages and edge below
+/// `target/tmp/players`.
 async fn run(scenario: &str, play: impl AsyncFnOnce(&Stage, &[Watcher])) -> Vec<Verdict> {
     let _alone = wait::alone().await;
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("players").join(scenario);
@@ -227,8 +230,8 @@ async fn verdict(stage: &Stage, watcher: &Watcher, record: &Record) -> Verdict {
     verdict
 }
 
-/// When the player last said how it plays: by a media request or by a state; who sends states is there with any request. What came after it
-/// nobody told the edge.
+/// When the player last said how it plays: by a media request or by a state; who sends states is there with any
+/// request. What came after it nobody told the edge.
 fn last_word(log: &str, watcher: &Watcher) -> f64 {
     let (folder, sid) = (format!("/{}/", watcher.class), format!("sid=\"{}-0000", watcher.setup.name));
     let told = |line: &Value| {
@@ -264,7 +267,8 @@ const SETUPS: [Setup; 7] = [
 const EXACT: [&str; 2] = ["hls-v2", "dash-v2"];
 /// How far the daemon's stall ratio may be off, in points.
 const POINTS: f64 = 0.1;
-/// How far what a page says of itself may differ, in points, for it to be held to [`POINTS`], and how many a run must have.
+/// How far what a page says of itself may differ, in points, for it to be held to [`POINTS`], and how many a run must
+/// have.
 const SHARP_POINTS: f64 = 0.25;
 const LEAST_SHARP: usize = 3;
 /// How far it may be off, in points, where the page itself was starved.
@@ -273,7 +277,8 @@ const STARVED_POINTS: f64 = 1.0;
 const INVENTED_SECONDS: f64 = 0.5;
 /// How much less may be told: when a player was hidden is known to a request only, and what lies between is left out.
 const EXPOSURE_SECONDS: f64 = 7.0;
-/// Most stall time of a player without states that its media element does not tell of: its clock stands still under load.
+/// Most stall time of a player without states that its media element does not tell of: its clock stands still under
+/// load.
 const STALLED_SECONDS: f64 = 1.0;
 const EXACT_SECONDS: f64 = 0.05;
 /// How long the daemon believes a stall after the last word; a replay ends with that.

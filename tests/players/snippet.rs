@@ -1,5 +1,5 @@
-//! The node's own script on pages with hls.js, dash.js, Shaka, mpegts.js and no player at all: what liveqos says by it beside the page's own record, with
-//! a squeeze and an outage on the way.
+//! The node's own script on pages with hls.js, dash.js, Shaka, mpegts.js and no player at all: what liveqos says by it
+//! beside the page's own record, with a squeeze and an outage on the way.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! What liveqos says of a class: the sums of its samples, from the daemon that follows the log and from a replay of the same log.
+//! What liveqos says of a class: the sums of its samples, from the daemon that follows the log and from a replay of the
+//! same log.
 
 use std::path::Path;
 

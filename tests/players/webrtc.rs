@@ -1,5 +1,5 @@
-//! The node's own script on a WebRTC page: a browser watches the demonstration's class through a link that loses, narrows and breaks; what
-//! liveqos says of it beside the frames that the page saw presented.
+//! The node's own script on a WebRTC page: a browser watches the demonstration's class through a link that loses,
+//! narrows and breaks; what liveqos says of it beside the frames that the page saw presented.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -163,5 +163,6 @@ async fn admit(State(door): State<Door>, offer: String) -> Response {
 const START: Duration = Duration::from_mins(1);
 /// How far what the page cannot know of its picture may go, in points.
 const WIDEST_POINTS: f64 = 8.0;
-/// Seconds in which fewer than 450 packets are missed: a browser takes a longer gap of numbers for a new stream and counts none of it.
+/// Seconds in which fewer than 450 packets are missed: a browser takes a longer gap of numbers for a new stream and
+/// counts none of it.
 const OUTAGE: u64 = 6;

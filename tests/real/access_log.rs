@@ -1,5 +1,5 @@
-//! The access log of a real nginx: by syslog over UDP and a Unix socket, and from a file over the daemon's violent death, each request
-//! counted once.
+//! The access log of a real nginx: by syslog over UDP and a Unix socket, and from a file over the daemon's violent
+//! death, each request counted once.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The daemon killed, then hanging, in the middle of a class: nginx's hooks find nobody, and the class goes on all the same.
+//! The daemon killed, then hanging, in the middle of a class: nginx's hooks find nobody, and the class goes on all the
+//! same.
 
 use std::time::Duration;
 

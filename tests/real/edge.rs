@@ -1,5 +1,6 @@
-//! An HTTP edge: Debian's nginx serves segments to viewers of known pace, writes its log as docs/access-logs.md tells, and the daemon joins
-//! the kernel's sockets to the class. What it says is held against what the viewers themselves counted.
+//! An HTTP edge: Debian's nginx serves segments to viewers of known pace, writes its log as docs/access-logs.md tells,
+//! and the daemon joins the kernel's sockets to the class. What it says is held against what the viewers themselves
+//! counted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -66,7 +67,8 @@ pub(crate) struct Count {
     took: AtomicU64,
 }
 
-/// Watches until it is aborted: a segment every two seconds, or as soon as the one before is there; reads so many bytes a second.
+/// Watches until it is aborted: a segment every two seconds, or as soon as the one before is there; reads so many bytes
+/// a second.
 pub(crate) async fn watch(port: u16, sid: usize, bytes_per_second: Option<u64>, count: Arc<Count>) {
     let socket = TcpSocket::new_v4().unwrap();
     if bytes_per_second.is_some() {
@@ -131,7 +133,8 @@ async fn a_slow_viewer_of_an_edge_is_late_by_as_much_as_it_counts_itself() {
     }
     viewers.spawn(watch(edge.port, 9, Some(SLOW), Arc::clone(&slow)));
 
-    // Each answer takes it four seconds for two seconds of media: two seconds late, of which its own kernel holds back what fits there.
+    // Each answer takes it four seconds for two seconds of media: two seconds late, of which its own kernel holds back
+    // what fits there.
     let known = wait::until("a late viewer", PATIENCE, async || {
         assert!(viewers.try_join_next().is_none(), "a viewer ended");
         let leg = leg(&daemon).await?;

@@ -1,5 +1,5 @@
-//! The same edge behind a link that loses packets and queues them, in a network namespace of its own: the whole test starts itself again in
-//! there. Where the machine allows no namespace or has no `nft`, it says so and tests nothing.
+//! The same edge behind a link that loses packets and queues them, in a network namespace of its own: the whole test
+//! starts itself again in there. Where the machine allows no namespace or has no `nft`, it says so and tests nothing.
 
 use std::io::Write as _;
 use std::process::Stdio;

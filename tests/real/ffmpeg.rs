@@ -1,4 +1,5 @@
-//! Publishers and players. Decides what a class is here: 720p at 25 fps, 1.5 Mbit/s constant, a key frame every 2 s, AAC.
+//! Publishers and players. Decides what a class is here: 720p at 25 fps, 1.5 Mbit/s constant, a key frame every 2 s,
+//! AAC.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Twenty sources that take every connection and never answer, beside one that is well: it is not held up, nor is the tick.
+//! Twenty sources that take every connection and never answer, beside one that is well: it is not held up, nor is the
+//! tick.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The program against the real ones: nginx-rtmp, ffmpeg and Prometheus of Debian, started here on free ports and stopped again. Run
-//! it with `cargo test --test real`; a plain `cargo test` leaves it out, since it needs those programs and some minutes.
+//! The program against the real ones: nginx-rtmp, ffmpeg and Prometheus of Debian, started here on free ports and
+//! stopped again. Run it with `cargo test --test real`; a plain `cargo test` leaves it out, since it needs those
+//! programs and some minutes.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 

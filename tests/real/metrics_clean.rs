@@ -1,4 +1,5 @@
-//! The metrics page as Prometheus takes it: no complaint of promtool, every shipped query answered, exemplars that lead to a trace.
+//! The metrics page as Prometheus takes it: no complaint of promtool, every shipped query answered, exemplars that lead
+//! to a trace.
 
 use std::process::Stdio;
 use std::time::Duration;

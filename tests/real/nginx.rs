@@ -50,7 +50,8 @@ impl Nginx {
         format!("rtmp://127.0.0.1:{}/live/{stream}", self.media)
     }
 
-    /// The first number in an element of a stream's part of the status page: of the stream itself, or of the client `id`.
+    /// The first number in an element of a stream's part of the status page: of the stream itself, or of the client
+    /// `id`.
     pub(crate) async fn number(&self, stream: &str, element: &str) -> Option<u64> {
         let page = get(&self.stat).await?;
         number(page.split_once(&format!("<name>{stream}</name>"))?.1, element)

@@ -1,4 +1,5 @@
-//! One class on a real media server, from the first byte to the last series: what an operator reads, is told and finds in the trace.
+//! One class on a real media server, from the first byte to the last series: what an operator reads, is told and finds
+//! in the trace.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -69,7 +70,8 @@ impl Class {
         Self { nginx, daemon, collector, webhook }
     }
 
-    /// Waits for the first byte at nginx, then for the class at the daemon and its root at the collector. Gives the first byte's instant.
+    /// Waits for the first byte at nginx, then for the class at the daemon and its root at the collector. Gives the
+    /// first byte's instant.
     async fn opens(&self) -> Instant {
         let published = Instant::now();
         let first_byte = until("the first byte", Duration::from_secs(10), async || {
@@ -235,8 +237,9 @@ fn samples_are_in_segments(trace: &Trace, root: &[u8]) {
     assert!(logs.iter().all(|log| hex(&log.trace_id) == TRACE) && logs.len() >= SAMPLES);
 }
 
-/// The mean of the samples' bitrates against what ffmpeg wrote meanwhile. ffmpeg counts an FLV file: to the payload that nginx counts
-/// (message bodies, without RTMP's chunk headers) it adds 15 bytes a tag, half a percent here, which are taken off.
+/// The mean of the samples' bitrates against what ffmpeg wrote meanwhile. ffmpeg counts an FLV file: to the payload
+/// that nginx counts (message bodies, without RTMP's chunk headers) it adds 15 bytes a tag, half a percent here, which
+/// are taken off.
 async fn bitrate_is_true(samples: &[Value], publisher: &Publisher) {
     let edge = |sample: &Value, edge: &str| sample["window"][edge].as_f64().unwrap();
     let (from, to) = (edge(&samples[0], "start"), edge(&samples[samples.len() - 1], "end"));

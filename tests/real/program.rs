@@ -1,5 +1,5 @@
-//! Programs started by tests: each in a process group and with log files of its own. Decides that none outlives its test: the group is
-//! killed when the guard is dropped, and ended by the kernel when the test itself dies.
+//! Programs started by tests: each in a process group and with log files of its own. Decides that none outlives its
+//! test: the group is killed when the guard is dropped, and ended by the kernel when the test itself dies.
 
 use std::fs::File;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -17,7 +17,8 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Starts `command`, made by [`command`]; its standard error goes to `NAME.log` in `folder`, its output too unless it is piped.
+    /// Starts `command`, made by [`command`]; its standard error goes to `NAME.log` in `folder`, its output too unless
+    /// it is piped.
     pub(crate) fn start(name: &str, command: &mut Command, folder: &Path, piped: bool) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).unwrap();

@@ -1,11 +1,13 @@
-//! A media server's status page without a media server: one class that goes on at an even pace, and sources that never answer.
+//! A media server's status page without a media server: one class that goes on at an even pace, and sources that never
+//! answer.
 
 use std::time::Instant;
 
 use axum::routing::get;
 use tokio::net::TcpListener;
 
-/// Serves a status page of nginx-rtmp with a class of the key `live/STREAM`, 1.6 Mbit/s and three viewers. Gives its URL.
+/// Serves a status page of nginx-rtmp with a class of the key `live/STREAM`, 1.6 Mbit/s and three viewers. Gives its
+/// URL.
 pub(crate) async fn serve(stream: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/stat", listener.local_addr().unwrap());

@@ -1,4 +1,5 @@
-//! Waiting for what must come true. Decides that tests wait on conditions, never for a time that is hoped to be long enough.
+//! Waiting for what must come true. Decides that tests wait on conditions, never for a time that is hoped to be long
+//! enough.
 
 use std::time::{Duration, Instant};
 

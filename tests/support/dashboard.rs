@@ -1,5 +1,5 @@
-//! The queries of a Grafana dashboard (Classic JSON), ready for a Prometheus. Decides what stands for Grafana's variables: every
-//! value of a template variable, and a rate window of three scrapes.
+//! The queries of a Grafana dashboard (Classic JSON), ready for a Prometheus. Decides what stands for Grafana's
+//! variables: every value of a template variable, and a rate window of three scrapes.
 
 use serde_json::Value;
 
@@ -30,7 +30,8 @@ pub(crate) fn panels(dashboard: &Value) -> Vec<&Value> {
     out
 }
 
-/// The template variables by name, each with the expression for "all"; the longest names first, since one may begin another.
+/// The template variables by name, each with the expression for "all"; the longest names first, since one may begin
+/// another.
 fn variables(dashboard: &Value) -> Vec<(String, String)> {
     let mut out = vec![("__rate_interval".to_owned(), RATE_INTERVAL.to_owned())];
     for (name, text) in [("__interval", "5s"), ("__range", "1h")] {

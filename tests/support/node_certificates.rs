@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
-/// Writes `ca.pem`, and for each node `<name>.pem` and `<name>.key`, into `folder`. Every node is `localhost` and 127.0.0.1.
+/// Writes `ca.pem`, and for each node `<name>.pem` and `<name>.key`, into `folder`. Every node is `localhost` and
+/// 127.0.0.1.
 pub(crate) fn write_certificates(folder: &Path, nodes: &[&str]) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(Vec::new()).expect("names");

@@ -1,5 +1,5 @@
-//! The network between two nodes: a UDP relay on 127.0.0.1 that loses and delays each way for itself, by a seed. Decides nothing else:
-//! whoever speaks first and is not the far node is the near one.
+//! The network between two nodes: a UDP relay on 127.0.0.1 that loses and delays each way for itself, by a seed.
+//! Decides nothing else: whoever speaks first and is not the far node is the near one.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 

@@ -1,4 +1,5 @@
-//! What core and the probes may depend on: core does no IO and the probes hold no socket, so the crates they may name are few.
+//! What core and the probes may depend on: core does no IO and the probes hold no socket, so the crates they may name
+//! are few.
 
 use toml::Table;
 

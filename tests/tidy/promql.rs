@@ -1,5 +1,5 @@
-//! As much of Prometheus' query language as it takes to know which series and labels an expression names. Decides nothing about
-//! its meaning: whether it is valid is for promtool and Prometheus to say.
+//! As much of Prometheus' query language as it takes to know which series and labels an expression names. Decides
+//! nothing about its meaning: whether it is valid is for promtool and Prometheus to say.
 
 /// What an expression names.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! The files of the repository. Decides which count as written by people: not build results, recorded input or snapshots.
+//! The files of the repository. Decides which count as written by people: not build results, recorded input or
+//! snapshots.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The rule file, read as far as its own habits go: one key a line, an expression in one line or in a block below its key.
+//! The rule file, read as far as its own habits go: one key a line, an expression in one line or in a block below its
+//! key.
 
 /// A recording or alerting rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! The log that is measured: 10,000 viewers in 200 classes, CMCD v1 and v2, dirt in it, written in three forms that say the same.
+//! The log that is measured: 10,000 viewers in 200 classes, CMCD v1 and v2, dirt in it, written in three forms that say
+//! the same.
 
 use std::io::{self, Write};
 

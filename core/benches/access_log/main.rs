@@ -1,7 +1,8 @@
-//! An access log through the fold, beside a scan by hand of the same bytes ([`scan`]). Both say for each class and window of 5 s how many
-//! requests, bytes, viewers whose buffer ran dry and viewers present there were; the answers are checked equal. Prints CPU time a line, the
-//! ratio, and memory. The log is a file of 2,000,000 lines, read by both in the same way; another number may be given:
-//! `cargo bench -p liveqos-core --bench access_log -- 200000`. Without optimisation (`cargo test --benches`) a smoke run of 20,000.
+//! An access log through the fold, beside a scan by hand of the same bytes ([`scan`]). Both say for each class and
+//! window of 5 s how many requests, bytes, viewers whose buffer ran dry and viewers present there were; the answers are
+//! checked equal. Prints CPU time a line, the ratio, and memory. The log is a file of 2,000,000 lines, read by both in
+//! the same way; another number may be given: `cargo bench -p liveqos-core --bench access_log -- 200000`. Without
+//! optimisation (`cargo test --benches`) a smoke run of 20,000.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads a file; the rules it measures do not")]

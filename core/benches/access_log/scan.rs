@@ -1,5 +1,6 @@
-//! The reference: one pass over the bytes by hand for this one form of line and this one question. It knows the order of the keys, looks
-//! for the few things it needs by vector instructions, and keeps a flat table of viewers. It takes the same lines for dirty and finds no stall.
+//! The reference: one pass over the bytes by hand for this one form of line and this one question. It knows the order
+//! of the keys, looks for the few things it needs by vector instructions, and keeps a flat table of viewers. It takes
+//! the same lines for dirty and finds no stall.
 
 use memchr::memchr;
 use memchr::memmem::Finder;

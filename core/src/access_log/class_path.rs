@@ -1,5 +1,5 @@
-//! Which class an HTTP path belongs to, and what is asked for. Decides by the habits of HLS, DASH and HTTP-FLV packagers; refuses a path
-//! that is not media, so that pages, icons and reports are no class.
+//! Which class an HTTP path belongs to, and what is asked for. Decides by the habits of HLS, DASH and HTTP-FLV
+//! packagers; refuses a path that is not media, so that pages, icons and reports are no class.
 
 use memchr::memchr;
 
@@ -19,8 +19,8 @@ pub struct ClassPath<'a> {
 }
 
 impl<'a> ClassPath<'a> {
-    /// Reads a path: `/hls/c1/67.ts`, `/hls/c1-67.ts`, `/hls/c1.m3u8`, `/hls/c1/index.m3u8`, `/dash/c1/chunk-stream0-00034.m4s` and
-    /// `/live/c1.flv` are all of class `c1`. `None` when it is not media.
+    /// Reads a path: `/hls/c1/67.ts`, `/hls/c1-67.ts`, `/hls/c1.m3u8`, `/hls/c1/index.m3u8`,
+    /// `/dash/c1/chunk-stream0-00034.m4s` and `/live/c1.flv` are all of class `c1`. `None` when it is not media.
     #[must_use]
     pub fn of(path: &'a str) -> Option<Self> {
         let path = memchr(b'?', path.as_bytes()).map_or(path, |end| &path[..end]);

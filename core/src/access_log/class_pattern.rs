@@ -1,5 +1,6 @@
-//! A class's name by a written pattern of paths: `/live/{class}/*.m4s`, `/hls/{class}-*.ts`, `/vod/*/{class}/...`. Decides in one pass
-//! without looking back, so that a line costs the same whatever it holds; refuses patterns that could be read in two ways.
+//! A class's name by a written pattern of paths: `/live/{class}/*.m4s`, `/hls/{class}-*.ts`, `/vod/*/{class}/...`.
+//! Decides in one pass without looking back, so that a line costs the same whatever it holds; refuses patterns that
+//! could be read in two ways.
 
 use std::fmt;
 
@@ -108,7 +109,8 @@ impl Segment {
         if wilds.len() > MAX_WILDS || touching { Err(PatternError::Wild) } else { Ok(Self { texts, wilds }) }
     }
 
-    /// The class's name in a `part` that fits, empty where the segment has none. Of two wildcards the first takes what it can.
+    /// The class's name in a `part` that fits, empty where the segment has none. Of two wildcards the first takes what
+    /// it can.
     fn read<'a>(&self, part: &'a str) -> Option<&'a str> {
         let (first, last) = (self.texts.first()?, self.texts.last()?);
         if self.wilds.is_empty() {

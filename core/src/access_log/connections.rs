@@ -1,5 +1,6 @@
-//! What an access log's lines tell of connections: the words by which the kernel's sockets are joined to classes, and the round trip, lag
-//! and QUIC loss that the lines themselves carry. Decides nothing of viewers' players; refuses connections beyond its bounds and counts them.
+//! What an access log's lines tell of connections: the words by which the kernel's sockets are joined to classes, and
+//! the round trip, lag and QUIC loss that the lines themselves carry. Decides nothing of viewers' players; refuses
+//! connections beyond its bounds and counts them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -194,8 +195,8 @@ impl LoggedConnections {
         self.words.iter_mut().flat_map(HashMap::drain)
     }
 
-    /// Sets the classes whose sockets were lately found: the kernel speaks for their TCP connections, and the lines' word on these is left
-    /// out. What the lines tell of their QUIC connections goes to [`LoggedConnections::beside`].
+    /// Sets the classes whose sockets were lately found: the kernel speaks for their TCP connections, and the lines'
+    /// word on these is left out. What the lines tell of their QUIC connections goes to [`LoggedConnections::beside`].
     pub fn set_joined(&mut self, joined: BTreeSet<Name>) {
         self.joined = joined;
     }

@@ -1,5 +1,5 @@
-//! Event reports that players posted, into the fold of their viewers' requests. Decides which class a report may be counted for; refuses
-//! those of viewers in another class, and more new viewers than a page can have.
+//! Event reports that players posted, into the fold of their viewers' requests. Decides which class a report may be
+//! counted for; refuses those of viewers in another class, and more new viewers than a page can have.
 
 use super::fold::{LogFold, content_id};
 use crate::cmcd::{Cmcd, records};
@@ -34,8 +34,8 @@ pub struct PostCounts {
 }
 
 impl LogFold {
-    /// Folds the records of a body that a player posted and that arrived at `at`. `later` gets the records whose class is not known yet:
-    /// the line with the viewer's first request may still be on its way.
+    /// Folds the records of a body that a player posted and that arrived at `at`. `later` gets the records whose class
+    /// is not known yet: the line with the viewer's first request may still be on its way.
     pub fn post(&mut self, at: Timestamp, poster: Poster<'_>, body: &[u8], mut later: impl FnMut(&[u8])) {
         let Poster { claim, origin } = poster;
         let mut new_viewers = 0;

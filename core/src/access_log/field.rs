@@ -1,5 +1,5 @@
-//! The fields of an access-log line that are read, and the names they go by. Decides what `nginx` calls what; a name that is not known
-//! is left alone.
+//! The fields of an access-log line that are read, and the names they go by. Decides what `nginx` calls what; a name
+//! that is not known is left alone.
 
 /// A field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

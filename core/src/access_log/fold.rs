@@ -1,5 +1,5 @@
-//! An access log folded line by line into what each class's viewers saw. Decides which lines are media requests and which are event
-//! posts, and when each was; counts what cannot be read by its reason and never stops for it.
+//! An access log folded line by line into what each class's viewers saw. Decides which lines are media requests and
+//! which are event posts, and when each was; counts what cannot be read by its reason and never stops for it.
 
 use std::time::Duration;
 
@@ -165,7 +165,8 @@ impl LogFold {
         }
     }
 
-    /// The first half of [`LogFold::line`]: takes a line apart, so that its instant is known before it is folded. `None` when it is empty.
+    /// The first half of [`LogFold::line`]: takes a line apart, so that its instant is known before it is folded.
+    /// `None` when it is empty.
     ///
     /// # Errors
     /// [`Dirty`]; it is counted already.

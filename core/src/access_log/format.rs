@@ -1,5 +1,5 @@
-//! How a log line is taken apart: a JSON object, or any nginx `log_format` given as text. Decides where each field lies, compiled once;
-//! refuses a line that has another form, without a guess.
+//! How a log line is taken apart: a JSON object, or any nginx `log_format` given as text. Decides where each field
+//! lies, compiled once; refuses a line that has another form, without a guess.
 
 use memchr::{memchr, memchr2};
 
@@ -58,7 +58,8 @@ impl<'a> Line<'a> {
 }
 
 impl LogFormat {
-    /// Lines that are JSON objects without nesting (`escape=json`). `names` adds keys: what the log calls it, and the nginx variable.
+    /// Lines that are JSON objects without nesting (`escape=json`). `names` adds keys: what the log calls it, and the
+    /// nginx variable.
     ///
     /// # Errors
     /// [`FormatError::Field`].
@@ -76,7 +77,8 @@ impl LogFormat {
         Self::text_naming(format, [])
     }
 
-    /// As [`LogFormat::text`]; `names` adds variables: what the format calls it, and which nginx variable it stands for.
+    /// As [`LogFormat::text`]; `names` adds variables: what the format calls it, and which nginx variable it stands
+    /// for.
     ///
     /// # Errors
     /// [`FormatError`].

@@ -1,5 +1,6 @@
-//! How the JSON lines of a log are laid out, learnt from the lines: a log has few layouts, its writer has them compiled in. Decides nothing
-//! that [`LogFormat::split`](super::format::LogFormat::split) would not: a line that differs in one byte outside of its values is not taken.
+//! How the JSON lines of a log are laid out, learnt from the lines: a log has few layouts, its writer has them compiled
+//! in. Decides nothing that [`LogFormat::split`](super::format::LogFormat::split) would not: a line that differs in one
+//! byte outside of its values is not taken.
 
 use memchr::memchr2;
 

@@ -1,4 +1,5 @@
-//! What a line asked for and when. Refuses a path that is no UTF-8, and a line without an instant in any of nginx's three forms.
+//! What a line asked for and when. Refuses a path that is no UTF-8, and a line without an instant in any of nginx's
+//! three forms.
 
 use memchr::memchr;
 

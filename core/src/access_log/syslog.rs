@@ -1,8 +1,10 @@
-//! The header of a syslog datagram, as nginx (`access_log syslog:`), rsyslog and journald send it: RFC 3164 and RFC 5424. Decides where
-//! the message begins; takes nothing else from it, since the line carries its own instant, and refuses what has no priority.
+//! The header of a syslog datagram, as nginx (`access_log syslog:`), rsyslog and journald send it: RFC 3164 and RFC
+//! 5424. Decides where the message begins; takes nothing else from it, since the line carries its own instant, and
+//! refuses what has no priority.
 
-/// The message of a datagram: what stands after `<134>Nov 23 15:04:05 host nginx: ` (RFC 3164, with or without the host) or after
-/// `<134>1 2026-11-23T15:04:05Z host nginx 77 - - ` (RFC 5424). `None` when it does not begin with a priority.
+/// The message of a datagram: what stands after `<134>Nov 23 15:04:05 host nginx: ` (RFC 3164, with or without the
+/// host) or after `<134>1 2026-11-23T15:04:05Z host nginx 77 - - ` (RFC 5424). `None` when it does not begin with a
+/// priority.
 #[must_use]
 pub fn message(datagram: &[u8]) -> Option<&[u8]> {
     let (priority, rest) = split_once(datagram.strip_prefix(b"<")?, b'>')?;
@@ -51,8 +53,8 @@ fn after_structured(rest: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// `Mmm dd hh:mm:ss `, then `host tag: ` or `tag: ` (nginx with `nohostname`). What has no such header is message from its start on
-/// (RFC 3164 §4.3.3).
+/// `Mmm dd hh:mm:ss `, then `host tag: ` or `tag: ` (nginx with `nohostname`). What has no such header is message from
+/// its start on (RFC 3164 §4.3.3).
 fn of_3164(rest: &[u8]) -> &[u8] {
     let is_stamp = rest.len() > STAMP && rest[3] == b' ' && rest[6] == b' ' && rest[9] == b':' && rest[12] == b':';
     if !is_stamp || rest[STAMP] != b' ' {

@@ -1,5 +1,5 @@
-//! Instants as logs write them, read without allocation. Decides the forms of nginx: Unix seconds, ISO 8601, and the common log
-//! format; refuses everything else.
+//! Instants as logs write them, read without allocation. Decides the forms of nginx: Unix seconds, ISO 8601, and the
+//! common log format; refuses everything else.
 
 use std::time::Duration;
 

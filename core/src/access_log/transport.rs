@@ -1,5 +1,5 @@
-//! What a line of an access log says of the connection that carried its answer. Decides how addresses, ports and transport figures are
-//! read; refuses a figure that is not a number rather than the line.
+//! What a line of an access log says of the connection that carried its answer. Decides how addresses, ports and
+//! transport figures are read; refuses a figure that is not a number rather than the line.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -60,7 +60,8 @@ impl TransportFields {
     }
 }
 
-/// The keyed hash that stands for a connection. Neither address nor port is kept; `server_port` 0 where the log does not tell it.
+/// The keyed hash that stands for a connection. Neither address nor port is kept; `server_port` 0 where the log does
+/// not tell it.
 #[must_use]
 pub(crate) fn connection_hash(key: [u64; 2], peer: SocketAddr, server_port: u16) -> u64 {
     let ports = (u32::from(peer.port()) << 16 | u32::from(server_port)).to_be_bytes();
@@ -78,7 +79,8 @@ struct QuicStats {
 }
 
 impl QuicStats {
-    /// `packets-sent=900,packets-lost=4,late-acked=1,rtt-smoothed=31,…`; h2o 2.3 and later leave out what they do not count.
+    /// `packets-sent=900,packets-lost=4,late-acked=1,rtt-smoothed=31,…`; h2o 2.3 and later leave out what they do not
+    /// count.
     fn of(text: &[u8]) -> Self {
         let mut totals = QuicTotals::default();
         let (mut sent, mut lost, mut rtt) = (false, false, None);

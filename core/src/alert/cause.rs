@@ -1,5 +1,6 @@
-//! Where a fault lies. Decides it from who shares it: one class or all of the node, one leg or all, few networks or all, with the load,
-//! the paths and the publisher beside it; refuses to guess: without a sign that speaks for one cause it stays unknown.
+//! Where a fault lies. Decides it from who shares it: one class or all of the node, one leg or all, few networks or
+//! all, with the load, the paths and the publisher beside it; refuses to guess: without a sign that speaks for one
+//! cause it stays unknown.
 
 use std::time::Duration;
 
@@ -262,14 +263,16 @@ fn held(found: &Concentration) -> String {
 pub(crate) const LOADED: f64 = 0.88;
 /// So much of the watching stands still where most viewers do.
 const MOST: f64 = 0.5;
-/// What is concluded from the absence of signs waits for so long: a publisher's trouble shows in two or three seconds only.
+/// What is concluded from the absence of signs waits for so long: a publisher's trouble shows in two or three seconds
+/// only.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Stutter of 15 %, latency over 500 ms, loss of 5 %, processor over 90 %, on all classes: too few nodes for the audience.
+    /// Stutter of 15 %, latency over 500 ms, loss of 5 %, processor over 90 %, on all classes: too few nodes for the
+    /// audience.
     #[test]
     fn the_node_that_carries_too_much_is_named() {
         let around = NodeSignals { judged: 12, bad: 11, load: Some(("processor", 0.92)), ..NodeSignals::default() };

@@ -1,5 +1,5 @@
-//! One class before the judge: its trails, its publisher, its conditions. Decides what a look finds in it; refuses to judge on too
-//! little evidence and to take silence for health.
+//! One class before the judge: its trails, its publisher, its conditions. Decides what a look finds in it; refuses to
+//! judge on too little evidence and to take silence for health.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -331,7 +331,8 @@ fn hampered(findings: &[(Alert, Rule, Finding); 5]) -> Option<bool> {
     (bad(loss) || bad(latency) || known).then(|| bad(loss) || bad(latency))
 }
 
-/// How long a latency over its limit must hold: one viewer speaks for itself only, many that are far over it for the class at once.
+/// How long a latency over its limit must hold: one viewer speaks for itself only, many that are far over it for the
+/// class at once.
 const fn held_for(late: u64, far: bool) -> Rule {
     let (bad, of) = match late {
         0 | 1 => (24, 32),

@@ -1,5 +1,5 @@
-//! Whether people must be told, and why. Decides at every tick, from the folded totals, whether an objective is broken or kept again
-//! and where the fault lies; refuses to take silence for health.
+//! Whether people must be told, and why. Decides at every tick, from the folded totals, whether an objective is broken
+//! or kept again and where the fault lies; refuses to take silence for health.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -121,7 +121,8 @@ impl AlertEvaluator {
         notices
     }
 
-    /// How many more viewers the node can carry by what one costs now; `None` while load or audience are not known or too small.
+    /// How many more viewers the node can carry by what one costs now; `None` while load or audience are not known or
+    /// too small.
     #[must_use]
     pub fn capacity(&self, objectives: &Objectives) -> Option<Capacity> {
         self.forecast.capacity(objectives.load_ratio)

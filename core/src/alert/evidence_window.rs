@@ -1,5 +1,6 @@
-//! How much of the past a ratio is judged on. Decides whether any trailing span carries enough evidence, in whole and in number of
-//! occurrences, that the ratio passes its limit, and since when; refuses an answer while there is too little, or when it is too old.
+//! How much of the past a ratio is judged on. Decides whether any trailing span carries enough evidence, in whole and
+//! in number of occurrences, that the ratio passes its limit, and since when; refuses an answer while there is too
+//! little, or when it is too old.
 
 use std::time::Duration;
 
@@ -10,13 +11,15 @@ use crate::model::{Share, Timestamp};
 pub struct EvidenceRule {
     /// The whole that the smallest span must have (viewer-seconds, packets).
     pub whole: f64,
-    /// So much of the part counts as one occurrence, where more were not counted: what belongs together proves less than what does not.
+    /// So much of the part counts as one occurrence, where more were not counted: what belongs together proves less
+    /// than what does not.
     pub occurrence: f64,
     /// The part of one occurrence in a class that was not watched for long yet (seconds a stall, packets a burst).
     pub length: f64,
     /// Whether the part is time, so that part over elapsed time is how many were affected at once.
     pub timed: bool,
-    /// How much likelier, as a natural logarithm, what happened must be under a fault than in this class's usual course.
+    /// How much likelier, as a natural logarithm, what happened must be under a fault than in this class's usual
+    /// course.
     pub proof: f64,
 }
 
@@ -29,8 +32,8 @@ pub enum Judgement {
     Under(Share),
 }
 
-/// A trailing ratio. Keeps at most [`MAX_ENTRIES`] entries whatever the audience: fine ones for the present, [`COARSE`] ones up to
-/// [`MAX_AGE`]. What leaves it unaccused teaches what is usual here.
+/// A trailing ratio. Keeps at most [`MAX_ENTRIES`] entries whatever the audience: fine ones for the present, [`COARSE`]
+/// ones up to [`MAX_AGE`]. What leaves it unaccused teaches what is usual here.
 #[derive(Clone, Debug)]
 pub struct EvidenceWindow {
     need: &'static EvidenceRule,
@@ -80,7 +83,8 @@ impl EvidenceWindow {
         Self { need, entries: Vec::new(), coarse: 0, usual: Baseline::NEW, newest: never, accused_until: never }
     }
 
-    /// Says that what is in it now, and what comes until `to`, belongs to a fault: it teaches nothing of the usual course.
+    /// Says that what is in it now, and what comes until `to`, belongs to a fault: it teaches nothing of the usual
+    /// course.
     pub fn accuse(&mut self, to: Timestamp) {
         self.accused_until = to + MAX_AGE;
     }
@@ -141,8 +145,9 @@ impl EvidenceWindow {
         self.coarse = self.coarse.saturating_sub(1);
     }
 
-    /// What the trail says against `limit`, or `None` while there is too little evidence. Where the last [`CALM`] stayed under `clear`,
-    /// what was before it no longer counts: it would keep an alert alive for as long as it is remembered.
+    /// What the trail says against `limit`, or `None` while there is too little evidence. Where the last [`CALM`]
+    /// stayed under `clear`, what was before it no longer counts: it would keep an alert alive for as long as it is
+    /// remembered.
     #[must_use]
     pub fn against(&self, limit: f64, clear: f64) -> Option<Judgement> {
         let newest = self.entries.last()?;
@@ -222,8 +227,8 @@ struct Seen {
 }
 
 impl Seen {
-    /// Whether the span is over `limit` and far likelier under its own ratio than in the usual course. Each way of counting occurrences
-    /// is held against its own expectation (generalised likelihood ratio).
+    /// Whether the span is over `limit` and far likelier under its own ratio than in the usual course. Each way of
+    /// counting occurrences is held against its own expectation (generalised likelihood ratio).
     fn proves(&self, limit: f64, usual: &Course, need: &EvidenceRule) -> bool {
         let ratio = (self.sum.part + self.coming) / self.sum.whole;
         if ratio <= limit {
@@ -243,9 +248,9 @@ impl Seen {
     }
 }
 
-/// How unlikely `count` occurrences are where `expected` come on average in clusters of `together` (sizes geometric, clusters Poisson):
-/// the rate function of large deviations, a natural logarithm. For single occurrences it is the Poisson likelihood ratio. Zero where no
-/// more came than expected.
+/// How unlikely `count` occurrences are where `expected` come on average in clusters of `together` (sizes geometric,
+/// clusters Poisson): the rate function of large deviations, a natural logarithm. For single occurrences it is the
+/// Poisson likelihood ratio. Zero where no more came than expected.
 fn surprise(count: f64, expected: f64, together: f64) -> f64 {
     if count <= expected {
         return 0.0;
@@ -286,8 +291,9 @@ struct Course {
 impl Baseline {
     const NEW: Self = Self { part: 0.0, whole: 0.0, events: 0.0, spread: (0.0, 0.0), last: (0.0, 0.0) };
 
-    /// Takes in what leaves the trail; the ratio only where it was not accused. The spread is that between neighbouring spans, which a
-    /// lasting fault hardly moves: (a - b)²/(a + b) is 1 on average where occurrences come singly, at any rate.
+    /// Takes in what leaves the trail; the ratio only where it was not accused. The spread is that between neighbouring
+    /// spans, which a lasting fault hardly moves: (a - b)²/(a + b) is 1 on average where occurrences come singly, at
+    /// any rate.
     fn learn(&mut self, entry: &Entry, accused: bool, need: &EvidenceRule) {
         let kept = 1.0 - (entry.millis() as f32 / 1e3 / MEMORY.as_secs_f32()).min(1.0);
         let count = f32::from(entry.events).max(entry.part / need.occurrence as f32);

@@ -1,5 +1,5 @@
-//! What will break, and how much the node can still carry. Decides from the trend of its load and its viewers; refuses a warning without
-//! a steady course, and a capacity where no load is told.
+//! What will break, and how much the node can still carry. Decides from the trend of its load and its viewers; refuses
+//! a warning without a steady course, and a capacity where no load is told.
 
 use super::hysteresis::{Finding, Hysteresis, Rule};
 use super::trend::Trend;
@@ -29,7 +29,8 @@ pub struct Capacity {
 pub(crate) const LOADS: [&str; 3] = ["processor", "memory", "network"];
 
 impl NodeForecast {
-    /// Takes in the load and the viewers of one step, and judges where they go. What is over its limit already is not foretold.
+    /// Takes in the load and the viewers of one step, and judges where they go. What is over its limit already is not
+    /// foretold.
     pub(crate) fn look(
         &mut self,
         now: Timestamp,
@@ -64,7 +65,8 @@ impl NodeForecast {
         self.warning = Hysteresis::default();
     }
 
-    /// The capacity left by what a viewer costs on average, the node's own use included: rather too little than too much.
+    /// The capacity left by what a viewer costs on average, the node's own use included: rather too little than too
+    /// much.
     pub(crate) fn capacity(&self, limit: f64) -> Option<Capacity> {
         let viewers = self.viewers.newest().filter(|viewers| *viewers >= LEAST_VIEWERS)?;
         let each = self.loads.iter().zip(LOADS).filter_map(|(trend, short)| {

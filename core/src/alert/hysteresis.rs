@@ -1,5 +1,5 @@
-//! One alert's memory on one subject. Decides when evaluations make it fire and when it is clear again (hysteresis); refuses to change
-//! its mind on missing evidence: unknown keeps what was known.
+//! One alert's memory on one subject. Decides when evaluations make it fire and when it is clear again (hysteresis);
+//! refuses to change its mind on missing evidence: unknown keeps what was known.
 
 use std::time::Duration;
 
@@ -104,7 +104,8 @@ impl Hysteresis {
         Self { onset: Some(onset), last_bad: Some(evidence), firing: true, ..Self::default() }
     }
 
-    /// Whether it goes on from here as a new one would: nothing bad in its looks, no onset, and no alert lately that would flap.
+    /// Whether it goes on from here as a new one would: nothing bad in its looks, no onset, and no alert lately that
+    /// would flap.
     #[must_use]
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         let flaps = self.resolved_at.is_some_and(|resolved| now.since(resolved) <= FLAPPING);
@@ -118,8 +119,8 @@ impl Hysteresis {
     }
 }
 
-/// What fires again this soon after it was clear is flapping: each time it must stay clear for twice as long, so that a fault that
-/// comes and goes becomes one incident.
+/// What fires again this soon after it was clear is flapping: each time it must stay clear for twice as long, so that a
+/// fault that comes and goes becomes one incident.
 pub(super) const FLAPPING: Duration = Duration::from_mins(2);
 /// It must stay clear for no more than sixteen times as long.
 const MOST_FLAPS: u8 = 4;
@@ -131,7 +132,8 @@ mod tests {
     const RULE: Rule = Rule { bad: 2, of: 3, clear_after: Duration::from_secs(2) };
     const EVIDENCE: Evidence = Evidence { value: 0.0, threshold: 0.0, unit: "ratio", size: 0.0, size_unit: "viewers" };
 
-    /// One character a second: b bad, m between, g good, u unknown; upper case marks in the answer where it fired (F) or resolved (R).
+    /// One character a second: b bad, m between, g good, u unknown; upper case marks in the answer where it fired (F)
+    /// or resolved (R).
     fn play(looks: &str) -> String {
         let mut condition = Hysteresis::default();
         let mut out = String::new();

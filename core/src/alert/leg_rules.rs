@@ -1,5 +1,5 @@
-//! Stutter and loss of one class's legs before the judge, each on its trail. Decides which leg is the worst; refuses to let a large healthy
-//! leg hide a small faulty one.
+//! Stutter and loss of one class's legs before the judge, each on its trail. Decides which leg is the worst; refuses to
+//! let a large healthy leg hide a small faulty one.
 
 use std::time::Duration;
 
@@ -131,12 +131,12 @@ fn worst(judged: impl Iterator<Item = (f64, Finding)>) -> Finding {
     judged.max_by(|a, b| a.0.total_cmp(&b.0)).map_or(Finding::Unknown, |(_, finding)| finding)
 }
 
-/// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A stall of a
-/// viewer that does not come back counts as another one every 5 s.
+/// Under a judgement of stutter lie 60 viewer-seconds at least: one freeze of 200 ms is then a third of one percent. A
+/// stall of a viewer that does not come back counts as another one every 5 s.
 static STUTTER_NEED: EvidenceRule =
     EvidenceRule { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof: 14.0 };
-/// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in bursts: four count as
-/// one occurrence.
+/// Under a judgement of loss lie 2,000 packets at least: ten lost ones at the objective of 0.5 %. Losses come in
+/// bursts: four count as one occurrence.
 static LOSS_NEED: EvidenceRule =
     EvidenceRule { whole: 2_000.0, occurrence: 4.0, length: 4.0, timed: false, proof: 15.0 };
 /// Loss beside a fault is that of so long.

@@ -1,5 +1,6 @@
-//! Whether the path to another node is degraded: loss on either way by the evidence, the round trip against its own past. Refuses to judge
-//! a path by its length alone, and one on which nothing comes back: that is unknown, not healthy and not proven bad.
+//! Whether the path to another node is degraded: loss on either way by the evidence, the round trip against its own
+//! past. Refuses to judge a path by its length alone, and one on which nothing comes back: that is unknown, not healthy
+//! and not proven bad.
 
 use std::time::Duration;
 

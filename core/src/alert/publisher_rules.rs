@@ -1,5 +1,5 @@
-//! How one publisher usually sends, and whether it does now. Decides what is its own choice (slides, a dark room's slower camera) and
-//! what is trouble; refuses to call a publisher slow by its claim alone.
+//! How one publisher usually sends, and whether it does now. Decides what is its own choice (slides, a dark room's
+//! slower camera) and what is trouble; refuses to call a publisher slow by its claim alone.
 
 use crate::model::{Timestamp, Total};
 use crate::session::Live;
@@ -126,8 +126,8 @@ impl PublisherRules {
         self.learned >= LEARN_SECONDS
     }
 
-    /// Slower by choice: steady, and slides, or an even part of the usual rate, or as many bits as ever. Frames that come to a stop
-    /// or stagger are no choice.
+    /// Slower by choice: steady, and slides, or an even part of the usual rate, or as many bits as ever. Frames that
+    /// come to a stop or stagger are no choice.
     fn is_chosen(&self) -> bool {
         let (frames, bits) = (&self.frames, &self.bits);
         if frames.usual <= 0.0 || frames.now >= frames.usual * LOW || frames.now < SLOWEST {

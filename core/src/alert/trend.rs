@@ -1,5 +1,5 @@
-//! Where a level is going: a robust slope over the last minutes and how sure it is. Decides whether and when a limit will be passed;
-//! refuses to tell from few points or from noise.
+//! Where a level is going: a robust slope over the last minutes and how sure it is. Decides whether and when a limit
+//! will be passed; refuses to tell from few points or from noise.
 
 use std::collections::VecDeque;
 
@@ -39,9 +39,9 @@ impl Trend {
         self.points.push_back(level as f32);
     }
 
-    /// Whether [`Self::reaches`] may give a forecast that is likelier than not; never wrong where it says no, and far cheaper. Half of
-    /// all pairs of points must rise as steeply as it takes to the limit from the highest point, and within the span of their levels
-    /// only near ones can.
+    /// Whether [`Self::reaches`] may give a forecast that is likelier than not; never wrong where it says no, and far
+    /// cheaper. Half of all pairs of points must rise as steeply as it takes to the limit from the highest point, and
+    /// within the span of their levels only near ones can.
     #[must_use]
     pub(crate) fn may_reach(&self, limit: f64, horizon: f64) -> bool {
         let points = self.points.iter().map(|point| f64::from(*point));
@@ -59,15 +59,17 @@ impl Trend {
         })
     }
 
-    /// When the level passes `limit` by its trend, and how sure it is that it does within `horizon` seconds. `None` when it has passed it
-    /// already, when too little is known, when it does not go there, and beyond [`REACH`] times what was watched.
+    /// When the level passes `limit` by its trend, and how sure it is that it does within `horizon` seconds. `None`
+    /// when it has passed it already, when too little is known, when it does not go there, and beyond [`REACH`] times
+    /// what was watched.
     #[must_use]
     pub(super) fn reaches(&self, limit: f64, horizon: f64) -> Option<Forecast> {
         let points: Vec<f64> = self.points.iter().map(|point| f64::from(*point)).collect();
         if points.last().is_none_or(|last| *last >= limit) {
             return None;
         }
-        // The past that most surely rises and goes straight on into the present: an old plateau must not flatten a rise, nor an old rise outlive its end.
+        // The past that most surely rises and goes straight on into the present: an old plateau must not flatten a
+        // rise, nor an old rise outlive its end.
         let lines =
             Self::spans(points.len()).filter_map(|span| Some((span, Line::through(&points[points.len() - span..])?)));
         let going = lines.filter(|(_, line)| line.goes_on);
@@ -121,7 +123,8 @@ impl Line {
         self.slope - 2.0 * self.error
     }
 
-    /// Theil-Sen: the median of the slopes of all pairs, which a third of wild points does not move; the noise by the median deviation.
+    /// Theil-Sen: the median of the slopes of all pairs, which a third of wild points does not move; the noise by the
+    /// median deviation.
     fn through(points: &[f64]) -> Option<Self> {
         let count = points.len();
         let mut slopes = Vec::with_capacity(count * (count - 1) / 2);

@@ -1,5 +1,6 @@
-//! How many different viewers there are, in a form that joins with that of other nodes: their keyed hashes while few, 4,096 registers
-//! beyond (`HyperLogLog`). Decides the count by the estimator of Ertl (arXiv 1702.01284), which needs no table of corrections.
+//! How many different viewers there are, in a form that joins with that of other nodes: their keyed hashes while few,
+//! 4,096 registers beyond (`HyperLogLog`). Decides the count by the estimator of Ertl (arXiv 1702.01284), which needs
+//! no table of corrections.
 
 use serde::{Deserialize, Serialize};
 
@@ -90,8 +91,8 @@ impl ViewerSketch {
         }
     }
 
-    /// The form in which it leaves a node: a byte for the form, then either hashes of eight bytes, the least byte first, in rising order
-    /// (form 1), or 4,096 registers of six bits, the lowest bits first, in 3,072 bytes (form 2).
+    /// The form in which it leaves a node: a byte for the form, then either hashes of eight bytes, the least byte
+    /// first, in rising order (form 1), or 4,096 registers of six bits, the lowest bits first, in 3,072 bytes (form 2).
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {

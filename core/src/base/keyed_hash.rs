@@ -1,5 +1,5 @@
-//! A keyed hash (SipHash-1-3) of what tells viewers apart, so that no identifier of a viewer is kept and nobody can aim collisions at
-//! the tables. Decides nothing; the key is an argument, since core has no randomness.
+//! A keyed hash (SipHash-1-3) of what tells viewers apart, so that no identifier of a viewer is kept and nobody can aim
+//! collisions at the tables. Decides nothing; the key is an argument, since core has no randomness.
 
 /// The hash of `parts` under `key`; parts are kept apart, so that ("a", "bc") and ("ab", "c") differ.
 #[must_use]

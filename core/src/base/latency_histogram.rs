@@ -1,15 +1,17 @@
-//! Latencies of many viewers in little room. Decides how they are kept: exact while few, an HdrHistogram of two significant digits
-//! once many; refuses nothing, what lies outside the bounds counts as the nearest bound.
+//! Latencies of many viewers in little room. Decides how they are kept: exact while few, an HdrHistogram of two
+//! significant digits once many; refuses nothing, what lies outside the bounds counts as the nearest bound.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Up to this many values are kept one by one (2 bytes each); beyond it the histogram (about 6 kB) is small and fast enough.
+/// Up to this many values are kept one by one (2 bytes each); beyond it the histogram (about 6 kB) is small and fast
+/// enough.
 pub(super) const MAX_EXACT: usize = 256;
 
-/// Latencies in whole milliseconds, 1 ms to 2 min; what is longer than half a minute to 4 ms. Sums exactly over viewers, sources and nodes.
+/// Latencies in whole milliseconds, 1 ms to 2 min; what is longer than half a minute to 4 ms. Sums exactly over
+/// viewers, sources and nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
 pub struct LatencyHistogram(Kept);
@@ -110,7 +112,8 @@ impl LatencyHistogram {
         self.len() == 0
     }
 
-    /// The latency in milliseconds that a share `quantile` (0..=1) of viewers does not exceed, by nearest rank; `None` when empty.
+    /// The latency in milliseconds that a share `quantile` (0..=1) of viewers does not exceed, by nearest rank; `None`
+    /// when empty.
     #[must_use]
     pub fn quantile_millis(&self, quantile: f64) -> Option<u64> {
         match &self.0 {

@@ -1,5 +1,5 @@
-//! A map of few entries: the legs and sources of one class, the alerts on it. Decides nothing; it stands in for a tree whose smallest
-//! node has room for eleven entries, which for one leg a class would be most of all memory.
+//! A map of few entries: the legs and sources of one class, the alerts on it. Decides nothing; it stands in for a tree
+//! whose smallest node has room for eleven entries, which for one leg a class would be most of all memory.
 
 /// Entries in the order of their keys, in one allocation without slack.
 #[derive(Clone, Debug)]

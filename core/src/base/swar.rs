@@ -1,4 +1,5 @@
-//! Eight bytes of text at once, as a number whose lowest byte comes first: what a loop over them would need eight steps for.
+//! Eight bytes of text at once, as a number whose lowest byte comes first: what a loop over them would need eight steps
+//! for.
 
 /// The high bit of each byte that is `byte`, up to the first one at least.
 #[inline]

@@ -1,4 +1,5 @@
-//! How a CMCD payload becomes a [`Cmcd`]: which key takes which form of value. Decides pair by pair; a malformed one is counted and left out.
+//! How a CMCD payload becomes a [`Cmcd`]: which key takes which form of value. Decides pair by pair; a malformed one is
+//! counted and left out.
 
 use super::report::{Cmcd, Event, List, MAX_CID, MAX_SID, ObjectType, State};
 use super::structured_field::{Code, Cursor, NotPlain, Read, code};

@@ -1,12 +1,14 @@
-//! What a player says of itself in one request or event: CMCD v1 (CTA-5004) and v2 (CTA-5004-B), typed, over borrowed bytes. Decides
-//! what each key means; leaves out malformed values one by one and counts them, refuses a whole set of a version it does not know.
+//! What a player says of itself in one request or event: CMCD v1 (CTA-5004) and v2 (CTA-5004-B), typed, over borrowed
+//! bytes. Decides what each key means; leaves out malformed values one by one and counts them, refuses a whole set of a
+//! version it does not know.
 
 use memchr::memchr;
 
 use super::structured_field::{Cursor, Text, percent_decode};
 use crate::model::Protocol;
 
-/// One set of keys. A key that was not sent, or not well, is `None` (or `false`). Times are milliseconds, bitrates kbit/s.
+/// One set of keys. A key that was not sent, or not well, is `None` (or `false`). Times are milliseconds, bitrates
+/// kbit/s.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of the standard")]
 pub struct Cmcd<'a> {
@@ -145,7 +147,8 @@ pub enum CmcdError {
 }
 
 impl<'a> Cmcd<'a> {
-    /// Reads a decoded payload: the `CMCD` query value after [`percent_decode`], one header, or one record of an event body.
+    /// Reads a decoded payload: the `CMCD` query value after [`percent_decode`], one header, or one record of an event
+    /// body.
     ///
     /// # Errors
     /// [`CmcdError::Version`].
@@ -153,8 +156,8 @@ impl<'a> Cmcd<'a> {
         Self::of_headers([payload])
     }
 
-    /// Reads the `CMCD` query value as it stands, percent-encoded: the same as [`Cmcd::parse`] after [`percent_decode`], which is done
-    /// into `scratch` only where `sid` or `cid` has escapes within.
+    /// Reads the `CMCD` query value as it stands, percent-encoded: the same as [`Cmcd::parse`] after
+    /// [`percent_decode`], which is done into `scratch` only where `sid` or `cid` has escapes within.
     ///
     /// # Errors
     /// [`CmcdError::Version`].

@@ -1,5 +1,6 @@
-//! The grammar under CMCD: the part of RFC 8941 dictionaries that it uses, read in place, percent-encoded or plain by one code. Decides
-//! where a value ends and whether it has its form; refuses nothing as a whole: after a bad value it goes on behind the next comma.
+//! The grammar under CMCD: the part of RFC 8941 dictionaries that it uses, read in place, percent-encoded or plain by
+//! one code. Decides where a value ends and whether it has its form; refuses nothing as a whole: after a bad value it
+//! goes on behind the next comma.
 
 use memchr::{memchr2, memchr3};
 
@@ -221,8 +222,8 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         Some(((code, first), after))
     }
 
-    /// A string of 1 to `most` bytes. It is given as it stands, so `Err` where it is not the same decoded. An encoded text must have no
-    /// bare backslash.
+    /// A string of 1 to `most` bytes. It is given as it stands, so `Err` where it is not the same decoded. An encoded
+    /// text must have no bare backslash.
     #[inline]
     pub(crate) fn text(self, most: usize) -> Result<Read<'a, Text<'a>, ENCODED>, NotPlain> {
         let Some(inside) = self.after(b'"') else {
@@ -278,7 +279,8 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         }
     }
 
-    /// The item of an inner list that begins here: its number, where it is one, and its first parameter, the object type.
+    /// The item of an inner list that begins here: its number, where it is one, and its first parameter, the object
+    /// type.
     #[inline]
     pub(crate) fn item(self) -> Read<'a, (Option<u32>, Option<Code>), ENCODED> {
         let (value, mut after) = match self.number() {
@@ -324,7 +326,8 @@ pub(crate) const fn code(name: &[u8]) -> Code {
     code
 }
 
-/// Appends `encoded` to `out` with `%XX` decoded and `+` as a blank, as browsers write query values; a bad escape stays as it is.
+/// Appends `encoded` to `out` with `%XX` decoded and `+` as a blank, as browsers write query values; a bad escape stays
+/// as it is.
 pub fn percent_decode(encoded: &[u8], out: &mut Vec<u8>) {
     let mut cursor = Cursor::<true> { rest: encoded };
     while let Some((byte, after)) = cursor.next() {

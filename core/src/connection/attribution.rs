@@ -1,5 +1,6 @@
-//! Which class a TCP connection serves, by the word of the access log's lines. Decides how long a line speaks for its connection and what
-//! becomes of one whose viewer moves on to another class; refuses a line that may be of an earlier connection at the same address and port.
+//! Which class a TCP connection serves, by the word of the access log's lines. Decides how long a line speaks for its
+//! connection and what becomes of one whose viewer moves on to another class; refuses a line that may be of an earlier
+//! connection at the same address and port.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -38,9 +39,9 @@ pub struct ServedResponse {
     pub late: Option<Duration>,
 }
 
-/// How long an answer with this play time may take before its viewer falls behind the class. A part (LL-HLS, low-latency DASH) is newest
-/// media: nothing. A whole segment was collected for all of its play time before anybody could ask for it, and a path that carries it within
-/// that time keeps up: only what goes beyond is lag.
+/// How long an answer with this play time may take before its viewer falls behind the class. A part (LL-HLS,
+/// low-latency DASH) is newest media: nothing. A whole segment was collected for all of its play time before anybody
+/// could ask for it, and a path that carries it within that time keeps up: only what goes beyond is lag.
 #[must_use]
 pub(crate) const fn allowance(play_time: Duration) -> Duration {
     if play_time.as_nanos() > LONGEST_PART.as_nanos() { play_time } else { Duration::ZERO }
@@ -102,8 +103,8 @@ impl AttributionTable {
         }
     }
 
-    /// Takes what the lines of `source` told of connections, by their hashes. A word older than [`CLAIM_KEPT`] is left out: a log that is
-    /// read late says nothing of the connections of now.
+    /// Takes what the lines of `source` told of connections, by their hashes. A word older than [`CLAIM_KEPT`] is left
+    /// out: a log that is read late says nothing of the connections of now.
     pub fn take(&mut self, source: &SourceName, now: Timestamp, words: impl Iterator<Item = (u64, ConnectionReport)>) {
         for (connection, word) in words {
             if now.since(word.seen) <= CLAIM_KEPT {

@@ -1,5 +1,6 @@
-//! From dump to dump, how late and how lossy the way to each joined viewer is, folded into one total per session. Decides
-//! what a socket's backlog means in time; refuses a latency where the media rate or the round-trip time is not known.
+//! From dump to dump, how late and how lossy the way to each joined viewer is, folded into one total per session.
+//! Decides what a socket's backlog means in time; refuses a latency where the media rate or the round-trip time is not
+//! known.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -23,13 +24,14 @@ pub struct PathTable {
 pub type Folds = BTreeMap<SessionIndex, PathFold>;
 
 impl PathTable {
-    /// Takes in one dump made at `at` and folds each joined viewer in it into `folds`, which is emptied first (its memory is
-    /// kept). `egress` gives the bytes per second of media sent to one viewer of a session, when known.
+    /// Takes in one dump made at `at` and folds each joined viewer in it into `folds`, which is emptied first (its
+    /// memory is kept). `egress` gives the bytes per second of media sent to one viewer of a session, when known.
     ///
-    /// Delivery latency of a viewer = the greater of queued media time and time waited, plus RTT/2. Queued media time is
-    /// `tcpi_notsent_bytes` over `egress`: not `idiag_wqueue`, which also holds what is in flight, and that is in RTT/2
-    /// already. Time waited is how long unacknowledged bytes have been there without any being acknowledged, as far as dumps
-    /// prove it. What the server itself still holds for a full socket is not seen: the latency of such a viewer is a floor.
+    /// Delivery latency of a viewer = the greater of queued media time and time waited, plus RTT/2. Queued media time
+    /// is `tcpi_notsent_bytes` over `egress`: not `idiag_wqueue`, which also holds what is in flight, and that is in
+    /// RTT/2 already. Time waited is how long unacknowledged bytes have been there without any being acknowledged, as
+    /// far as dumps prove it. What the server itself still holds for a full socket is not seen: the latency of such a
+    /// viewer is a floor.
     pub fn step(
         &mut self,
         at: Timestamp,
@@ -62,8 +64,8 @@ impl PathTable {
         folds.retain(|_, fold| !fold.is_empty());
     }
 
-    /// Fills `out` (emptied first) with what the join needs of each socket of `dump`. Sockets that the table has not seen in
-    /// [`PathTable::step`] are left out.
+    /// Fills `out` (emptied first) with what the join needs of each socket of `dump`. Sockets that the table has not
+    /// seen in [`PathTable::step`] are left out.
     pub fn candidates(&self, dump: &[TcpReading], out: &mut Vec<Candidate>) {
         out.clear();
         out.extend(dump.iter().filter_map(|reading| {
@@ -152,7 +154,8 @@ impl Track {
         }
     }
 
-    /// Moves on to `reading`; gives the segments (sent, lost) since the last one, or `None` when the kernel does not tell.
+    /// Moves on to `reading`; gives the segments (sent, lost) since the last one, or `None` when the kernel does not
+    /// tell.
     fn advance(&mut self, at: Timestamp, reading: &TcpReading, dump: u64) -> Option<(u32, u32)> {
         self.dump = dump;
         self.rtt = reading.rtt;
@@ -188,7 +191,8 @@ impl Track {
     }
 }
 
-/// The delivery latency of one viewer, or `None` when RTT or backlog is not told, or bytes wait at an unknown media rate.
+/// The delivery latency of one viewer, or `None` when RTT or backlog is not told, or bytes wait at an unknown media
+/// rate.
 fn delivery_latency(reading: &TcpReading, waited: Duration, egress: Option<f64>) -> Option<Duration> {
     let one_way = reading.rtt? / 2;
     let queued = match reading.notsent_bytes? {

@@ -1,5 +1,6 @@
-//! Which socket belongs to which client of a media server that lists addresses without ports (nginx-rtmp, SRS). Decides by
-//! address, direction and start time; refuses to guess: a socket that fits two classes about equally well stays unjoined.
+//! Which socket belongs to which client of a media server that lists addresses without ports (nginx-rtmp, SRS). Decides
+//! by address, direction and start time; refuses to guess: a socket that fits two classes about equally well stays
+//! unjoined.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -75,9 +76,10 @@ pub struct Join {
 }
 
 impl Role {
-    /// Tells a viewer's socket from a publisher's by what went each way, counting what the node has written and the peer has
-    /// not acknowledged yet, so that a viewer that never read is one all the same. `None` below [`DIRECTION_FLOOR_BYTES`] or
-    /// when neither way has [`DIRECTION_FACTOR`] times the other: a handshake, a page, an API call.
+    /// Tells a viewer's socket from a publisher's by what went each way, counting what the node has written and the
+    /// peer has not acknowledged yet, so that a viewer that never read is one all the same. `None` below
+    /// [`DIRECTION_FLOOR_BYTES`] or when neither way has [`DIRECTION_FACTOR`] times the other: a handshake, a page, an
+    /// API call.
     #[must_use]
     pub fn of(reading: &TcpReading) -> Option<Self> {
         let received = reading.bytes_received?;
@@ -94,10 +96,10 @@ impl Role {
 impl Join {
     /// Joins the server's `clients`, listed at `listed_at`, with the `sockets` on its port, dumped every `interval`.
     ///
-    /// Per address and direction: clients of one session take all sockets. Clients of several sessions take the sockets that
-    /// began when they did, closest first, each client one socket, unless a client of another session is less than
-    /// `interval` + [`SERVER_SLACK`] farther off. What then remains without a known start is joined only when the clients left
-    /// are of one session and enough. The order of both inputs does not matter.
+    /// Per address and direction: clients of one session take all sockets. Clients of several sessions take the sockets
+    /// that began when they did, closest first, each client one socket, unless a client of another session is less than
+    /// `interval` + [`SERVER_SLACK`] farther off. What then remains without a known start is joined only when the
+    /// clients left are of one session and enough. The order of both inputs does not matter.
     #[must_use]
     pub fn of(clients: &[Client], sockets: &[Candidate], listed_at: Timestamp, interval: Duration) -> Self {
         let timing = Timing { newest: listed_at + interval, margin: interval.saturating_add(SERVER_SLACK) };
@@ -160,8 +162,8 @@ impl Join {
     }
 }
 
-/// How far apart the server's and the kernel's idea of a connection's start may be: half a dump interval, the server's delay
-/// from accept to play, and the age of its answer.
+/// How far apart the server's and the kernel's idea of a connection's start may be: half a dump interval, the server's
+/// delay from accept to play, and the age of its answer.
 pub const START_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// By how much, beyond the dump interval, the server's own start times may be wrong against each other.
@@ -170,7 +172,8 @@ pub const SERVER_SLACK: Duration = Duration::from_millis(50);
 /// The most clients and the most sockets one join looks at; what is left out is counted in [`Join::cut`].
 pub const MAX_JOINED: usize = 200_000;
 
-/// Bytes that must have gone the main way before a direction is told: five times an RTMP handshake (3,073 bytes each way).
+/// Bytes that must have gone the main way before a direction is told: five times an RTMP handshake (3,073 bytes each
+/// way).
 pub const DIRECTION_FLOOR_BYTES: u64 = 16 * 1024;
 
 /// How many times more bytes must have gone the main way than the other.
@@ -188,7 +191,8 @@ struct Timing {
 /// How many clients before and after a socket's start are considered for it. Bounds a crowd behind one address.
 const NEIGHBOURS: usize = 8;
 
-/// Pairs of (client, socket) positions, by start time: closest first, each once, without those another session fits nearly as well.
+/// Pairs of (client, socket) positions, by start time: closest first, each once, without those another session fits
+/// nearly as well.
 fn match_by_start(clients: &[Client], sockets: &[Candidate], margin: Duration) -> Vec<(usize, usize)> {
     let starts: Vec<(Timestamp, usize)> =
         clients.iter().enumerate().filter_map(|(index, client)| Some((client.started?, index))).collect();
@@ -221,7 +225,8 @@ fn match_by_start(clients: &[Client], sockets: &[Candidate], margin: Duration) -
     matched
 }
 
-/// For each start time, where the nearest one of another session lies on either side: answers "who else" without a scan.
+/// For each start time, where the nearest one of another session lies on either side: answers "who else" without a
+/// scan.
 struct Others {
     starts: Vec<(Timestamp, SessionIndex)>,
     before: Vec<Option<usize>>,
@@ -247,7 +252,8 @@ impl Others {
         Self { starts, before, after, timeless }
     }
 
-    /// How far from `seen` the nearest client of a session other than `own` began; zero when such a client's start is unknown.
+    /// How far from `seen` the nearest client of a session other than `own` began; zero when such a client's start is
+    /// unknown.
     fn nearest(&self, own: SessionIndex, seen: Timestamp) -> Option<Duration> {
         if self.timeless.iter().any(|session| *session != own) {
             return Some(Duration::ZERO);

@@ -1,5 +1,6 @@
-//! Loss of one TCP connection from reading to reading: (Δretransmitted − Δneedless) of Δsent segments. Decides what a late report of a
-//! needless retransmission takes back; refuses a difference to a first reading or over counters that went back.
+//! Loss of one TCP connection from reading to reading: (Δretransmitted − Δneedless) of Δsent segments. Decides what a
+//! late report of a needless retransmission takes back; refuses a difference to a first reading or over counters that
+//! went back.
 
 use super::tcp_info::{SegmentTotals, TcpReading};
 
@@ -12,7 +13,8 @@ pub(crate) struct TcpLoss {
 }
 
 impl TcpLoss {
-    /// Moves on to `reading`; gives the segments (sent, lost) since the last one, or `None` when the kernel does not tell.
+    /// Moves on to `reading`; gives the segments (sent, lost) since the last one, or `None` when the kernel does not
+    /// tell.
     pub(crate) fn advance(&mut self, reading: &TcpReading) -> Option<(u32, u32)> {
         let (earlier, later) = (self.segments, reading.segment_totals());
         self.segments = later;

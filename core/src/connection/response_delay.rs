@@ -1,5 +1,6 @@
-//! The way to each viewer of an HTTP edge, from dump to dump, for sockets that the access log claims. Decides how long what a viewer asked
-//! for has been on its way beyond what keeps up with the class; what no line claims is told per listener and of no class.
+//! The way to each viewer of an HTTP edge, from dump to dump, for sockets that the access log claims. Decides how long
+//! what a viewer asked for has been on its way beyond what keeps up with the class; what no line claims is told per
+//! listener and of no class.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -41,12 +42,14 @@ pub struct Listener {
 }
 
 impl ResponseDelayTable {
-    /// Takes in one dump made at `at` and folds each socket that a line claims into its class's fold. `folds` is emptied first.
+    /// Takes in one dump made at `at` and folds each socket that a line claims into its class's fold. `folds` is
+    /// emptied first.
     ///
-    /// Delivery latency of a viewer = time underway beyond the answer's allowance, plus RTT/2. Underway is an answer since its media could
-    /// be sent: measured by the log up to its hand-over to the kernel, from there until a dump finds it acknowledged. Of an answer that is
-    /// not logged yet it is the time for which dumps saw bytes wait. Both are floors by up to one dump. While answers follow each other
-    /// without a rest, the last one's lag stands as the least. A viewer for whom nothing waits has all it asked for: half its round trip.
+    /// Delivery latency of a viewer = time underway beyond the answer's allowance, plus RTT/2. Underway is an answer
+    /// since its media could be sent: measured by the log up to its hand-over to the kernel, from there until a dump
+    /// finds it acknowledged. Of an answer that is not logged yet it is the time for which dumps saw bytes wait. Both
+    /// are floors by up to one dump. While answers follow each other without a rest, the last one's lag stands as the
+    /// least. A viewer for whom nothing waits has all it asked for: half its round trip.
     pub fn step(&mut self, at: Timestamp, dump: &[TcpReading], claims: &mut AttributionTable, folds: &mut Folds) {
         folds.clear();
         self.listeners.values_mut().for_each(Listener::clear);
@@ -57,7 +60,8 @@ impl ResponseDelayTable {
                 self.untracked += 1;
                 continue;
             }
-            // A line told of this very socket if it is younger than the last dump without it; of one that was always there, if younger than that.
+            // A line told of this very socket if it is younger than the last dump without it; of one that was always
+            // there, if younger than that.
             let since = self.last.unwrap_or(at);
             let track = self.tracks.entry(reading.identity).or_insert_with(|| SocketHistory::new(at, since));
             if track.dump == self.dumps {
@@ -74,7 +78,8 @@ impl ResponseDelayTable {
             };
             listener.known += 1;
             let fold = folds.entry(class).or_default();
-            // What was sent since the dump before belongs to one class only if the connection carried that one then too.
+            // What was sent since the dump before belongs to one class only if the connection carried that one then
+            // too.
             fold.count_segments(segments.filter(|_| track.was == Some(class)));
             track.was = Some(class);
             match viewer {
@@ -237,7 +242,8 @@ impl SocketHistory {
         Some((claim.class, Seen::There { viewer: claim.viewer, latency }))
     }
 
-    /// How late the viewer is. One that is late and asks for the next at once is not in time because that has only begun.
+    /// How late the viewer is. One that is late and asks for the next at once is not in time because that has only
+    /// begun.
     fn late(&mut self, late: Duration, waits: bool, news: Option<ServedResponse>) -> Duration {
         let was = std::mem::replace(&mut self.late, late);
         let handed = news.and_then(|news| news.late).unwrap_or_default();
@@ -262,8 +268,8 @@ impl SocketHistory {
             self.tail = None;
         }
         if let Some(news) = news {
-            // A player asks again when it has what it asked for. So a request after the answer's own leaves nothing of it on the way, and
-            // where the two cannot be told apart nothing is claimed.
+            // A player asks again when it has what it asked for. So a request after the answer's own leaves nothing of
+            // it on the way, and where the two cannot be told apart nothing is claimed.
             let held = news.started < looked && !asked_again;
             let position = reading.bytes_acked.map(|acked| acked + u64::from(reading.wqueue_bytes));
             self.tail = position.filter(|_| held).map(|position| Tail { position, started: news.started });

@@ -1,5 +1,5 @@
-//! What the kernel told of one session's viewers, added up. Decides how two folds become one; refuses to let what nobody
-//! measured look like a zero.
+//! What the kernel told of one session's viewers, added up. Decides how two folds become one; refuses to let what
+//! nobody measured look like a zero.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! What the kernel says about one TCP connection at one instant: the vocabulary of the kernel intake. Decides which values
-//! an older kernel may leave out and when a counter pair gives a difference; refuses to stand in a zero for what was not told.
+//! What the kernel says about one TCP connection at one instant: the vocabulary of the kernel intake. Decides which
+//! values an older kernel may leave out and when a counter pair gives a difference; refuses to stand in a zero for what
+//! was not told.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -41,21 +42,25 @@ pub struct TcpReading {
     pub notsent_bytes: Option<u32>,
     /// `tcpi_data_segs_out` (Linux 4.6), segments with data sent, retransmissions included.
     pub data_segments_sent: Option<u32>,
-    /// `tcpi_delivery_rate` (Linux 4.9), bytes per second the path last carried; `None` when not measured (kernel value 0).
+    /// `tcpi_delivery_rate` (Linux 4.9), bytes per second the path last carried; `None` when not measured (kernel value
+    /// 0).
     pub delivery_bytes_per_second: Option<u64>,
-    /// `tcpi_delivery_rate_app_limited` (Linux 4.9): the delivery rate is a lower bound, because the server had no more to send.
+    /// `tcpi_delivery_rate_app_limited` (Linux 4.9): the delivery rate is a lower bound, because the server had no more
+    /// to send.
     pub app_limited: Option<bool>,
     /// `tcpi_busy_time` (Linux 4.10), kernel unit µs: time with data waiting to be acknowledged.
     pub busy: Option<Duration>,
     /// `tcpi_rwnd_limited` (Linux 4.10), kernel unit µs: part of `busy` in which the peer's window was the limit.
     pub rwnd_limited: Option<Duration>,
-    /// `tcpi_sndbuf_limited` (Linux 4.10), kernel unit µs: part of `busy` in which this node's send buffer was the limit.
+    /// `tcpi_sndbuf_limited` (Linux 4.10), kernel unit µs: part of `busy` in which this node's send buffer was the
+    /// limit.
     pub sndbuf_limited: Option<Duration>,
     /// `tcpi_bytes_sent` (Linux 4.19), payload bytes sent, retransmissions included.
     pub bytes_sent: Option<u64>,
     /// `tcpi_bytes_retrans` (Linux 4.19), payload bytes retransmitted.
     pub bytes_retransmitted: Option<u64>,
-    /// `tcpi_dsack_dups` (Linux 4.19), segments the peer says it got twice: retransmissions that were not needed (RFC 2883).
+    /// `tcpi_dsack_dups` (Linux 4.19), segments the peer says it got twice: retransmissions that were not needed (RFC
+    /// 2883).
     pub dsack_segments: Option<u32>,
     /// `tcpi_snd_wnd` (Linux 5.4), bytes of window the peer offers; 0 means that its player does not read.
     pub send_window_bytes: Option<u32>,
@@ -94,7 +99,8 @@ impl TcpReading {
         }
     }
 
-    /// The counters that loss is computed from, or `None` when the kernel tells less than all three (before Linux 4.19).
+    /// The counters that loss is computed from, or `None` when the kernel tells less than all three (before Linux
+    /// 4.19).
     #[must_use]
     pub fn segment_totals(&self) -> Option<SegmentTotals> {
         Some(SegmentTotals {

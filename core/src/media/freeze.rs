@@ -11,7 +11,8 @@ use crate::model::Timestamp;
 pub struct PlayoutTotals {
     /// Time in playing or frozen state since the first frame: the denominator of the stutter ratio. Pauses are out.
     pub exposure: Duration,
-    /// Time frozen: the whole gap of each freeze (W3C `totalFreezesDuration`), the open one included. At most `exposure`.
+    /// Time frozen: the whole gap of each freeze (W3C `totalFreezesDuration`), the open one included. At most
+    /// `exposure`.
     pub frozen: Duration,
     /// Freezes begun (W3C `freezeCount`).
     pub freezes: u64,
@@ -64,8 +65,8 @@ impl Playout {
         self.last = Some(at);
     }
 
-    /// The stream was declared inactive at `at` (muted, stopped, not sent): what follows until the next frame is a pause,
-    /// neither watched nor frozen. A freeze that was open stays counted up to `at`.
+    /// The stream was declared inactive at `at` (muted, stopped, not sent): what follows until the next frame is a
+    /// pause, neither watched nor frozen. A freeze that was open stays counted up to `at`.
     pub fn pause(&mut self, at: Timestamp) {
         if self.inactive.is_some() {
             return;
@@ -77,7 +78,8 @@ impl Playout {
         self.inactive = Some(at);
     }
 
-    /// The totals as they stand at `now`, the open gap included: nothing of it is frozen until it is a freeze, then all.
+    /// The totals as they stand at `now`, the open gap included: nothing of it is frozen until it is a freeze, then
+    /// all.
     #[must_use]
     pub fn totals(&self, now: Timestamp) -> PlayoutTotals {
         let mut totals = self.closed;
@@ -116,8 +118,9 @@ impl Ring {
         self.len = (self.len + 1).min(SAMPLES);
     }
 
-    /// Whether `gap`, taken in as the newest, is a freeze: at least 5 gaps known, and `gap >= max(3 avg, avg + 150 ms)`.
-    /// Compared as fractions, not with libwebrtc's whole milliseconds, so that a growing gap never ceases to be a freeze.
+    /// Whether `gap`, taken in as the newest, is a freeze: at least 5 gaps known, and `gap >= max(3 avg, avg + 150
+    /// ms)`. Compared as fractions, not with libwebrtc's whole milliseconds, so that a growing gap never ceases to be a
+    /// freeze.
     fn is_freeze(&self, gap: Duration) -> bool {
         let oldest = if self.len == SAMPLES { self.gaps[self.next] } else { 0 };
         let count = (self.len + 1).min(SAMPLES) as u128;
@@ -235,7 +238,8 @@ mod tests {
         assert_eq!((totals.freezes, totals.frames, totals.exposure), (0, 42, Duration::from_millis(last + 40)));
     }
 
-    /// The rule told literally over all gaps at once: frozen time and freezes up to the last of `times`, a cut or a frame.
+    /// The rule told literally over all gaps at once: frozen time and freezes up to the last of `times`, a cut or a
+    /// frame.
     fn oracle(times: &[u64]) -> (u64, u64) {
         let gaps: Vec<u64> = times.windows(2).map(|two| two[1] - two[0]).collect();
         let (mut frozen, mut freezes) = (0, 0);

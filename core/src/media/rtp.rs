@@ -1,5 +1,6 @@
 //! Sequence, loss and jitter accounting of one RTP stream (RFC 3550 appendices A.1, A.3 and A.8). Decides which packets
-//! were expected, seen, seen twice or seen late; refuses to guess at packets it never saw and to mix two streams (SSRCs).
+//! were expected, seen, seen twice or seen late; refuses to guess at packets it never saw and to mix two streams
+//! (SSRCs).
 
 use std::time::Duration;
 
@@ -22,11 +23,13 @@ pub enum Arrival {
 /// Running totals of one stream since its first packet; they outlive restarts of its sequence numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceptionTotals {
-    /// Packets the sender is known to have sent: highest minus lowest sequence number plus one (RFC 3550 A.3 `expected`).
+    /// Packets the sender is known to have sent: highest minus lowest sequence number plus one (RFC 3550 A.3
+    /// `expected`).
     pub expected: u64,
     /// Packets counted, duplicates and late ones included (RFC 3550 A.1 `received`).
     pub received: u64,
-    /// `expected - received`: negative when duplicates outnumber losses (RFC 3550 6.4.1, W3C `packetsLost`). Before repair.
+    /// `expected - received`: negative when duplicates outnumber losses (RFC 3550 6.4.1, W3C `packetsLost`). Before
+    /// repair.
     pub lost: i64,
     /// Sequence numbers inside the expected range that were never seen: `lost` without the duplicates' discount.
     pub missing: u64,
@@ -85,8 +88,8 @@ impl Reception {
         totals
     }
 
-    /// The highest sequence number with its wrap count in the upper half, as receiver reports carry it (RFC 3550 6.4.1).
-    /// A restart goes on in a later cycle.
+    /// The highest sequence number with its wrap count in the upper half, as receiver reports carry it (RFC 3550
+    /// 6.4.1). A restart goes on in a later cycle.
     #[must_use]
     pub fn extended_highest(&self) -> Option<u32> {
         self.run.map(|run| (run.highest - FIRST_CYCLE) as u32)
@@ -451,7 +454,8 @@ mod tests {
         records
     }
 
-    /// Feeds the RTP of a dump, its numbers moved on by `shift`; gives the book, the frames (markers) and the RTCP packets.
+    /// Feeds the RTP of a dump, its numbers moved on by `shift`; gives the book, the frames (markers) and the RTCP
+    /// packets.
     fn replay(file: &[u8], payload_type: u8, shift: (u16, u32)) -> (Reception, usize, usize) {
         let mut book = Reception::default();
         let (mut markers, mut rtcp, mut frames) = (0, 0, BTreeSet::new());

@@ -1,5 +1,6 @@
-//! Every exported metric, one row each: name, kind, unit, help, labels, and how it is read where a sample tells it. Exporters, the
-//! metric reference, rules and dashboards are made from or checked against this table; a metric that is not here is not exported.
+//! Every exported metric, one row each: name, kind, unit, help, labels, and how it is read where a sample tells it.
+//! Exporters, the metric reference, rules and dashboards are made from or checked against this table; a metric that is
+//! not here is not exported.
 
 use super::metric::{FLEET_LABELS, Kind, Metric, Read, SESSION_LABELS, fleet, leg, shell};
 use super::node_totals::{FIRST_FRAME_BOUNDS, LATENCY_BOUNDS, MESSAGE_BOUNDS};

@@ -1,4 +1,5 @@
-//! A row of the table of exported metrics: what is said of a metric, and where its value comes from. Decides what a row must tell.
+//! A row of the table of exported metrics: what is said of a metric, and where its value comes from. Decides what a row
+//! must tell.
 
 use super::node_totals::FleetTotals;
 use crate::model::{LatencyReading, LegSample};

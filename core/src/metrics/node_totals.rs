@@ -1,5 +1,5 @@
-//! The node's running sums, made so that 700 nodes add up exactly. Decides what of a sample counts under which labels; refuses
-//! averages: ratios are two counters, latencies a histogram.
+//! The node's running sums, made so that 700 nodes add up exactly. Decides what of a sample counts under which labels;
+//! refuses averages: ratios are two counters, latencies a histogram.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,8 @@ impl Buckets {
     }
 }
 
-/// Running sums under one key. `None` until something told it first: a leg whose viewers say nothing has no loss, not a loss of zero.
+/// Running sums under one key. `None` until something told it first: a leg whose viewers say nothing has no loss, not a
+/// loss of zero.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FleetTotals {
     /// Viewer-seconds in playing or stalled state.

@@ -1,8 +1,9 @@
-//! What must outlive the daemon: who the live classes are, the minute of each that is not exported yet, and what the platform announced.
-//! Decides how a stream of [`Entry`]s folds into the state to resume from; refuses to keep a minute that has left.
+//! What must outlive the daemon: who the live classes are, the minute of each that is not exported yet, and what the
+//! platform announced. Decides how a stream of [`Entry`]s folds into the state to resume from; refuses to keep a minute
+//! that has left.
 //!
-//! Every tick tells its entries. Folded in order from nothing, or from [`Checkpoint::entries`], they give the same checkpoint, so that a
-//! log of them may be cut down to its newest state at any time.
+//! Every tick tells its entries. Folded in order from nothing, or from [`Checkpoint::entries`], they give the same
+//! checkpoint, so that a log of them may be cut down to its newest state at any time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use super::trace_parent::TraceParent;
 use super::trace_state::TraceState;
 use crate::trace::{Reading, Segment};
 
-/// A change of what must outlive the daemon. New fields need a default, so that the entries of an older version are read.
+/// A change of what must outlive the daemon. New fields need a default, so that the entries of an older version are
+/// read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {

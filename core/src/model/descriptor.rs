@@ -1,5 +1,6 @@
-//! What the platform says of a class: in the publish URL's query, a hook's form or a registration. Decides which keys count
-//! and that the first of a repeated key wins; a malformed value is left out singly and counted, never the whole set.
+//! What the platform says of a class: in the publish URL's query, a hook's form or a registration. Decides which keys
+//! count and that the first of a repeated key wins; a malformed value is left out singly and counted, never the whole
+//! set.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,8 +35,8 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// The one place where a session's identity is built: the platform's id where told, else the stream's key. What was opened keeps its
-    /// id and its trace.
+    /// The one place where a session's identity is built: the platform's id where told, else the stream's key. What was
+    /// opened keeps its id and its trace.
     pub(crate) fn session(&self, stream: StreamKey, opened: Option<&Session>) -> Session {
         let told = opened.map(|session| &session.id).or(self.session_id.as_ref());
         Session {
@@ -54,9 +55,9 @@ impl Descriptor {
         }
     }
 
-    /// Reads a URL query or form body, `session_id=s1&course_id=c9&traceparent=00-…`: percent-decoded, a leading `?` allowed,
-    /// unknown keys ignored, the first of a repeated key kept (a player may append its own). Gives the number of values left out
-    /// because they were malformed beside the descriptor.
+    /// Reads a URL query or form body, `session_id=s1&course_id=c9&traceparent=00-…`: percent-decoded, a leading `?`
+    /// allowed, unknown keys ignored, the first of a repeated key kept (a player may append its own). Gives the number
+    /// of values left out because they were malformed beside the descriptor.
     ///
     /// ```
     /// use liveqos_core::model::descriptor::Descriptor;

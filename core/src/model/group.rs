@@ -1,6 +1,6 @@
-//! Which part of an audience suffers: watching and stalling by group (network, region, player). Decides which groups are kept and
-//! whether few of them hold the fault; refuses addresses (a network is a keyed hash) and more groups than [`MAX_GROUPS`] a leg: what
-//! is not kept stays in the sums, as others that cannot be named.
+//! Which part of an audience suffers: watching and stalling by group (network, region, player). Decides which groups
+//! are kept and whether few of them hold the fault; refuses addresses (a network is a keyed hash) and more groups than
+//! [`MAX_GROUPS`] a leg: what is not kept stays in the sums, as others that cannot be named.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -38,7 +38,8 @@ pub enum GroupKind {
     Player,
 }
 
-/// What one group of a class's viewers told; all sums are over the same time as the [`super::observation::PlayerView`] that holds it.
+/// What one group of a class's viewers told; all sums are over the same time as the [`super::observation::PlayerView`]
+/// that holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupView {
     /// Which group.
@@ -232,8 +233,9 @@ pub(crate) struct Concentration {
     pub exposure_share: f64,
 }
 
-/// Whether few of the groups hold what exceeds `limit`: without them the others keep it with room to spare, and chance does not pick so
-/// well among all groups there may be. `tallies` are of one kind of group, summed; what has no name is never accused.
+/// Whether few of the groups hold what exceeds `limit`: without them the others keep it with room to spare, and chance
+/// does not pick so well among all groups there may be. `tallies` are of one kind of group, summed; what has no name is
+/// never accused.
 #[must_use]
 pub(crate) fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Option<Concentration> {
     let (mut all, mut of) = (Tally::default(), 0);

@@ -1,5 +1,5 @@
-//! What people are told: an alert that fires or resolves, with the numbers that made it so. Decides names and texts; refuses to
-//! name a cause that the evidence does not carry (`unknown` is an answer).
+//! What people are told: an alert that fires or resolves, with the numbers that made it so. Decides names and texts;
+//! refuses to name a cause that the evidence does not carry (`unknown` is an answer).
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The whole vocabulary of probes: what a source may say of a stream. Decides nothing; a new variant is a design decision, and a
-//! line or a packet is folded before it becomes one of these.
+//! The whole vocabulary of probes: what a source may say of a stream. Decides nothing; a new variant is a design
+//! decision, and a line or a packet is folded before it becomes one of these.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -151,8 +151,9 @@ impl Rtt {
     }
 }
 
-/// The word of the node's transport on the viewers' connections of one stream since its last word: the kernel's (TCP_INFO; see
-/// `tcp_path`, `answer_path`), or the access log's where the kernel does not see them (see `claim_fold`).
+/// The word of the node's transport on the viewers' connections of one stream since its last word: the kernel's
+/// (TCP_INFO; see `tcp_path`, `answer_path`), or the access log's where the kernel does not see them (see
+/// `claim_fold`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PathView {
     /// By which protocol these viewers are served.
@@ -174,7 +175,8 @@ pub struct PathView {
 }
 
 impl PathView {
-    /// Adds the word on further connections of the same stream and time. Percentiles do not add: the round trip stays that of more viewers.
+    /// Adds the word on further connections of the same stream and time. Percentiles do not add: the round trip stays
+    /// that of more viewers.
     pub fn add(&mut self, other: &Self) {
         self.rtt = if self.rtt.is_none() || (other.rtt.is_some() && other.viewers > self.viewers) {
             other.rtt
@@ -212,7 +214,8 @@ pub struct PlayerView {
     pub stall_starts: u32,
     /// Requests for media, served or not; `None` where no log tells.
     pub requests: Option<u64>,
-    /// Viewers that told that their buffer had run dry (CMCD `bs`), each once in a window of the 5 s grid, so that they add up over it.
+    /// Viewers that told that their buffer had run dry (CMCD `bs`), each once in a window of the 5 s grid, so that they
+    /// add up over it.
     pub starved_viewers: Option<u32>,
     /// Viewers stalled for more than 5 % of the last 40 to 60 s, of those that were exposed in it.
     pub stutter_viewers: Option<(u32, u32)>,
@@ -230,9 +233,10 @@ pub struct PlayerView {
     pub latencies: Option<LatencyHistogram>,
     /// Time from asking to the first frame, of viewers that started.
     pub first_frames: Vec<Duration>,
-    /// How long messages of viewers (chat, answers, raised hands) took: from sending one to the platform's answer to it.
+    /// How long messages of viewers (chat, answers, raised hands) took: from sending one to the platform's answer to
+    /// it.
     pub messages: Option<LatencyHistogram>,
-    /// The same watching and stalling by group, for the cause of a fault; a viewer may be in a group of each kind. At most
-    /// [`super::group::MAX_GROUPS`], those that stall most.
+    /// The same watching and stalling by group, for the cause of a fault; a viewer may be in a group of each kind. At
+    /// most [`super::group::MAX_GROUPS`], those that stall most.
     pub groups: Vec<GroupView>,
 }

@@ -1,5 +1,5 @@
-//! The truth of one session in one window. Decides how its legs fold into the class's own figures; refuses to fill in: what was
-//! not measured is `None`, and every value carries where it comes from.
+//! The truth of one session in one window. Decides how its legs fold into the class's own figures; refuses to fill in:
+//! what was not measured is `None`, and every value carries where it comes from.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,7 +90,8 @@ pub struct LegSample {
     pub stutter: Option<Measured<Share>>,
     /// Stalls that began in the window.
     pub stall_starts: Option<u32>,
-    /// Viewers stalled for more than 5 % of the last minute over those that were exposed in it, at the last word of the window.
+    /// Viewers stalled for more than 5 % of the last minute over those that were exposed in it, at the last word of the
+    /// window.
     pub stutter_viewers: Option<Measured<Share>>,
     /// Requests for media in the window, where a log tells.
     pub requests: Option<u64>,

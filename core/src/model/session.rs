@@ -1,5 +1,5 @@
-//! Who is watched: the class (session), its stream, and the ways its media travels. Decides in one place how a session's
-//! identity is built; refuses names that are empty, too long or carry control characters.
+//! Who is watched: the class (session), its stream, and the ways its media travels. Decides in one place how a
+//! session's identity is built; refuses names that are empty, too long or carry control characters.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::trace_parent::TraceParent;
 use super::trace_state::TraceState;
 
-/// Longest identifier kept, in bytes: longer ones are refused, since every one of them becomes a label and an attribute.
+/// Longest identifier kept, in bytes: longer ones are refused, since every one of them becomes a label and an
+/// attribute.
 pub const MAX_NAME_BYTES: usize = 128;
 
 /// Why a name was refused.
@@ -88,8 +89,8 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// One stream on a node, `app/name` or `vhost/app/name`: without the default vhost, the file extension and the query, so that
-/// every server and protocol names it alike.
+/// One stream on a node, `app/name` or `vhost/app/name`: without the default vhost, the file extension and the query,
+/// so that every server and protocol names it alike.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StreamKey(Name);

@@ -105,8 +105,8 @@ pub struct Window {
 }
 
 impl Window {
-    /// The window between the last cut and the newest grid point not after `now`, or `None` when no grid point was passed.
-    /// A late or missed tick gives one longer window, never two.
+    /// The window between the last cut and the newest grid point not after `now`, or `None` when no grid point was
+    /// passed. A late or missed tick gives one longer window, never two.
     ///
     /// ```
     /// use liveqos_core::model::{Timestamp, Window};

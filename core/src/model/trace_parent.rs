@@ -1,5 +1,5 @@
-//! The W3C trace context that the platform hands a class. Decides whether a `traceparent` is good (W3C Trace Context, level 1,
-//! section 3.2); refuses zero ids and unknown forms, so that no span is ever hung on a broken parent.
+//! The W3C trace context that the platform hands a class. Decides whether a `traceparent` is good (W3C Trace Context,
+//! level 1, section 3.2); refuses zero ids and unknown forms, so that no span is ever hung on a broken parent.
 
 use std::fmt;
 

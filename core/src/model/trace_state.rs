@@ -1,5 +1,5 @@
-//! The vendors' part of the platform's trace context. Decides whether a `tracestate` is good (W3C Trace Context, level 1, section 3.3);
-//! refuses the whole where one member is malformed, as the recommendation asks.
+//! The vendors' part of the platform's trace context. Decides whether a `tracestate` is good (W3C Trace Context, level
+//! 1, section 3.3); refuses the whole where one member is malformed, as the recommendation asks.
 
 use std::fmt;
 use std::sync::Arc;

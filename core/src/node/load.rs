@@ -1,5 +1,5 @@
-//! The load of this node between two looks at the kernel's totals. Decides what counts as busy and which link is the worst;
-//! refuses to give a ratio when a total went back, no time passed or the machine does not tell the denominator.
+//! The load of this node between two looks at the kernel's totals. Decides what counts as busy and which link is the
+//! worst; refuses to give a ratio when a total went back, no time passed or the machine does not tell the denominator.
 
 use std::time::Duration;
 
@@ -76,8 +76,8 @@ pub struct ProcessTotals {
 /// What a node's load was between two looks. Every ratio is in 0..=1 but `self_cpu_ratio`, which counts cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct NodeReading {
-    /// Share of all CPU time that was not idle. Time waiting for a disk is idle (a core was free to work); stolen time is
-    /// busy (the machine wanted it and could not have it).
+    /// Share of all CPU time that was not idle. Time waiting for a disk is idle (a core was free to work); stolen time
+    /// is busy (the machine wanted it and could not have it).
     pub cpu_ratio: Option<f64>,
     /// Share of memory that a new program could not get: 1 - `MemAvailable` / `MemTotal`, at the later look.
     pub memory_ratio: Option<f64>,
@@ -94,8 +94,9 @@ pub struct NodeReading {
 }
 
 impl NodeReading {
-    /// The load between `earlier` and `later`. A link is compared with the link of the same name; one that appeared or whose
-    /// counters went back is left out of the worst link, and makes both sums absent, since a sum without it would be too low.
+    /// The load between `earlier` and `later`. A link is compared with the link of the same name; one that appeared or
+    /// whose counters went back is left out of the worst link, and makes both sums absent, since a sum without it would
+    /// be too low.
     #[must_use]
     pub fn between(earlier: &NodeTotals, later: &NodeTotals) -> Self {
         let elapsed = later.at.since(earlier.at);

@@ -1,5 +1,5 @@
-//! What became of the pings along one path. Decides when a ping is lost, and on which way: later ones came back and it did not. Refuses
-//! to call silence a loss: as long as nothing comes back, the other node may as well be gone.
+//! What became of the pings along one path. Decides when a ping is lost, and on which way: later ones came back and it
+//! did not. Refuses to call silence a loss: as long as nothing comes back, the other node may as well be gone.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -50,8 +50,8 @@ struct Open {
 }
 
 impl PathLoss {
-    /// A ping is to be sent now, a time since any fixed instant: its number, or `None` while as many as an echo can tell of are
-    /// undecided.
+    /// A ping is to be sent now, a time since any fixed instant: its number, or `None` while as many as an echo can
+    /// tell of are undecided.
     pub fn send(&mut self, now: Duration) -> Option<u64> {
         if self.open.len() as u64 >= TOLD {
             return None;
@@ -61,8 +61,8 @@ impl PathLoss {
         Some(self.next - 1)
     }
 
-    /// An echo came: its round trip, and what is decided by it. `None` for the echo of a ping that was never sent, is decided already, or
-    /// came back before.
+    /// An echo came: its round trip, and what is decided by it. `None` for the echo of a ping that was never sent, is
+    /// decided already, or came back before.
     pub fn hear(&mut self, now: Duration, echo: &Echo) -> Option<(Duration, Ways)> {
         let first = self.next - self.open.len() as u64;
         let at = usize::try_from(echo.number.checked_sub(first)?).ok()?;
@@ -108,7 +108,8 @@ mod tests {
     use super::*;
     use crate::node::ping::Came;
 
-    /// Sends a ping each 20 ms; `fate` says whether it comes, and whether its echo does. Gives what was decided and the tally.
+    /// Sends a ping each 20 ms; `fate` says whether it comes, and whether its echo does. Gives what was decided and the
+    /// tally.
     fn play(fates: impl IntoIterator<Item = (bool, bool)>) -> (Ways, PathLoss) {
         let (mut tally, mut came, mut sum) = (PathLoss::default(), Came::default(), Ways::default());
         for (step, (comes, returns)) in (0_u32..).zip(fates) {

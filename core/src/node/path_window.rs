@@ -1,5 +1,5 @@
-//! The course of one path over the last minute: round trips and loss as they were measured. Decides what the judge is told of it and
-//! when it counts as silent; refuses a figure where nothing was heard.
+//! The course of one path over the last minute: round trips and loss as they were measured. Decides what the judge is
+//! told of it and when it counts as silent; refuses a figure where nothing was heard.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

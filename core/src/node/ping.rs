@@ -1,5 +1,6 @@
-//! Pings along the path to another node: what a ping and its echo look like in a datagram, what the echoing node remembers. Decides what
-//! an echo tells of the pings before it, so that the asking node knows on which way one was lost; refuses every other form of bytes.
+//! Pings along the path to another node: what a ping and its echo look like in a datagram, what the echoing node
+//! remembers. Decides what an echo tells of the pings before it, so that the asking node knows on which way one was
+//! lost; refuses every other form of bytes.
 
 /// Bytes of a ping.
 pub const PING_BYTES: usize = 9;

@@ -25,7 +25,8 @@ pub(super) struct Counter {
     widest_gap: Duration,
 }
 
-/// A reading by what came since the one before it: there are three counters a class. More than fits is told by several points.
+/// A reading by what came since the one before it: there are three counters a class. More than fits is told by several
+/// points.
 #[derive(Clone, Copy, Debug)]
 struct Point {
     elapsed_micros: u32,
@@ -33,8 +34,8 @@ struct Point {
 }
 
 impl Counter {
-    /// Reads the server's total. `step` is how often the server refreshes it (zero: always current); a reading that repeats a
-    /// stepped total is not a new point.
+    /// Reads the server's total. `step` is how often the server refreshes it (zero: always current); a reading that
+    /// repeats a stepped total is not a new point.
     pub(super) fn observe(&mut self, at: Timestamp, total: Total, step: Duration) {
         if self.heard.is_some_and(|heard| at <= heard) {
             return;
@@ -121,9 +122,9 @@ impl Counter {
         self.sum
     }
 
-    /// Units a second up to `now`, over about `span`: for a stepped total over at least four steps, its elapsed time snapped to whole
-    /// steps when it is read often enough to tell them apart. `None` before two readings, across a reset, or when the last
-    /// reading is older than `span` and two gaps.
+    /// Units a second up to `now`, over about `span`: for a stepped total over at least four steps, its elapsed time
+    /// snapped to whole steps when it is read often enough to tell them apart. `None` before two readings, across a
+    /// reset, or when the last reading is older than `span` and two gaps.
     #[must_use]
     pub(super) fn rate(&self, now: Timestamp, span: Duration, step: Duration) -> Option<f64> {
         let heard = self.heard?;

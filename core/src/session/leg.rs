@@ -1,5 +1,6 @@
-//! What is heard of one leg to the viewers, folded as it comes. Decides how the kernel's and the players' words add up within a
-//! window and for the judge; refuses to mix them: where players told, their stutter, loss and latency stand, else the kernel's.
+//! What is heard of one leg to the viewers, folded as it comes. Decides how the kernel's and the players' words add up
+//! within a window and for the judge; refuses to mix them: where players told, their stutter, loss and latency stand,
+//! else the kernel's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -177,8 +178,8 @@ impl LiveLeg {
         self.first_frames.extend(other.first_frames.into_iter().take(room));
     }
 
-    /// Cuts the window: what was heard since the last cut, as the leg's sample without the server's own figures. Frames and bits per
-    /// second are means over exposure, so a viewer that joined late or stalled counts for its time only.
+    /// Cuts the window: what was heard since the last cut, as the leg's sample without the server's own figures. Frames
+    /// and bits per second are means over exposure, so a viewer that joined late or stalled counts for its time only.
     pub fn cut(&mut self, leg: Leg) -> LegSample {
         let mut sample = LegSample::empty(leg);
         let folds = [self.players.as_ref(), self.path.as_ref()].into_iter().flatten();
@@ -227,7 +228,8 @@ impl Fold {
         self.most_viewers = self.most_viewers.max(viewers);
     }
 
-    /// Keeps the newest latencies for the judge, and of every second one look for the window: looks more often say nothing new.
+    /// Keeps the newest latencies for the judge, and of every second one look for the window: looks more often say
+    /// nothing new.
     fn look(&mut self, at: Timestamp, latencies: LatencyHistogram) {
         let second = at.nanos() / 1_000_000_000;
         if self.window_look != Some(second) {

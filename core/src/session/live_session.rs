@@ -1,5 +1,5 @@
-//! A session while it lives: all that its sources said, folded. Decides what its sample holds and whether it is still alive; refuses
-//! to end a class because a source fell silent.
+//! A session while it lives: all that its sources said, folded. Decides what its sample holds and whether it is still
+//! alive; refuses to end a class because a source fell silent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -246,8 +246,8 @@ impl Live {
         }
     }
 
-    /// Whether a publisher is there: `Some(true)` as soon as one server says so, `Some(false)` when all that speak deny it, `None`
-    /// when nobody speaks for the present.
+    /// Whether a publisher is there: `Some(true)` as soon as one server says so, `Some(false)` when all that speak deny
+    /// it, `None` when nobody speaks for the present.
     #[must_use]
     pub fn publisher_state(&self, now: Timestamp) -> Option<bool> {
         let mut denied = None;

@@ -1,5 +1,5 @@
-//! All live sessions of the node. Decides which stream belongs to which class, when a class opens, is cut and closes; refuses more
-//! sessions than its bounds, and counts what it refused.
+//! All live sessions of the node. Decides which stream belongs to which class, when a class opens, is cut and closes;
+//! refuses more sessions than its bounds, and counts what it refused.
 
 use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
@@ -106,8 +106,8 @@ impl Registry {
         }
     }
 
-    /// The platform announces a class, or tells more of a live one. Without `stream` it is the one whose key, or last part of it, is
-    /// the id. Gives whether there was room.
+    /// The platform announces a class, or tells more of a live one. Without `stream` it is the one whose key, or last
+    /// part of it, is the id. Gives whether there was room.
     pub fn register(&mut self, id: &Name, stream: Option<StreamKey>, descriptor: Descriptor, at: Timestamp) -> bool {
         let descriptor = Descriptor { session_id: Some(id.clone()), ..descriptor };
         if let Some(live) = self.sessions.get_mut(id) {

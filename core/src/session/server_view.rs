@@ -1,5 +1,5 @@
-//! One server's word on one stream, kept from poll to poll. Decides what its totals mean in a window; refuses to let an old answer
-//! speak for the present.
+//! One server's word on one stream, kept from poll to poll. Decides what its totals mean in a window; refuses to let an
+//! old answer speak for the present.
 
 use std::time::Duration;
 
@@ -100,8 +100,8 @@ impl ServerState {
         self.egress_bytes.rate(now, GRID, self.view.bytes_step).map(|bytes| bytes * 8.0)
     }
 
-    /// Bytes in, frames in and bytes out since last asked; `None` for what this server does not count. Bytes out wait until it is known
-    /// to which viewers they went.
+    /// Bytes in, frames in and bytes out since last asked; `None` for what this server does not count. Bytes out wait
+    /// until it is known to which viewers they went.
     pub fn take_deltas(&mut self) -> (Option<u64>, Option<u64>, Option<u64>) {
         let view = &self.view;
         (
@@ -111,7 +111,8 @@ impl ServerState {
         )
     }
 
-    /// The one protocol its viewers use, or [`Protocol::Mixed`]; of the last ones when none are left, for what was sent to them.
+    /// The one protocol its viewers use, or [`Protocol::Mixed`]; of the last ones when none are left, for what was sent
+    /// to them.
     #[must_use]
     pub const fn egress_protocol(&self) -> Option<Protocol> {
         self.egress

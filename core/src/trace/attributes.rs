@@ -1,5 +1,5 @@
-//! The attributes of a class's spans and events. Decides their keys, units and rounding (the customer's keys; bit/s, 1/s, ms and
-//! ratios); refuses to write what was not measured.
+//! The attributes of a class's spans and events. Decides their keys, units and rounding (the customer's keys; bit/s,
+//! 1/s, ms and ratios); refuses to write what was not measured.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +30,8 @@ pub(super) fn stream_url(session: &Session, node: &str) -> Value {
     Value::Text(format!("{scheme}://{node}/{}", session.stream).into())
 }
 
-/// The class's figures in one window, kept small because a segment holds a minute of them: single precision carries the six digits
-/// that are exported.
+/// The class's figures in one window, kept small because a segment holds a minute of them: single precision carries the
+/// six digits that are exported.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The cut.

@@ -1,5 +1,6 @@
-//! The trace of a class as it happens. Decides which spans there are, when each is exported and what hangs under what; refuses to
-//! hold a class back: the root leaves when the class opens, every minute when it is full, the whole at the end.
+//! The trace of a class as it happens. Decides which spans there are, when each is exported and what hangs under what;
+//! refuses to hold a class back: the root leaves when the class opens, every minute when it is full, the whole at the
+//! end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,8 +45,8 @@ impl SpanPlan {
         Self { node: node.into(), traces: BTreeMap::new(), entries: Vec::new() }
     }
 
-    /// What the traces gain by a batch and its notices, judged at `now`. `publisher_rtt_millis` tells the round trip to a session's
-    /// publisher, where known.
+    /// What the traces gain by a batch and its notices, judged at `now`. `publisher_rtt_millis` tells the round trip to
+    /// a session's publisher, where known.
     pub(crate) fn take(
         &mut self,
         now: Timestamp,
@@ -274,7 +275,8 @@ impl Trace {
 
 /// An incident's event when it begins and when it ends; its span, with real start and end, when it is over.
 fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, out: &mut Vec<SpanCommand>) {
-    // Several alerts may begin at one instant: the alert's number keeps their spans apart (an onset is never that exact).
+    // Several alerts may begin at one instant: the alert's number keeps their spans apart (an onset is never that
+    // exact).
     let this =
         SpanRef { name: SpanName::QosIncident, ordinal: notice.started_at.nanos().saturating_add(notice.alert as u64) };
     let (name, at) = match notice.state {

@@ -1,5 +1,5 @@
-//! One minute of a class as a span in the making. Decides how its samples fold into the span's figures (extremes and means, ratios by
-//! their sums); refuses samples of another minute.
+//! One minute of a class as a span in the making. Decides how its samples fold into the span's figures (extremes and
+//! means, ratios by their sums); refuses samples of another minute.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,7 +65,8 @@ struct Kept {
     viewers: u32,
     /// The cut, in milliseconds after the segment's start.
     cut: u32,
-    /// Three bits a value say whether there was one and from where; then whether there is a coverage and whether it is partial.
+    /// Three bits a value say whether there was one and from where; then whether there is a coverage and whether it is
+    /// partial.
     marks: u32,
 }
 

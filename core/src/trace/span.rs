@@ -1,5 +1,5 @@
-//! Spans and events of a class's trace as commands: names, times and attributes, without ids or wire format. Decides nothing;
-//! ids are derived where they are encoded, from the [`SpanRef`]s here, so that a replay gives the same bytes.
+//! Spans and events of a class's trace as commands: names, times and attributes, without ids or wire format. Decides
+//! nothing; ids are derived where they are encoded, from the [`SpanRef`]s here, so that a replay gives the same bytes.
 
 use std::sync::Arc;
 
@@ -46,8 +46,8 @@ impl SpanName {
     }
 }
 
-/// Which span of a session: the name and what tells several of one name apart (the start of its minute, of its incident or of
-/// the class, in nanoseconds since the epoch). With the trace id and the node it gives the span id.
+/// Which span of a session: the name and what tells several of one name apart (the start of its minute, of its incident
+/// or of the class, in nanoseconds since the epoch). With the trace id and the node it gives the span id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanRef {
     /// The name.

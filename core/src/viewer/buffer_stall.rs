@@ -1,10 +1,12 @@
-//! Stall time of one viewer from its requests alone: time that went by and was not played was stalled. Decides what is a stall and what
-//! a pause, a seek, a late request or rounding; refuses a stall where the buffer could not have run dry.
+//! Stall time of one viewer from its requests alone: time that went by and was not played was stalled. Decides what is
+//! a stall and what a pause, a seek, a late request or rounding; refuses a stall where the buffer could not have run
+//! dry.
 //!
-//! A player is behind by its *lag*: what the clock shows beyond what it played. It tells it (`ltc`), or the buffer does: between two media
-//! requests of one object type it plays `bl + d - bl'`. While it plays the lag stays on a level, about which the 100 ms rounding of `bl`
-//! lets it waver; a rise beyond the noise that stays is a stall or a pause of that length, one that is gone with the next request was a
-//! request that came late. The level after it is refined by the next requests, so that roundings do not add up.
+//! A player is behind by its *lag*: what the clock shows beyond what it played. It tells it (`ltc`), or the buffer
+//! does: between two media requests of one object type it plays `bl + d - bl'`. While it plays the lag stays on a
+//! level, about which the 100 ms rounding of `bl` lets it waver; a rise beyond the noise that stays is a stall or a
+//! pause of that length, one that is gone with the next request was a request that came late. The level after it is
+//! refined by the next requests, so that roundings do not add up.
 
 use std::num::NonZeroU32;
 
@@ -23,8 +25,8 @@ pub(crate) struct BufferReading {
     pub(crate) rate: u32,
     /// How far it is behind (`ltc`), where it says so.
     pub(crate) behind: Option<NonZeroU32>,
-    /// Whether it, or a request of another type since the last one, carries `bs`, `sta=r` or `su`: the player says that its buffer runs
-    /// or ran dry.
+    /// Whether it, or a request of another type since the last one, carries `bs`, `sta=r` or `su`: the player says that
+    /// its buffer runs or ran dry.
     pub(crate) starving: bool,
     /// Whether it may still be starting: `su`, or a state before playing.
     pub(crate) starting: bool,
@@ -48,7 +50,8 @@ pub(crate) struct BufferStall {
     withheld: i32,
     /// Where the lag stood below its level, at the last request; zero where it did not.
     dip: i32,
-    /// When the buffer of the other type would have run dry by its last request: Unix milliseconds, their lowest 32 bits.
+    /// When the buffer of the other type would have run dry by its last request: Unix milliseconds, their lowest 32
+    /// bits.
     other_dry: u32,
     phase: Phase,
     /// Looks that the level is the mean of.
@@ -121,7 +124,8 @@ impl BufferStall {
         self.tell(due, told);
     }
 
-    /// A request of the type that the clock does not go by: a picture that is there stands still for a sound that is not.
+    /// A request of the type that the clock does not go by: a picture that is there stands still for a sound that is
+    /// not.
     pub(crate) fn elsewhere(&mut self, at: u64, bl: u32, d: u32) {
         let at = at as u32;
         let dry = at.wrapping_add(bl);
@@ -133,8 +137,8 @@ impl BufferStall {
         self.other_dry = if bl == 0 { 0 } else { dry };
     }
 
-    /// A request while the player is paused or in the background. Before a pause what was played counts; when a player was hidden is not
-    /// known, so the time on both sides of it does not count.
+    /// A request while the player is paused or in the background. Before a pause what was played counts; when a player
+    /// was hidden is not known, so the time on both sides of it does not count.
     pub(crate) fn pause(&mut self, look: BufferReading, is_hidden: bool, told: &mut PlaybackDelta) {
         if !is_hidden && self.phase == Phase::Playing {
             self.played_until(look, told);
@@ -153,8 +157,8 @@ impl BufferStall {
         }
     }
 
-    /// When the request was made: where a player tells how far it is behind, what it played and what it did not are the time that went
-    /// by; a request that came later was held up on its way.
+    /// When the request was made: where a player tells how far it is behind, what it played and what it did not are the
+    /// time that went by; a request that came later was held up on its way.
     fn made_at(&self, look: BufferReading) -> u64 {
         let Some(fell_behind) = self.fell_behind(look).filter(|_| self.phase == Phase::Playing) else { return look.at };
         let made = self.at.saturating_add_signed((self.consumed(look) + fell_behind).max(0).into());
@@ -178,8 +182,8 @@ impl BufferStall {
         (media * 1_000 / i64::from(look.rate.max(1))).clamp(-MAX_STEP, MAX_STEP) as i32
     }
 
-    /// Counts what is played before the player surely plays; that begins with the first request that found a buffer. Gives whether it
-    /// still starts.
+    /// Counts what is played before the player surely plays; that begins with the first request that found a buffer.
+    /// Gives whether it still starts.
     fn starts(
         &mut self,
         was: Self,
@@ -216,12 +220,14 @@ impl BufferStall {
         true
     }
 
-    /// The lag is above its level: a stall, a pause that is no exposure, or a late request. Gives what to add to the exposure.
+    /// The lag is above its level: a stall, a pause that is no exposure, or a late request. Gives what to add to the
+    /// exposure.
     fn rise(&mut self, was: Self, look: BufferReading, passed: i32, told: &mut PlaybackDelta) -> i32 {
         let signed = look.starving || was.starving || was.stalled;
         let dry_after = i64::from(was.bl) - ROUNDING;
         let could_run_dry = was.dry_elsewhere || i64::from(passed.saturating_add(was.withheld)) >= dry_after;
-        // Who ran dry has no more than one object afterwards, unless it said so and waits for more; in a pause the buffer grows.
+        // Who ran dry has no more than one object afterwards, unless it said so and waits for more; in a pause the
+        // buffer grows.
         let kept = if was.stalled || was.starving { i64::from(was.bl) } else { 0 };
         let is_low = was.dry_elsewhere || i64::from(look.bl) <= i64::from(was.d) + ROUNDING + kept;
         // With nothing buffered the position is not known, and with it how long it stalled: the next request shows it.
@@ -241,7 +247,8 @@ impl BufferStall {
         }
         let stays = was.withheld > 0 && self.excess <= was.withheld.saturating_add(NOISE_MILLIS);
         if stays && (was.could_be_stall || (could_run_dry && is_low)) {
-            // It plays on with its buffer as low as a stall leaves it, or shows so now where the request before came late.
+            // It plays on with its buffer as low as a stall leaves it, or shows so now where the request before came
+            // late.
             self.stall(self.excess, told);
             return was.withheld;
         }
@@ -281,7 +288,8 @@ impl BufferStall {
         (self.stalled, self.after_stall) = (after_stall, after_stall);
     }
 
-    /// Moves the level towards the mean of what is looked at; after a stall, and where the buffer is all but empty, that is stall time.
+    /// Moves the level towards the mean of what is looked at; after a stall, and where the buffer is all but empty,
+    /// that is stall time.
     fn refine(&mut self) {
         self.stalled = false;
         self.looks = (self.looks + 1).min(MAX_LOOKS);

@@ -1,5 +1,6 @@
-//! The classes of a fold and their sums since the last word. Decides which name is which class and when one is forgotten; when it is full,
-//! a class of which nearly nothing was heard makes room, so that made-up names do not keep real ones out.
+//! The classes of a fold and their sums since the last word. Decides which name is which class and when one is
+//! forgotten; when it is full, a class of which nearly nothing was heard makes room, so that made-up names do not keep
+//! real ones out.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Reports of many viewers folded into what each class's viewers saw: the player's word from CDN logs and event posts. Decides who is a
-//! viewer, to which class it belongs and when it is gone; refuses classes and viewers beyond its bounds and counts them.
+//! Reports of many viewers folded into what each class's viewers saw: the player's word from CDN logs and event posts.
+//! Decides who is a viewer, to which class it belongs and when it is gone; refuses classes and viewers beyond its
+//! bounds and counts them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,8 +53,8 @@ pub struct Request<'a> {
     pub protocol: Option<Protocol>,
     /// Whether media was asked for; else a manifest.
     pub is_media: bool,
-    /// Whether it was served. A class comes into being by media that was: what is not there cannot be served, so names that
-    /// somebody makes up are no classes.
+    /// Whether it was served. A class comes into being by media that was: what is not there cannot be served, so names
+    /// that somebody makes up are no classes.
     pub is_served: bool,
     /// Bytes of the answer.
     pub bytes: Option<u64>,
@@ -158,8 +159,9 @@ impl ViewerFold {
         self.counts.requests += 1;
     }
 
-    /// Folds one event report that arrived at `at`. Its class is that of the viewer's requests; a viewer without any is known by
-    /// `class`, where the log says which class an event belongs to, and so are its groups by `origin`, where that is known.
+    /// Folds one event report that arrived at `at`. Its class is that of the viewer's requests; a viewer without any is
+    /// known by `class`, where the log says which class an event belongs to, and so are its groups by `origin`, where
+    /// that is known.
     pub fn event(&mut self, at: Timestamp, class: Option<&str>, origin: Option<&Origin<'_>>, set: &Cmcd<'_>) {
         let Some(id) = set.sid.map(|sid| sip_hash(self.key.words(), &[sid.raw()])) else {
             self.counts.homeless += 1;

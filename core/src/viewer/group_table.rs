@@ -1,5 +1,6 @@
-//! Which viewers of one class are in which group, and what each group told since the last word on it. Decides who is counted among the
-//! others: those whose group is not known, or came when the table was full of groups with viewers in them.
+//! Which viewers of one class are in which group, and what each group told since the last word on it. Decides who is
+//! counted among the others: those whose group is not known, or came when the table was full of groups with viewers in
+//! them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,9 +89,9 @@ impl GroupTable {
         }
     }
 
-    /// What was told since the last time, of a class with `viewers` remembered: at most [`MAX_GROUPS`] groups by name, those that stall
-    /// most and then those that watch most, and the others of each kind. Nothing of a kind of which no group is known. Where nobody
-    /// stalls it can wait: it is told at each [`CALM_LOOKS`]th call.
+    /// What was told since the last time, of a class with `viewers` remembered: at most [`MAX_GROUPS`] groups by name,
+    /// those that stall most and then those that watch most, and the others of each kind. Nothing of a kind of which no
+    /// group is known. Where nobody stalls it can wait: it is told at each [`CALM_LOOKS`]th call.
     pub fn take(&mut self, viewers: u32) -> Vec<GroupView> {
         self.silent += 1;
         if !self.stalled && self.silent < CALM_LOOKS {
@@ -224,7 +225,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whoever comes, tells and goes: each kind of which a group is known sums up to what was told since it is, and is told by few names.
+        /// Whoever comes, tells and goes: each kind of which a group is known sums up to what was told since it is, and
+        /// is told by few names.
         #[test]
         fn each_kind_sums_up_to_all_that_was_told(
             acts in prop::collection::vec((0..600_u32, 0..4_usize, 0..5_000_u32, 0..5_000_u32, any::<bool>()), 1..700),

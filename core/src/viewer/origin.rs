@@ -1,5 +1,6 @@
-//! Where a viewer's words come from, as far as that tells which groups it is in. Decides whose address counts behind proxies; keeps none:
-//! a network leaves here as a keyed hash, and what is no address, region or known player is in no group.
+//! Where a viewer's words come from, as far as that tells which groups it is in. Decides whose address counts behind
+//! proxies; keeps none: a network leaves here as a keyed hash, and what is no address, region or known player is in no
+//! group.
 
 use std::net::IpAddr;
 
@@ -66,7 +67,8 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// The peer, or where that is a trusted proxy the last one of `forwarded` that is none. `None` where only proxies are known.
+/// The peer, or where that is a trusted proxy the last one of `forwarded` that is none. `None` where only proxies are
+/// known.
 fn client(peer: IpAddr, forwarded: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
     let mut client = peer;

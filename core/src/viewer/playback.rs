@@ -1,5 +1,5 @@
-//! One viewer as its reports show it: which of its words count. Decides that state events stand before buffer lengths, video before audio,
-//! and that a player's urgent word on any request is a sign for all.
+//! One viewer as its reports show it: which of its words count. Decides that state events stand before buffer lengths,
+//! video before audio, and that a player's urgent word on any request is a sign for all.
 
 use super::buffer_stall::{BufferReading, BufferStall};
 use super::state_stall::{PlayerStateClock, StateReport};
@@ -93,7 +93,8 @@ impl Viewer {
         }
     }
 
-    /// Buffer length and what is asked for. shaka-player 5.2 leaves out `bl` where nothing is buffered, and says so by `dl`.
+    /// Buffer length and what is asked for. shaka-player 5.2 leaves out `bl` where nothing is buffered, and says so by
+    /// `dl`.
     fn buffer(set: &Cmcd<'_>) -> Option<(u32, u32)> {
         let empty = set.dl.filter(|deadline| *deadline == 0);
         Some((set.bl.of(set.ot).or(empty)?, set.d?))
@@ -191,7 +192,8 @@ mod tests {
 
     #[test]
     fn the_background_is_told_by_reports_that_changed_places() {
-        // As dash.js sends them: two answers at once, then `bg` on those that follow, and none on the interval's report.
+        // As dash.js sends them: two answers at once, then `bg` on those that follow, and none on the interval's
+        // report.
         for swapped in [[1, 2], [2, 1], [2, 2]] {
             let (mut viewer, mut told) = (Viewer::default(), PlaybackDelta::default());
             let mut take = |at, text: &str| event(&mut viewer, at, text, &mut told);

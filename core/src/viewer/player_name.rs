@@ -1,5 +1,6 @@
-//! What a viewer plays with, in a few words: the library that the page names or the delivery, and the family and version of the program
-//! by its user agent. Decides which families are known; refuses to guess: an agent of none of them says nothing.
+//! What a viewer plays with, in a few words: the library that the page names or the delivery, and the family and
+//! version of the program by its user agent. Decides which families are known; refuses to guess: an agent of none of
+//! them says nothing.
 
 use std::fmt::{self, Write};
 
@@ -101,7 +102,8 @@ impl Family {
     /// The version in an agent that begins with the mark.
     fn version<'a>(&self, agent: &'a [u8]) -> &'a str {
         let behind = if self.mark == APPLE {
-            // Its own number says nothing; that of the system is its release: `CPU OS 17_2 like`, `Intel Mac OS X 14_2`.
+            // Its own number says nothing; that of the system is its release: `CPU OS 17_2 like`, `Intel Mac OS X
+            // 14_2`.
             let system = memmem::find(agent, b" OS ").map_or(&b""[..], |at| &agent[at + 4..]);
             system.strip_prefix(b"X ").unwrap_or(system)
         } else {

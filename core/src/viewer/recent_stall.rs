@@ -1,5 +1,5 @@
-//! How a viewer fared lately: its stalled time and exposure of the last minute, in 16 bytes. Decides who stutters; forgets by steps of
-//! [`STEP_SECONDS`], so that it looks back on 40 to 60 s.
+//! How a viewer fared lately: its stalled time and exposure of the last minute, in 16 bytes. Decides who stutters;
+//! forgets by steps of [`STEP_SECONDS`], so that it looks back on 40 to 60 s.
 
 /// Sums over three steps.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +21,8 @@ impl Recent {
         add(&mut self.stalled[slot], stalled_millis);
     }
 
-    /// Whether the viewer was exposed in the last minute, and whether more than [`STUTTER_PERCENT`] of that was stalled.
+    /// Whether the viewer was exposed in the last minute, and whether more than [`STUTTER_PERCENT`] of that was
+    /// stalled.
     pub(crate) fn at(&mut self, now: u64) -> (bool, bool) {
         self.turn(now);
         let sum = |of: &[u16; STEPS]| of.iter().map(|part| u32::from(*part)).sum::<u32>();

@@ -1,12 +1,14 @@
-//! Stall time of one viewer from the states that its event reports tell (CTA-5004-B `ps`), by the player's own clock. Decides in which
-//! order reports count and what a state is; takes back what was counted on when a late report says otherwise, refuses reports twice.
+//! Stall time of one viewer from the states that its event reports tell (CTA-5004-B `ps`), by the player's own clock.
+//! Decides in which order reports count and what a state is; takes back what was counted on when a late report says
+//! otherwise, refuses reports twice.
 
 use std::num::NonZeroU32;
 
 use super::playback::PlaybackDelta;
 use crate::cmcd::State;
 
-/// The state machine of event reports. Instants are milliseconds since [`PlayerStateClock::base`], by the player's clock where not said otherwise.
+/// The state machine of event reports. Instants are milliseconds since [`PlayerStateClock::base`], by the player's
+/// clock where not said otherwise.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PlayerStateClock {
     /// Zero of all instants below, Unix milliseconds.
@@ -88,8 +90,8 @@ impl PlayerStateClock {
         }
     }
 
-    /// Counts on with the present state. `now`, and `asked`, when the viewer made its last request, are Unix milliseconds of our clock;
-    /// `last`: nothing more will come.
+    /// Counts on with the present state. `now`, and `asked`, when the viewer made its last request, are Unix
+    /// milliseconds of our clock; `last`: nothing more will come.
     pub(crate) fn sweep(&mut self, now: u64, asked: u64, last: bool, told: &mut PlaybackDelta) {
         if self.state.is_none() {
             return;
@@ -217,7 +219,8 @@ impl PlayerStateClock {
         self.settle(told);
     }
 
-    /// What is told as stalled before a seek has shown its picture is the seek's: players say so when the new place is not loaded yet.
+    /// What is told as stalled before a seek has shown its picture is the seek's: players say so when the new place is
+    /// not loaded yet.
     fn meant(&self, state: State) -> State {
         let seeks = self.state == Some(State::Seeking) && state == State::Rebuffering;
         if seeks { State::Seeking } else { state }

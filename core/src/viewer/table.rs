@@ -1,5 +1,5 @@
-//! All viewers of a fold: dense, found by keyed hash, bounded. Decides who makes room when it is full: who was heard once, or is not there
-//! any more; refuses newcomers only where all that it looks at are present and were heard twice.
+//! All viewers of a fold: dense, found by keyed hash, bounded. Decides who makes room when it is full: who was heard
+//! once, or is not there any more; refuses newcomers only where all that it looks at are present and were heard twice.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -53,7 +53,8 @@ impl ViewerTable {
         self.index.find(id, |at| self.slots[*at as usize].id == id).map(|at| *at as usize)
     }
 
-    /// The viewer of this hash, new in `session` where it is not there; `present_since`: who was heard before is not there any more.
+    /// The viewer of this hash, new in `session` where it is not there; `present_since`: who was heard before is not
+    /// there any more.
     pub(crate) fn enter(&mut self, id: u64, session: u32, present_since: u64) -> Place {
         if let Some(at) = self.find(id) {
             return Place::Known(at);

@@ -1,4 +1,5 @@
-//! The stalls of an audience as its players' fold tells them: drawn in sums, so that 50,000 viewers cost little more than five.
+//! The stalls of an audience as its players' fold tells them: drawn in sums, so that 50,000 viewers cost little more
+//! than five.
 
 use std::collections::VecDeque;
 
@@ -12,7 +13,8 @@ pub(crate) const BEAT: f64 = 0.25;
 pub(crate) struct Habit {
     /// Stalled over exposure time.
     pub(crate) ratio: f64,
-    /// Mean length of a stall in seconds; lengths are exponential, 0.1 s at least, where `steady` does not say that all are alike.
+    /// Mean length of a stall in seconds; lengths are exponential, 0.1 s at least, where `steady` does not say that all
+    /// are alike.
     pub(crate) length: f64,
     pub(crate) steady: bool,
     /// Mean number of viewers that stall together.

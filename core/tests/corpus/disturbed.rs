@@ -1,5 +1,5 @@
-//! Faults on a node to which other things happen at the same time: a server that restarts, a join storm, a source that falls silent, noise,
-//! another fault. The cause is named all the same, or none.
+//! Faults on a node to which other things happen at the same time: a server that restarts, a join storm, a source that
+//! falls silent, noise, another fault. The cause is named all the same, or none.
 
 use liveqos_core::model::{Alert, Cause, NoticeState, Objectives, Protocol};
 use liveqos_core::recording::{Event, Head, Playback, Settings, line};
@@ -94,7 +94,8 @@ fn the_largest_class_is_judged_as_fast_as_any() {
     assert!(first.at.since(onset).as_millis() <= 1_500, "{:?}", first.at.since(onset));
 }
 
-/// A day of everything, recorded and played back: the same samples and notices, whatever the pace, and the words themselves are kept whole.
+/// A day of everything, recorded and played back: the same samples and notices, whatever the pace, and the words
+/// themselves are kept whole.
 #[test]
 fn a_recording_gives_the_same_samples_and_notices() {
     let mut dice = Dice::new(21);

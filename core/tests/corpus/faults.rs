@@ -1,4 +1,5 @@
-//! Labelled faults, each drawn from a seed: what they do to publishers, node, paths, networks and players, as physics has it.
+//! Labelled faults, each drawn from a seed: what they do to publishers, node, paths, networks and players, as physics
+//! has it.
 
 use liveqos_core::model::{Cause, Protocol};
 

@@ -1,5 +1,5 @@
-//! What happens on a node beside faults: restarts, join storms, silent sources, flapping, mixtures, slow ruin. And that the judge is
-//! pure: the same words give the same notices, however fast they are played.
+//! What happens on a node beside faults: restarts, join storms, silent sources, flapping, mixtures, slow ruin. And that
+//! the judge is pure: the same words give the same notices, however fast they are played.
 
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ fn firing(notices: &[Notice], alert: Alert) -> usize {
     breaches(notices, alert).iter().filter(|notice| notice.state == NoticeState::Firing).count()
 }
 
-/// The customer's case: stutter 15 %, latency over 500 ms, loss over 5 %, processor over 90 %: too few nodes for the audience.
+/// The customer's case: stutter 15 %, latency over 500 ms, loss over 5 %, processor over 90 %: too few nodes for the
+/// audience.
 #[test]
 fn a_node_that_carries_too_much_is_named_with_its_numbers() {
     let mut world = classes(&[120, 80, 40, 150, 60], Protocol::Webrtc, 1);

@@ -1,5 +1,5 @@
-//! Rules that judge the same stalls, beside ours: the plain 1 % rule, the ratio less two standard errors, and a CUSUM (the sequential
-//! test against one fixed fault). None is used; they show why ours is.
+//! Rules that judge the same stalls, beside ours: the plain 1 % rule, the ratio less two standard errors, and a CUSUM
+//! (the sequential test against one fixed fault). None is used; they show why ours is.
 
 use std::collections::VecDeque;
 
@@ -33,7 +33,8 @@ impl Rule for Plain {
     }
 }
 
-/// Over 1 % by two standard errors of the number of occurrences on some trailing span of at most a minute, in two of three looks.
+/// Over 1 % by two standard errors of the number of occurrences on some trailing span of at most a minute, in two of
+/// three looks.
 #[derive(Default)]
 pub(crate) struct TwoErrors {
     spans: VecDeque<Told>,

@@ -1,6 +1,6 @@
-//! False alarms of healthy classes and the delay of faults, by size of the class, through registry and judge as in live operation.
-//! `cargo test -p liveqos-core --release --test corpus -- --ignored --nocapture table` plays ten thousand class-hours (half an hour of
-//! one core).
+//! False alarms of healthy classes and the delay of faults, by size of the class, through registry and judge as in live
+//! operation. `cargo test -p liveqos-core --release --test corpus -- --ignored --nocapture table` plays ten thousand
+//! class-hours (half an hour of one core).
 
 use std::time::Duration;
 
@@ -91,7 +91,8 @@ fn healthy(viewers: u32, habit: Habit, (hours, seed): (u64, u64)) -> (u64, u64) 
     (ours, plains)
 }
 
-/// Delays in milliseconds of onsets after three healthy minutes, by judge and plain rule; one of over a minute counts as that.
+/// Delays in milliseconds of onsets after three healthy minutes, by judge and plain rule; one of over a minute counts
+/// as that.
 fn delays(viewers: u32, habit: Habit, (ratio, onsets): (f64, u64)) -> (Vec<u64>, Vec<u64>) {
     let (mut ours, mut plains) = (Vec::new(), Vec::new());
     for seed in 1..=onsets {

@@ -1,5 +1,5 @@
-//! A node with classes, as its intakes tell of it: servers each second, the kernel each tick, players each second. What is wrong in it
-//! is set from outside; nothing here knows the judge.
+//! A node with classes, as its intakes tell of it: servers each second, the kernel each tick, players each second. What
+//! is wrong in it is set from outside; nothing here knows the judge.
 
 use std::time::Duration;
 

@@ -121,7 +121,8 @@ proptest! {
         prop_assert_eq!(format!("{once:?}"), format!("{twice:?}"));
     }
 
-    /// Whatever is polled when, however often the stream is renamed and the class ends: the windows' bytes are the counter's.
+    /// Whatever is polled when, however often the stream is renamed and the class ends: the windows' bytes are the
+    /// counter's.
     #[test]
     fn every_byte_is_in_exactly_one_window(
         grows in prop::collection::vec((1_u64..4_000, 0_u64..1_000_000, 0_u32..3), 2..40),

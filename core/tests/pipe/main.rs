@@ -1,4 +1,5 @@
-//! Whole classes through the pipe under a clock moved by hand: what people are told, what the trace gains, what the registry keeps.
+//! Whole classes through the pipe under a clock moved by hand: what people are told, what the trace gains, what the
+//! registry keeps.
 
 mod accounts;
 mod judge;

@@ -106,8 +106,8 @@ fn the_incident_tells_the_numbers_of_the_fault_not_of_the_recovery() {
     assert!(!incident.error.as_ref().expect("an error").starts_with("resolved"));
 }
 
-/// Within one tick the words of different sources may come in any order. The order of one source's words matters (the newer replaces),
-/// and so does what names the class: the name must come before the class opens, or it is renamed.
+/// Within one tick the words of different sources may come in any order. The order of one source's words matters (the
+/// newer replaces), and so does what names the class: the name must come before the class opens, or it is renamed.
 #[test]
 fn the_order_of_sources_within_a_beat_does_not_matter() {
     let mut plays = Vec::new();

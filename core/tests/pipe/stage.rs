@@ -1,5 +1,5 @@
-//! A stage for classes: servers are asked each second, players and kernel tell each tick, the pipe ticks each 250 ms. Nothing here
-//! reads a clock; all chance comes from a seed.
+//! A stage for classes: servers are asked each second, players and kernel tell each tick, the pipe ticks each 250 ms.
+//! Nothing here reads a clock; all chance comes from a seed.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Files of lines, plain or packed, read in the order of their instants. Decides that a line which is longer than its bound is one line
-//! too long, and not two.
+//! Files of lines, plain or packed, read in the order of their instants. Decides that a line which is longer than its
+//! bound is one line too long, and not two.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};

@@ -1,5 +1,6 @@
-//! `liveqos replay`: access logs, or what a daemon recorded, through the rules of live operation, with the time of the lines as the clock.
-//! Decides by its first line what a file is; what comes out is what the daemon would have said, or has said.
+//! `liveqos replay`: access logs, or what a daemon recorded, through the rules of live operation, with the time of the
+//! lines as the clock. Decides by its first line what a file is; what comes out is what the daemon would have said, or
+//! has said.
 
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! A recording through the rules once more. Decides what is said of one that is torn or damaged: each line that is not good is told with
-//! its number and counted, and the rest goes on.
+//! A recording through the rules once more. Decides what is said of one that is torn or damaged: each line that is not
+//! good is told with its number and counted, and the rest goes on.
 
 use std::io::Write as _;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Event reports on their way from the HTTP interface to the fold of their viewers. Decides how much may wait, by posts and by bytes;
-//! refuses more at once, so that a flood costs its senders and nobody else.
+//! Event reports on their way from the HTTP interface to the fold of their viewers. Decides how much may wait, by posts
+//! and by bytes; refuses more at once, so that a flood costs its senders and nobody else.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;

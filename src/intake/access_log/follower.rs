@@ -1,6 +1,6 @@
-//! Follows access logs and takes in players' posts, each fold of viewers on a thread of its own, and hands on what they told: at most one
-//! observation a class and tick. Decides only the order: read, fold, drain, hand on, write down how far; refuses to wait for a reader
-//! that is behind.
+//! Follows access logs and takes in players' posts, each fold of viewers on a thread of its own, and hands on what they
+//! told: at most one observation a class and tick. Decides only the order: read, fold, drain, hand on, write down how
+//! far; refuses to wait for a reader that is behind.
 
 use std::io;
 use std::sync::Arc;
@@ -63,7 +63,8 @@ pub(crate) fn start_all(
     Ok(())
 }
 
-/// Begins to follow one log, with the posts of its viewers where they come here, until told to stop or nobody reads any more.
+/// Begins to follow one log, with the posts of its viewers where they come here, until told to stop or nobody reads any
+/// more.
 ///
 /// # Errors
 /// When its settings or its position file are bad, its socket cannot be bound, or the thread cannot be started.

@@ -1,5 +1,5 @@
-//! What is configured of an access log: where it comes from, how its lines look, where a class's identity lies. Refuses a form that cannot be
-//! read, before the log is opened.
+//! What is configured of an access log: where it comes from, how its lines look, where a class's identity lies. Refuses
+//! a form that cannot be read, before the log is opened.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -22,33 +22,40 @@ use crate::players::{IngestError, Networks};
 pub struct AccessLogSettings {
     /// The log file; or `listen`.
     pub path: PathBuf,
-    /// Where its lines come in as syslog datagrams, as nginx sends them: `udp://127.0.0.1:5514` or `unix:/run/liveqos/access.sock`.
+    /// Where its lines come in as syslog datagrams, as nginx sends them: `udp://127.0.0.1:5514` or
+    /// `unix:/run/liveqos/access.sock`.
     pub listen: String,
     /// Addresses or networks that may send to `udp://`; without any this machine.
     pub from: Vec<String>,
     /// Receive buffer of `listen`, as far as `net.core.rmem_max` allows; 0 is 8 MiB.
     pub receive_buffer_bytes: usize,
-    /// File that keeps how far it was read, so that a restart goes on there; without one each start begins at the log's end.
+    /// File that keeps how far it was read, so that a restart goes on there; without one each start begins at the log's
+    /// end.
     pub position_file: Option<PathBuf>,
     /// Its name in labels and errors, unique; `access-log` without one.
     pub name: String,
     /// nginx's `log_format` as text, where lines are not JSON: `$remote_addr [$time_local] "$request" ...`.
     pub format: String,
-    /// Further keys of JSON lines, or variables of `format`: what the log calls it = the nginx variable; `region` is where the viewer is.
+    /// Further keys of JSON lines, or variables of `format`: what the log calls it = the nginx variable; `region` is
+    /// where the viewer is.
     pub fields: BTreeMap<String, String>,
-    /// Proxies before the edge whose `$http_x_forwarded_for` in a line is believed to name the viewer's address: addresses or networks.
+    /// Proxies before the edge whose `$http_x_forwarded_for` in a line is believed to name the viewer's address:
+    /// addresses or networks.
     pub trusted_proxies: Vec<String>,
-    /// Where a class's identity is: `path`, `content-id` (CMCD `cid`), `argument:NAME` of the query, or `pattern:/live/{class}/*.m4s`
-    /// with `*` for any text without a slash and `/...` at the end for anything.
+    /// Where a class's identity is: `path`, `content-id` (CMCD `cid`), `argument:NAME` of the query, or
+    /// `pattern:/live/{class}/*.m4s` with `*` for any text without a slash and `/...` at the end for anything.
     pub class: String,
-    /// Ports of the edge's listeners, whose connections are looked for in the kernel; without any those that the lines name (`$server_port`).
+    /// Ports of the edge's listeners, whose connections are looked for in the kernel; without any those that the lines
+    /// name (`$server_port`).
     pub ports: Vec<u16>,
-    /// Play time of one segment, for lines whose player does not tell it (CMCD `d`); zero: latency is told only where players tell it.
+    /// Play time of one segment, for lines whose player does not tell it (CMCD `d`); zero: latency is told only where
+    /// players tell it.
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub segment: Duration,
-    /// File with a secret of at least 16 bytes that all nodes of the fleet share: viewers are hashed under it, so that their counts join
-    /// over nodes (`viewers_sketch` in the API). Without one the key is new with each start, and no sketch is made.
+    /// File with a secret of at least 16 bytes that all nodes of the fleet share: viewers are hashed under it, so that
+    /// their counts join over nodes (`viewers_sketch` in the API). Without one the key is new with each start, and no
+    /// sketch is made.
     pub viewer_key_file: Option<PathBuf>,
     /// The application's name instead of the one in the path, so that `/hls/c1/7.ts` is the media server's `live/c1`.
     pub app: String,
@@ -225,8 +232,8 @@ impl AccessLogSettings {
     }
 }
 
-/// The key of the hashes that stand for viewers' networks: the fleet's of the first log that has one, so that one network is called the
-/// same on all nodes; else a new one.
+/// The key of the hashes that stand for viewers' networks: the fleet's of the first log that has one, so that one
+/// network is called the same on all nodes; else a new one.
 ///
 /// # Errors
 /// As [`AccessLogSettings::viewer_key`].

@@ -1,5 +1,5 @@
-//! Lines of access logs that arrive as syslog datagrams, over UDP or a Unix socket. Decides whose datagrams are taken and counts what
-//! the kernel had to drop; it is read all the time, so that a web server never waits for it.
+//! Lines of access logs that arrive as syslog datagrams, over UDP or a Unix socket. Decides whose datagrams are taken
+//! and counts what the kernel had to drop; it is read all the time, so that a web server never waits for it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -39,7 +39,8 @@ pub(crate) struct SyslogSocket {
 /// What was not taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SyslogCounts {
-    /// Datagrams that the kernel dropped because the buffer was full; of UDP only, since the sender of a Unix datagram is told.
+    /// Datagrams that the kernel dropped because the buffer was full; of UDP only, since the sender of a Unix datagram
+    /// is told.
     pub lost: u64,
     /// Datagrams of senders that may not write.
     pub strangers: u64,
@@ -68,8 +69,8 @@ impl SyslogAddress {
 }
 
 impl SyslogSocket {
-    /// Binds `address` with a receive buffer of `buffer_bytes`, as far as the kernel gives it. Over UDP only datagrams of `senders` are
-    /// taken; who may write to a Unix socket is for the folder's permissions to say.
+    /// Binds `address` with a receive buffer of `buffer_bytes`, as far as the kernel gives it. Over UDP only datagrams
+    /// of `senders` are taken; who may write to a Unix socket is for the folder's permissions to say.
     ///
     /// # Errors
     /// When the address is in use or may not be bound.
@@ -205,7 +206,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     }
 }
 
-/// What the kernel dropped of the socket with this number: the last column of `/proc/net/udp` and `udp6` (`proc_net(5)`).
+/// What the kernel dropped of the socket with this number: the last column of `/proc/net/udp` and `udp6`
+/// (`proc_net(5)`).
 fn dropped(inode: u64) -> Option<u64> {
     let inode = inode.to_string();
     ["/proc/net/udp", "/proc/net/udp6"].into_iter().find_map(|table| {

@@ -1,5 +1,5 @@
-//! A file that grows, read line by line while it is written. Decides where to begin and when the file was rotated or cut; refuses to
-//! read more at once than [`MAX_READ`], and to keep a line longer than [`MAX_LINE`].
+//! A file that grows, read line by line while it is written. Decides where to begin and when the file was rotated or
+//! cut; refuses to read more at once than [`MAX_READ`], and to keep a line longer than [`MAX_LINE`].
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -129,9 +129,9 @@ impl LogTail {
         Ok(true)
     }
 
-    /// Writes down how far it read, where that moved: the start of the line that is not whole yet. Every time into a file beside the
-    /// position file, which outlives a killed daemon; every few seconds into the position file, down to the disk, which outlives the
-    /// machine.
+    /// Writes down how far it read, where that moved: the start of the line that is not whole yet. Every time into a
+    /// file beside the position file, which outlives a killed daemon; every few seconds into the position file, down to
+    /// the disk, which outlives the machine.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -250,7 +250,8 @@ impl Position {
         Ok(bytes)
     }
 
-    /// Puts it in place at once: a killed daemon leaves the old one or the new one, and with `sync` so does a machine without power.
+    /// Puts it in place at once: a killed daemon leaves the old one or the new one, and with `sync` so does a machine
+    /// without power.
     fn write(&self, path: &Path, sync: bool) -> io::Result<()> {
         let new = beside(path, ".new");
         let mut file = File::create(&new)?;
@@ -381,7 +382,8 @@ mod tests {
         tail.save().expect("saved");
         std::fs::remove_file(log.path("log")).expect("gone");
         log.write("other file\n");
-        // The same inode may be given again; then the position lies within it or not, and both are a restart of a rotated log.
+        // The same inode may be given again; then the position lies within it or not, and both are a restart of a
+        // rotated log.
         drop(tail);
         std::fs::remove_file(log.path("position.recent")).unwrap_or_default();
         Position { inode: 1, offset: 99, number: 9 }.write(&log.path("position"), false).expect("written");

@@ -1,5 +1,5 @@
-//! Which programs run on this host and on which TCP ports they listen, read from `/proc`. Decides nothing about what they are;
-//! refuses nothing either: what may not be read is left out and said so.
+//! Which programs run on this host and on which TCP ports they listen, read from `/proc`. Decides nothing about what
+//! they are; refuses nothing either: what may not be read is left out and said so.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -25,8 +25,8 @@ pub(crate) fn listening(proc: &Path) -> HashMap<u64, SocketAddr> {
         let Ok(file) = File::open(proc.join(table)) else {
             continue;
         };
-        // The kernel lists those that listen first (`tcp_seq_start` in net/ipv4/tcp_ipv4.c), so that 100,000 viewers need not
-        // be read.
+        // The kernel lists those that listen first (`tcp_seq_start` in net/ipv4/tcp_ipv4.c), so that 100,000 viewers
+        // need not be read.
         let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1).take(MAX_SOCKETS);
         sockets.extend(lines.map_while(|line| listener(&line)));
     }

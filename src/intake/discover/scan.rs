@@ -1,5 +1,6 @@
-//! Finds the media servers of this host, for `liveqos discover` and for `liveqos run` without a configuration. Decides by asking:
-//! a server is found when its probe understood it; what only looks like one is told with what to switch on in it.
+//! Finds the media servers of this host, for `liveqos discover` and for `liveqos run` without a configuration. Decides
+//! by asking: a server is found when its probe understood it; what only looks like one is told with what to switch on
+//! in it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
@@ -80,8 +81,8 @@ async fn here(now: &Now) -> Result<Discovery, FetchError> {
     Ok(discover(Path::new("/proc"), liveqos_probes::KINDS, &Fetcher::new()?, now).await)
 }
 
-/// Looks through `proc` (in production `/proc`) for programs of `kinds` and asks each on the loopback, one question at a time,
-/// each for at most half a second, at most [`MAX_TRIES`] for a program.
+/// Looks through `proc` (in production `/proc`) for programs of `kinds` and asks each on the loopback, one question at
+/// a time, each for at most half a second, at most [`MAX_TRIES`] for a program.
 pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &Fetcher, now: &Now) -> Discovery {
     let (sockets, programs) = look(proc, kinds).await;
     let mut found = Discovery::default();
@@ -283,7 +284,8 @@ fn candidates(program: &Program, kind: &Kind, sockets: &HashMap<u64, SocketAddr>
     let mut paths = vec![default_path];
     paths.extend(kind.status_paths.iter().copied().filter(|path| *path != default_path));
 
-    // Where the program's own sockets are hidden, only the ports usual for status pages are tried, not all of the host's.
+    // Where the program's own sockets are hidden, only the ports usual for status pages are tried, not all of the
+    // host's.
     let usual = |at: &SocketAddr| Some(at.port()) == default_port || USUAL_PORTS.contains(&at.port());
     let hidden = || sockets.values().copied().filter(usual).collect();
     let mut places: Vec<SocketAddr> = program.listens.clone().unwrap_or_else(hidden).into_iter().collect();

@@ -1,5 +1,6 @@
-//! The bytes of a `sock_diag` dump: what is asked of the kernel and how its answer is read. Decides by offset and length,
-//! so that an older kernel's shorter `tcp_info` gives fewer values; refuses to trust any length that it was not given room for.
+//! The bytes of a `sock_diag` dump: what is asked of the kernel and how its answer is read. Decides by offset and
+//! length, so that an older kernel's shorter `tcp_info` gives fewer values; refuses to trust any length that it was not
+//! given room for.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -84,7 +85,8 @@ pub enum Family {
 }
 
 /// Writes into `out` (emptied first) the request for all established TCP sockets of `family` whose local port is one of
-/// `ports`, with `tcp_info`. With more than [`MAX_FILTER_PORTS`] ports the kernel is asked for all sockets; the caller filters.
+/// `ports`, with `tcp_info`. With more than [`MAX_FILTER_PORTS`] ports the kernel is asked for all sockets; the caller
+/// filters.
 pub fn write_request(family: Family, ports: &[u16], sequence: u32, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&[0; 4]);
@@ -103,13 +105,14 @@ pub fn write_request(family: Family, ports: &[u16], sequence: u32, out: &mut Vec
     out[..4].copy_from_slice(&length.to_ne_bytes());
 }
 
-/// The most local ports that one kernel filter holds. Above it the dump is not filtered in the kernel, which costs time and
-/// loses nothing: the reader drops other ports and counts them.
+/// The most local ports that one kernel filter holds. Above it the dump is not filtered in the kernel, which costs time
+/// and loses nothing: the reader drops other ports and counts them.
 pub const MAX_FILTER_PORTS: usize = 128;
 
 /// Appends the filter program `sport == a || sport == b …` (`INET_DIAG_REQ_BYTECODE`). Each port takes two comparisons,
-/// since the single one for equality came only with Linux 5.9. A comparison that fails jumps to the next port or, in the last
-/// block, four bytes past the end, which rejects; one that holds falls through to a jump to the end, which accepts.
+/// since the single one for equality came only with Linux 5.9. A comparison that fails jumps to the next port or, in
+/// the last block, four bytes past the end, which rejects; one that holds falls through to a jump to the end, which
+/// accepts.
 fn write_port_filter(ports: &[u16], out: &mut Vec<u8>) {
     let Some(blocks_after_first) = ports.len().checked_sub(1) else {
         return;
@@ -265,10 +268,12 @@ const INET_DIAG_REQ_BYTECODE: u16 = 1;
 const INET_DIAG_BC_JMP: u8 = 1;
 const INET_DIAG_BC_S_GE: u8 = 2;
 const INET_DIAG_BC_S_LE: u8 = 3;
-/// The lowest bit of byte 7: `tcpi_delivery_rate_app_limited`, as compilers for little-endian machines lay bit fields out.
+/// The lowest bit of byte 7: `tcpi_delivery_rate_app_limited`, as compilers for little-endian machines lay bit fields
+/// out.
 #[cfg(target_endian = "little")]
 const APP_LIMITED: u8 = 0x01;
-/// The highest bit of byte 7: `tcpi_delivery_rate_app_limited`, as compilers for big-endian machines lay bit fields out.
+/// The highest bit of byte 7: `tcpi_delivery_rate_app_limited`, as compilers for big-endian machines lay bit fields
+/// out.
 #[cfg(target_endian = "big")]
 const APP_LIMITED: u8 = 0x80;
 

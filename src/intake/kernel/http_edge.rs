@@ -1,5 +1,6 @@
-//! Between the access logs and the kernel: which classes the connections of this node's HTTP listeners serve, and how the way to their
-//! viewers is. Decides which ports are looked at; refuses those that a media server's own client list speaks for.
+//! Between the access logs and the kernel: which classes the connections of this node's HTTP listeners serve, and how
+//! the way to their viewers is. Decides which ports are looked at; refuses those that a media server's own client list
+//! speaks for.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,8 +43,8 @@ impl HttpEdge {
         self.key
     }
 
-    /// Takes what a log's lines told of connections since the last time. `ports` are the configured ones; where there are none, those that
-    /// the lines name count. Gives the words that found no room.
+    /// Takes what a log's lines told of connections since the last time. `ports` are the configured ones; where there
+    /// are none, those that the lines name count. Gives the words that found no room.
     pub fn take(&self, source: &SourceName, now: Timestamp, ports: &[u16], fold: &mut LoggedConnections) -> u64 {
         let ports = if ports.is_empty() { fold.ports() } else { ports };
         if self.ports.load().get(source).map_or(&[][..], Vec::as_slice) != ports {

@@ -1,5 +1,6 @@
-//! One dump of the established TCP sockets of this node by netlink `sock_diag`. Decides how the kernel is asked, how long
-//! it may take and how many sockets are kept; refuses to run on an async worker: every call may block up to [`READ_TIMEOUT`].
+//! One dump of the established TCP sockets of this node by netlink `sock_diag`. Decides how the kernel is asked, how
+//! long it may take and how many sockets are kept; refuses to run on an async worker: every call may block up to
+//! [`READ_TIMEOUT`].
 
 use std::io;
 use std::os::fd::AsFd;
@@ -84,8 +85,8 @@ impl Dump {
     }
 
     /// Fills `out` (emptied first) with the established TCP sockets, IPv4 and IPv6, whose local port is one of `ports`.
-    /// An empty list of ports asks nothing and finds nothing. A socket can appear twice when connections come and go during
-    /// the dump. Blocks up to [`READ_TIMEOUT`] a datagram: call it off the async workers.
+    /// An empty list of ports asks nothing and finds nothing. A socket can appear twice when connections come and go
+    /// during the dump. Blocks up to [`READ_TIMEOUT`] a datagram: call it off the async workers.
     ///
     /// # Errors
     /// [`DumpError`]; the next call starts afresh.
@@ -140,8 +141,8 @@ fn read_family(
     Err(DumpError::Endless { family })
 }
 
-/// A bound socket whose reads end after [`READ_TIMEOUT`]. `SO_RCVTIMEO` belongs to the socket, not to the descriptor, so the
-/// standard library's setter on a short-lived duplicate sets it without unsafe code.
+/// A bound socket whose reads end after [`READ_TIMEOUT`]. `SO_RCVTIMEO` belongs to the socket, not to the descriptor,
+/// so the standard library's setter on a short-lived duplicate sets it without unsafe code.
 fn connect() -> io::Result<Socket> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
@@ -155,7 +156,8 @@ pub(super) const MAX_SOCKETS: usize = 200_000;
 /// How long one datagram of the kernel's answer may take before the dump is given up.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The most datagrams read for one family: each carries at least one socket, so this bounds a dump that would never end.
+/// The most datagrams read for one family: each carries at least one socket, so this bounds a dump that would never
+/// end.
 pub(super) const MAX_DATAGRAMS: u64 = 1_000_000;
 
 /// Room for one datagram; the kernel fills at most 32 KiB (`netlink_recvmsg` in `net/netlink/af_netlink.c`).

@@ -1,5 +1,6 @@
-//! The ways to the viewers, by the kernel's word: once a tick one dump of sockets, joined to the roster, folded per class. Runs on a
-//! thread of its own, since the kernel is asked in one blocking call; refuses to guess where client lists are not clear.
+//! The ways to the viewers, by the kernel's word: once a tick one dump of sockets, joined to the roster, folded per
+//! class. Runs on a thread of its own, since the kernel is asked in one blocking call; refuses to guess where client
+//! lists are not clear.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -178,6 +179,7 @@ fn observation(at: Timestamp, source: &SourceName, stream: &StreamKey, view: Pat
 
 /// After the engine's tick, so that a look is folded before the next one.
 const AFTER_BEAT: Duration = Duration::from_millis(100);
-/// A look may take one part in so many of the thread's time: with very many connections it comes less often than each tick.
+/// A look may take one part in so many of the thread's time: with very many connections it comes less often than each
+/// tick.
 const DUTY: u32 = 100;
 const RETRY: Duration = Duration::from_secs(10);

@@ -1,5 +1,5 @@
-//! Whose connections the kernel intake looks for: the live classes, what their servers list and how fast their media flows. Decides
-//! nothing; made by the engine each second, read by the kernel's thread.
+//! Whose connections the kernel intake looks for: the live classes, what their servers list and how fast their media
+//! flows. Decides nothing; made by the engine each second, read by the kernel's thread.
 
 use liveqos_core::model::{Client, Protocol, SourceName, StreamKey, Timestamp};
 use liveqos_core::session::Registry;

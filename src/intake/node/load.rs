@@ -1,5 +1,5 @@
-//! How loaded this node is, once every five seconds: for the judge, `/metrics` and the daemon's own account. Decides only the pace; what
-//! cannot be read is absent and said once.
+//! How loaded this node is, once every five seconds: for the judge, `/metrics` and the daemon's own account. Decides
+//! only the pace; what cannot be read is absent and said once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! This node's own load, read from `/proc` and `/sys`. Decides which network links count and what they can carry; refuses to
-//! fail as a whole: what cannot be read is absent and named.
+//! This node's own load, read from `/proc` and `/sys`. Decides which network links count and what they can carry;
+//! refuses to fail as a whole: what cannot be read is absent and named.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,8 @@ impl Default for NodeSource {
 }
 
 impl NodeSource {
-    /// Reads all totals at `at`; what fails is absent there and pushed to `failures`. A few small reads, well under 1 ms.
+    /// Reads all totals at `at`; what fails is absent there and pushed to `failures`. A few small reads, well under 1
+    /// ms.
     pub(super) fn read(&self, at: Timestamp, failures: &mut Vec<NodeError>) -> NodeTotals {
         let mut tell = |failure| failures.push(failure);
         NodeTotals {
@@ -94,9 +95,9 @@ impl NodeSource {
         Ok(ProcessTotals { cpu, resident_bytes: stat.rss_bytes().with_system_info(current_system_info()) })
     }
 
-    /// The links that are up and have hardware behind them (`/sys/class/net/<name>/device`). Bridges, tunnels and bonds are
-    /// left out: their bytes pass through a physical link as well. With a configured capacity and no hardware in sight (a
-    /// container) every link that is up counts, but the loopback.
+    /// The links that are up and have hardware behind them (`/sys/class/net/<name>/device`). Bridges, tunnels and bonds
+    /// are left out: their bytes pass through a physical link as well. With a configured capacity and no hardware in
+    /// sight (a container) every link that is up counts, but the loopback.
     fn links(&self, tell: &mut impl FnMut(NodeError)) -> Vec<LinkTotals> {
         let devices = match InterfaceDeviceStatus::from_file(self.proc_root.join("net/dev")) {
             Ok(devices) => devices.0,

@@ -1,5 +1,5 @@
-//! What liveqos shows a media server to be let in. Decides where a secret may stand (a file or the environment, never the
-//! configuration itself); refuses to print it.
+//! What liveqos shows a media server to be let in. Decides where a secret may stand (a file or the environment, never
+//! the configuration itself); refuses to print it.
 
 use std::fmt;
 use std::io::Read as _;
@@ -29,7 +29,8 @@ impl Secret {
     /// [`SecretError`] with the name, never with what is in it.
     pub(crate) fn of_env(name: &str) -> Result<Self, SecretError> {
         let place = format!("${name}");
-        // Some names make `var` give an error, none makes it panic. Its error may show the value, so it is not repeated.
+        // Some names make `var` give an error, none makes it panic. Its error may show the value, so it is not
+        // repeated.
         let text = std::env::var(name).map_err(|_| SecretError::NotSet(place.clone()))?;
         Self::checked(&text, place)
     }

@@ -1,5 +1,5 @@
-//! One HTTP GET of a source that may be anything: slow, endless, lying, gone. Decides how long, how much and how far a question
-//! goes; refuses redirects to elsewhere and any proxy of the environment.
+//! One HTTP GET of a source that may be anything: slow, endless, lying, gone. Decides how long, how much and how far a
+//! question goes; refuses redirects to elsewhere and any proxy of the environment.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -17,8 +17,8 @@ pub(crate) struct Fetcher {
 }
 
 impl Fetcher {
-    /// A client that opens a connection for every question. On a host without CA certificates plain HTTP works all the same;
-    /// HTTPS then fails as `tls`.
+    /// A client that opens a connection for every question. On a host without CA certificates plain HTTP works all the
+    /// same; HTTPS then fails as `tls`.
     ///
     /// # Errors
     /// [`FetchError::Client`] when the TLS library does not start.
@@ -28,7 +28,8 @@ impl Fetcher {
             Client::builder()
                 .no_proxy()
                 .redirect(redirect::Policy::custom(same_origin))
-                // Each worker of an nginx knows its own viewers only: one kept connection would ask the same worker for ever.
+                // Each worker of an nginx knows its own viewers only: one kept connection would ask the same worker for
+                // ever.
                 .pool_max_idle_per_host(0)
                 .referer(false)
                 .user_agent(concat!("liveqos/", env!("CARGO_PKG_VERSION")))
@@ -175,8 +176,8 @@ impl FetchError {
     }
 }
 
-/// Follows at most [`MAX_REDIRECTS`] redirects, and only on the host and port that were configured: a media server must not be
-/// able to make this node ask others.
+/// Follows at most [`MAX_REDIRECTS`] redirects, and only on the host and port that were configured: a media server must
+/// not be able to make this node ask others.
 fn same_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let from = attempt.previous().first();
     if from.is_none_or(|from| from.origin() != attempt.url().origin()) {

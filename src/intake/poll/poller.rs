@@ -1,5 +1,5 @@
-//! Asks the sources that are polled, each on a task of its own, so that a bad server costs nobody else anything. Decides only
-//! the order: wait, ask, hand on, tell the table; refuses to wait for a reader that is behind.
+//! Asks the sources that are polled, each on a task of its own, so that a bad server costs nobody else anything.
+//! Decides only the order: wait, ask, hand on, tell the table; refuses to wait for a reader that is behind.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ use crate::intake::source_status::{RoundReport, SourceEntry, SourceTable};
 /// Where all intakes put what they read: bounded, never waited for.
 pub(crate) type Observations = Sender<Vec<Observation>>;
 
-/// Begins to ask every polled source of `sources`. Dropping what is returned ends the asking; so does the receiver's end.
+/// Begins to ask every polled source of `sources`. Dropping what is returned ends the asking; so does the receiver's
+/// end.
 ///
 /// Must be called inside a tokio runtime with time and net.
 #[must_use = "dropping it ends the asking"]

@@ -1,5 +1,6 @@
-//! One round: what a probe asks, what the server answers, what the probe reads. Decides what ends a round early; refuses more
-//! than [`MAX_ROUND`] questions, and lets neither a panic nor a long reading of a probe reach the other tasks.
+//! One round: what a probe asks, what the server answers, what the probe reads. Decides what ends a round early;
+//! refuses more than [`MAX_ROUND`] questions, and lets neither a panic nor a long reading of a probe reach the other
+//! tasks.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -114,8 +115,8 @@ impl fmt::Display for Summary {
     }
 }
 
-/// One round of `source` with a new probe, as `liveqos check` does it. A source that is only pushed to is asked nothing and is
-/// good.
+/// One round of `source` with a new probe, as `liveqos check` does it. A source that is only pushed to is asked nothing
+/// and is good.
 ///
 /// # Errors
 /// The round's first [`RoundError`].
@@ -198,8 +199,8 @@ impl Asker {
         Ok(more?)
     }
 
-    /// Runs `job` where it may take its time and panic: on a thread of its own, as reading 32 MiB takes long enough for the
-    /// other sources to notice.
+    /// Runs `job` where it may take its time and panic: on a thread of its own, as reading 32 MiB takes long enough for
+    /// the other sources to notice.
     async fn with_probe<T, F>(&mut self, job: F) -> Result<T, RoundError>
     where
         T: Send + 'static,

@@ -1,5 +1,5 @@
-//! When the next round of a source begins. Decides spread, back-off and how much of a server's time may be taken; refuses to
-//! read a clock, so every instant is an argument.
+//! When the next round of a source begins. Decides spread, back-off and how much of a server's time may be taken;
+//! refuses to read a clock, so every instant is an argument.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! Alertmanager's API v2, `POST /api/v2/alerts`: all that holds each minute with an end in the future, so that it expires when this node
-//! dies, and what ended for a quarter of an hour. Grouping, inhibition and routing are Alertmanager's.
+//! Alertmanager's API v2, `POST /api/v2/alerts`: all that holds each minute with an end in the future, so that it
+//! expires when this node dies, and what ended for a quarter of an hour. Grouping, inhibition and routing are
+//! Alertmanager's.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A DingTalk group robot: markdown, signed in the query (HMAC-SHA-256 over time and secret). It answers 200 to everything and says in
-//! `errcode` what became of it; above 20 messages a minute it is shut for ten.
+//! A DingTalk group robot: markdown, signed in the query (HMAC-SHA-256 over time and secret). It answers 200 to
+//! everything and says in `errcode` what became of it; above 20 messages a minute it is shut for ten.
 
 use std::time::Duration;
 

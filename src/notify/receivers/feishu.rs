@@ -1,5 +1,5 @@
-//! A Feishu or Lark group robot: an interactive card, signed in the body (HMAC-SHA-256 of nothing, keyed by time and secret). It answers
-//! 200 to most things and says in `code` what became of it.
+//! A Feishu or Lark group robot: an interactive card, signed in the body (HMAC-SHA-256 of nothing, keyed by time and
+//! secret). It answers 200 to most things and says in `code` what became of it.
 
 use std::time::Duration;
 

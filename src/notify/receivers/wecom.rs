@@ -1,5 +1,5 @@
-//! A `WeCom` group robot: markdown of at most 4,096 bytes; its URL is its secret. It answers 200 to everything and says in `errcode` what
-//! became of it.
+//! A `WeCom` group robot: markdown of at most 4,096 bytes; its URL is its secret. It answers 200 to everything and says
+//! in `errcode` what became of it.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What was decided of each class and what is held back of it: as changes that can be kept, and as what they add up to. Decides that a class's
-//! decision outlives settings and restarts; refuses to know more of a class than it was told.
+//! What was decided of each class and what is held back of it: as changes that can be kept, and as what they add up to.
+//! Decides that a class's decision outlives settings and restarts; refuses to know more of a class than it was told.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -66,7 +66,8 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// Takes over a change; gives the records that it lets go. One that speaks of a class that nobody knows changes nothing.
+    /// Takes over a change; gives the records that it lets go. One that speaks of a class that nobody knows changes
+    /// nothing.
     pub fn apply(&mut self, change: Change) -> VecDeque<Record> {
         match change {
             Change::Forgotten => *self = Self::default(),

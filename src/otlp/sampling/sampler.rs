@@ -1,5 +1,6 @@
-//! Which classes' traces leave the node. Decides at a class's first span by its scenario's share, and for those left out again at their
-//! first fault or their end, which no head sampler can; refuses to export half of a class that it keeps.
+//! Which classes' traces leave the node. Decides at a class's first span by its scenario's share, and for those left
+//! out again at their first fault or their end, which no head sampler can; refuses to export half of a class that it
+//! keeps.
 //!
 //! ```text
 //! first span ─► share keeps it ─────────────────────────► leaves as it comes          ot=th:<threshold of the share>
@@ -7,7 +8,8 @@
 //!                                 └► end of class ─► forgotten
 //! ```
 //!
-//! Each decision and all that is held is told as [`Change`]s too, so that it can outlive the daemon with the state it belongs to.
+//! Each decision and all that is held is told as [`Change`]s too, so that it can outlive the daemon with the state it
+//! belongs to.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -84,8 +86,8 @@ impl Sampling {
         }
     }
 
-    /// Goes on with what was found at a start, and from now on tells its changes. Of a class that nobody goes on with (`lives` says so)
-    /// what is held leaves: nobody can judge it any more.
+    /// Goes on with what was found at a start, and from now on tells its changes. Of a class that nobody goes on with
+    /// (`lives` says so) what is held leaves: nobody can judge it any more.
     #[must_use]
     pub fn resumed(mut self, found: &Holding, lives: impl Fn(&Name) -> bool) -> Self {
         self.holding = found.clone();
@@ -99,7 +101,8 @@ impl Sampling {
         self
     }
 
-    /// The same in the middle of a run, of what could not be read before. Of a class that was decided anew meanwhile what is held leaves.
+    /// The same in the middle of a run, of what could not be read before. Of a class that was decided anew meanwhile
+    /// what is held leaves.
     pub fn join(&mut self, found: &Holding, lives: impl Fn(&Name) -> bool) {
         let mut found = found.clone();
         let known: Vec<Name> =
@@ -128,7 +131,8 @@ impl Sampling {
         Arc::clone(&self.counts)
     }
 
-    /// The records of `commands` that leave now, and what was held of classes that now are kept; only of `wanted` signals.
+    /// The records of `commands` that leave now, and what was held of classes that now are kept; only of `wanted`
+    /// signals.
     pub fn take(&mut self, commands: &[SpanCommand], wanted: impl Fn(Signal) -> bool) -> Vec<Record> {
         let mut out = std::mem::take(&mut self.orphans);
         for command in commands {

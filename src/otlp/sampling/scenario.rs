@@ -1,5 +1,6 @@
-//! The head decision: an OpenTelemetry sampler with a rate for each scenario. Decides by the trace id alone, consistently with every other
-//! consistent sampler on the way; refuses to drop what the platform has already chosen to keep.
+//! The head decision: an OpenTelemetry sampler with a rate for each scenario. Decides by the trace id alone,
+//! consistently with every other consistent sampler on the way; refuses to drop what the platform has already chosen to
+//! keep.
 
 use liveqos_core::model::Scenario;
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId, TraceState};
@@ -9,8 +10,9 @@ use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 use super::settings::SamplingSettings;
 use super::threshold::{Randomness, Threshold};
 
-/// Keeps a share of the traces of each scenario, told by the attribute `education.scenario`; all that carry `error.type`; and all whose
-/// parent is sampled. It writes its threshold into the trace state (`ot=th:…`), so that counts can be scaled back.
+/// Keeps a share of the traces of each scenario, told by the attribute `education.scenario`; all that carry
+/// `error.type`; and all whose parent is sampled. It writes its threshold into the trace state (`ot=th:…`), so that
+/// counts can be scaled back.
 #[derive(Clone, Debug)]
 pub(super) struct ScenarioSampler {
     rates: SamplingSettings,

@@ -20,8 +20,8 @@ pub struct SamplingSettings {
     pub video_playback: f64,
     /// Share of what names no scenario.
     pub other: f64,
-    /// Whether a class that stuttered or met an incident is kept whole whatever its share says. Its spans wait on the node, over restarts
-    /// too, until its end or its first fault.
+    /// Whether a class that stuttered or met an incident is kept whole whatever its share says. Its spans wait on the
+    /// node, over restarts too, until its end or its first fault.
     pub whole_on_fault: bool,
     /// The stutter ratio of one sample from which on a class counts as having stuttered.
     pub stutter_ratio: f64,

@@ -1,5 +1,6 @@
-//! Rejection thresholds of consistent probability sampling (OpenTelemetry specification, `TraceState`: Probability Sampling). Decides a threshold's digits
-//! as the Collector's `probabilistic_sampler` does, so that both keep the same traces at the same rate; refuses texts that are none.
+//! Rejection thresholds of consistent probability sampling (OpenTelemetry specification, `TraceState`: Probability
+//! Sampling). Decides a threshold's digits as the Collector's `probabilistic_sampler` does, so that both keep the same
+//! traces at the same rate; refuses texts that are none.
 
 use std::fmt;
 
@@ -15,8 +16,8 @@ impl Threshold {
     /// Keeps all.
     pub const KEEP_ALL: Self = Self(0);
 
-    /// The threshold that keeps this share of traces, `None` where it keeps none: 4 hexadecimal digits, and one more for each that
-    /// a very high or very low share takes up.
+    /// The threshold that keeps this share of traces, `None` where it keeps none: 4 hexadecimal digits, and one more
+    /// for each that a very high or very low share takes up.
     #[must_use]
     pub fn of_share(share: f64) -> Option<Self> {
         if share.is_nan() || share < SMALLEST {

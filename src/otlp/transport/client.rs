@@ -1,5 +1,5 @@
-//! The two ways to a collector behind one call. Decides trust: the system's authorities, or those of the configured file, and
-//! what the node shows of itself; refuses redirects and proxies, which would carry headers to somebody else.
+//! The two ways to a collector behind one call. Decides trust: the system's authorities, or those of the configured
+//! file, and what the node shows of itself; refuses redirects and proxies, which would carry headers to somebody else.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;

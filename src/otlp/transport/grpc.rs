@@ -1,8 +1,8 @@
-//! OTLP/gRPC. Decides to frame the stored bytes itself, so that nothing is decoded, encoded or compressed twice; refuses
-//! answers larger than a partial success can be.
+//! OTLP/gRPC. Decides to frame the stored bytes itself, so that nothing is decoded, encoded or compressed twice;
+//! refuses answers larger than a partial success can be.
 //!
-//! A unary call is one HTTP/2 request whose body is a flag byte (1 = compressed), the length (4 bytes, big-endian) and the
-//! message; the status comes in trailers, or in the headers where there is no message (gRPC over HTTP/2).
+//! A unary call is one HTTP/2 request whose body is a flag byte (1 = compressed), the length (4 bytes, big-endian) and
+//! the message; the status comes in trailers, or in the headers where there is no message (gRPC over HTTP/2).
 
 use std::future::poll_fn;
 use std::io::Read;

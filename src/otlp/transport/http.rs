@@ -1,5 +1,5 @@
-//! OTLP/HTTP with binary protobuf. Decides that only 200 with a readable body is a success; refuses to follow redirects and
-//! to read answers larger than a partial success can be.
+//! OTLP/HTTP with binary protobuf. Decides that only 200 with a readable body is a success; refuses to follow redirects
+//! and to read answers larger than a partial success can be.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! The folder that outlives the daemon, as the code that stores sees it: a few operations, so that a test can stand in for the disk and
-//! forget what was never synced. Decides modes (0600, 0700) and how a file is replaced whole; refuses to say that something is kept
-//! before the kernel has said so.
+//! The folder that outlives the daemon, as the code that stores sees it: a few operations, so that a test can stand in
+//! for the disk and forget what was never synced. Decides modes (0600, 0700) and how a file is replaced whole; refuses
+//! to say that something is kept before the kernel has said so.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};

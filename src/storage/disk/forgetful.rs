@@ -1,5 +1,6 @@
-//! A disk for tests that keeps only what was synced: at a power cut each file falls back to what is on the platter, plus any part of
-//! what was on its way, and names that were not synced are there or not. It can also be full or read-only.
+//! A disk for tests that keeps only what was synced: at a power cut each file falls back to what is on the platter,
+//! plus any part of what was on its way, and names that were not synced are there or not. It can also be full or
+//! read-only.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};

@@ -1,12 +1,13 @@
-//! Records in a file, each able to prove itself. Decides what a good record is (marker, length, checksum over all that matters) and where
-//! reading goes on behind damage; refuses to give back a byte that was not written.
+//! Records in a file, each able to prove itself. Decides what a good record is (marker, length, checksum over all that
+//! matters) and where reading goes on behind damage; refuses to give back a byte that was not written.
 //!
 //! ```text
 //! marker 4 | length 4 | checksum 4 | tag 4 | number 8 | payload          (little-endian)
 //! ```
 //!
-//! The marker is no part of any UTF-8 text, so nobody can write a record inside of a name. The checksum is CRC-32 (IEEE 802.3) over salt,
-//! length, tag, number and payload; the salt is what the file is for, so that a block of another file is never taken for this one's.
+//! The marker is no part of any UTF-8 text, so nobody can write a record inside of a name. The checksum is CRC-32 (IEEE
+//! 802.3) over salt, length, tag, number and payload; the salt is what the file is for, so that a block of another file
+//! is never taken for this one's.
 
 use bytes::Bytes;
 

@@ -1,11 +1,13 @@
-//! The outbox on disk: what no collector has taken yet outlives the daemon. Decides when a record may be sent (once it is kept, together
-//! with whatever else must be kept with it) and which whole segments go when there are too many; refuses to make whoever tells wait.
+//! The outbox on disk: what no collector has taken yet outlives the daemon. Decides when a record may be sent (once it
+//! is kept, together with whatever else must be kept with it) and which whole segments go when there are too many;
+//! refuses to make whoever tells wait.
 //!
 //! ```text
 //! append ─► memory ─► (seal) ─► keeper: segment files, fdatasync ─► visible ─► peek ─► acknowledge ─► segments removed
 //! ```
 //!
-//! A segment is named by the place of its first record, so a start lists the folder, reads the newest segment of each signal, and no more.
+//! A segment is named by the place of its first record, so a start lists the folder, reads the newest segment of each
+//! signal, and no more.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,7 +112,8 @@ impl ExportQueue for Spool {
 
     fn peek(&self, signal: Signal, limits: Limits) -> Batch {
         loop {
-            // What is given out is told by the places of outside at once: a folder that is found late moves those of inside.
+            // What is given out is told by the places of outside at once: a folder that is found late moves those of
+            // inside.
             let part = match self.with(signal, |queue| queue.look(limits)) {
                 None => return Batch::default(),
                 Some(Look::Memory(batch)) => return batch,
@@ -192,5 +195,6 @@ pub(super) fn ring(queue: &Queue) {
     }
 }
 
-/// Most bytes of each signal in memory: what is newest, so that fresh records need no reading, and what the disk does not take.
+/// Most bytes of each signal in memory: what is newest, so that fresh records need no reading, and what the disk does
+/// not take.
 const MEMORY: [usize; 3] = [16 << 20, 8 << 20, 16 << 20];

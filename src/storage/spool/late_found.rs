@@ -1,5 +1,6 @@
-//! A queue whose folder can be read only later. Decides how places are told outside, so that they stay as they were told when what is found at
-//! last goes before what came since; refuses to take the settling of what was given out before for that of older records.
+//! A queue whose folder can be read only later. Decides how places are told outside, so that they stay as they were
+//! told when what is found at last goes before what came since; refuses to take the settling of what was given out
+//! before for that of older records.
 
 use std::collections::VecDeque;
 

@@ -1,5 +1,6 @@
-//! One signal's queue: what of it is on disk, what in memory, what was given out and what was taken. Decides what a reader may see (only
-//! what is kept, unless the disk is in trouble) and what goes when there is no room; does no IO itself.
+//! One signal's queue: what of it is on disk, what in memory, what was given out and what was taken. Decides what a
+//! reader may see (only what is kept, unless the disk is in trouble) and what goes when there is no room; does no IO
+//! itself.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -36,7 +37,8 @@ pub(crate) struct Queue {
     pub(crate) afloat: bool,
     /// What outside adds to positions, so that they stay as they were told when a folder is found late.
     pub(super) ahead: u64,
-    /// Whether the batch on its way was given out before older records were found: its settling moves nothing, and it goes again.
+    /// Whether the batch on its way was given out before older records were found: its settling moves nothing, and it
+    /// goes again.
     pub(super) overtaken: bool,
     pub(crate) dropped: u64,
     pub(crate) damaged: u64,
@@ -159,7 +161,8 @@ impl Queue {
         (!batch.messages.is_empty()).then(|| Look::Memory(self.outside(batch)))
     }
 
-    /// Records of the tail from `from` on, before their turn. None where they are on disk alone: those go with the rest.
+    /// Records of the tail from `from` on, before their turn. None where they are on disk alone: those go with the
+    /// rest.
     pub(crate) fn ahead_of_rest(&mut self, from: u64, limits: Limits) -> Batch {
         let index = self.tail.partition_point(|(at, _)| at.position < from);
         let at_hand = self.tail.get(index).is_some_and(|(at, _)| at.position == from || from >= self.written.position);
@@ -236,8 +239,8 @@ impl Queue {
         }
     }
 
-    /// All before `until` is delivered or never will be. That may be nothing, or more than was given out last: what follows it and
-    /// was given out before its turn.
+    /// All before `until` is delivered or never will be. That may be nothing, or more than was given out last: what
+    /// follows it and was given out before its turn.
     pub(super) fn acknowledge(&mut self, until: u64) {
         let until = until.min(self.next.position);
         let peeked = self.peeked.take().filter(|peeked| peeked.until.position <= until);

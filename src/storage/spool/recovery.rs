@@ -1,6 +1,6 @@
-//! What a start finds in the spool's folder. Decides where each queue begins and ends: names tell of all segments but the newest, which is
-//! read and cut where its tail is torn or belongs to what was never told of; refuses to fail on anything that stands there, and to change
-//! anything itself: the folder may not be ours to write yet.
+//! What a start finds in the spool's folder. Decides where each queue begins and ends: names tell of all segments but
+//! the newest, which is read and cut where its tail is torn or belongs to what was never told of; refuses to fail on
+//! anything that stands there, and to change anything itself: the folder may not be ours to write yet.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,5 +1,5 @@
-//! A segment: one file of records of one signal. Decides its name, which alone tells where it stands in the queue, and reads it from any
-//! place; refuses records that are not whole or not its own.
+//! A segment: one file of records of one signal. Decides its name, which alone tells where it stands in the queue, and
+//! reads it from any place; refuses records that are not whole or not its own.
 
 use bytes::Bytes;
 
@@ -131,7 +131,8 @@ pub fn take(disk: &dyn Disk, signal: Signal, part: &Part, limits: Limits) -> std
     Ok(taken)
 }
 
-/// How much to read for as many items as there may be, by the segment's mean: what is read beyond them is read again with the next.
+/// How much to read for as many items as there may be, by the segment's mean: what is read beyond them is read again
+/// with the next.
 fn expected(segment: &Segment, limits: Limits) -> usize {
     let records = segment.end.position.saturating_sub(segment.first.position).max(1);
     let most = limits.items.saturating_mul(segment.bytes / records + 1);

@@ -1,5 +1,5 @@
-//! Who writes the spool: one thread, a group of records at a time. Decides when a segment is full and what is removed to keep the bounds;
-//! refuses to call a record kept before the disk has said so.
+//! Who writes the spool: one thread, a group of records at a time. Decides when a segment is full and what is removed
+//! to keep the bounds; refuses to call a record kept before the disk has said so.
 
 use std::io;
 use std::sync::Arc;
