@@ -1,13 +1,7 @@
-//! All tests of the whole in one binary: the rules of the repository, and what runs against the program.
+//! All tests of the whole program in one binary: the rules of the repository, generated pages, and what runs against
+//! the program.
 
-mod beacon;
-mod cli;
+mod e2e;
 mod generated;
-mod groups;
-mod hostile;
-mod notify;
-mod paths;
-mod players;
-mod recording;
 mod support;
 mod tidy;

@@ -12,12 +12,12 @@ mod outage;
 mod program;
 mod receiver;
 mod resetting;
+mod signal_config;
 mod silence;
 mod trouble;
 #[path = "../real/wait.rs"]
 #[expect(dead_code, reason = "the tests beside real servers ask it for more")]
 mod wait;
-mod ways;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,7 +13,7 @@ use liveqos_core::recording::{Event, Head, Playback};
 use serde_json::Value;
 
 use super::cli::{Daemon, file, run, text};
-use super::support::said::said;
+use crate::support::said::said;
 
 const KEY: &str = "a key of at least thirty-two bytes";
 

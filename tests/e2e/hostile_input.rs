@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::cli::Daemon;
-use super::players::{KEY, file, shed, until};
+use super::player_listener::{KEY, file, shed, until};
 
 const SENDERS: usize = 24;
 const POSTS: usize = 10_000;

@@ -14,7 +14,7 @@ use liveqos::platform::SelfMetrics;
 use liveqos_core::model::{Notice, NoticeState, Timestamp};
 use serde_json::{Value, json};
 
-use super::support::notices::stutter;
+use crate::support::notices::stutter;
 
 /// A receiver that answers from a list, then as its last answer again, and keeps what it was told.
 struct Robot {

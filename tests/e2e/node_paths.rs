@@ -23,9 +23,9 @@ use serde_json::Value;
 use tokio::runtime::Runtime;
 
 use super::cli::Daemon;
-use super::players::shed;
-use super::support::path_node::{Node, PATIENCE, edge, lossy, nodes, tls};
-use super::support::udp_relay::UdpRelay;
+use super::player_listener::shed;
+use crate::support::path_node::{Node, PATIENCE, edge, lossy, nodes, tls};
+use crate::support::udp_relay::UdpRelay;
 
 /// Echoes in a packet of this length: each takes 82 to 84 bytes, all else in it less than half of that. A busy node
 /// sends several at once.

@@ -23,7 +23,7 @@ fn report(session: &str, sequence: u32) -> String {
 
 #[test]
 fn the_guide_makes_the_tokens_that_the_node_takes() {
-    let guide = include_str!("../docs/player.md");
+    let guide = include_str!("../../docs/player.md");
     assert!(guide.contains(KEY) && guide.contains(&token("class101", 1_900_000_000)));
 }
 

@@ -1,7 +1,7 @@
 //! Recorded players against what is said of them from their logs: the stall ratio of the page's own record and of the
 //! fold.
 
-#[path = "../../tests/players/truth.rs"]
+#[path = "../../tests/browsers/truth.rs"]
 #[expect(dead_code, reason = "the tests with real players ask it for more")]
 mod truth;
 

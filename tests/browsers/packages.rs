@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The folder of this test's package list, and of the pages.
 pub(crate) fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/players")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browsers")
 }
 
 /// Where the packages lie; a test cannot go on without them.
@@ -13,7 +13,7 @@ pub(crate) fn installed() -> PathBuf {
     let modules = folder().join("node_modules");
     assert!(
         modules.join("hls.js/dist/hls.js").is_file(),
-        "the players are not there: run `npm ci --prefix tests/players` first"
+        "the players are not there: run `npm ci --prefix tests/browsers` first"
     );
     modules
 }

@@ -1,7 +1,7 @@
 //! The truth of real players: hls.js, dash.js and shaka-player in Chromium play a class of nginx over links that go
 //! bad; what liveqos says of each from the access log is held against the page's own record. The node's script is held
-//! against it too, with mpegts.js, a plain file and WebRTC beside them. Run it with `cargo test --test players`; it
-//! needs nginx, ffmpeg, chromium and `npm ci --prefix tests/players`, and some eight minutes.
+//! against it too, with mpegts.js, a plain file and WebRTC beside them. Run it with `cargo test --test browsers`; it
+//! needs nginx, ffmpeg, chromium and `npm ci --prefix tests/browsers`, and some eight minutes.
 //!
 //! A page's record is what its media element said (`waiting`, `playing`), when its scripts heard of it, and how far its
 //! position fell behind the clock. On a machine that keeps up the three are the same to some hundredths of a second. On

@@ -11,7 +11,7 @@ use liveqos::players::Key;
 use serde_json::Value;
 
 use super::cli::{Daemon, file};
-use super::players::KEY;
+use super::player_listener::KEY;
 
 const VIEWERS: u32 = 40;
 /// Viewers of another class of the node, which is well: so a busy machine is not to blame.
