@@ -1,44 +1,82 @@
-# The one front door. The pipeline runs the same recipes. `just` alone lists them.
+# The one entry point. The pipeline runs the same recipes. `just` alone lists them.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
 
 _list:
     @just --list --unsorted
 
-# All that a change must pass before it is looked at.
-check: fmt-check clippy doc tidy rules
+# Everything a change must pass before review.
+check: fmt-check clippy doc tidy rules deny
 
-# Every test.
+# All tests that need cargo and a C compiler alone.
 test:
-    cargo test --workspace
+    cargo test --locked --workspace
 
-# Formats the sources.
+# Format the sources.
 fmt:
     cargo fmt --all
 
 fmt-check:
     cargo fmt --all --check
 
+# Lints, also of the test programs that a plain `cargo test` leaves out.
 clippy:
-    cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+    cargo clippy --locked --test real --test kill --test browsers --test load --test faults -- -D warnings
 
-# Documentation of all items, broken links refused.
+# Documentation of all items; broken links are errors.
 doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
-# The rules of the repository: sizes, dependencies, links, names of metrics, alerts explained.
+# The rules of the repository: directions, sizes, dependencies, links, names of metrics, runbooks.
 tidy:
-    cargo test --test main tidy
+    cargo test --locked --test main tidy
 
-# The Prometheus configuration, its rules and their tests.
+# The configurations of Prometheus and Alertmanager, the rules and their tests.
 rules:
     promtool check config deploy/prometheus/scrape.yml
-    promtool check rules deploy/prometheus/liveqos.rules.yml
-    promtool test rules deploy/prometheus/liveqos.rules.test.yml
+    promtool check rules deploy/prometheus/*.rules.yml
+    promtool test rules deploy/prometheus/*.rules.test.yml
+    amtool check-config deploy/alertmanager/alertmanager.yml
 
-# The program beside nginx, ffmpeg and Prometheus, which must be installed.
-e2e:
-    cargo test --test real
+# Banned crates, licences and sources of the dependencies. Needs cargo-deny.
+deny:
+    cargo deny --locked check bans licenses sources
 
-# Writes the generated references anew.
+# Known vulnerabilities of the dependencies. Needs cargo-deny and its database on the network.
+advisories:
+    cargo deny --locked check advisories
+
+# The program with nginx, ffmpeg, Prometheus and Alertmanager, which must be installed.
+real *ARGS:
+    cargo test --locked --test real -- {{ARGS}}
+
+# kill -9 under load, disks that are full or read-only, a collector that is away.
+kill *ARGS:
+    cargo test --locked --test kill -- {{ARGS}}
+
+# Real players in Chromium. Needs nginx, ffmpeg, Chromium and npm.
+browsers *ARGS:
+    npm ci --prefix tests/browsers
+    cargo test --locked --test browsers -- --nocapture {{ARGS}}
+
+# Whether every benchmark runs: one pass each, not timed.
+bench-test:
+    cargo test --locked --workspace --bench '*' -- --test
+
+# Benchmarks, with what is shipped.
+bench *ARGS:
+    cargo bench {{ARGS}}
+
+# Whether every fuzz target compiles.
+fuzz-build:
+    cargo build --locked --manifest-path fuzz/Cargo.toml --bins
+
+# One fuzz target for some seconds. Needs nightly and cargo-fuzz.
+fuzz TARGET="srs" SECONDS="60":
+    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+
+# Write the generated references and the code map anew.
 docs:
     UPDATE=1 cargo test --test main generated
 
@@ -46,13 +84,10 @@ docs:
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 
-bench *ARGS:
-    cargo bench {{ARGS}}
+# Run what is too long for the pipeline and write its output into docs/performance.md: all of it, or the named parts.
+measure *NAMES:
+    .ci/measure {{NAMES}}
 
-# Licences, advisories, banned crates. Needs cargo-deny.
-deny:
-    cargo deny check
-
-# One fuzz target for some seconds. Needs nightly and cargo-fuzz.
-fuzz TARGET="srs" SECONDS="60":
-    cargo +nightly fuzz run {{TARGET}} -- -max_total_time={{SECONDS}}
+# What is shipped: optimised over all crates, without symbols.
+dist:
+    cargo build --locked --profile dist
