@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use liveqos::players::{Beacons, Key, MAX_MESSAGES, MAX_SPAN, Taken};
-use liveqos::intake::access_log::Sender;
+use liveqos::intake::access_log::Requester;
 use liveqos_core::model::{Fact, Timestamp};
 
 const AT: Timestamp = Timestamp::from_secs(1_000_000);
@@ -16,7 +16,7 @@ static TOKEN: LazyLock<String> = LazyLock::new(|| KEY.sign("s1", AT + Duration::
 
 fuzz_target!(|body: &[u8]| {
     let beacons = Beacons::new(Some(KEY.clone()), [1, 2], Arc::default());
-    let sender = Sender { address: Some([192, 0, 2, 7].into()), agent: body.into() };
+    let sender = Requester { address: Some([192, 0, 2, 7].into()), agent: body.into() };
     let taken = beacons.report(body, Some(&TOKEN), &sender, AT).is_ok();
     if taken {
         assert_eq!(beacons.report(body, Some(&TOKEN), &sender, AT).ok(), Some(Taken::Repeated));

@@ -21,13 +21,13 @@ use crate::api::{self, Shared};
 use crate::config::Config;
 use crate::engine::{self, Command, EngineIo, History, Keep, Recorder, Snapshot};
 use crate::http::{BatchingRuntime, ListenerConfig, MAX_CONNECTIONS};
-use crate::intake::access_log::event_queue::post_box;
+use crate::intake::access_log::event_queue::event_queue;
 use crate::intake::access_log::settings::{group_key, random_key};
-use crate::intake::access_log::{self, AccessLogSettings, FollowerContext, PostTray};
+use crate::intake::access_log::{self, AccessLogSettings, EventReceiver, FollowerContext};
 use crate::intake::kernel::{ConnectionWatchlist, HttpEdge, TcpPoller};
-use crate::intake::node::Load;
-use crate::intake::poll::{Fetcher, Now, Observations};
-use crate::intake::{HookIntake, Source, SourceTable};
+use crate::intake::node::LoadReader;
+use crate::intake::poll::{HttpClient, Now};
+use crate::intake::{HookIntake, Observations, Source, SourceTable};
 use crate::metrics::collector::exemplars;
 use crate::metrics::{NodeCollector, SessionSeries};
 use crate::notify::Notifiers;
@@ -43,7 +43,7 @@ pub(super) struct Assembly {
     pub(super) place: NodeIdentity,
     pub(super) sources: Vec<Arc<Source>>,
     pub(super) followed: LogInputs,
-    pub(super) fetcher: Fetcher,
+    pub(super) fetcher: HttpClient,
     pub(super) outlets: Outputs,
     pub(super) lasting: Opened,
     pub(super) shared: Shared,
@@ -54,7 +54,7 @@ pub(super) struct Assembly {
 /// The logs that are followed, what players post beside them, and the key of their viewers' networks.
 pub(super) struct LogInputs {
     logs: Vec<AccessLogSettings>,
-    tray: PostTray,
+    tray: EventReceiver,
     group_key: [u64; 2],
 }
 
@@ -70,14 +70,15 @@ impl Assembly {
         let place = NodeIdentity::of(config);
         let registry = prometheus::Registry::new_custom(None, Some(place.labels()))?;
         let meters = SelfMetrics::new(&registry)?;
-        let fetcher = Fetcher::new()?;
+        let fetcher = HttpClient::new()?;
         let (observations, waiting) = mpsc::channel(engine::MAX_WAITING);
         let (orders, ordered) = mpsc::channel(engine::MAX_COMMANDS);
-        let (posts, tray) = post_box();
+        let (posts, tray) = event_queue();
         let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
-        let logs = access_log::followed(&config.logs, cmcd.is_open());
+        let logs = access_log::log_inputs(&config.logs, cmcd.is_open());
         let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
-        let table = config.paths.peers.iter().fold(table, SourceTable::with_peer);
+        let peers = config.paths.peers.iter();
+        let table = peers.fold(table, |table, peer| table.with_peer(&peer.name, &peer.address));
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
         let lasting = Opened::open(&config.state, &config.otlp.waiting())?;
@@ -129,7 +130,7 @@ impl Assembly {
     pub(super) fn start_tasks(&self, config: &Config, node: &Arc<ArcSwap<NodeLoad>>) -> Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
         let meters = self.shared.meters.clone();
-        tasks.spawn(Load::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
+        tasks.spawn(LoadReader::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
         if self.outlets.otlp.sends(Signal::Metrics) {
             let interval = config.otlp.metrics_interval()?;
             let (registry, series) = (self.shared.registry.clone(), Arc::clone(&self.shared.session_series));

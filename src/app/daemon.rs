@@ -28,8 +28,8 @@ use crate::api::Shared;
 use crate::config::Config;
 use crate::engine::{self, Command, EngineIo, RecordTo, Snapshot};
 use crate::http::{BatchingRuntime, server};
-use crate::intake::poll::{self, Fetcher, Observations};
-use crate::intake::{HookIntake, Source, SourceEntry, SourceTable};
+use crate::intake::poll::{self, HttpClient};
+use crate::intake::{HookIntake, Observations, Source, SourceEntry, SourceTable};
 use crate::notify::Silences;
 use crate::otlp::Otlp;
 use crate::peers::Peers;
@@ -45,7 +45,7 @@ pub struct App {
     shared: Shared,
     observations: Observations,
     media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
-    fetcher: Fetcher,
+    fetcher: HttpClient,
     polls: JoinSet<()>,
     tasks: JoinSet<()>,
     otlp: Arc<Otlp>,

@@ -13,7 +13,7 @@ use super::{check_logs, check_paths};
 use crate::app::NodeIdentity;
 use crate::config::Config;
 use crate::intake::poll::round::try_once;
-use crate::intake::poll::{Fetcher, Now};
+use crate::intake::poll::{HttpClient, Now};
 use crate::intake::{Source, discover};
 use crate::otlp::retry;
 use crate::platform::{clock, tls};
@@ -63,7 +63,7 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
         print(&format!("{mark}  {what}: {detail}\n"));
     };
     line(true, "configuration", &format!("{} sources, listening on {}", sources.len(), config.listen));
-    let (fetcher, now): (Fetcher, Now) = (Fetcher::new()?, Arc::new(clock::now));
+    let (fetcher, now): (HttpClient, Now) = (HttpClient::new()?, Arc::new(clock::now));
     for source in sources {
         let what = format!("source {} ({}, {})", source.name, source.kind.name, source.shown_url());
         match try_once(&source, &fetcher, &now).await {

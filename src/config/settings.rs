@@ -2,21 +2,22 @@
 //! and refuses unknown keys with the nearest known one; what each key means stands beside it and becomes the reference.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use liveqos_core::model::{Limits, Objectives};
+use liveqos_core::model::Objectives;
 use liveqos_core::recording::Settings;
 use liveqos_core::session::SessionTimeouts;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules::{ObjectiveSettings, SessionSettings};
 use crate::intake::SourceSettings;
 use crate::intake::access_log::AccessLogSettings;
+use crate::intake::kernel::KernelSettings;
 use crate::notify::AlertSettings;
 use crate::otlp::sampling::SamplingSettings;
 use crate::otlp::{OtlpSettings, Role};
 use crate::peers::PathSettings;
-use crate::platform::duration;
+use crate::platform::log::LogSettings;
 use crate::players::{CmcdSettings, IngestSettings};
 use crate::storage::StateSettings;
 
@@ -82,87 +83,6 @@ pub struct NodeSettings {
     pub environment: String,
 }
 
-/// How live classes are kept.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct SessionSettings {
-    /// Most live classes; observations of further ones are refused and counted.
-    pub max: usize,
-    /// How long a stream may stay nameless before its key becomes the class's id.
-    #[serde(with = "crate::platform::duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub identity_grace: Duration,
-    /// How long the publisher may be away, with nobody waiting, before the class is over.
-    #[serde(with = "crate::platform::duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub linger: Duration,
-    /// How long the publisher may be away while viewers wait.
-    #[serde(with = "crate::platform::duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub publisher_grace: Duration,
-    /// How long nothing may be heard of a class before it is given up.
-    #[serde(with = "crate::platform::duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub idle_timeout: Duration,
-}
-
-/// What is promised to viewers.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct ObjectiveSettings {
-    /// Delivery latency that 95 % of a class's viewers must not exceed.
-    #[serde(with = "crate::platform::duration")]
-    #[schemars(schema_with = "duration::schema")]
-    pub latency: Duration,
-    /// Stalled over exposure time of a class's viewers, 0 to 1.
-    pub stutter_ratio: f64,
-    /// Packets lost over expected towards viewers, 0 to 1.
-    pub loss_ratio: f64,
-    /// Least frames per second of a publisher over those it usually sends, 0 to 1.
-    pub fps_ratio: f64,
-    /// Most use of processor, memory or network of the node, 0 to 1.
-    pub load_ratio: f64,
-    /// What differs for viewers by WebRTC, SRT and RTSP.
-    pub rtc: KindSettings,
-    /// What differs for viewers by RTMP and HTTP-FLV.
-    pub flv: KindSettings,
-    /// What differs for viewers by HLS and DASH.
-    pub hls: KindSettings,
-}
-
-/// What is promised to viewers of one kind of delivery; what is left out is as for all.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct KindSettings {
-    /// Delivery latency that 95 % of a class's viewers must not exceed.
-    #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "duration::schema")]
-    pub latency: Option<Duration>,
-    /// Stalled over exposure time of a class's viewers, 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stutter_ratio: Option<f64>,
-    /// Packets lost over expected towards viewers, 0 to 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub loss_ratio: Option<f64>,
-}
-
-impl KindSettings {
-    fn limits(&self) -> Limits {
-        let latency_seconds = self.latency.map(|latency| latency.as_secs_f64());
-        Limits { latency_seconds, stutter_ratio: self.stutter_ratio, loss_ratio: self.loss_ratio }
-    }
-}
-
-/// What is read from this host's kernel.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct KernelSettings {
-    /// Read TCP_INFO of the viewers' connections each tick (needs the media server's network namespace, no privilege).
-    pub tcp_info: bool,
-    /// Speed of the network interface in bits per second where the kernel does not tell; 0: as the kernel tells.
-    pub nic_bits_per_second: u64,
-}
-
 /// The metrics page.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -189,40 +109,11 @@ pub struct BeaconSettings {
     pub key_file: Option<PathBuf>,
 }
 
-/// The daemon's own log, on standard error.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSettings {
-    /// `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,liveqos::otlp=debug`.
-    pub level: String,
-    /// `auto`: text on a terminal, else JSON.
-    pub format: LogFormat,
-}
-
-/// Form of log lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, else JSON.
-    #[default]
-    Auto,
-    /// Text.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 impl Config {
     /// Who waits how long.
     #[must_use]
     pub fn patience(&self) -> SessionTimeouts {
-        let sessions = &self.sessions;
-        SessionTimeouts {
-            identity_grace: sessions.identity_grace,
-            linger: sessions.linger,
-            publisher_grace: sessions.publisher_grace,
-            idle_timeout: sessions.idle_timeout,
-        }
+        self.sessions.timeouts()
     }
 
     /// The settings that differ from `was` and that a running daemon does not take over.
@@ -263,17 +154,7 @@ impl Config {
     /// What is promised.
     #[must_use]
     pub fn promised(&self) -> Objectives {
-        let objectives = &self.objectives;
-        Objectives {
-            latency_seconds: objectives.latency.as_secs_f64(),
-            stutter_ratio: objectives.stutter_ratio,
-            loss_ratio: objectives.loss_ratio,
-            fps_ratio: objectives.fps_ratio,
-            load_ratio: objectives.load_ratio,
-            rtc: objectives.rtc.limits(),
-            flv: objectives.flv.limits(),
-            hls: objectives.hls.limits(),
-        }
+        self.objectives.objectives()
     }
 }
 
@@ -303,41 +184,6 @@ impl Default for Config {
     }
 }
 
-impl Default for SessionSettings {
-    fn default() -> Self {
-        let patience = SessionTimeouts::default();
-        Self {
-            max: 2_000,
-            identity_grace: patience.identity_grace,
-            linger: patience.linger,
-            publisher_grace: patience.publisher_grace,
-            idle_timeout: patience.idle_timeout,
-        }
-    }
-}
-
-impl Default for ObjectiveSettings {
-    fn default() -> Self {
-        let objectives = Objectives::default();
-        Self {
-            latency: Duration::from_secs_f64(objectives.latency_seconds),
-            stutter_ratio: objectives.stutter_ratio,
-            loss_ratio: objectives.loss_ratio,
-            fps_ratio: objectives.fps_ratio,
-            load_ratio: objectives.load_ratio,
-            rtc: KindSettings::default(),
-            flv: KindSettings::default(),
-            hls: KindSettings::default(),
-        }
-    }
-}
-
-impl Default for KernelSettings {
-    fn default() -> Self {
-        Self { tcp_info: true, nic_bits_per_second: 0 }
-    }
-}
-
 impl Default for MetricSettings {
     fn default() -> Self {
         Self { max_sessions: 2_000 }
@@ -347,11 +193,5 @@ impl Default for MetricSettings {
 impl Default for HistorySettings {
     fn default() -> Self {
         Self { samples: 120, max_samples: 60_000 }
-    }
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::Auto }
     }
 }

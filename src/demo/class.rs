@@ -13,17 +13,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::clip::{Clip, ClipError};
+use super::clock::Clock;
 use super::external_viewer::ExternalViewer;
-use super::ingest::Stage;
+use super::ingest::TeacherIngest;
 use super::link::{Link, LinkTotals};
 use super::node::{EgressTotals, IngestTotals, Node};
 use super::peer::PeerError;
 use super::publisher::Sending;
 use super::shaper::{Impairment, Random};
 use super::viewer::{Viewer, ViewerTotals};
-
-/// Tells the time; the class reads no other clock for what it reports.
-pub(super) type Clock = fn() -> Timestamp;
 
 /// How a class is made.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +31,7 @@ pub struct ClassOptions {
     /// Makes losses, sequence numbers and timestamps repeatable.
     pub seed: u64,
     /// The clock behind every instant and latency reported.
-    pub clock: fn() -> Timestamp,
+    pub clock: Clock,
 }
 
 /// Why a class did not start.
@@ -92,7 +90,7 @@ impl Class {
         let (stop, stopped) = watch::channel(false);
         let node = Arc::new(Node::new(options.clock));
         let (sending, sends) = watch::channel(Sending::default());
-        let stage = Stage::open(clip, random.next()).await?.run(Arc::clone(&node), sends, stopped.clone());
+        let stage = TeacherIngest::open(clip, random.next()).await?.run(Arc::clone(&node), sends, stopped.clone());
         if timeout(FIRST_MEDIA, node.started()).await.is_err() {
             stop.send_replace(true);
             finish(stage).await;

@@ -10,10 +10,9 @@ use webrtc::media_stream::track_local::TrackLocal;
 
 use super::link::{Link, LinkTotals};
 use super::node::Node;
-use super::peer::{Peer, PeerError, video_track};
+use super::peer::{FIRST_SSRC, Peer, PeerError, video_track};
 use super::sdp_candidate::{candidate, redirect};
 use super::shaper::Impairment;
-use super::viewer::FIRST_SSRC;
 
 /// A player that was let in. Dropping this ends its connection, and so does the end of the class.
 pub struct ExternalViewer {

@@ -14,7 +14,7 @@ use super::peer::{Peer, PeerError, introduce, video_track};
 use super::publisher::{Packets, Sending, publish};
 
 /// The teacher and the node's side of the teacher, connected.
-pub(super) struct Stage {
+pub(super) struct TeacherIngest {
     teacher: Peer,
     receiver: Peer,
     clip: Clip,
@@ -22,7 +22,7 @@ pub(super) struct Stage {
     track: Arc<TrackLocalStaticRTP>,
 }
 
-impl Stage {
+impl TeacherIngest {
     /// Connects the teacher to the node; `seed` draws where the stream's numbers begin.
     pub(super) async fn open(clip: Clip, seed: u64) -> Result<Self, PeerError> {
         let packets = Packets::new(TEACHER_SSRC, clip.fps, seed);

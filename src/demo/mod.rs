@@ -4,6 +4,7 @@
 
 mod class;
 mod clip;
+mod clock;
 mod external_viewer;
 mod frames;
 mod ingest;

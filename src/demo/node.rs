@@ -12,7 +12,7 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 
-use super::class::Clock;
+use super::clock::Clock;
 use super::frames::{Frames, Piece};
 use super::peer::CLOCK_RATE;
 

@@ -215,6 +215,9 @@ pub(super) const PAYLOAD_TYPE: u8 = 96;
 /// The clock of VP8 over RTP in hertz (RFC 7741).
 pub(super) const CLOCK_RATE: u32 = 90_000;
 
+/// The node sends to viewer n under this SSRC plus n (RFC 3550, section 3).
+pub(super) const FIRST_SSRC: u32 = 0x1000_0000;
+
 /// How long a peer may gather: loopback takes milliseconds.
 const GATHER: Duration = Duration::from_secs(10);
 

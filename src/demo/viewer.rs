@@ -17,11 +17,11 @@ use webrtc::media_stream::track_local::TrackLocal;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
 use webrtc::peer_connection::StatsSelector;
 
-use super::class::Clock;
+use super::clock::Clock;
 use super::frames::{Frames, Piece};
 use super::link::Link;
 use super::node::Node;
-use super::peer::{CLOCK_RATE, Peer, PeerError, video_track};
+use super::peer::{CLOCK_RATE, FIRST_SSRC, Peer, PeerError, video_track};
 use super::sdp_candidate::{candidate, redirect};
 
 /// What one viewer got since it joined, in the sense of W3C webrtc-stats `inbound-rtp`. Totals never go backwards, but
@@ -236,9 +236,6 @@ impl State {
         Some(frame.rtp_time)
     }
 }
-
-/// The node sends to viewer n under this plus n.
-pub(super) const FIRST_SSRC: u32 = 0x1000_0000;
 
 /// How often the round trip is read.
 const RTT_INTERVAL: Duration = Duration::from_secs(1);

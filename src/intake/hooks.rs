@@ -14,7 +14,8 @@ use axum::response::{IntoResponse, Response};
 use liveqos_core::model::Observation;
 use liveqos_probes::probe::{Hook, Probe, SettingsError};
 
-use super::poll::{Now, Observations, hand_on};
+use super::observations::{Observations, deliver};
+use super::poll::Now;
 use super::source::Source;
 use super::source_status::{SourceEntry, SourceTable};
 
@@ -113,7 +114,7 @@ impl HookIntake {
             read
         };
         let count = out.len();
-        hand_on(out, &server.entry, &self.out);
+        deliver(out, &server.entry, &self.out);
         match read {
             Ok(Ok(())) => Ok(count),
             Ok(Err(error)) => Err((error.reason(), error.to_string())),

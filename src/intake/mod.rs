@@ -6,6 +6,7 @@ pub(crate) mod discover;
 mod hooks;
 pub mod kernel;
 pub(crate) mod node;
+mod observations;
 pub(crate) mod poll;
 mod source;
 mod source_status;
@@ -13,6 +14,7 @@ mod source_status;
 pub(crate) mod testing;
 
 pub(crate) use self::hooks::{HookAnswer, HookIntake};
+pub(crate) use self::observations::Observations;
 pub(crate) use self::source::{Source, SourceSettings};
 pub use self::source_status::SourceTable;
 pub(crate) use self::source_status::{RoundReport, SourceEntry, SourceState, SourceStatus};

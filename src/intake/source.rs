@@ -13,7 +13,7 @@ use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::poll::{Login, Secret, SecretError};
+use super::poll::{Credentials, Secret, SecretError};
 use crate::platform::suggest::did_you_mean;
 
 /// A `[[sources]]` table as it is written.
@@ -88,7 +88,7 @@ pub struct Source {
     /// TCP ports on which it serves viewers.
     pub media_ports: Vec<u16>,
     pub(crate) url: Url,
-    pub(crate) login: Option<Login>,
+    pub(crate) login: Option<Credentials>,
     settings: toml::Table,
 }
 
@@ -215,7 +215,7 @@ pub enum Fault {
     },
     /// Keys of the login do not fit together.
     #[error("{0}")]
-    Login(&'static str),
+    Credentials(&'static str),
     /// A secret could not be had.
     #[error(transparent)]
     Secret(#[from] SecretError),
@@ -274,9 +274,9 @@ fn within(key: &'static str, value: Duration, (least, most): (Duration, Duration
     Err(Fault::Range { key, value: text(value), least: text(least), most: text(most) })
 }
 
-fn login_of(settings: &SourceSettings) -> Result<Option<Login>, Fault> {
+fn login_of(settings: &SourceSettings) -> Result<Option<Credentials>, Fault> {
     let secret = |file: Option<&PathBuf>, env: Option<&String>, both: &'static str| match (file, env) {
-        (Some(_), Some(_)) => Err(Fault::Login(both)),
+        (Some(_), Some(_)) => Err(Fault::Credentials(both)),
         (Some(file), None) => Ok(Some(Secret::of_file(file)?)),
         (None, Some(env)) => Ok(Some(Secret::of_env(env)?)),
         (None, None) => Ok(None),
@@ -286,18 +286,22 @@ fn login_of(settings: &SourceSettings) -> Result<Option<Login>, Fault> {
     let both = "token_file and token_env are both set; keep one";
     let token = secret(settings.token_file.as_ref(), settings.token_env.as_ref(), both)?;
     match (settings.username.clone(), password, token) {
-        (None, None, token) => Ok(token.map(Login::Bearer)),
+        (None, None, token) => Ok(token.map(Credentials::Bearer)),
         (Some(username), Some(password), None) => {
             if username.contains(':') || username.chars().any(char::is_control) {
-                return Err(Fault::Login("username has a colon or control character, which HTTP Basic cannot carry"));
+                return Err(Fault::Credentials(
+                    "username has a colon or control character, which HTTP Basic cannot carry",
+                ));
             }
-            Ok(Some(Login::Basic { username, password }))
+            Ok(Some(Credentials::Basic { username, password }))
         }
         (Some(_), None, None) => {
-            Err(Fault::Login("username is set without a password; add password_file or password_env"))
+            Err(Fault::Credentials("username is set without a password; add password_file or password_env"))
         }
-        (None, Some(_), None) => Err(Fault::Login("a password is set without username; add username")),
-        (.., Some(_)) => Err(Fault::Login("a token is set beside username or a password; keep one way of logging in")),
+        (None, Some(_), None) => Err(Fault::Credentials("a password is set without username; add username")),
+        (.., Some(_)) => {
+            Err(Fault::Credentials("a token is set beside username or a password; keep one way of logging in"))
+        }
     }
 }
 
@@ -435,7 +439,7 @@ mod tests {
     fn secrets_come_from_the_environment() {
         let text = "kind = 'fake'\nusername = 'u'\npassword_env = 'PATH'";
         let source = Source::new(&settings(text), KINDS).expect("good");
-        let Some(Login::Basic { username, password }) = source.login else { panic!("basic") };
+        let Some(Credentials::Basic { username, password }) = source.login else { panic!("basic") };
         assert_eq!((username.as_str(), password.reveal()), ("u", std::env::var("PATH").expect("set").as_str()));
     }
 

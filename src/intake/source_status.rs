@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::access_log::{AccessLogSettings, LogSource};
 use super::source::Source;
-use crate::peers::PeerSettings;
 
 /// What `/api/v1/sources`, `/metrics` and the judge read.
 #[derive(Clone, Debug)]
@@ -46,8 +45,8 @@ impl SourceTable {
 
     /// The table with a node that is pinged as well.
     #[must_use]
-    pub fn with_peer(mut self, peer: &PeerSettings) -> Self {
-        let (name, url, record) = (peer.name.as_str().into(), peer.address.clone(), Mutex::default());
+    pub fn with_peer(mut self, name: &str, address: &str) -> Self {
+        let (name, url, record) = (name.into(), address.to_owned(), Mutex::default());
         self.entries.push(Arc::new(SourceEntry { name, kind: PEER, url, intake: Intake::Poll, record }));
         self
     }

@@ -25,7 +25,7 @@ use super::listener::later;
 use super::token::{Key, TokenError};
 use crate::api::Shared;
 use crate::http::ApiError;
-use crate::intake::access_log::Sender;
+use crate::intake::access_log::Requester;
 use crate::platform::clock;
 
 /// Most viewers remembered. A class may hold as many as are free for others: 125,000 alone, and there is always room
@@ -129,7 +129,7 @@ impl Beacons {
         &self,
         body: &[u8],
         token: Option<&str>,
-        sender: &Sender,
+        sender: &Requester,
         at: Timestamp,
     ) -> Result<Taken, ReportError> {
         let key = self.key.as_ref().ok_or(ReportError::Closed)?;
@@ -306,7 +306,7 @@ pub(crate) fn take(shared: &Shared, source: IpAddr, request: &Request<Bytes>) ->
     // sendBeacon() can set no header.
     let asked = || argument(request.uri().query().unwrap_or_default(), "token").map(Cow::Owned);
     let token = bearer(request.headers()).map(Cow::Borrowed).or_else(asked);
-    let sender = Sender::of(shared.gate.viewer(source), request.headers());
+    let sender = Requester::of(shared.gate.viewer(source), request.headers());
     let error = match shared.beacons.report(request.body(), token.as_deref(), &sender, clock::now()) {
         Ok(taken) => {
             match taken {
@@ -360,8 +360,8 @@ mod tests {
         (Beacons::new(Some(key), [1, 2], Arc::default()), token)
     }
 
-    fn from() -> Sender {
-        Sender::default()
+    fn from() -> Requester {
+        Requester::default()
     }
 
     fn report(viewer: &str, sequence: u32, more: &str) -> Vec<u8> {
@@ -472,7 +472,7 @@ mod tests {
         let mut left_out = 0;
         for network in 0..=MAX_NAMED as u32 {
             let address = std::net::Ipv4Addr::from(0x0a00_0000 + (network << 8));
-            let sender = Sender { address: Some(address.into()), ..Sender::default() };
+            let sender = Requester { address: Some(address.into()), ..Requester::default() };
             let taken = beacons.report(&report(&network.to_string(), 0, ""), Some(&token), &sender, AT).expect("good");
             assert_eq!(taken, Taken::Folded { bad_values: 0, groups_left_out: left_out }, "{network}");
             left_out = u32::from(network + 1 == MAX_NAMED as u32);

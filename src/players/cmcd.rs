@@ -17,14 +17,14 @@ use super::settings::Networks;
 use super::token::{Key, TokenError};
 use crate::api::Shared;
 use crate::http::ApiError;
-use crate::intake::access_log::{Claimed, Full, Post, PostBox, Sender};
+use crate::intake::access_log::{EventPost, EventQueue, OwnedAuthority, QueueFull, Requester};
 use crate::platform::clock;
 
 /// What the way in needs to know.
 pub(crate) struct CmcdIntake {
     key: Option<Key>,
     trusted: Networks,
-    posts: PostBox,
+    posts: EventQueue,
 }
 
 /// What a request says of itself beside its records.
@@ -38,7 +38,7 @@ struct Asked<'a> {
 impl CmcdIntake {
     /// A way in for reports signed with `key`, and for those of `trusted` peers; with neither it is closed.
     #[must_use]
-    pub(crate) const fn new(key: Option<Key>, trusted: Networks, posts: PostBox) -> Self {
+    pub(crate) const fn new(key: Option<Key>, trusted: Networks, posts: EventQueue) -> Self {
         Self { key, trusted, posts }
     }
 
@@ -78,7 +78,7 @@ pub(crate) fn take(shared: &Shared, peer: IpAddr, source: IpAddr, request: &Requ
     let asked = Asked { peer: Some(peer), source: shared.gate.viewer(source), query, headers };
     match post(shared, &asked, request.body().clone()).map(|post| shared.cmcd.posts.put(post)) {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
-        Ok(Err(Full)) => {
+        Ok(Err(QueueFull)) => {
             shared.meters.shed("cmcd_full", 1);
             later("full", "more reports wait than can be read; report less often, or more at once", FULL_WAIT)
         }
@@ -90,7 +90,7 @@ pub(crate) fn take(shared: &Shared, peer: IpAddr, source: IpAddr, request: &Requ
 }
 
 /// What is handed to the fold, where it may be.
-fn post(shared: &Shared, asked: &Asked<'_>, body: Bytes) -> Result<Post, ApiError> {
+fn post(shared: &Shared, asked: &Asked<'_>, body: Bytes) -> Result<EventPost, ApiError> {
     let now = clock::now();
     let (is_signed, session) = shared.cmcd.claim(asked, now)?;
     if session.as_ref().is_some_and(|id| shared.ended.has(id, now)) {
@@ -103,8 +103,8 @@ fn post(shared: &Shared, asked: &Asked<'_>, body: Bytes) -> Result<Post, ApiErro
         snapshot.sessions.get(id).and_then(|state| Name::new(state.session.stream.as_str()).ok())
     });
     let mut names = stream.into_iter().chain(session);
-    let claim = if is_signed { Claimed::Only(names.collect()) } else { Claimed::Any(names.next()) };
-    Ok(Post { at: now, claim, sender: Sender::of(asked.source, asked.headers), body })
+    let claim = if is_signed { OwnedAuthority::Only(names.collect()) } else { OwnedAuthority::Any(names.next()) };
+    Ok(EventPost { at: now, claim, sender: Requester::of(asked.source, asked.headers), body })
 }
 
 /// The records, from body, headers or query; headers win over the query, as the standard says.
@@ -170,7 +170,7 @@ const FULL_WAIT: Duration = Duration::from_secs(5);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::intake::access_log::event_queue::post_box;
+    use crate::intake::access_log::event_queue::event_queue;
 
     const NOW: Timestamp = Timestamp::from_secs(1_000);
 
@@ -180,7 +180,7 @@ mod tests {
 
     fn claim(key: Option<Key>, peer: &str, query: &str, auth: Option<&str>) -> Result<(bool, Option<Name>), u16> {
         let trusted = Networks::read("x", &["127.0.0.1".to_owned()]).expect("good");
-        let intake = CmcdIntake::new(key, trusted, post_box().0);
+        let intake = CmcdIntake::new(key, trusted, event_queue().0);
         let mut headers = HeaderMap::new();
         if let Some(token) = auth {
             headers.insert(header::AUTHORIZATION, format!("Bearer {token}").parse().expect("a value"));

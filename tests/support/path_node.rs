@@ -53,7 +53,10 @@ pub(crate) struct Node {
 impl Node {
     pub(crate) fn start(settings: &PathSettings) -> Self {
         let table = PathTable::new(settings);
-        let sources = settings.peers.iter().fold(SourceTable::new(&[], None), SourceTable::with_peer);
+        let sources = settings
+            .peers
+            .iter()
+            .fold(SourceTable::new(&[], None), |table, peer| table.with_peer(&peer.name, &peer.address));
         let meters = SelfMetrics::new(&prometheus::Registry::new()).unwrap();
         let mut tasks = JoinSet::new();
         let peers = Peers::start(settings, &table, &sources, &meters, &mut tasks).unwrap().unwrap();

@@ -13,7 +13,7 @@ use liveqos_core::pipeline::Pipeline;
 use tokio::time::Instant;
 
 use super::access_logs::Inputs;
-use super::printer::Teller;
+use super::printer::Printer;
 use crate::cli::arguments::{ConfigFile, bad_config, fail};
 use crate::config::Config;
 use crate::engine::recorder::is_recording;
@@ -59,7 +59,7 @@ fn replay(options: &Options, config: &Config) -> Result<()> {
     let fold = settings.fold(settings.viewer_key()?)?;
     let pipe = Pipeline::new(&config.node.name, config.promised(), config.patience(), config.sessions.max);
     let out = std::io::BufWriter::new(std::io::stdout().lock());
-    let teller = Teller { out, json: options.json };
+    let teller = Printer { out, json: options.json };
     let mut player = Player { fold, pipe, next: None, teller, grace: config.sessions.identity_grace };
     let mut inputs = Inputs::open(&options.files)?;
     let started = Instant::now();
@@ -89,7 +89,7 @@ struct Player<W> {
     fold: LogFold,
     pipe: Pipeline,
     next: Option<Timestamp>,
-    teller: Teller<W>,
+    teller: Printer<W>,
     grace: std::time::Duration,
 }
 

@@ -12,12 +12,12 @@ use crate::engine::snapshot::{notice_json, sample_json};
 use crate::platform::rfc3339;
 
 /// Where it goes and in which form.
-pub(super) struct Teller<W> {
+pub(super) struct Printer<W> {
     pub(super) out: W,
     pub(super) json: bool,
 }
 
-impl<W: Write> Teller<W> {
+impl<W: Write> Printer<W> {
     /// Prints what a tick brought.
     pub(super) fn show(&mut self, tick: &Tick) -> Result<()> {
         for notice in &tick.notices {

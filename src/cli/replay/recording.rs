@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::access_logs::{open, read_line};
 use super::command::say;
-use super::printer::Teller;
+use super::printer::Printer;
 
 /// Replays the recording at `path`, judged by `settings` where they are given.
 pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Result<()> {
@@ -23,7 +23,7 @@ pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Res
         Err(error) => bail!("{}: line 1: {error}", path.display()),
     };
     let mut playback = Playback::new(&head, settings);
-    let mut teller = Teller { out: std::io::BufWriter::new(std::io::stdout().lock()), json };
+    let mut teller = Printer { out: std::io::BufWriter::new(std::io::stdout().lock()), json };
     let (mut words, mut ticks, mut bad) = (0_u64, 0_u64, 0_u64);
     let torn = loop {
         match read_line(&mut reader, &mut line, MAX_LINE) {

@@ -15,20 +15,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// A body of event reports.
 #[derive(Debug)]
-pub(crate) struct Post {
+pub(crate) struct EventPost {
     /// When it arrived.
     pub at: Timestamp,
     /// What it may be counted for.
-    pub claim: Claimed,
+    pub claim: OwnedAuthority,
     /// Who posted.
-    pub sender: Sender,
+    pub sender: Requester,
     /// The records, parted by LF.
     pub body: Bytes,
 }
 
 /// Whose groups the viewers of a post are in, until it is folded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sender {
+pub struct Requester {
     /// Its address, a trusted proxy's word on it included.
     pub address: Option<IpAddr>,
     /// Its user agent; at most [`MAX_AGENT`] bytes of it.
@@ -37,7 +37,7 @@ pub struct Sender {
 
 /// As [`Authority`], owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Claimed {
+pub(crate) enum OwnedAuthority {
     /// [`Authority::Any`]
     Any(Option<Name>),
     /// [`Authority::Only`]
@@ -46,15 +46,15 @@ pub(crate) enum Claimed {
 
 /// Where posts are put.
 #[derive(Clone, Debug)]
-pub(crate) struct PostBox {
-    sender: mpsc::Sender<(Post, OwnedSemaphorePermit)>,
+pub(crate) struct EventQueue {
+    sender: mpsc::Sender<(EventPost, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
 }
 
 /// Where they are taken out.
 #[derive(Debug)]
-pub(crate) struct PostTray {
-    receiver: mpsc::Receiver<(Post, OwnedSemaphorePermit)>,
+pub(crate) struct EventReceiver {
+    receiver: mpsc::Receiver<(EventPost, OwnedSemaphorePermit)>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     homeless: u64,
@@ -70,17 +70,17 @@ struct Waiting {
 /// There is no room; the post was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("too many reports wait to be read")]
-pub(crate) struct Full;
+pub(crate) struct QueueFull;
 
 /// A box and its tray.
 #[must_use]
-pub(crate) fn post_box() -> (PostBox, PostTray) {
+pub(crate) fn event_queue() -> (EventQueue, EventReceiver) {
     let (sender, receiver) = mpsc::channel(MAX_POSTS);
     let room = Arc::new(Semaphore::new(MAX_BYTES));
-    (PostBox { sender, room }, PostTray { receiver, waiting: VecDeque::new(), waiting_bytes: 0, homeless: 0 })
+    (EventQueue { sender, room }, EventReceiver { receiver, waiting: VecDeque::new(), waiting_bytes: 0, homeless: 0 })
 }
 
-impl Sender {
+impl Requester {
     /// Who asks from `address` by these headers.
     #[must_use]
     pub fn of(address: Option<IpAddr>, headers: &HeaderMap) -> Self {
@@ -96,19 +96,19 @@ impl Sender {
     }
 }
 
-impl PostBox {
+impl EventQueue {
     /// Puts a post in.
     ///
     /// # Errors
-    /// [`Full`] at [`MAX_POSTS`] or [`MAX_BYTES`], or when nobody takes them out any more.
-    pub(crate) fn put(&self, post: Post) -> Result<(), Full> {
-        let bytes = u32::try_from(post.body.len()).map_err(|_| Full)?;
-        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| Full)?;
-        self.sender.try_send((post, room)).map_err(|_| Full)
+    /// [`QueueFull`] at [`MAX_POSTS`] or [`MAX_BYTES`], or when nobody takes them out any more.
+    pub(crate) fn put(&self, post: EventPost) -> Result<(), QueueFull> {
+        let bytes = u32::try_from(post.body.len()).map_err(|_| QueueFull)?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(bytes).map_err(|_| QueueFull)?;
+        self.sender.try_send((post, room)).map_err(|_| QueueFull)
     }
 }
 
-impl PostTray {
+impl EventReceiver {
     /// Folds all that is there, what waits for its viewers first.
     pub(crate) fn empty_into(&mut self, fold: &mut LogFold, now: Timestamp) {
         for waiting in std::mem::take(&mut self.waiting) {
@@ -126,8 +126,8 @@ impl PostTray {
         }
         while let Ok((post, _room)) = self.receiver.try_recv() {
             let claim = match &post.claim {
-                Claimed::Any(class) => Authority::Any(class.as_ref().map(Name::as_str)),
-                Claimed::Only(names) => Authority::Only(names),
+                OwnedAuthority::Any(class) => Authority::Any(class.as_ref().map(Name::as_str)),
+                OwnedAuthority::Only(names) => Authority::Only(names),
             };
             let origin = post.sender.origin();
             let poster = Poster { claim, origin: Some(&origin) };
@@ -178,9 +178,9 @@ mod tests {
         AccessLogSettings::default().fold([1, 2]).expect("good")
     }
 
-    fn post(at: u64, body: &'static str, claim: Claimed) -> Post {
-        let (at, sender) = (Timestamp::from_millis(at), Sender::default());
-        Post { at, claim, sender, body: Bytes::from_static(body.as_bytes()) }
+    fn post(at: u64, body: &'static str, claim: OwnedAuthority) -> EventPost {
+        let (at, sender) = (Timestamp::from_millis(at), Requester::default());
+        EventPost { at, claim, sender, body: Bytes::from_static(body.as_bytes()) }
     }
 
     fn name(text: &str) -> Name {
@@ -202,14 +202,16 @@ mod tests {
     #[test]
     fn posts_and_lines_of_one_viewer_meet_whichever_comes_first() {
         for line_first in [true, false] {
-            let ((inlet, mut tray), mut fold) = (post_box(), fold());
+            let ((inlet, mut tray), mut fold) = (event_queue(), fold());
             if line_first {
                 fold.line(REQUEST.as_bytes()).expect("good");
             }
-            inlet.put(post(1_002_010, PLAYS, Claimed::Any(None))).expect("room");
+            inlet.put(post(1_002_010, PLAYS, OwnedAuthority::Any(None))).expect("room");
             tray.empty_into(&mut fold, Timestamp::from_millis(1_002_250));
             fold.line(REQUEST.as_bytes()).expect("good");
-            inlet.put(post(1_004_010, "e=ps,sid=\"a\",sn=2,sta=p,ts=1004000", Claimed::Any(None))).expect("room");
+            inlet
+                .put(post(1_004_010, "e=ps,sid=\"a\",sn=2,sta=p,ts=1004000", OwnedAuthority::Any(None)))
+                .expect("room");
             tray.empty_into(&mut fold, Timestamp::from_millis(1_004_250));
             assert_eq!(told(&mut fold, 1_004_300), [("hls/c1".to_owned(), 2_000)], "{line_first}");
             assert_eq!((tray.homeless(), tray.waiting_bytes), (0, 0));
@@ -218,14 +220,14 @@ mod tests {
 
     #[test]
     fn a_token_speaks_for_its_class_alone() {
-        let ((inlet, mut tray), mut fold) = (post_box(), fold());
+        let ((inlet, mut tray), mut fold) = (event_queue(), fold());
         fold.line(REQUEST.as_bytes()).expect("good");
-        inlet.put(post(1_002_010, PLAYS, Claimed::Only(vec![name("other"), name("id")]))).expect("room");
+        inlet.put(post(1_002_010, PLAYS, OwnedAuthority::Only(vec![name("other"), name("id")]))).expect("room");
         tray.empty_into(&mut fold, Timestamp::from_millis(1_002_250));
         assert_eq!(fold.post_counts().foreign, 2);
-        inlet.put(post(1_002_010, PLAYS, Claimed::Only(vec![name("live/c1"), name("hls/c1")]))).expect("room");
+        inlet.put(post(1_002_010, PLAYS, OwnedAuthority::Only(vec![name("live/c1"), name("hls/c1")]))).expect("room");
         inlet
-            .put(post(1_002_010, "e=ps,sid=\"b\",sn=0,sta=p,ts=1000000", Claimed::Only(vec![name("live/c2")])))
+            .put(post(1_002_010, "e=ps,sid=\"b\",sn=0,sta=p,ts=1000000", OwnedAuthority::Only(vec![name("live/c2")])))
             .expect("room");
         tray.empty_into(&mut fold, Timestamp::from_millis(1_004_000));
         let told = told(&mut fold, 1_004_000);
@@ -235,8 +237,8 @@ mod tests {
 
     #[test]
     fn what_no_request_claims_is_given_up_and_counted() {
-        let ((inlet, mut tray), mut fold) = (post_box(), fold());
-        inlet.put(post(1_000_000, PLAYS, Claimed::Any(None))).expect("room");
+        let ((inlet, mut tray), mut fold) = (event_queue(), fold());
+        inlet.put(post(1_000_000, PLAYS, OwnedAuthority::Any(None))).expect("room");
         tray.empty_into(&mut fold, Timestamp::from_millis(1_001_000));
         assert_eq!((tray.waiting.len(), tray.homeless()), (2, 0));
         tray.empty_into(&mut fold, Timestamp::from_millis(1_006_000));
@@ -245,22 +247,23 @@ mod tests {
 
     #[test]
     fn one_post_brings_few_viewers() {
-        let ((inlet, mut tray), mut fold) = (post_box(), fold());
+        let ((inlet, mut tray), mut fold) = (event_queue(), fold());
         let record = |viewer| format!("e=t,sid=\"v{viewer}\",sn=0,sta=p,ts=1000");
         let body = (0..50).map(record).collect::<Vec<_>>().join("\n");
-        let claim = Claimed::Only(vec![name("live/c1")]);
-        let (at, sender) = (Timestamp::from_secs(1), Sender::default());
-        inlet.put(Post { at, claim, sender, body: body.into() }).expect("room");
+        let claim = OwnedAuthority::Only(vec![name("live/c1")]);
+        let (at, sender) = (Timestamp::from_secs(1), Requester::default());
+        inlet.put(EventPost { at, claim, sender, body: body.into() }).expect("room");
         tray.empty_into(&mut fold, Timestamp::from_secs(1));
         assert_eq!((fold.sizes().0, fold.post_counts().crowded), (4, 46));
     }
 
     #[test]
     fn the_box_is_full_by_posts_and_by_bytes() {
-        let (inlet, mut tray) = post_box();
+        let (inlet, mut tray) = event_queue();
         let big = Bytes::from(vec![b'\n'; 64 * 1024]);
-        let (at, sender) = (Timestamp::from_secs(1), Sender::default());
-        let put = |body: Bytes| inlet.put(Post { at, claim: Claimed::Any(None), sender: sender.clone(), body });
+        let (at, sender) = (Timestamp::from_secs(1), Requester::default());
+        let put =
+            |body: Bytes| inlet.put(EventPost { at, claim: OwnedAuthority::Any(None), sender: sender.clone(), body });
         let taken = (0..100).filter(|_| put(big.clone()).is_ok()).count();
         assert_eq!(taken, MAX_BYTES / (64 * 1024));
         tray.empty_into(&mut fold(), Timestamp::from_secs(1));

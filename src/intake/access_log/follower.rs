@@ -12,13 +12,13 @@ use liveqos_core::model::{SourceName, TICK};
 use liveqos_core::viewer::FoldCounts;
 use tokio::time::Instant;
 
-use super::event_queue::PostTray;
+use super::event_queue::EventReceiver;
 use super::settings::{AccessLogSettings, LogSource};
 use super::syslog_socket::{SyslogCounts, SyslogSocket};
 use super::tail::{LogTail, Piece};
 use crate::intake::kernel::HttpEdge;
+use crate::intake::observations::{Observations, deliver};
 use crate::intake::poll::round::streams;
-use crate::intake::poll::{Observations, hand_on};
 use crate::intake::source_status::{RoundReport, SourceEntry, SourceTable};
 use crate::platform::{SelfMetrics, clock};
 
@@ -39,7 +39,7 @@ pub(crate) struct FollowerContext {
 
 /// The logs to follow; where there is none but players may post, one without lines.
 #[must_use]
-pub(crate) fn followed(logs: &[AccessLogSettings], may_post: bool) -> Vec<AccessLogSettings> {
+pub(crate) fn log_inputs(logs: &[AccessLogSettings], may_post: bool) -> Vec<AccessLogSettings> {
     let posts = (logs.is_empty() && may_post).then(AccessLogSettings::of_posts);
     logs.iter().cloned().chain(posts).collect()
 }
@@ -50,7 +50,7 @@ pub(crate) fn followed(logs: &[AccessLogSettings], may_post: bool) -> Vec<Access
 /// As [`start`].
 pub(crate) fn start_all(
     logs: &[AccessLogSettings],
-    (named, tray): (&str, PostTray),
+    (named, tray): (&str, EventReceiver),
     table: &SourceTable,
     around: &FollowerContext,
 ) -> Result<()> {
@@ -70,7 +70,7 @@ pub(crate) fn start_all(
 /// When its settings or its position file are bad, its socket cannot be bound, or the thread cannot be started.
 pub(super) fn start(
     settings: &AccessLogSettings,
-    posts: Option<PostTray>,
+    posts: Option<EventReceiver>,
     entry: Option<Arc<SourceEntry>>,
     around: FollowerContext,
 ) -> Result<()> {
@@ -108,7 +108,7 @@ enum Input {
 
 struct Follower {
     input: Input,
-    posts: Option<PostTray>,
+    posts: Option<EventReceiver>,
     fold: LogFold,
     entry: Arc<SourceEntry>,
     source: SourceName,
@@ -161,7 +161,7 @@ impl Follower {
             streams: streams(&observations),
             failures: read.err().map(|error| ("log", error.to_string())).into_iter().collect(),
         });
-        let is_read = hand_on(observations, &self.entry, &self.around.out);
+        let is_read = deliver(observations, &self.entry, &self.around.out);
         if is_read {
             self.save();
         }
@@ -194,7 +194,7 @@ impl Follower {
             Input::File(tail) => tail.positions_lost(),
             _ => 0,
         };
-        let homeless = self.posts.as_ref().map_or(0, PostTray::homeless) + fold.homeless;
+        let homeless = self.posts.as_ref().map_or(0, EventReceiver::homeless) + fold.homeless;
         let now = ShedTotals {
             dirty,
             fold,

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::process;
 use super::process::Program;
 use crate::intake::poll::round::try_once;
-use crate::intake::poll::{FetchError, Fetcher, Now, Summary};
+use crate::intake::poll::{FetchError, HttpClient, Now, Summary};
 use crate::intake::source::{Source, SourceSettings};
 
 /// What was found on this host.
@@ -78,17 +78,17 @@ pub(crate) async fn report(now: &Now) -> String {
 }
 
 async fn here(now: &Now) -> Result<Discovery, FetchError> {
-    Ok(discover(Path::new("/proc"), liveqos_probes::KINDS, &Fetcher::new()?, now).await)
+    Ok(discover(Path::new("/proc"), liveqos_probes::KINDS, &HttpClient::new()?, now).await)
 }
 
 /// Looks through `proc` (in production `/proc`) for programs of `kinds` and asks each on the loopback, one question at
 /// a time, each for at most half a second, at most [`MAX_TRIES`] for a program.
-pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &Fetcher, now: &Now) -> Discovery {
+pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &HttpClient, now: &Now) -> Discovery {
     let (sockets, programs) = look(proc, kinds).await;
     let mut found = Discovery::default();
     for program in programs {
         for kind in kinds.iter().filter(|kind| is_of(&program.name, kind)) {
-            let mut server = ask(&program, kind, &sockets, Asking { kinds, fetcher, now }).await;
+            let mut server = ask(&program, kind, &sockets, ProbeContext { kinds, fetcher, now }).await;
             if let Some(answer) = &mut server.answer {
                 // The same interface seen twice (by a master and a worker with other sockets) is one source.
                 if found.answers().any(|known| known.url == answer.url) {
@@ -186,9 +186,9 @@ impl FoundServer {
 
 /// What asking takes.
 #[derive(Clone, Copy)]
-struct Asking<'a> {
+struct ProbeContext<'a> {
     kinds: &'a [&'static Kind],
-    fetcher: &'a Fetcher,
+    fetcher: &'a HttpClient,
     now: &'a Now,
 }
 
@@ -213,7 +213,7 @@ async fn ask(
     program: &Program,
     kind: &'static Kind,
     sockets: &HashMap<u64, SocketAddr>,
-    asking: Asking<'_>,
+    asking: ProbeContext<'_>,
 ) -> FoundServer {
     let mut server = FoundServer {
         kind: kind.name,
@@ -384,7 +384,7 @@ mod tests {
         }
 
         async fn discover(&self) -> Discovery {
-            discover(&self.path(), KINDS, &Fetcher::new().expect("a client"), &ticking()).await
+            discover(&self.path(), KINDS, &HttpClient::new().expect("a client"), &ticking()).await
         }
     }
 
@@ -430,8 +430,8 @@ mod tests {
         let sockets = HashMap::new();
         let listens = Some(BTreeSet::from([SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.port)]));
         let program = Program { name: "srs".to_owned(), pids: vec![1], listens };
-        let (fetcher, now) = (Fetcher::new().expect("a client"), ticking());
-        let asking = Asking { kinds: KINDS, fetcher: &fetcher, now: &now };
+        let (fetcher, now) = (HttpClient::new().expect("a client"), ticking());
+        let asking = ProbeContext { kinds: KINDS, fetcher: &fetcher, now: &now };
         let kind = KINDS.iter().find(|kind| kind.name == "srs").expect("a kind with two paths");
         assert_eq!(candidates(&program, kind, &sockets).len(), 2);
         let found = ask(&program, kind, &sockets, asking).await;

@@ -4,6 +4,7 @@
 
 pub mod diag_message;
 mod http_edge;
+mod settings;
 mod sock_diag;
 mod tcp_poller;
 mod watchlist;
@@ -11,6 +12,7 @@ mod watchlist;
 mod witness_test;
 
 pub use self::http_edge::{EdgeWatch, HttpEdge};
+pub use self::settings::KernelSettings;
 pub use self::sock_diag::Dump;
 pub(crate) use self::tcp_poller::TcpPoller;
 pub(crate) use self::watchlist::ConnectionWatchlist;

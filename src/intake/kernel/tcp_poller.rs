@@ -15,7 +15,7 @@ use liveqos_core::model::{Fact, Observation, PathView, SourceName, StreamKey, TI
 use super::http_edge::{EdgeWatch, HttpEdge};
 use super::sock_diag::{Dump, DumpError};
 use super::watchlist::{ConnectionWatchlist, Entry};
-use crate::intake::poll::Observations;
+use crate::intake::Observations;
 use crate::platform::{SelfMetrics, clock};
 
 /// What the thread needs.

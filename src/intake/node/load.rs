@@ -13,14 +13,14 @@ use super::procfs::NodeSource;
 use crate::platform::{SelfMetrics, clock};
 
 /// The reader of the node's load.
-pub(crate) struct Load {
+pub(crate) struct LoadReader {
     source: NodeSource,
     out: Arc<ArcSwap<NodeLoad>>,
     meters: SelfMetrics,
     complained: BTreeSet<String>,
 }
 
-impl Load {
+impl LoadReader {
     /// Reads into `out`; `link_bits_per_second` stands in where drivers do not tell a link's speed, 0 for nothing.
     #[must_use]
     pub(crate) fn new(link_bits_per_second: u64, out: Arc<ArcSwap<NodeLoad>>, meters: SelfMetrics) -> Self {

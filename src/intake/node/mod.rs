@@ -3,4 +3,4 @@
 mod load;
 mod procfs;
 
-pub(crate) use self::load::Load;
+pub(crate) use self::load::LoadReader;

@@ -83,7 +83,7 @@ pub enum SecretError {
 
 /// How a source is logged into.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Login {
+pub(crate) enum Credentials {
     /// HTTP Basic (RFC 7617).
     Basic {
         /// The user's name.
@@ -95,7 +95,7 @@ pub(crate) enum Login {
     Bearer(Secret),
 }
 
-impl Login {
+impl Credentials {
     /// The request with its `Authorization` header.
     pub(crate) fn show(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match self {
@@ -124,7 +124,7 @@ mod tests {
     fn a_file_holds_a_secret_that_is_never_shown() {
         let secret = Secret::of_file(file(b"hunter2\r\n").path()).expect("a secret");
         assert_eq!(secret.reveal(), "hunter2");
-        let login = Login::Bearer(secret);
+        let login = Credentials::Bearer(secret);
         assert_eq!(format!("{login:?}"), "Bearer((hidden))");
     }
 

@@ -11,12 +11,12 @@ use crate::intake::source::{Source, shown};
 
 /// The HTTP client that all sources share.
 #[derive(Clone, Debug)]
-pub(crate) struct Fetcher {
+pub(crate) struct HttpClient {
     client: Client,
     max_body: usize,
 }
 
-impl Fetcher {
+impl HttpClient {
     /// A client that opens a connection for every question. On a host without CA certificates plain HTTP works all the
     /// same; HTTPS then fails as `tls`.
     ///

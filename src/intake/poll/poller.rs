@@ -3,21 +3,16 @@
 
 use std::sync::Arc;
 
-use liveqos_core::model::Observation;
 use liveqos_probes::probe::Intake;
-use tokio::sync::mpsc::Sender;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::http_client::Fetcher;
-use super::round::{Asker, Now, Round, streams};
-use super::schedule::{Last, Pace};
+use super::http_client::HttpClient;
+use super::round::{Now, Round, SourcePoller, streams};
+use super::schedule::{LastRound, Schedule};
+use crate::intake::observations::{Observations, deliver};
 use crate::intake::source::Source;
 use crate::intake::source_status::{RoundReport, SourceEntry, SourceTable};
-
-/// Where all intakes put what they read: bounded, never waited for.
-pub(crate) type Observations = Sender<Vec<Observation>>;
 
 /// Begins to ask every polled source of `sources`. Dropping what is returned ends the asking; so does the receiver's
 /// end.
@@ -27,7 +22,7 @@ pub(crate) type Observations = Sender<Vec<Observation>>;
 pub(crate) fn start(
     sources: &[Arc<Source>],
     table: &SourceTable,
-    fetcher: &Fetcher,
+    fetcher: &HttpClient,
     now: &Now,
     out: &Observations,
 ) -> JoinSet<()> {
@@ -35,7 +30,7 @@ pub(crate) fn start(
     for source in sources.iter().filter(|source| source.kind.intake == Intake::Poll) {
         // Every source has its entry when the table was made of these sources; one without is not asked.
         if let Some(entry) = table.entry(&source.name) {
-            let asker = Asker::new(source.clone(), fetcher.clone(), now.clone());
+            let asker = SourcePoller::new(source.clone(), fetcher.clone(), now.clone());
             tasks.spawn(poll(source.clone(), asker, entry, now.clone(), out.clone()));
         }
     }
@@ -43,8 +38,8 @@ pub(crate) fn start(
 }
 
 /// Asks until nobody reads any more.
-async fn poll(source: Arc<Source>, mut asker: Asker, entry: Arc<SourceEntry>, now: Now, out: Observations) {
-    let pace = Pace::new(&source.name, source.interval, Instant::now());
+async fn poll(source: Arc<Source>, mut asker: SourcePoller, entry: Arc<SourceEntry>, now: Now, out: Observations) {
+    let pace = Schedule::new(&source.name, source.interval, Instant::now());
     let mut next = pace.first();
     let mut failures = 0_u32;
     entry.started(now());
@@ -54,7 +49,7 @@ async fn poll(source: Arc<Source>, mut asker: Asker, entry: Arc<SourceEntry>, no
         let round = asker.round().await;
         let ended = Instant::now();
         failures = if round.failures.is_empty() { 0 } else { failures.saturating_add(1) };
-        next = pace.next(Last { started, ended, asked: round.asked, failures });
+        next = pace.next(LastRound { started, ended, asked: round.asked, failures });
         entry.round(&RoundReport {
             at: now(),
             duration: ended - started,
@@ -64,24 +59,9 @@ async fn poll(source: Arc<Source>, mut asker: Asker, entry: Arc<SourceEntry>, no
             failures: round.failures.iter().map(|error| (error.reason(), error.to_string())).collect(),
         });
         tell(&source, &round);
-        if !hand_on(round.observations, &entry, &out) {
+        if !deliver(round.observations, &entry, &out) {
             return;
         }
-    }
-}
-
-/// Hands `observations` on without waiting; false when nobody reads any more.
-pub(crate) fn hand_on(observations: Vec<Observation>, entry: &SourceEntry, out: &Observations) -> bool {
-    if observations.is_empty() {
-        return !out.is_closed();
-    }
-    match out.try_send(observations) {
-        Ok(()) => true,
-        Err(TrySendError::Full(lost)) => {
-            entry.shed(lost.len());
-            true
-        }
-        Err(TrySendError::Closed(_)) => false,
     }
 }
 
@@ -96,7 +76,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use liveqos_core::model::Timestamp;
+    use liveqos_core::model::{Observation, Timestamp};
     use tokio::sync::mpsc;
 
     use super::*;
@@ -113,7 +93,7 @@ mod tests {
     fn polled(sources: &[Arc<Source>], room: usize) -> Polled {
         let table = SourceTable::new(sources, None);
         let (out, seen) = mpsc::channel(room);
-        let tasks = start(sources, &table, &Fetcher::new().expect("a client"), &ticking(), &out);
+        let tasks = start(sources, &table, &HttpClient::new().expect("a client"), &ticking(), &out);
         Polled { table, seen, tasks }
     }
 
@@ -200,7 +180,7 @@ mod tests {
         let (out, mut seen) = mpsc::channel(8);
         let start_of_time = Instant::now();
         let now: Now = Arc::new(move || Timestamp::from_secs(1) + start_of_time.elapsed());
-        let _tasks = start(&sources, &table, &Fetcher::new().expect("a client"), &now, &out);
+        let _tasks = start(&sources, &table, &HttpClient::new().expect("a client"), &now, &out);
         let mut asked_at = async || seen.recv().await.expect("an answer")[0].at;
         let (first, second) = (asked_at().await, asked_at().await);
         // A start is never early, so this cannot fail on a slow machine; without the rest it would be 250 ms.

@@ -12,16 +12,16 @@ use liveqos_probes::probe::{Intake, MAX_ROUND, Probe, ProbeError, Reply, Request
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::http_client::{FetchError, Fetcher};
+use super::http_client::{FetchError, HttpClient};
 use crate::intake::source::Source;
 
 /// Gives the wall clock's time; production passes the process's one clock, tests a clock of theirs.
 pub(crate) type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Asks one source, round after round, with the one probe that remembers between them.
-pub(crate) struct Asker {
+pub(crate) struct SourcePoller {
     source: Arc<Source>,
-    fetcher: Fetcher,
+    fetcher: HttpClient,
     now: Now,
     /// `None` after the probe panicked: the next round begins with a new one.
     probe: Option<Box<dyn Probe>>,
@@ -120,11 +120,11 @@ impl fmt::Display for Summary {
 ///
 /// # Errors
 /// The round's first [`RoundError`].
-pub(crate) async fn try_once(source: &Arc<Source>, fetcher: &Fetcher, now: &Now) -> Result<Summary, RoundError> {
+pub(crate) async fn try_once(source: &Arc<Source>, fetcher: &HttpClient, now: &Now) -> Result<Summary, RoundError> {
     let started = Instant::now();
     let mut round = Round::default();
     if source.kind.intake == Intake::Poll {
-        round = Asker::new(source.clone(), fetcher.clone(), now.clone()).round().await;
+        round = SourcePoller::new(source.clone(), fetcher.clone(), now.clone()).round().await;
     }
     if !round.failures.is_empty() {
         return Err(round.failures.swap_remove(0));
@@ -133,8 +133,8 @@ pub(crate) async fn try_once(source: &Arc<Source>, fetcher: &Fetcher, now: &Now)
     Ok(Summary { requests: round.requests, streams, viewers, duration: started.elapsed() })
 }
 
-impl Asker {
-    pub(crate) fn new(source: Arc<Source>, fetcher: Fetcher, now: Now) -> Self {
+impl SourcePoller {
+    pub(crate) fn new(source: Arc<Source>, fetcher: HttpClient, now: Now) -> Self {
         Self { source, fetcher, now, probe: None }
     }
 
@@ -254,12 +254,12 @@ mod tests {
     use super::*;
     use crate::intake::testing::{Does, KINDS, Server, settings, ticking};
 
-    fn fetcher() -> Fetcher {
-        Fetcher::new().expect("a client")
+    fn fetcher() -> HttpClient {
+        HttpClient::new().expect("a client")
     }
 
     async fn round_of(server: &Server, more: &str) -> Round {
-        Asker::new(server.source(more), fetcher().with_max_body(1_000_000), ticking()).round().await
+        SourcePoller::new(server.source(more), fetcher().with_max_body(1_000_000), ticking()).round().await
     }
 
     /// The reason and text of the only failure against a server that always does `what`, and how often it was asked.
@@ -409,7 +409,7 @@ mod tests {
     #[tokio::test]
     async fn a_probe_that_panicked_is_replaced() {
         let server = Server::start(|_, number| Does::Says(200, if number == 0 { "panic" } else { "live/a 3" })).await;
-        let mut asker = Asker::new(server.source(""), fetcher(), ticking());
+        let mut asker = SourcePoller::new(server.source(""), fetcher(), ticking());
         assert_eq!(asker.round().await.failures.len(), 1);
         let round = asker.round().await;
         assert_eq!((round.failures.len(), round.observations.len()), (0, 1));

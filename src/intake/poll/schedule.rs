@@ -7,14 +7,14 @@ use tokio::time::Instant;
 
 /// A fixed grid of starts, own to each source.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Schedule {
     first: Instant,
     interval: Duration,
 }
 
 /// How the last round went, as the pace sees it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Last {
+pub(crate) struct LastRound {
     /// When it began.
     pub started: Instant,
     /// When it was over.
@@ -25,7 +25,7 @@ pub(crate) struct Last {
     pub failures: u32,
 }
 
-impl Pace {
+impl Schedule {
     /// The pace of the source `name` that is asked every `interval`, beginning within one interval from `now`.
     pub(crate) fn new(name: &str, interval: Duration, now: Instant) -> Self {
         Self { first: now + phase(name, interval), interval }
@@ -38,7 +38,7 @@ impl Pace {
 
     /// When the round after `last` begins: on the grid, starts that were missed left out. A good round keeps away for
     /// [`DUTY`] times the time it took; a failed one for a doubled interval each time, up to [`MAX_BACKOFF`].
-    pub(crate) fn next(&self, last: Last) -> Instant {
+    pub(crate) fn next(&self, last: LastRound) -> Instant {
         let earliest = if last.failures == 0 {
             last.ended + last.asked.saturating_mul(DUTY).min(LONGEST_PAUSE)
         } else {
@@ -88,10 +88,10 @@ mod tests {
 
     /// Seconds from the start of a round at the grid's first point, that took so many milliseconds, to the next.
     fn gap(millis: u64, failures: u32) -> f64 {
-        let pace = Pace::new("srs", INTERVAL, Instant::now());
+        let pace = Schedule::new("srs", INTERVAL, Instant::now());
         let started = pace.first();
         let asked = Duration::from_millis(millis);
-        let next = pace.next(Last { started, ended: started + asked, asked, failures });
+        let next = pace.next(LastRound { started, ended: started + asked, asked, failures });
         (next - started).as_secs_f64()
     }
 
@@ -108,16 +108,16 @@ mod tests {
     fn failures_back_off_and_never_stop() {
         let gaps: Vec<f64> = [1, 2, 3, 4, 40, u32::MAX].into_iter().map(|failures| gap(1_000, failures)).collect();
         assert_eq!(gaps, [5.0, 10.0, 20.0, 20.0, 20.0, 20.0]);
-        let seldom = Pace { first: Instant::now(), interval: Duration::from_mins(1) };
+        let seldom = Schedule { first: Instant::now(), interval: Duration::from_mins(1) };
         assert_eq!(seldom.backoff(9), Duration::from_mins(1));
     }
 
     #[test]
     fn missed_starts_are_left_out() {
-        let pace = Pace::new("srs", INTERVAL, Instant::now());
+        let pace = Schedule::new("srs", INTERVAL, Instant::now());
         let started = pace.first();
         let (ended, asked) = (started + Duration::from_secs(13), Duration::ZERO);
-        let next = pace.next(Last { started, ended, asked, failures: 0 });
+        let next = pace.next(LastRound { started, ended, asked, failures: 0 });
         assert_eq!(next - started, Duration::from_secs(15));
     }
 
@@ -136,10 +136,10 @@ mod tests {
         #[test]
         fn a_good_round_takes_at_most_two_percent(interval_millis in 250_u64..60_000, asked_millis in 0_u64..30_000, late in 0_u64..1_000_000) {
             let interval = Duration::from_millis(interval_millis);
-            let pace = Pace::new("x", interval, Instant::now());
+            let pace = Schedule::new("x", interval, Instant::now());
             let asked = Duration::from_millis(asked_millis);
             let started = pace.first() + Duration::from_millis(late);
-            let next = pace.next(Last { started, ended: started + asked, asked, failures: 0 });
+            let next = pace.next(LastRound { started, ended: started + asked, asked, failures: 0 });
             prop_assert!(asked * DUTY <= next - started);
             prop_assert!(next > started);
             prop_assert_eq!((next - pace.first()).as_nanos() % interval.as_nanos(), 0);

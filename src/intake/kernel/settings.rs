@@ -1,0 +1,20 @@
+//! The `[kernel]` table of the configuration.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What is read from this host's kernel.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KernelSettings {
+    /// Read TCP_INFO of the viewers' connections each tick (needs the media server's network namespace, no privilege).
+    pub tcp_info: bool,
+    /// Speed of the network interface in bits per second where the kernel does not tell; 0: as the kernel tells.
+    pub nic_bits_per_second: u64,
+}
+
+impl Default for KernelSettings {
+    fn default() -> Self {
+        Self { tcp_info: true, nic_bits_per_second: 0 }
+    }
+}
