@@ -34,10 +34,10 @@ pub struct Tick {
 impl Pipeline {
     /// An empty pipe for the node of this name.
     #[must_use]
-    pub fn new(node: &str, objectives: Objectives, patience: SessionTimeouts, max_sessions: usize) -> Self {
+    pub fn new(node: &str, objectives: Objectives, timeouts: SessionTimeouts, max_sessions: usize) -> Self {
         Self {
             objectives,
-            registry: Registry::new(patience, max_sessions),
+            registry: Registry::new(timeouts, max_sessions),
             judge: AlertEvaluator::default(),
             fleet: Fleet::default(),
             plan: SpanPlan::new(node),
@@ -45,9 +45,9 @@ impl Pipeline {
     }
 
     /// Takes over new settings for what lives already.
-    pub fn set(&mut self, objectives: Objectives, patience: SessionTimeouts, max_sessions: usize) {
+    pub fn set(&mut self, objectives: Objectives, timeouts: SessionTimeouts, max_sessions: usize) {
         self.objectives = objectives;
-        self.registry.set_patience(patience, max_sessions);
+        self.registry.set_timeouts(timeouts, max_sessions);
     }
 
     /// Folds what a source said.

@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use crate::model::{Alert, Cause, Concentration};
+use super::concentration::Concentration;
+use crate::model::{Alert, Cause};
 
 /// What is known around a class at one look.
 #[derive(Clone, Debug, Default)]

@@ -4,16 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::cause::ClassSignals;
-use super::forecast::{SURE, is_step};
-use super::hysteresis::{Finding, Hysteresis, Rule};
+use super::alert_state::{AlertState, AnnouncedCause};
+use super::cause::{self, ClassSignals, NodeSignals};
+use super::concentration::{concentration, tallies};
+use super::evidence::{SURE, evidence, is_step};
+use super::hysteresis::{Finding, Rule};
+use super::latency_rules::latency;
 use super::leg_rules::LegRules;
+use super::notice::{because, notice};
 use super::publisher_rules::PublisherRules;
 use super::trend::Trend;
 use crate::base::SmallMap;
-use crate::model::group::concentration;
 use crate::model::{
-    Alert, Cause, Evidence, Forecast, Group, GroupKind, Incident, NoticeState, Objectives, Session, Tally, Timestamp,
+    Alert, Cause, Evidence, Forecast, GroupKind, Notice, NoticeState, Objectives, Session, Subject, Timestamp,
 };
 use crate::session::Live;
 
@@ -39,28 +42,6 @@ pub(crate) enum Verdict {
     Bad,
 }
 
-/// One alert of the class and what people were told of it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AlertState {
-    pub(crate) condition: Hysteresis,
-    pub(crate) told: Option<Box<AnnouncedCause>>,
-    /// Since when it fires without evidence.
-    pub(crate) silent_since: Option<Timestamp>,
-    /// The warning that stands, and for how many steps its trend has been doubtful.
-    pub(crate) forecast: Option<Box<(Forecast, u8)>>,
-}
-
-/// What people were told of a firing alert.
-#[derive(Clone, Debug)]
-pub(crate) struct AnnouncedCause {
-    pub(crate) at: Timestamp,
-    pub(crate) cause: Cause,
-    pub(crate) why: Arc<[String]>,
-    pub(crate) other: Cause,
-    pub(crate) looks: u8,
-    pub(crate) silent: bool,
-}
-
 /// An alert that changed at this look.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Change {
@@ -69,24 +50,6 @@ pub(crate) struct Change {
     pub(crate) onset: Timestamp,
     pub(crate) evidence: Evidence,
     pub(crate) forecast: Option<Forecast>,
-}
-
-impl AlertState {
-    /// One that fired when the daemon went down.
-    pub(crate) fn resumed(incident: &Incident) -> Self {
-        let Incident { at, cause, .. } = *incident;
-        let why = incident.why.iter().cloned().collect();
-        Self {
-            condition: Hysteresis::resumed(incident.started_at, incident.evidence()),
-            told: Some(Box::new(AnnouncedCause { at, cause, why, other: cause, looks: 0, silent: false })),
-            ..Self::default()
-        }
-    }
-
-    /// Whether it holds nothing any more that a new one would not.
-    fn is_over(&self, now: Timestamp) -> bool {
-        self.told.is_none() && self.forecast.is_none() && self.condition.is_over(now)
-    }
 }
 
 impl ClassAlerts {
@@ -117,13 +80,14 @@ impl ClassAlerts {
         self.legs.take(span, live);
         let suffers = self.suffers();
         self.ingest.look(now, live, suffers);
-        let (latency_rule, latency) = self.latency(now, objectives, live);
+        let firing = self.conditions.get(&Alert::LiveLatencyHigh).is_some_and(|held| held.condition.firing().is_some());
+        let (latency_rule, latency) = latency(firing, now, objectives, live);
         let findings = [
-            (Alert::LiveStutterHigh, AT_ONCE_HELD, self.legs.stutter(objectives)),
-            (Alert::LivePacketLossHigh, AT_ONCE_HELD, self.legs.loss(objectives)),
+            (Alert::LiveStutterHigh, Rule::PROVEN, self.legs.stutter(objectives)),
+            (Alert::LivePacketLossHigh, Rule::PROVEN, self.legs.loss(objectives)),
             (Alert::LiveLatencyHigh, latency_rule, latency),
-            (Alert::LiveStreamDown, AT_ONCE, stream_down(now, live)),
-            (Alert::LiveFpsLow, SUSTAINED, self.fps(now, objectives, live)),
+            (Alert::LiveStreamDown, Rule::AT_ONCE, stream_down(now, live)),
+            (Alert::LiveFpsLow, Rule::SUSTAINED, self.fps(now, objectives, live)),
         ];
         self.verdict = verdict(&findings);
         self.hampered = hampered(&findings);
@@ -161,42 +125,6 @@ impl ClassAlerts {
         let quality = [Alert::LiveStutterHigh, Alert::LivePacketLossHigh, Alert::LiveLatencyHigh, Alert::LiveFpsLow];
         let mut held = self.conditions.iter().filter(|(alert, _)| quality.contains(alert));
         held.any(|(_, held)| held.condition.firing().is_some())
-    }
-
-    /// The worst leg's latency, and how long it must hold: the fewer viewers speak for it, the longer.
-    fn latency(&self, now: Timestamp, objectives: &Objectives, live: &Live) -> (Rule, Finding) {
-        let held = self.conditions.get(&Alert::LiveLatencyHigh);
-        let firing = held.is_some_and(|held| held.condition.firing().is_some());
-        let mut found: Option<(u64, Rule, Finding)> = None;
-        for (protocol, leg) in live.legs() {
-            let Some((latencies, _)) = leg.latest(now) else { continue };
-            let limit = objectives.of(protocol).latency;
-            let viewers = latencies.len();
-            // The 95th percentile is over a bar when more than these are.
-            let allowed = viewers - (viewers as f64 * 0.95).ceil() as u64;
-            let late = latencies.count_over((limit * 1e3) as u64);
-            let evidence = || {
-                let p95 = latencies.quantile_millis(0.95).unwrap_or_default() as f64 / 1e3;
-                evidence(p95, limit, "seconds", (viewers as f64, "viewers"))
-            };
-            let (rule, finding) = if late > allowed {
-                let bad = evidence();
-                (held_for(late, bad.value > 2.0 * limit), Finding::Bad(bad, now))
-            } else if latencies.count_over((limit * CLEAR * 1e3) as u64) > allowed {
-                (held_for(1, false), Finding::Between)
-            } else {
-                (held_for(1, false), if firing { Finding::Good(evidence()) } else { Finding::Calm })
-            };
-            let rank = match finding {
-                Finding::Bad(..) => 2 + late,
-                Finding::Between => 1,
-                _ => 0,
-            };
-            if found.as_ref().is_none_or(|(known, ..)| rank > *known) {
-                found = Some((rank, rule, finding));
-            }
-        }
-        found.map_or((SUSTAINED, Finding::Unknown), |(_, rule, finding)| (rule, finding))
     }
 
     fn fps(&self, now: Timestamp, objectives: &Objectives, live: &Live) -> Finding {
@@ -302,15 +230,73 @@ impl ClassAlerts {
     }
 }
 
-/// The groups of all legs of one kind, summed.
-fn tallies(live: &Live, kind: GroupKind) -> Vec<(Group, Tally)> {
-    let mut sums: SmallMap<Group, Tally> = SmallMap::new();
-    for groups in live.legs().filter_map(|(_, leg)| leg.groups()) {
-        for (group, tally) in groups.iter().filter(|(group, _)| group.kind() == kind) {
-            sums.at(group.clone(), Tally::default).add(*tally);
+impl ClassAlerts {
+    /// Whether what was told of this class may have to be told again now.
+    pub(super) fn retells(&self, now: Timestamp) -> bool {
+        now.nanos() % RETELL_EVERY.as_nanos() as u64 <= 250_000_000
+            && self.conditions.values().any(|standing| standing.told.is_some())
+    }
+
+    /// The notice of a change.
+    pub(super) fn tell(
+        &mut self,
+        now: Timestamp,
+        change: Change,
+        neighbours: &NodeSignals,
+        (objectives, live): (&Objectives, &Live),
+    ) -> Notice {
+        let Change { alert, state, onset, evidence, forecast } = change;
+        let subject = Subject::Session(Arc::clone(&self.session));
+        let known = self.conditions.get_mut(&alert).and_then(|standing| standing.told.take());
+        let found = match (forecast, state) {
+            (Some(_), _) => {
+                let own = self.own(now, onset, objectives, live);
+                let backlog = own.backlog.map(|bytes| format!("{} kB wait in the node's kernel", bytes / 1_000));
+                (Cause::Unknown, backlog.into_iter().collect())
+            }
+            (None, NoticeState::Firing) => {
+                let own = self.own(now, onset, objectives, live);
+                let (cause, why) = cause::of(alert, neighbours, &own);
+                let why: Arc<[String]> = why.into();
+                let told =
+                    AnnouncedCause { at: now, cause, why: Arc::clone(&why), other: cause, looks: 0, silent: false };
+                if let Some(standing) = self.conditions.get_mut(&alert) {
+                    standing.told = Some(Box::new(told));
+                }
+                (cause, why)
+            }
+            (None, NoticeState::Resolved) => known.map(|told| (told.cause, told.why)).unwrap_or_default(),
+        };
+        Notice { forecast, ..because(notice(alert, subject, now, (state, onset, evidence)), found) }
+    }
+
+    /// Tells again what fires where its cause is known now, or where its evidence ended.
+    pub(super) fn retell(
+        &mut self,
+        now: Timestamp,
+        neighbours: &NodeSignals,
+        (objectives, live): (&Objectives, &Live),
+        out: &mut Vec<Notice>,
+    ) {
+        let firing = self.conditions.iter().filter_map(|(alert, standing)| {
+            let (onset, evidence) = standing.condition.firing()?;
+            Some((*alert, onset, evidence, standing.silent_since, standing.told.as_ref()?.at))
+        });
+        for (alert, onset, evidence, silent_since, told_at) in firing.collect::<Vec<_>>() {
+            let silent = silent_since.filter(|since| now.since(*since) >= SILENT);
+            let found = (silent.is_none() && now.since(told_at) <= RETELL_WITHIN && told_at < now)
+                .then(|| cause::of(alert, neighbours, &self.own(now, onset, objectives, live)));
+            let Some(told) = self.conditions.get_mut(&alert).and_then(|standing| standing.told.as_mut()) else {
+                continue;
+            };
+            if told.is_news(silent, found) {
+                let subject = Subject::Session(Arc::clone(&self.session));
+                let change = (NoticeState::Firing, onset, evidence);
+                let again = notice(alert, subject, now, change);
+                out.push(Notice { retold: true, ..because(again, (told.cause, Arc::clone(&told.why))) });
+            }
         }
     }
-    sums.into_iter().collect()
 }
 
 /// Bad where viewers suffer, well where anything shows that they do not.
@@ -331,18 +317,6 @@ fn hampered(findings: &[(Alert, Rule, Finding); 5]) -> Option<bool> {
     (bad(loss) || bad(latency) || known).then(|| bad(loss) || bad(latency))
 }
 
-/// How long a latency over its limit must hold: one viewer speaks for itself only, many that are far over it for the
-/// class at once.
-const fn held_for(late: u64, far: bool) -> Rule {
-    let (bad, of) = match late {
-        0 | 1 => (24, 32),
-        2..=4 => (6, 8),
-        _ if far => (3, 4),
-        _ => (4, 5),
-    };
-    Rule { bad, of, clear_after: Duration::from_secs(5) }
-}
-
 fn stream_down(now: Timestamp, live: &Live) -> Finding {
     let waiting = || live.viewers(now).values().copied().map(f64::from).sum::<f64>();
     match (live.publisher_state(now), live.away_since()) {
@@ -356,26 +330,6 @@ fn stream_down(now: Timestamp, live: &Live) -> Finding {
     }
 }
 
-/// What a level says against its limit.
-pub(crate) fn against(evidence: Evidence, since: Timestamp) -> Finding {
-    match evidence.value {
-        value if value > evidence.threshold => Finding::Bad(evidence, since),
-        value if value > evidence.threshold * CLEAR => Finding::Between,
-        _ => Finding::Good(evidence),
-    }
-}
-
-pub(crate) fn evidence(
-    value: f64,
-    threshold: f64,
-    unit: &'static str,
-    (size, size_unit): (f64, &'static str),
-) -> Evidence {
-    Evidence { value, threshold, unit, size, size_unit }
-}
-
-/// Clear under this share of the objective.
-pub(crate) const CLEAR: f64 = 0.7;
 /// Latency under this share of its limit is not extrapolated.
 const WATCHED: f64 = 0.4;
 /// A warning ends after so many doubtful steps.
@@ -384,7 +338,8 @@ const DOUBTS: u8 = 6;
 const LATENCY_AHEAD: f64 = 180.0;
 /// A publisher may be away for so long before anyone is told.
 const PUBLISHER_AWAY: Duration = Duration::from_secs(5);
-/// What is proven needs no second look; it clears after 5 s.
-const AT_ONCE_HELD: Rule = Rule { bad: 1, of: 1, clear_after: Duration::from_secs(5) };
-pub(crate) const SUSTAINED: Rule = Rule { bad: 24, of: 32, clear_after: Duration::from_secs(10) };
-pub(crate) const AT_ONCE: Rule = Rule { bad: 1, of: 1, clear_after: Duration::ZERO };
+/// What fires is looked at again each second, for so long.
+const RETELL_EVERY: Duration = Duration::from_secs(1);
+const RETELL_WITHIN: Duration = Duration::from_mins(1);
+/// An alert without evidence for so long is told to be unknown.
+const SILENT: Duration = Duration::from_secs(15);

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::alert_state::AlertState;
 use super::cause::{self, NodeSignals};
-use super::class_alerts::{
-    AT_ONCE, AlertState, AnnouncedCause, Change, ClassAlerts, SUSTAINED, Verdict, against, evidence,
-};
-use super::forecast::{Capacity, LOADS, NodeForecast, is_step};
+use super::class_alerts::{ClassAlerts, Verdict};
+use super::evidence::{against, evidence, is_step};
+use super::forecast::{Capacity, LOADS, NodeForecast};
 use super::hysteresis::{Finding, Hysteresis, Rule};
+use super::notice::{because, ended, notice};
 use super::path_rules::PathRules;
 use crate::model::{
-    Alert, Cause, Closed, Environment, Evidence, Incident, Name, Notice, NoticeState, Objectives, Session, SourceName,
-    Subject, Timestamp,
+    Alert, Cause, Closed, Environment, Incident, Name, Notice, NoticeState, Objectives, Session, SourceName, Subject,
+    Timestamp,
 };
 use crate::session::Registry;
 
@@ -152,7 +153,7 @@ impl AlertEvaluator {
         let finding = fullest.map_or(Finding::Unknown, |(_, ratio)| {
             against(evidence(ratio, objectives.load_ratio, "ratio", (1.0, "node")), now)
         });
-        if let Some(change) = self.node.step(now, SUSTAINED, finding) {
+        if let Some(change) = self.node.step(now, Rule::SUSTAINED, finding) {
             if change.0 == NoticeState::Firing {
                 self.forecast.overtaken();
             }
@@ -177,7 +178,7 @@ impl AlertEvaluator {
             let evidence = evidence(seconds, 0.0, "seconds", (seconds, "seconds"));
             let finding = silent_since.map_or(Finding::Good(evidence), |since| Finding::Bad(evidence, since));
             let condition = self.sources.entry(source.clone()).or_default();
-            if let Some(change) = condition.step(now, AT_ONCE, finding) {
+            if let Some(change) = condition.step(now, Rule::AT_ONCE, finding) {
                 let loaded = self.load.is_some_and(|(_, ratio, _)| ratio >= cause::LOADED);
                 let words =
                     format!("{silent} of {} sources are silent; what they watch is unknown", around.sources.len());
@@ -223,121 +224,7 @@ impl AlertEvaluator {
     }
 }
 
-impl ClassAlerts {
-    /// Whether what was told of this class may have to be told again now.
-    fn retells(&self, now: Timestamp) -> bool {
-        now.nanos() % RETELL_EVERY.as_nanos() as u64 <= 250_000_000
-            && self.conditions.values().any(|standing| standing.told.is_some())
-    }
-
-    /// The notice of a change.
-    fn tell(
-        &mut self,
-        now: Timestamp,
-        change: Change,
-        neighbours: &NodeSignals,
-        (objectives, live): (&Objectives, &crate::session::Live),
-    ) -> Notice {
-        let Change { alert, state, onset, evidence, forecast } = change;
-        let subject = Subject::Session(Arc::clone(&self.session));
-        let known = self.conditions.get_mut(&alert).and_then(|standing| standing.told.take());
-        let found = match (forecast, state) {
-            (Some(_), _) => {
-                let own = self.own(now, onset, objectives, live);
-                let backlog = own.backlog.map(|bytes| format!("{} kB wait in the node's kernel", bytes / 1_000));
-                (Cause::Unknown, backlog.into_iter().collect())
-            }
-            (None, NoticeState::Firing) => {
-                let own = self.own(now, onset, objectives, live);
-                let (cause, why) = cause::of(alert, neighbours, &own);
-                let why: Arc<[String]> = why.into();
-                let told =
-                    AnnouncedCause { at: now, cause, why: Arc::clone(&why), other: cause, looks: 0, silent: false };
-                if let Some(standing) = self.conditions.get_mut(&alert) {
-                    standing.told = Some(Box::new(told));
-                }
-                (cause, why)
-            }
-            (None, NoticeState::Resolved) => known.map(|told| (told.cause, told.why)).unwrap_or_default(),
-        };
-        Notice { forecast, ..because(notice(alert, subject, now, (state, onset, evidence)), found) }
-    }
-
-    /// Tells again what fires where its cause is known now, or where its evidence ended.
-    fn retell(
-        &mut self,
-        now: Timestamp,
-        neighbours: &NodeSignals,
-        (objectives, live): (&Objectives, &crate::session::Live),
-        out: &mut Vec<Notice>,
-    ) {
-        let firing = self.conditions.iter().filter_map(|(alert, standing)| {
-            let (onset, evidence) = standing.condition.firing()?;
-            Some((*alert, onset, evidence, standing.silent_since, standing.told.as_ref()?.at))
-        });
-        for (alert, onset, evidence, silent_since, told_at) in firing.collect::<Vec<_>>() {
-            let silent = silent_since.filter(|since| now.since(*since) >= SILENT);
-            let found = (silent.is_none() && now.since(told_at) <= RETELL_WITHIN && told_at < now)
-                .then(|| cause::of(alert, neighbours, &self.own(now, onset, objectives, live)));
-            let Some(told) = self.conditions.get_mut(&alert).and_then(|standing| standing.told.as_mut()) else {
-                continue;
-            };
-            if told.is_news(silent, found) {
-                let subject = Subject::Session(Arc::clone(&self.session));
-                let change = (NoticeState::Firing, onset, evidence);
-                let again = notice(alert, subject, now, change);
-                out.push(Notice { retold: true, ..because(again, (told.cause, Arc::clone(&told.why))) });
-            }
-        }
-    }
-}
-
-impl AnnouncedCause {
-    /// Takes over a silence, or a cause that was found several times in a row; gives whether that is worth telling.
-    fn is_news(&mut self, silent: Option<Timestamp>, found: Option<(Cause, Vec<String>)>) -> bool {
-        if let Some(since) = silent {
-            let words = format!("nothing was heard since {} s: unknown by now, not healthy", since.seconds());
-            self.why = self.why.iter().cloned().chain((!self.silent).then_some(words)).collect();
-            return !std::mem::replace(&mut self.silent, true);
-        }
-        let Some((cause, why)) = found.filter(|(cause, _)| *cause != self.cause && *cause != Cause::Unknown) else {
-            self.looks = 0;
-            return false;
-        };
-        self.looks = if self.other == cause { self.looks + 1 } else { 1 };
-        self.other = cause;
-        // A known cause gives way to what is found for longer only.
-        let enough = if self.cause == Cause::Unknown { 2 } else { 4 };
-        if self.looks < enough {
-            return false;
-        }
-        (self.cause, self.why, self.looks) = (cause, why.into(), 0);
-        true
-    }
-}
-
-/// The end of what still fires because its subject is no more: nothing newer was measured than what it fired on.
-fn ended(condition: &Hysteresis) -> Option<(NoticeState, Timestamp, Evidence)> {
-    let (started_at, evidence) = condition.firing()?;
-    Some((NoticeState::Resolved, started_at, evidence))
-}
-
-fn notice(alert: Alert, subject: Subject, at: Timestamp, change: (NoticeState, Timestamp, Evidence)) -> Notice {
-    let (state, started_at, evidence) = change;
-    let (cause, why) = (Cause::Unknown, Arc::from(Vec::new()));
-    Notice { alert, subject, state, started_at, at, evidence, cause, why, forecast: None, retold: false }
-}
-
-fn because(notice: Notice, (cause, why): (Cause, Arc<[String]>)) -> Notice {
-    Notice { cause, why, ..notice }
-}
-
 /// A path is degraded when most of three seconds say so; its round trip is smoothed already.
 const PATH_HELD: Rule = Rule { bad: 8, of: 12, clear_after: Duration::from_secs(10) };
 /// The fullest load speaks for so long: a class suffers a moment after it.
 const LOAD_HELD: Duration = Duration::from_secs(8);
-/// What fires is looked at again each second, for so long.
-const RETELL_EVERY: Duration = Duration::from_secs(1);
-const RETELL_WITHIN: Duration = Duration::from_mins(1);
-/// An alert without evidence for so long is told to be unknown.
-const SILENT: Duration = Duration::from_secs(15);

@@ -1,9 +1,10 @@
 //! What will break, and how much the node can still carry. Decides from the trend of its load and its viewers; refuses
 //! a warning without a steady course, and a capacity where no load is told.
 
+use super::evidence::{SURE, evidence};
 use super::hysteresis::{Finding, Hysteresis, Rule};
 use super::trend::Trend;
-use crate::model::{Alert, Cause, Forecast, GRID, NodeLoad, Notice, NoticeState, Objectives, Subject, Timestamp};
+use crate::model::{Alert, Cause, Forecast, NodeLoad, Notice, NoticeState, Objectives, Subject, Timestamp};
 
 /// The trends of the node.
 #[derive(Clone, Debug, Default)]
@@ -85,16 +86,16 @@ impl NodeForecast {
         capacity: Option<Capacity>,
     ) -> Option<Notice> {
         let load = |index: usize| self.loads[index].newest().unwrap_or_default();
-        let evidence = |value: f64| super::class_alerts::evidence(value, limit, "ratio", (1.0, "node"));
+        let judged = |value: f64| evidence(value, limit, "ratio", (1.0, "node"));
         let mut why = Vec::new();
         let finding = if let Some((forecast, index, words)) = &soonest {
             self.last = Some(*forecast);
             why.push(words.clone());
             why.extend(capacity.map(|capacity| format!("room for {:.0} more viewers", capacity.left)));
             let sure = forecast.confidence >= SURE;
-            if sure { Finding::Bad(evidence(load(*index)), now) } else { Finding::Between }
+            if sure { Finding::Bad(judged(load(*index)), now) } else { Finding::Between }
         } else {
-            Finding::Good(evidence((0..LOADS.len()).map(load).fold(0.0, f64::max)))
+            Finding::Good(judged((0..LOADS.len()).map(load).fold(0.0, f64::max)))
         };
         let (state, started_at, evidence) = self.warning.step(now, STEADY, finding)?;
         let forecast = if state == NoticeState::Firing { soonest.map(|soonest| soonest.0) } else { self.last };
@@ -110,15 +111,8 @@ fn consider(soonest: &mut Option<(Forecast, usize, String)>, forecast: Forecast,
     }
 }
 
-/// Whether `now` is the first look of a step.
-pub(crate) fn is_step(before: Timestamp, now: Timestamp) -> bool {
-    before.floor(GRID) != now.floor(GRID)
-}
-
 /// A warning is given so far ahead at most.
 const HORIZON_SECONDS: f64 = 600.0;
-/// A warning is this sure at least.
-pub(crate) const SURE: f64 = 0.9;
 /// With fewer viewers what one costs is not known.
 const LEAST_VIEWERS: f64 = 20.0;
 /// Three steps of four; over after half a minute without.

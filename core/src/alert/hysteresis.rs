@@ -16,6 +16,15 @@ pub(super) struct Rule {
     pub clear_after: Duration,
 }
 
+impl Rule {
+    /// One evaluation that proves a breach is enough; clear after 5 s.
+    pub(super) const PROVEN: Self = Self { bad: 1, of: 1, clear_after: Duration::from_secs(5) };
+    /// One evaluation is enough either way.
+    pub(super) const AT_ONCE: Self = Self { bad: 1, of: 1, clear_after: Duration::ZERO };
+    /// Six of eight seconds over the limit; clear after 10 s.
+    pub(super) const SUSTAINED: Self = Self { bad: 24, of: 32, clear_after: Duration::from_secs(10) };
+}
+
 /// What one look found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Finding {

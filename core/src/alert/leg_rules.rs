@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::cause::ClassSignals;
-use super::class_alerts::{CLEAR, evidence};
+use super::evidence::{CLEAR, evidence};
 use super::evidence_window::{EvidenceRule, EvidenceWindow, Judgement};
 use super::hysteresis::Finding;
 use crate::base::SmallMap;

@@ -1,12 +1,17 @@
 //! FACE
 
+mod alert_state;
 mod cause;
 mod class_alerts;
+mod concentration;
 mod evaluator;
+mod evidence;
 mod evidence_window;
 mod forecast;
 mod hysteresis;
+mod latency_rules;
 mod leg_rules;
+mod notice;
 mod path_rules;
 mod publisher_rules;
 mod trend;

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::class_alerts::evidence;
+use super::evidence::evidence;
 use super::evidence_window::{EvidenceRule, EvidenceWindow, Judgement};
 use super::hysteresis::{Finding, Hysteresis};
 use crate::model::{PathReport, Share, Timestamp};

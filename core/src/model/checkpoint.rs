@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use super::descriptor::Descriptor;
 use super::notice::{Alert, Cause, Evidence, Notice, NoticeState, Subject};
+use super::reading::{Reading, minute_of};
 use super::session::{Name, Session, StreamKey};
 use super::time::Timestamp;
 use super::trace_parent::TraceParent;
 use super::trace_state::TraceState;
-use crate::trace::{Reading, Segment};
 
 /// A change of what must outlive the daemon. New fields need a default, so that the entries of an older version are
 /// read.
@@ -187,8 +187,8 @@ impl Checkpoint {
 
 impl Class {
     fn sampled(&mut self, reading: Reading) {
-        let minute = Segment::minute_of(reading.window);
-        if self.minute.last().is_some_and(|last| Segment::minute_of(last.window) != minute) {
+        let minute = minute_of(reading.window);
+        if self.minute.last().is_some_and(|last| minute_of(last.window) != minute) {
             self.minute.clear();
         }
         self.last_sampled = Some(reading.window.end);

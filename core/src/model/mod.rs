@@ -3,10 +3,11 @@
 mod checkpoint;
 pub mod descriptor;
 mod environment;
-pub(crate) mod group;
+mod group;
 mod notice;
 mod objectives;
 mod observation;
+mod reading;
 mod sample;
 mod session;
 mod time;
@@ -16,13 +17,16 @@ mod trace_state;
 pub use self::checkpoint::{Checkpoint, Class, Entry, Incident, Known, Traced};
 pub use self::descriptor::{Descriptor, MAX_PAIRS};
 pub use self::environment::{Environment, NodeLoad, PathReport};
-pub(crate) use self::group::{Concentration, MAX_GROUPS};
-pub use self::group::{Group, GroupKind, GroupView, Groups, Tally};
+pub(crate) use self::group::MAX_GROUPS;
+pub use self::group::{Group, GroupKind, GroupView};
 pub use self::notice::{Alert, Cause, Evidence, Forecast, Notice, NoticeState, Subject};
 pub use self::objectives::{Limits, Objectives, Promise};
+pub(crate) use self::observation::MAX_FIRST_FRAMES;
 pub use self::observation::{
     Client, Fact, Observation, PathView, PlayerView, Provenance, Rtt, ServerView, SourceName, Total,
 };
+pub use self::reading::{Figures, Reading};
+pub(crate) use self::reading::{SEGMENT, minute_of};
 pub use self::sample::{Batch, CloseReason, Closed, LatencyReading, LegSample, Measured, Opened, Sample, Share};
 pub use self::session::{Leg, MAX_NAME_BYTES, Name, NameError, Protocol, Scenario, Session, StreamKey};
 pub use self::time::{GRID, TICK, Timestamp, Window};

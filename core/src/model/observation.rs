@@ -16,6 +16,9 @@ use crate::base::{LatencyHistogram, ViewerSketch};
 /// The configured name of a source, as it stands in labels and errors.
 pub type SourceName = Arc<str>;
 
+/// Most first-frame times kept in one window; a join storm beyond it is counted by its viewers all the same.
+pub(crate) const MAX_FIRST_FRAMES: usize = 1_024;
+
 /// Where a value comes from; every exported value carries one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,13 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::group_tally::Groups;
 use crate::base::{LatencyHistogram, ViewerSketch};
 use crate::model::{
-    Groups, LatencyReading, Leg, LegSample, Measured, PathView, PlayerView, Provenance, Rtt, Share, Timestamp,
+    LatencyReading, Leg, LegSample, MAX_FIRST_FRAMES, Measured, PathView, PlayerView, Provenance, Rtt, Share, Timestamp,
 };
-
-/// Most first-frame times kept in one window; a join storm beyond it is counted by its viewers all the same.
-pub(crate) const MAX_FIRST_FRAMES: usize = 1_024;
 
 /// A viewer-side word older than this no longer speaks for the present.
 pub(super) const FRESH: Duration = Duration::from_secs(12);

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::leg::LiveLeg;
-use super::registry::SessionTimeouts;
 use super::server_view::ServerState;
+use super::timeouts::SessionTimeouts;
 use crate::base::SmallMap;
 use crate::model::{
     Class, CloseReason, Descriptor, Fact, Known, Leg, LegSample, Measured, Name, Observation, Protocol, Provenance,
@@ -205,8 +205,8 @@ impl Live {
     }
 
     /// Whether its identity is settled: told by the platform, or waited for long enough.
-    pub(crate) fn is_settled(&self, now: Timestamp, patience: &SessionTimeouts) -> bool {
-        self.descriptor.session_id.is_some() || now.since(self.first_seen) >= patience.identity_grace
+    pub(crate) fn is_settled(&self, now: Timestamp, timeouts: &SessionTimeouts) -> bool {
+        self.descriptor.session_id.is_some() || now.since(self.first_seen) >= timeouts.identity_grace
     }
 
     /// Whether there is a class at all: a publisher sends, or players speak.
@@ -220,15 +220,15 @@ impl Live {
     }
 
     /// Looks whether it is over. A publisher that returns before the cut takes the end back; an order to end stays.
-    pub(crate) fn note_over(&mut self, now: Timestamp, patience: &SessionTimeouts) {
-        self.over = self.judge_over(now, patience);
+    pub(crate) fn note_over(&mut self, now: Timestamp, timeouts: &SessionTimeouts) {
+        self.over = self.judge_over(now, timeouts);
     }
 
-    fn judge_over(&mut self, now: Timestamp, patience: &SessionTimeouts) -> Option<(CloseReason, Timestamp)> {
+    fn judge_over(&mut self, now: Timestamp, timeouts: &SessionTimeouts) -> Option<(CloseReason, Timestamp)> {
         if self.ended {
             return Some((CloseReason::Ended, self.away_since.unwrap_or(now)));
         }
-        if now.since(self.last_seen) > patience.idle_timeout {
+        if now.since(self.last_seen) > timeouts.idle_timeout {
             let unseen = self.unheard.map(|last| (CloseReason::EndedUnseen, last));
             return unseen.or(Some((CloseReason::IdleTimeout, self.last_seen)));
         }
@@ -240,9 +240,9 @@ impl Live {
         let away_since = *self.away_since.get_or_insert(newest);
         let away = now.since(away_since);
         if self.viewers(now).values().any(|count| *count > 0) {
-            (away >= patience.publisher_grace).then_some((CloseReason::PublisherLost, away_since))
+            (away >= timeouts.publisher_grace).then_some((CloseReason::PublisherLost, away_since))
         } else {
-            (away >= patience.linger).then_some((CloseReason::Ended, away_since))
+            (away >= timeouts.linger).then_some((CloseReason::Ended, away_since))
         }
     }
 

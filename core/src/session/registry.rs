@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::live_session::Live;
+use super::timeouts::SessionTimeouts;
 use crate::model::{
     Batch, Checkpoint, CloseReason, Closed, Descriptor, Entry, Fact, GRID, Known, Name, Observation, Opened, Session,
     StreamKey, Timestamp, Window,
@@ -18,30 +17,6 @@ pub(super) const MAX_REGISTRATIONS: usize = 20_000;
 
 /// An announcement whose stream never came is forgotten after this.
 pub(super) const REGISTRATION_KEPT: Duration = Duration::from_hours(24);
-
-/// How long the registry waits before it decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionTimeouts {
-    /// How long a stream may stay nameless before its key becomes the session's id.
-    pub identity_grace: Duration,
-    /// How long the publisher may be away, with nobody waiting, before the class is over.
-    pub linger: Duration,
-    /// How long the publisher may be away while viewers wait.
-    pub publisher_grace: Duration,
-    /// How long nothing may be heard before the class is given up.
-    pub idle_timeout: Duration,
-}
-
-impl Default for SessionTimeouts {
-    fn default() -> Self {
-        Self {
-            identity_grace: Duration::from_secs(3),
-            linger: Duration::from_secs(2),
-            publisher_grace: Duration::from_mins(1),
-            idle_timeout: Duration::from_mins(1),
-        }
-    }
-}
 
 /// What the bounds cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +30,7 @@ pub struct Refused {
 /// The live sessions.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    patience: SessionTimeouts,
+    timeouts: SessionTimeouts,
     max_sessions: usize,
     sessions: BTreeMap<Name, Box<Live>>,
     streams: BTreeMap<StreamKey, Name>,
@@ -70,9 +45,9 @@ pub struct Registry {
 impl Registry {
     /// An empty registry of at most `max_sessions` live sessions.
     #[must_use]
-    pub fn new(patience: SessionTimeouts, max_sessions: usize) -> Self {
+    pub fn new(timeouts: SessionTimeouts, max_sessions: usize) -> Self {
         Self {
-            patience,
+            timeouts,
             max_sessions,
             sessions: BTreeMap::new(),
             streams: BTreeMap::new(),
@@ -84,9 +59,9 @@ impl Registry {
         }
     }
 
-    /// Takes over new patience, for the sessions that live too.
-    pub fn set_patience(&mut self, patience: SessionTimeouts, max_sessions: usize) {
-        self.patience = patience;
+    /// Takes over new timeouts, for the sessions that live too.
+    pub fn set_timeouts(&mut self, timeouts: SessionTimeouts, max_sessions: usize) {
+        self.timeouts = timeouts;
         self.max_sessions = max_sessions;
     }
 
@@ -201,7 +176,7 @@ impl Registry {
     pub fn tick(&mut self, now: Timestamp) -> Batch {
         let mut batch = Batch { opened: self.open(now), ..Batch::default() };
         for live in self.sessions.values_mut() {
-            live.note_over(now, &self.patience);
+            live.note_over(now, &self.timeouts);
         }
         let last_cut = *self.last_cut.get_or_insert_with(|| now.floor(GRID));
         let Some(window) = Window::due(last_cut, now) else {
@@ -237,7 +212,7 @@ impl Registry {
     fn open(&mut self, now: Timestamp) -> Vec<Opened> {
         let mut opened = Vec::new();
         for live in self.sessions.values_mut().filter(|live| !live.opened) {
-            if live.is_settled(now, &self.patience) && live.is_alive(now) {
+            if live.is_settled(now, &self.timeouts) && live.is_alive(now) {
                 live.opened = true;
                 let session = Arc::clone(&live.session);
                 opened.push(Opened { session, at: live.started(), connection_id: live.connection_id().cloned() });

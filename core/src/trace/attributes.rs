@@ -1,10 +1,8 @@
 //! The attributes of a class's spans and events. Decides their keys, units and rounding (the customer's keys; bit/s,
 //! 1/s, ms and ratios); refuses to write what was not measured.
 
-use serde::{Deserialize, Serialize};
-
 use super::span::{Attributes, Value};
-use crate::model::{Measured, Notice, Protocol, Provenance, Sample, Session, Share, Timestamp};
+use crate::model::{Figures, Measured, Notice, Protocol, Provenance, Session};
 
 /// What every span carries, so that a sampling decision on part of a trace equals the one on the whole.
 #[must_use]
@@ -30,73 +28,30 @@ pub(super) fn stream_url(session: &Session, node: &str) -> Value {
     Value::Text(format!("{scheme}://{node}/{}", session.stream).into())
 }
 
-/// The class's figures in one window, kept small because a segment holds a minute of them: single precision carries the
-/// six digits that are exported.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
-    /// The cut.
-    pub at: Timestamp,
-    /// Media of the publisher, bits per second.
-    pub bitrate: Option<Measured<f64>>,
-    /// Frames per second.
-    pub fps: Option<Measured<f32>>,
-    /// 95th percentile of delivery latency, milliseconds.
-    pub latency_millis: Option<Measured<f32>>,
-    /// Lost over expected, 0 to 1.
-    pub loss: Option<Measured<f32>>,
-    /// Viewers.
-    pub viewers: Option<Measured<u32>>,
-    /// Stalled over exposure time, 0 to 1.
-    pub stutter: Option<Measured<f32>>,
-    /// The share of the audience that the viewer-side values speak for.
-    pub coverage: Option<f32>,
-    /// Whether a server's view may miss viewers.
-    pub partial: bool,
-}
-
-impl Figures {
-    /// The figures of a sample.
-    #[must_use]
-    pub fn of(sample: &Sample) -> Self {
-        let share = |share: Measured<Share>| share.map(|share| share.ratio() as f32);
-        Self {
-            at: sample.window.end,
-            bitrate: sample.bitrate(),
-            fps: sample.fps().map(|fps| fps.map(|fps| fps as f32)),
-            latency_millis: sample.latency_p95_seconds().map(|latency| latency.map(|seconds| (seconds * 1e3) as f32)),
-            loss: sample.loss().map(share),
-            viewers: sample.viewers(),
-            stutter: sample.stutter().map(share),
-            coverage: sample.coverage().map(|coverage| coverage as f32),
-            partial: sample.partial,
+/// As attributes: the customer's keys and units, each value there was.
+#[must_use]
+pub(super) fn of_figures(figures: &Figures) -> Attributes {
+    let mut out: Attributes = Vec::with_capacity(9);
+    let mut sources = [None; 6];
+    let mut put = |at: usize, key: &'static str, measured: Option<Measured<Value>>| {
+        if let Some(Measured { value, source }) = measured {
+            out.push((key, value));
+            sources[at] = Some(source);
         }
+    };
+    let float = |parts: f64| move |value: f32| Value::Float(rounded(f64::from(value), parts));
+    put(0, "live.bitrate", figures.bitrate.map(|m| m.map(|bits| Value::Int(bits.round() as i64))));
+    put(1, "live.fps", figures.fps.map(|m| m.map(float(100.0))));
+    put(2, "live.latency", figures.latency_millis.map(|m| m.map(float(1.0))));
+    put(3, "live.packet_loss", figures.loss.map(|m| m.map(float(1e6))));
+    put(4, "live.viewer_count", figures.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))));
+    put(5, "live.stutter_ratio", figures.stutter.map(|m| m.map(float(1e6))));
+    out.extend(figures.coverage.map(|share| ("live.coverage", float(1e6)(share))));
+    out.extend(source_of(sources).map(|source| ("live.source", source)));
+    if figures.partial {
+        out.push(("live.partial", Value::Bool(true)));
     }
-
-    /// As attributes: the customer's keys and units, each value there was.
-    #[must_use]
-    pub fn attributes(&self) -> Attributes {
-        let mut out: Attributes = Vec::with_capacity(9);
-        let mut sources = [None; 6];
-        let mut put = |at: usize, key: &'static str, measured: Option<Measured<Value>>| {
-            if let Some(Measured { value, source }) = measured {
-                out.push((key, value));
-                sources[at] = Some(source);
-            }
-        };
-        let float = |parts: f64| move |value: f32| Value::Float(rounded(f64::from(value), parts));
-        put(0, "live.bitrate", self.bitrate.map(|m| m.map(|bits| Value::Int(bits.round() as i64))));
-        put(1, "live.fps", self.fps.map(|m| m.map(float(100.0))));
-        put(2, "live.latency", self.latency_millis.map(|m| m.map(float(1.0))));
-        put(3, "live.packet_loss", self.loss.map(|m| m.map(float(1e6))));
-        put(4, "live.viewer_count", self.viewers.map(|m| m.map(|count| Value::Int(i64::from(count)))));
-        put(5, "live.stutter_ratio", self.stutter.map(|m| m.map(float(1e6))));
-        out.extend(self.coverage.map(|share| ("live.coverage", float(1e6)(share))));
-        out.extend(source_of(sources).map(|source| ("live.source", source)));
-        if self.partial {
-            out.push(("live.partial", Value::Bool(true)));
-        }
-        out
-    }
+    out
 }
 
 /// The numbers and words behind a notice.

@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::attributes::{of_notice, of_session, ratio, stream_url};
-use super::segment::{Reading, Segment};
+use super::segment::Segment;
 use super::span::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
 use crate::base::SmallMap;
 use crate::model::{
-    Alert, Batch, Class, Closed, Entry, Incident, Name, Notice, NoticeState, Opened, Sample, Session, Subject,
-    Timestamp, Traced,
+    Alert, Batch, Class, Closed, Entry, Incident, Name, Notice, NoticeState, Opened, Reading, Sample, Session, Subject,
+    Timestamp, Traced, minute_of,
 };
 
 /// The traces in the making, one a live session.
@@ -208,7 +208,7 @@ impl Trace {
         }
         self.most_viewers = self.most_viewers.max(sample.viewers().map(|viewers| viewers.value));
         self.interactions = sample.interactions.or(self.interactions);
-        if self.segment.as_ref().is_some_and(|segment| segment.minute() != Segment::minute_of(sample.window)) {
+        if self.segment.as_ref().is_some_and(|segment| segment.minute() != minute_of(sample.window)) {
             self.end_segment(false, out);
         }
         let segment = self.segment.get_or_insert_with(|| Segment::new(sample.window));

@@ -4,46 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
-use super::attributes::{Figures, of_session, ratio, rounded};
+use super::attributes::{of_figures, of_session, ratio, rounded};
 use super::span::{Event, Parent, Span, SpanName, SpanRef, Value};
-use crate::model::{GRID, Measured, Provenance, Sample, Session, Share, Timestamp, Window};
-
-/// Length of a segment: twelve samples, inside every limit of span events.
-pub(super) const SEGMENT: Duration = Duration::from_mins(1);
+use crate::model::{
+    Figures, GRID, Measured, Provenance, Reading, SEGMENT, Session, Share, Timestamp, Window, minute_of,
+};
 
 /// The event that carries one sample.
 pub(super) const SAMPLE_EVENT: &str = "live.qos.sample";
-
-/// What a segment keeps of a sample, and so what must outlive the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Reading {
-    /// The sample's window.
-    pub window: Window,
-    /// Its figures.
-    pub figures: Figures,
-    /// Packets lost over expected.
-    pub loss: Option<Share>,
-    /// Stalled over exposure seconds.
-    pub stutter: Option<Share>,
-    /// Interactions so far.
-    pub interactions: Option<u64>,
-}
-
-impl Reading {
-    /// What a segment keeps of `sample`.
-    #[must_use]
-    pub fn of(sample: &Sample) -> Self {
-        Self {
-            window: sample.window,
-            figures: Figures::of(sample),
-            loss: sample.loss().map(|loss| loss.value),
-            stutter: sample.stutter().map(|stutter| stutter.value),
-            interactions: sample.interactions,
-        }
-    }
-}
 
 /// A segment that still takes samples.
 #[derive(Clone, Debug)]
@@ -80,17 +48,11 @@ struct Spread {
 }
 
 impl Segment {
-    /// The minute that a window falls into.
-    #[must_use]
-    pub(crate) fn minute_of(window: Window) -> Timestamp {
-        (window.end - Duration::from_nanos(1)).floor(SEGMENT)
-    }
-
     /// An empty segment that begins with `window`.
     #[must_use]
     pub(crate) fn new(window: Window) -> Self {
         Self {
-            minute: Self::minute_of(window),
+            minute: minute_of(window),
             start: window.start,
             end: window.start,
             kept: Vec::with_capacity(SAMPLES),
@@ -174,7 +136,7 @@ impl Segment {
 }
 
 fn event_of(figures: &Figures) -> Event {
-    Event { name: SAMPLE_EVENT, at: figures.at, attributes: figures.attributes() }
+    Event { name: SAMPLE_EVENT, at: figures.at, attributes: of_figures(figures) }
 }
 
 impl Kept {

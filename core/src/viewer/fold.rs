@@ -359,7 +359,7 @@ impl ClassFold {
     fn start(&mut self, viewer: &mut Viewer, set: &Cmcd<'_>) {
         if let Some(millis) = set.msd.filter(|millis| *millis >= LEAST_START_MILLIS && !viewer.started) {
             viewer.started = true;
-            if self.first_frames.len() < crate::session::MAX_FIRST_FRAMES {
+            if self.first_frames.len() < crate::model::MAX_FIRST_FRAMES {
                 self.first_frames.push(Duration::from_millis(u64::from(millis)));
             }
         }

@@ -1,0 +1,30 @@
+//! How long the registry waits before it decides about a class. Decides the defaults (`[sessions]` of the
+//! configuration).
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How long the registry waits before it decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionTimeouts {
+    /// How long a stream may stay nameless before its key becomes the session's id.
+    pub identity_grace: Duration,
+    /// How long the publisher may be away, with nobody waiting, before the class is over.
+    pub linger: Duration,
+    /// How long the publisher may be away while viewers wait.
+    pub publisher_grace: Duration,
+    /// How long nothing may be heard before the class is given up.
+    pub idle_timeout: Duration,
+}
+
+impl Default for SessionTimeouts {
+    fn default() -> Self {
+        Self {
+            identity_grace: Duration::from_secs(3),
+            linger: Duration::from_secs(2),
+            publisher_grace: Duration::from_mins(1),
+            idle_timeout: Duration::from_mins(1),
+        }
+    }
+}
