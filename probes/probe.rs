@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use liveqos_core::base::fnv1a;
 use liveqos_core::model::{Fact, Observation, SourceName, StreamKey, Timestamp};
 
 /// One configured source of one kind.
@@ -162,11 +163,5 @@ const MAX_DETAIL: usize = 200;
 
 /// A 64-bit identity of a counter's base from what changes with it (FNV-1a: stable across builds and machines).
 pub(crate) fn base_of(parts: &[&str]) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        for byte in part.bytes().chain([0]) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    hash
+    fnv1a(parts.iter().flat_map(|part| part.bytes().chain([0])))
 }

@@ -2,12 +2,12 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use liveqos_core::base::percent::decode_form;
 use liveqos_core::cmcd::{Cmcd, MAX_SID, NEWEST_VERSION, Text, records};
-use liveqos_core::cmcd::structured_field::percent_decode;
 
 fuzz_target!(|data: &[u8]| {
     let mut decoded = Vec::new();
-    percent_decode(data, &mut decoded);
+    decode_form(data, &mut decoded);
     assert!(decoded.len() <= data.len());
     let mut scratch = Vec::new();
     assert_eq!(Cmcd::of_query(data, &mut scratch), Cmcd::parse(&decoded), "read encoded and decoded alike");

@@ -71,6 +71,6 @@ fn instance_id(node: &str) -> String {
     let machine = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| !id.trim().is_empty());
     let machine = machine.unwrap_or_else(|| node.to_owned());
     let digest = ring::digest::digest(&ring::digest::SHA256, format!("liveqos/instance/{}", machine.trim()).as_bytes());
-    let hex = crate::platform::trace_id::hex(&digest.as_ref()[..16]);
+    let hex = liveqos_core::base::hex::encode(&digest.as_ref()[..16]);
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }

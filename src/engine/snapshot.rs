@@ -7,6 +7,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use liveqos_core::alert::Capacity;
+use liveqos_core::base::hex;
 use liveqos_core::metrics::{Fleet, FleetKey};
 use liveqos_core::model::{
     Alert, LegSample, Measured, Name, Notice, NoticeState, Provenance, Sample, Session, Subject, Timestamp,
@@ -69,7 +70,7 @@ impl Snapshot {
         for live in pipe.registry().sessions() {
             let session = Arc::clone(&live.session);
             let opened_at = pipe.opened_at(&session.id).unwrap_or_default();
-            let trace_id = trace_id::hex(&trace_id::trace_id(&session));
+            let trace_id = hex::encode(&trace_id::trace_id(&session));
             out.sessions.insert(session.id.clone(), SessionState { session, trace_id, opened_at, sample: None });
         }
         out
@@ -79,7 +80,7 @@ impl Snapshot {
     pub fn take(&mut self, tick: &liveqos_core::pipeline::Tick) -> bool {
         for opened in &tick.batch.opened {
             let session = Arc::clone(&opened.session);
-            let trace_id = trace_id::hex(&trace_id::trace_id(&session));
+            let trace_id = hex::encode(&trace_id::trace_id(&session));
             let state = SessionState { session, trace_id, opened_at: opened.at, sample: None };
             self.sessions.insert(opened.session.id.clone(), state);
         }
@@ -193,7 +194,7 @@ pub(crate) fn notice_json(notice: &Notice) -> Value {
         Subject::Session(session) => {
             put(&mut out, "session_id", Some(&session.id));
             put(&mut out, "course_id", session.course_id.as_ref());
-            put(&mut out, "trace_id", Some(trace_id::hex(&trace_id::trace_id(session))));
+            put(&mut out, "trace_id", Some(hex::encode(&trace_id::trace_id(session))));
         }
         Subject::Source(source) => put(&mut out, "source", Some(source.as_ref())),
         Subject::Peer(peer) => put(&mut out, "peer", Some(peer.as_ref())),

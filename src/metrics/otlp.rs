@@ -2,6 +2,7 @@
 //! Decides the shape by the family's type; leaves out what is not a number.
 
 use bytes::Bytes;
+use liveqos_core::base::hex;
 use liveqos_core::model::Timestamp;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
@@ -143,10 +144,10 @@ fn histogram(row: &Row, reading: Reading, exemplars: &Exemplars) -> HistogramDat
 
 /// `None` where its trace is no trace id.
 fn exemplar(worst: &Exemplar) -> Option<proto::Exemplar> {
-    let trace_id = u128::from_str_radix(&worst.trace_id, 16).ok().filter(|id| *id != 0)?;
+    let trace_id = hex::decode_array::<16>(worst.trace_id.as_bytes()).filter(|id| *id != [0; 16])?;
     Some(proto::Exemplar {
         time_unix_nano: worst.at.nanos(),
-        trace_id: trace_id.to_be_bytes().to_vec(),
+        trace_id: trace_id.to_vec(),
         value: Some(proto::exemplar::Value::AsDouble(worst.value)),
         ..proto::Exemplar::default()
     })
@@ -267,7 +268,7 @@ mod tests {
         };
         let told: Vec<_> = read.data_points.iter().map(|point| point.exemplars.as_slice()).collect();
         let [[exemplar], []] = told[..] else { panic!("{told:?}") };
-        assert_eq!(crate::platform::trace_id::hex(&exemplar.trace_id), trace_id);
+        assert_eq!(hex::encode(&exemplar.trace_id), trace_id);
         assert_eq!(exemplar.value, Some(proto::exemplar::Value::AsDouble(0.9)));
         assert_eq!(exemplar.time_unix_nano, 110_000_000_000);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use liveqos_core::base::hex;
 use liveqos_core::model::{Notice, NoticeState, Subject, Timestamp};
 
 use super::settings::AlertSettings;
@@ -133,7 +134,7 @@ fn annotations(letterhead: &AlertContext, notice: &Notice) -> Pairs {
     };
     link("runbook_url", &letterhead.alerts.runbook_url, "{alertname}", notice.alert.as_str());
     if let Subject::Session(session) = &notice.subject {
-        link("trace_url", &letterhead.alerts.trace_url, "{trace_id}", &trace_id::hex(&trace_id::trace_id(session)));
+        link("trace_url", &letterhead.alerts.trace_url, "{trace_id}", &hex::encode(&trace_id::trace_id(session)));
         link("dashboard_url", &letterhead.alerts.dashboard_url, "{session_id}", session.id.as_str());
     }
     out

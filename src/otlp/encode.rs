@@ -2,6 +2,7 @@
 //! bytes; refuses to add or drop what the command holds, save the hashed id of a trace that the platform named.
 
 use bytes::Bytes;
+use liveqos_core::base::hex;
 use liveqos_core::model::Session;
 use liveqos_core::trace::{Attributes, Event, LogEvent, Parent, Span, SpanCommand, SpanName, Value};
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -42,7 +43,7 @@ pub fn encode_span(span: &Span, node: &str, trace_state: &str) -> proto::Span {
     };
     let mut attributes = key_values(&span.attributes);
     if span.this.name == SpanName::TeachingStart && span.session.trace_parent.is_some() {
-        let derived = trace_id::hex(&trace_id::derived_trace_id(span.session.id.as_str()));
+        let derived = hex::encode(&trace_id::derived_trace_id(span.session.id.as_str()));
         attributes.push(key_value(DERIVED_ID, any_value::Value::StringValue(derived)));
     }
     proto::Span {
@@ -205,11 +206,11 @@ mod tests {
         let platform = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         let span = encode_span(&root(session(Some(platform))), "n", "a=1");
         assert_eq!(span.trace_state, "a=1");
-        assert_eq!(trace_id::hex(&span.trace_id), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_eq!(trace_id::hex(&span.parent_span_id), "00f067aa0ba902b7");
+        assert_eq!(hex::encode(&span.trace_id), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(hex::encode(&span.parent_span_id), "00f067aa0ba902b7");
         assert_eq!(span.flags, 0x301);
         let last = span.attributes.last().expect("attributes");
-        let derived = trace_id::hex(&trace_id::derived_trace_id("class-101"));
+        let derived = hex::encode(&trace_id::derived_trace_id("class-101"));
         assert_eq!(last, &key_value(DERIVED_ID, any_value::Value::StringValue(derived)));
         let vouched = platform.replace("-00f0", "-00f1").replace("b7-00", "b7-03");
         assert_eq!(

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use liveqos_core::base::percent::decode_strict;
+
 use super::record::Signal;
 use super::settings::{Compression, OtlpSettings, Protocol, Secret};
 
@@ -158,7 +160,7 @@ fn pairs(variable: &str, text: &str) -> Result<BTreeMap<String, String>, Environ
             let (key, value) =
                 part.split_once('=').ok_or_else(|| refused(variable, format!("entry {place} has no '='")))?;
             let decode = |text: &str| {
-                percent_decoded(text.trim()).ok_or_else(|| refused(variable, format!("entry {place} is badly escaped")))
+                decode_strict(text.trim()).ok_or_else(|| refused(variable, format!("entry {place} is badly escaped")))
             };
             let key = decode(key)?;
             if key.is_empty() {
@@ -167,23 +169,6 @@ fn pairs(variable: &str, text: &str) -> Result<BTreeMap<String, String>, Environ
             Ok((key, decode(value)?))
         })
         .collect()
-}
-
-/// `None` where an escape is not two hexadecimal digits or the whole is not UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut out = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        out.push(match byte {
-            b'%' => digit(bytes.next()?)? << 4 | digit(bytes.next()?)?,
-            plain => plain,
-        });
-    }
-    String::from_utf8(out).ok()
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|digit| digit as u8)
 }
 
 fn refused(variable: &str, why: String) -> EnvironmentError {
@@ -199,6 +184,7 @@ const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 
 #[cfg(test)]
 mod tests {
+    use liveqos_core::base::hex;
     use proptest::prelude::*;
 
     use super::*;
@@ -318,10 +304,10 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text in "\\PC{0,40}") {
             prop_assert!(pairs("HEADERS", &text).is_err() || !text.contains("%%"));
-            let digits = crate::platform::trace_id::hex(text.as_bytes());
+            let digits = hex::encode(text.as_bytes());
             let escaped: Vec<&str> = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap()).collect();
             let escaped = escaped.iter().fold(String::new(), |all, pair| all + "%" + pair);
-            prop_assert_eq!(percent_decoded(&escaped), Some(text));
+            prop_assert_eq!(decode_strict(&escaped), Some(text));
         }
     }
 }

@@ -7,8 +7,6 @@
 //! printf 'liveqos/1%s' "$SESSION_ID" | sha256sum | cut -c1-32
 //! ```
 
-use std::fmt::Write as _;
-
 use liveqos_core::model::Session;
 use liveqos_core::trace::SpanRef;
 use ring::digest::{Context, SHA256};
@@ -28,8 +26,9 @@ pub fn trace_id(session: &Session) -> TraceId {
 /// The first 16 bytes of SHA-256 over `liveqos/1` and the session's id.
 ///
 /// ```
-/// use liveqos::platform::trace_id::{derived_trace_id, hex};
-/// assert_eq!(hex(&derived_trace_id("class-101")), "9d5b219967131ccb6ff6e0346ac77d0a");
+/// use liveqos::platform::trace_id::derived_trace_id;
+/// use liveqos_core::base::hex;
+/// assert_eq!(hex::encode(&derived_trace_id("class-101")), "9d5b219967131ccb6ff6e0346ac77d0a");
 /// ```
 #[must_use]
 pub fn derived_trace_id(session_id: &str) -> TraceId {
@@ -41,16 +40,6 @@ pub fn derived_trace_id(session_id: &str) -> TraceId {
 pub fn span_id(trace: &TraceId, node: &str, span: &SpanRef) -> SpanId {
     let ordinal = span.ordinal.to_be_bytes();
     hashed(&[trace, node.as_bytes(), span.name.as_str().as_bytes(), &ordinal])
-}
-
-/// An id in lower-case hexadecimal, as backends and URLs write it.
-#[must_use]
-pub fn hex(id: &[u8]) -> String {
-    id.iter().fold(String::with_capacity(id.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        write!(text, "{byte:02x}").unwrap_or_default();
-        text
-    })
 }
 
 /// The head of the digest of `parts`; hashed again while all zero.
@@ -74,17 +63,18 @@ fn hashed<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use liveqos_core::base::hex;
     use liveqos_core::trace::SpanName;
 
     use super::*;
 
     #[test]
     fn ids_are_what_sha256sum_gives() {
-        assert_eq!(hex(&derived_trace_id("class-101")), "9d5b219967131ccb6ff6e0346ac77d0a");
-        assert_eq!(hex(&derived_trace_id("课堂-101")), "763db425bd46de6e88947e7f30fd2f0a");
+        assert_eq!(hex::encode(&derived_trace_id("class-101")), "9d5b219967131ccb6ff6e0346ac77d0a");
+        assert_eq!(hex::encode(&derived_trace_id("课堂-101")), "763db425bd46de6e88947e7f30fd2f0a");
         let span = SpanRef { name: SpanName::TeachingConduct, ordinal: 1_700_000_000_000_000_000 };
         let id = span_id(&derived_trace_id("class-101"), "edge-7", &span);
-        assert_eq!(hex(&id), "5094483acfceaf00");
+        assert_eq!(hex::encode(&id), "5094483acfceaf00");
     }
 
     #[test]

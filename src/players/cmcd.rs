@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use liveqos_core::cmcd::structured_field::percent_decode;
+use liveqos_core::base::percent::decode_form;
 use liveqos_core::cmcd::{Cmcd, records};
 use liveqos_core::model::{Name, Timestamp};
 
@@ -157,7 +157,7 @@ fn decoded(query: &str, name: &str) -> Option<Vec<u8>> {
     let mut values = query.split('&').filter_map(|pair| pair.split_once('='));
     let (_, value) = values.find(|(key, _)| *key == name)?;
     let mut out = Vec::new();
-    percent_decode(value.as_bytes(), &mut out);
+    decode_form(value.as_bytes(), &mut out);
     Some(out)
 }
 

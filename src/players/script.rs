@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use liveqos_core::base::hex;
 use ring::digest;
 
 /// The script as it is sent.
@@ -28,7 +29,7 @@ pub(crate) async fn script(headers: HeaderMap) -> Response {
 
 static TAG: LazyLock<String> = LazyLock::new(|| {
     let hash = digest::digest(&digest::SHA256, SCRIPT.as_bytes());
-    format!("\"{}\"", crate::platform::trace_id::hex(&hash.as_ref()[..8]))
+    format!("\"{}\"", hex::encode(&hash.as_ref()[..8]))
 });
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use liveqos_core::base::hex;
 use liveqos_core::model::Timestamp;
 use ring::hmac;
 
@@ -47,7 +48,7 @@ impl Key {
     pub fn sign(&self, session_id: &str, expiry: Timestamp) -> String {
         let seconds = expiry.millis() / 1_000;
         let tag = hmac::sign(&self.0, signed(session_id, seconds).as_bytes());
-        format!("{seconds}.{}", crate::platform::trace_id::hex(tag.as_ref()))
+        format!("{seconds}.{}", hex::encode(tag.as_ref()))
     }
 
     /// Whether `token` lets its bearer speak for `session_id` at `now`.
@@ -57,7 +58,7 @@ impl Key {
     pub fn check(&self, token: &str, session_id: &str, now: Timestamp) -> Result<(), TokenError> {
         let (seconds, tag) = token.split_once('.').ok_or(TokenError::Form)?;
         let seconds: u64 = seconds.parse().map_err(|_| TokenError::Form)?;
-        let tag = unhex(tag).ok_or(TokenError::Form)?;
+        let tag = hex::decode_array::<32>(tag.as_bytes()).ok_or(TokenError::Form)?;
         hmac::verify(&self.0, signed(session_id, seconds).as_bytes(), &tag).map_err(|_| TokenError::Signature)?;
         if Timestamp::from_secs(seconds) < now { Err(TokenError::Expired) } else { Ok(()) }
     }
@@ -71,12 +72,6 @@ impl fmt::Debug for Key {
 
 fn signed(session_id: &str, seconds: u64) -> String {
     format!("{seconds}\n{session_id}")
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text.chars().map(|c| c.to_digit(16).map(|digit| digit as u8)).collect();
-    let digits = digits.filter(|digits| digits.len() == 64)?;
-    Some(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
 #[cfg(test)]

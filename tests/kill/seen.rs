@@ -99,7 +99,7 @@ impl Seen {
         for (trace, spans) in &self.traces {
             for name in ["live.teaching.start", "live.teaching.complete", "live.stream.end"] {
                 let count = spans.values().filter(|span| span.name == name).count();
-                assert_eq!(count, 1, "{name} in trace {}", liveqos::platform::trace_id::hex(trace));
+                assert_eq!(count, 1, "{name} in trace {}", liveqos_core::base::hex::encode(trace));
             }
             for span in spans.values().filter(|span| !span.parent.is_empty()) {
                 assert!(spans.contains_key(&span.parent), "{} hangs on nothing", span.name);
@@ -112,7 +112,7 @@ impl Seen {
             }
             let told: BTreeMap<u64, SpanId> =
                 self.samples[trace].iter().map(|(at, (segment, _))| (*at, segment.clone())).collect();
-            assert_eq!(told, in_minutes, "trace {}", liveqos::platform::trace_id::hex(trace));
+            assert_eq!(told, in_minutes, "trace {}", liveqos_core::base::hex::encode(trace));
             samples += told.len();
         }
         samples

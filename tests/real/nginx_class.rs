@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use liveqos::platform::clock;
+use liveqos_core::base::hex;
 use liveqos_core::model::GRID;
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ use super::nginx::Nginx;
 use super::program::{Program, free_port};
 use super::receiver::Collector;
 use super::relay::SlowRelay;
-use super::trace::{Trace, hex, text};
+use super::trace::{Trace, text};
 use super::wait::{alone, until};
 use super::webhook::Webhook;
 
@@ -189,10 +190,10 @@ impl Class {
         eprintln!("{} s of class gave the spans {:?}", first_byte.elapsed().as_secs(), trace.names());
         let ids: BTreeSet<&[u8]> = trace.spans.iter().map(|(_, span)| span.span_id.as_slice()).collect();
         assert_eq!(ids.len(), trace.spans.len(), "each span has an id of its own");
-        assert!(trace.spans.iter().all(|(_, span)| hex(&span.trace_id) == TRACE));
+        assert!(trace.spans.iter().all(|(_, span)| hex::encode(&span.trace_id) == TRACE));
 
         let root = trace.one("live.teaching.start");
-        assert_eq!(hex(&root.parent_span_id), PLATFORM_SPAN);
+        assert_eq!(hex::encode(&root.parent_span_id), PLATFORM_SPAN);
         let complete = trace.one("live.teaching.complete");
         for (name, parent) in [
             ("live.teaching.complete", root),
@@ -234,7 +235,7 @@ fn samples_are_in_segments(trace: &Trace, root: &[u8]) {
     logged.sort_unstable();
     events.sort_unstable();
     assert_eq!(logged, events);
-    assert!(logs.iter().all(|log| hex(&log.trace_id) == TRACE) && logs.len() >= SAMPLES);
+    assert!(logs.iter().all(|log| hex::encode(&log.trace_id) == TRACE) && logs.len() >= SAMPLES);
 }
 
 /// The mean of the samples' bitrates against what ffmpeg wrote meanwhile. ffmpeg counts an FLV file: to the payload

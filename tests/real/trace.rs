@@ -65,7 +65,3 @@ pub(crate) fn text(span: &Span, key: &str) -> Option<String> {
         _ => None,
     }
 }
-
-pub(crate) fn hex(id: &[u8]) -> String {
-    liveqos::platform::trace_id::hex(id)
-}

@@ -5,7 +5,7 @@ use memchr::{memchr, memchr2};
 
 use super::field::Field;
 use super::layout_cache::{Layout, Layouts};
-use crate::cmcd::structured_field::hex;
+use crate::base::hex;
 
 /// The fields of one line as they stand in it, escapes still in; empty where absent.
 #[derive(Clone, Debug, Default)]
@@ -235,11 +235,7 @@ pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
 }
 
 fn code(text: &[u8], digits: usize) -> Option<u32> {
-    let mut code = 0;
-    for digit in text.get(1..=digits)? {
-        code = code * 16 + u32::from(Some(hex(*digit)).filter(|digit| *digit < 16)?);
-    }
-    Some(code)
+    u32::try_from(hex::number(text.get(1..=digits)?)?).ok()
 }
 
 /// The inside of the JSON string that `text` begins with, and what follows.

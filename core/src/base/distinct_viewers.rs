@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::hex;
+
 /// Viewers of one class at one time. Joins only with sketches under the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -22,18 +24,14 @@ pub struct SketchError(&'static str);
 /// As text: the bytes of [`ViewerSketch::to_bytes`] in hexadecimal digits.
 impl From<ViewerSketch> for String {
     fn from(sketch: ViewerSketch) -> Self {
-        let digit = |four: u8| char::from_digit(u32::from(four), 16).unwrap_or('0');
-        sketch.to_bytes().into_iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+        hex::encode(&sketch.to_bytes())
     }
 }
 
 impl TryFrom<String> for ViewerSketch {
     type Error = SketchError;
     fn try_from(text: String) -> Result<Self, SketchError> {
-        let digit = |byte: u8| char::from(byte).to_digit(16).map(|four| four as u8);
-        let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-        let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-        let bytes = bytes.filter(|_| rest.is_empty()).ok_or(SketchError("it is not written in pairs of digits"))?;
+        let bytes = hex::decode(text.as_bytes()).ok_or(SketchError("it is not written in pairs of digits"))?;
         Self::from_bytes(&bytes)
     }
 }

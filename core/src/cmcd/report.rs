@@ -4,7 +4,8 @@
 
 use memchr::memchr;
 
-use super::structured_field::{Cursor, Text, percent_decode};
+use super::structured_field::{Cursor, Text};
+use crate::base::percent::decode_form;
 use crate::model::Protocol;
 
 /// One set of keys. A key that was not sent, or not well, is `None` (or `false`). Times are milliseconds, bitrates
@@ -147,7 +148,7 @@ pub enum CmcdError {
 }
 
 impl<'a> Cmcd<'a> {
-    /// Reads a decoded payload: the `CMCD` query value after [`percent_decode`], one header, or one record of an event
+    /// Reads a decoded payload: the `CMCD` query value after [`decode_form`], one header, or one record of an event
     /// body.
     ///
     /// # Errors
@@ -157,7 +158,7 @@ impl<'a> Cmcd<'a> {
     }
 
     /// Reads the `CMCD` query value as it stands, percent-encoded: the same as [`Cmcd::parse`] after
-    /// [`percent_decode`], which is done into `scratch` only where `sid` or `cid` has escapes within.
+    /// [`decode_form`], which is done into `scratch` only where `sid` or `cid` has escapes within.
     ///
     /// # Errors
     /// [`CmcdError::Version`].
@@ -172,7 +173,7 @@ impl<'a> Cmcd<'a> {
         let is_plain = memchr(b'\\', payload).is_none();
         if !is_plain || self.read(Cursor::<true>::of(payload)).is_err() {
             scratch.clear();
-            percent_decode(payload, scratch);
+            decode_form(payload, scratch);
             *self = Self::default();
             self.read(Cursor::<false>::of(scratch)).unwrap_or_default();
         }
@@ -262,7 +263,7 @@ mod tests {
     #[test]
     fn a_v1_query_as_hls_js_sends_it() {
         let mut scratch = Vec::new();
-        percent_decode(b"bl%3D4500%2Cbr%3D0%2Ccid%3D%22class101%22%2Cd%3D2000%2Cdl%3D4500%2Cmtp%3D70600%2Crtp%3D0%2Csf%3Dh%2Csid%3D%2211111111-1111%22%2Cst%3Dl%2Csu", &mut scratch);
+        decode_form(b"bl%3D4500%2Cbr%3D0%2Ccid%3D%22class101%22%2Cd%3D2000%2Cdl%3D4500%2Cmtp%3D70600%2Crtp%3D0%2Csf%3Dh%2Csid%3D%2211111111-1111%22%2Cst%3Dl%2Csu", &mut scratch);
         let set = Cmcd::parse(&scratch).expect("v1");
         assert_eq!((set.bl.plain, set.d, set.rtp), (Some(4_500), Some(2_000), Some(0)));
         assert_eq!(set.sid.map(Text::raw), Some(&b"11111111-1111"[..]));
@@ -316,7 +317,7 @@ mod tests {
             b",e%52,e=\xff\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\xc4\x08\0\0\0\0\0\0\0\xc4\xc4\x30\xff%20=";
         for text in [&b"+d.=]4%=+%0A"[..], b"s%69d=%22a%22,bs", b"d%2dx=1,d%2Dx", long] {
             let (mut scratch, mut decoded) = (Vec::new(), Vec::new());
-            percent_decode(text, &mut decoded);
+            decode_form(text, &mut decoded);
             assert_eq!(Cmcd::of_query(text, &mut scratch), Cmcd::parse(&decoded), "{}", String::from_utf8_lossy(text));
         }
     }
@@ -325,7 +326,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let mut scratch = Vec::new();
-            percent_decode(&bytes, &mut scratch);
+            decode_form(&bytes, &mut scratch);
             drop(Cmcd::parse(&scratch));
             for record in records(&bytes) {
                 drop(Cmcd::parse(record));
@@ -336,7 +337,7 @@ mod tests {
         fn encoded_and_decoded_say_the_same(text in "((bl|bs|cid|sid|d|v|sta|nor|x-y|pr|bsd)(=|%3D|%3d)?(\\(|%28)?[0-9a-z%+\",;.) \\\\?]{0,12}(,|%2C|%2c)){0,6}", bytes in proptest::collection::vec(any::<u8>(), 0..80)) {
             for query in [text.as_bytes(), &bytes] {
                 let (mut scratch, mut decoded) = (Vec::new(), Vec::new());
-                percent_decode(query, &mut decoded);
+                decode_form(query, &mut decoded);
                 prop_assert_eq!(Cmcd::of_query(query, &mut scratch), Cmcd::parse(&decoded), "{:?}", String::from_utf8_lossy(query));
             }
         }
@@ -356,7 +357,7 @@ mod tests {
                 write!(encoded, "%{byte:02X}").expect("a String takes all");
             }
             let mut scratch = Vec::new();
-            percent_decode(encoded.as_bytes(), &mut scratch);
+            decode_form(encoded.as_bytes(), &mut scratch);
             let mut again = Vec::new();
             prop_assert_eq!(Cmcd::of_query(encoded.as_bytes(), &mut again), Cmcd::parse(&scratch));
             let set = Cmcd::parse(&scratch).expect("v2");

@@ -5,6 +5,7 @@
 use memchr::{memchr2, memchr3};
 
 use crate::base::swar::{eight_digits, equal, less_zeros, over_nine, small_letters};
+use crate::base::{hex, percent};
 
 /// A place in a text; `ENCODED`: its bytes are percent-encoded, as in a query.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +46,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         let mut rest = text.trim_ascii_end();
         loop {
             let (length, byte) = match rest {
-                [.., b'%', high, low] if ENCODED && let Some(byte) = decoded(*high, *low) => (3, byte),
+                [.., b'%', high, low] if ENCODED && let Some(byte) = hex::byte(*high, *low) => (3, byte),
                 [.., b'+'] if ENCODED => (1, b' '),
                 _ => break,
             };
@@ -68,11 +69,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         if !ENCODED || !matches!(byte, b'%' | b'+') {
             return Some((*byte, Self { rest: after }));
         }
-        Some(match after {
-            _ if *byte == b'+' => (b' ', Self { rest: after }),
-            [high, low, after @ ..] if let Some(byte) = decoded(*high, *low) => (byte, Self { rest: after }),
-            _ => (b'%', Self { rest: after }),
-        })
+        percent::next(self.rest).map(|(byte, rest)| (byte, Self { rest }))
     }
 
     /// Behind `wanted`, where that stands here.
@@ -326,39 +323,6 @@ pub(crate) const fn code(name: &[u8]) -> Code {
     code
 }
 
-/// Appends `encoded` to `out` with `%XX` decoded and `+` as a blank, as browsers write query values; a bad escape stays
-/// as it is.
-pub fn percent_decode(encoded: &[u8], out: &mut Vec<u8>) {
-    let mut cursor = Cursor::<true> { rest: encoded };
-    while let Some((byte, after)) = cursor.next() {
-        out.push(byte);
-        cursor = after;
-    }
-}
-
-#[inline]
-fn decoded(high: u8, low: u8) -> Option<u8> {
-    let (high, low) = (hex(high), hex(low));
-    (high < 16 && low < 16).then_some(high << 4 | low)
-}
-
-/// The value of a hexadecimal digit; 255 of any other byte.
-#[inline]
-pub(crate) const fn hex(digit: u8) -> u8 {
-    HEX[digit as usize]
-}
-
-const HEX: [u8; 256] = {
-    let mut table = [u8::MAX; 256];
-    let mut digit = 0;
-    while digit < 16 {
-        table[b"0123456789abcdef"[digit] as usize] = digit as u8;
-        table[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
-        digit += 1;
-    }
-    table
-};
-
 const fn is_key(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'*')
 }
@@ -391,12 +355,5 @@ mod tests {
             assert_eq!(Cursor::<true>::of(text).rest, b"a");
         }
         assert_eq!(Cursor::<true>::of(b"a%2B%%2x%").rest, b"a%2B%%2x%");
-    }
-
-    #[test]
-    fn bad_escapes_stay() {
-        let mut out = Vec::new();
-        percent_decode(b"%41+%4%zz%", &mut out);
-        assert_eq!(out, b"A %4%zz%");
     }
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::session::{Name, Protocol, Scenario, Session, StreamKey};
 use super::trace_parent::TraceParent;
 use super::trace_state::TraceState;
+use crate::base::percent::decode_form_text;
 
 /// Facts about a class that no media server measures; every one may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,30 +124,11 @@ pub fn pairs(query: &str) -> impl Iterator<Item = (&str, String)> {
         .split('&')
         .take(MAX_PAIRS)
         .filter_map(|pair| pair.split_once('='))
-        .map(|(key, value)| (key, percent_decode(value)))
+        .map(|(key, value)| (key, decode_form_text(value)))
 }
 
 /// Most pairs read from one query.
 pub const MAX_PAIRS: usize = 64;
-
-/// `%XX` and `+` decoded; broken escapes stay as they are, bytes that are not UTF-8 become U+FFFD.
-#[must_use]
-pub fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, tail @ ..] = rest {
-        rest = tail;
-        bytes.push(match (first, tail) {
-            (b'%', [high, low, after @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                rest = after;
-                hex_digit(*high) << 4 | hex_digit(*low)
-            }
-            (b'+', _) => b' ',
-            (byte, _) => *byte,
-        });
-    }
-    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
-}
 
 fn keep<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
     let good = value.is_some();
@@ -154,14 +136,6 @@ fn keep<T>(slot: &mut Option<T>, value: Option<T>) -> bool {
         *slot = value;
     }
     good
-}
-
-const fn hex_digit(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        b'a'..=b'f' => digit - b'a' + 10,
-        _ => digit.wrapping_sub(b'A').wrapping_add(10),
-    }
 }
 
 #[cfg(test)]
@@ -184,24 +158,12 @@ mod tests {
         assert_eq!(class.course_id.as_ref().map(Name::as_str), Some("c2"));
     }
 
-    #[test]
-    fn broken_escapes_stay() {
-        assert_eq!(percent_decode("a%2fb%zz%4"), "a/b%zz%4");
-        assert_eq!(percent_decode("%ff+x"), "\u{fffd} x");
-    }
-
     proptest! {
         #[test]
         fn any_query_is_read(query in "\\PC{0,200}") {
             let (class, refused) = Descriptor::from_query(&query);
             prop_assert!(refused as usize <= MAX_PAIRS);
             prop_assert!(class.session_id.is_none_or(|id| !id.as_str().is_empty()));
-        }
-
-        #[test]
-        fn escapes_read_back(text in "\\PC{0,40}") {
-            let escaped = text.bytes().fold(String::new(), |escaped, byte| escaped + &format!("%{byte:02X}"));
-            prop_assert_eq!(percent_decode(&escaped), text);
         }
     }
 }

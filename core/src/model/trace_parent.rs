@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::base::hex::{self, Hex};
+
 /// A valid `traceparent`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceParent {
@@ -47,7 +49,7 @@ impl TraceParent {
         if !dashes {
             return Err(TraceParentError::Form);
         }
-        let version = hex::<1>(&bytes[0..2])?[0];
+        let version = lower_hex::<1>(&bytes[0..2])?[0];
         match version {
             0xff => return Err(TraceParentError::Version),
             0 if bytes.len() != 55 => return Err(TraceParentError::Form),
@@ -55,9 +57,9 @@ impl TraceParent {
             _ => {}
         }
         let parent = Self {
-            trace_id: hex(&bytes[3..35])?,
-            parent_id: hex(&bytes[36..52])?,
-            flags: hex::<1>(&bytes[53..55])?[0],
+            trace_id: lower_hex(&bytes[3..35])?,
+            parent_id: lower_hex(&bytes[36..52])?,
+            flags: lower_hex::<1>(&bytes[53..55])?[0],
         };
         if parent.trace_id == [0; 16] || parent.parent_id == [0; 8] {
             return Err(TraceParentError::Zero);
@@ -68,11 +70,7 @@ impl TraceParent {
 
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("00-")?;
-        self.trace_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str("-")?;
-        self.parent_id.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        write!(f, "-{:02x}", self.flags)
+        write!(f, "00-{}-{}-{}", Hex(&self.trace_id), Hex(&self.parent_id), Hex(&[self.flags]))
     }
 }
 
@@ -94,20 +92,10 @@ impl<'de> Deserialize<'de> for TraceParent {
     }
 }
 
-fn hex<const N: usize>(digits: &[u8]) -> Result<[u8; N], TraceParentError> {
-    let mut out = [0; N];
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-    }
-    Ok(out)
-}
-
-fn nibble(digit: u8) -> Result<u8, TraceParentError> {
-    match digit {
-        b'0'..=b'9' => Ok(digit - b'0'),
-        b'a'..=b'f' => Ok(digit - b'a' + 10),
-        _ => Err(TraceParentError::Form),
-    }
+/// The `N` bytes of lower-case `digits`.
+fn lower_hex<const N: usize>(digits: &[u8]) -> Result<[u8; N], TraceParentError> {
+    let is_lower = !digits.iter().any(u8::is_ascii_uppercase);
+    hex::decode_array(digits).filter(|_| is_lower).ok_or(TraceParentError::Form)
 }
 
 #[cfg(test)]

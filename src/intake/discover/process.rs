@@ -7,6 +7,8 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
+use liveqos_core::base::hex;
+
 /// Processes of one program that listen on the same sockets, as a master and its workers do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Program {
@@ -76,14 +78,15 @@ fn listener(line: &str) -> Option<(u64, SocketAddr)> {
     let (local, state) = (fields.nth(1)?, fields.nth(1)?);
     let inode = fields.nth(5)?.parse().ok()?;
     let (address, port) = local.split_once(':')?;
-    let port = u16::from_str_radix(port, 16).ok()?;
+    let port = u16::try_from(hex::number(port.as_bytes())?).ok()?;
     (state == LISTEN).then_some((inode, SocketAddr::new(address_of(address)?, port)))
 }
 
 /// The kernel prints each 32-bit word of an address as the machine's own integer.
-fn address_of(hex: &str) -> Option<IpAddr> {
-    let word = |at: usize| Some(u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?.to_ne_bytes());
-    match hex.len() {
+fn address_of(text: &str) -> Option<IpAddr> {
+    let digits = text.as_bytes();
+    let word = |at: usize| Some(u32::try_from(hex::number(digits.get(at..at + 8)?)?).ok()?.to_ne_bytes());
+    match digits.len() {
         8 => Some(Ipv4Addr::from(word(0)?).into()),
         32 => {
             let mut bytes = [0; 16];

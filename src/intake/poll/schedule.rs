@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use liveqos_core::base::fnv1a;
 use tokio::time::Instant;
 
 /// A fixed grid of starts, own to each source.
@@ -61,9 +62,7 @@ impl Schedule {
 
 /// Where in its interval a source is asked: the same on every start, different by name (FNV-1a).
 fn phase(name: &str, interval: Duration) -> Duration {
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    let hash = fnv1a(name.bytes());
     let nanos = u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX).max(1);
     // FNV's low bits vary least on short names; a multiplication takes the high ones.
     Duration::from_nanos(((u128::from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(nanos)) >> 64) as u64)

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use liveqos_core::base::hex;
+
 /// What a trace's randomness must reach to be kept: 56 bits, 0 keeps all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Threshold(u64);
@@ -75,8 +77,7 @@ impl Randomness {
 }
 
 fn lower_hex(text: &str) -> Option<u64> {
-    let good = text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
-    if good { u64::from_str_radix(text, 16).ok() } else { None }
+    hex::number(text.as_bytes()).filter(|_| !text.bytes().any(|digit| digit.is_ascii_uppercase()))
 }
 
 /// How many leading hexadecimal digits of `1 - share` are `f` (or of `share` are 0).
