@@ -29,7 +29,7 @@ use crate::intake::node::LoadReader;
 use crate::intake::poll::{HttpClient, Now};
 use crate::intake::{HookIntake, Observations, Source, SourceTable};
 use crate::metrics::collector::exemplars;
-use crate::metrics::{NodeCollector, SessionSeries};
+use crate::metrics::{self, NodeCollector, SessionSeries};
 use crate::notify::Notifiers;
 use crate::otlp::sampling::Sampling;
 use crate::otlp::{Otlp, Pace, Signal};
@@ -246,7 +246,7 @@ fn keep(state: Arc<State>, otlp: Arc<Otlp>, meters: SelfMetrics) -> Box<Keep> {
 /// Whether what was found may go on: not where the clock was set back meanwhile, for instants of the future mean
 /// nothing.
 fn is_gone_on_with(checkpoint: &Checkpoint) -> bool {
-    checkpoint.last_cut().is_none_or(|cut| cut.since(clock::now()) <= clock::WAITED_FOR + GRID)
+    checkpoint.last_cut().is_none_or(|cut| cut.since(clock::now()) <= clock::MAX_WAIT + GRID)
 }
 
 /// Goes on with what lived when the daemon went down.
@@ -295,11 +295,12 @@ async fn push_metrics(
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let reading = crate::metrics::Reading { since: started, at: clock::now() };
+        let reading = metrics::otlp::Reading { since: started, at: clock::now() };
         let (families, snapshot) = (gather(), snapshot.load_full());
         let naming =
             |name: &str| liveqos_core::metrics::catalog::metric(name).map(|metric| (metric.otel_name, metric.unit));
-        otlp.push_metrics(&families, reading, naming, &|name| exemplars(name, &snapshot, &families));
+        let exemplars = |name: &str| exemplars(name, &snapshot, &families);
+        otlp.push_metrics(&metrics::otlp::records(&families, reading, naming, &exemplars));
     }
 }
 

@@ -9,7 +9,7 @@ use super::settings::Config;
 use crate::intake::Source;
 use crate::intake::access_log::settings;
 use crate::notify;
-use crate::platform::suggest::nearest;
+use crate::platform::suggest::suggest;
 
 /// Where the file is looked for when none is named.
 pub(crate) const DEFAULT_FILE: &str = "/etc/liveqos/liveqos.toml";
@@ -97,7 +97,7 @@ fn known(table: &Table, schema: &super::reference::Section, at: &str) -> Result<
     for (key, value) in table {
         let Some(field) = schema.field(key) else {
             let near =
-                nearest(key, schema.names()).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+                suggest(key, schema.names()).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
             return Err(format!("unknown key \"{at}{key}\"{near}"));
         };
         if let (Value::Table(inner), Some(section)) = (value, field.section()) {
@@ -121,7 +121,7 @@ fn overlay(
         let variable = |path: &[String]| path.join("_").to_uppercase();
         let Some(path) = paths.iter().find(|path| variable(path) == wanted) else {
             let names: Vec<String> = paths.iter().map(|path| variable(path)).collect();
-            let near = nearest(wanted, names.iter().map(String::as_str));
+            let near = suggest(wanted, names.iter().map(String::as_str));
             let near = near.map_or_else(String::new, |near| format!("; did you mean LIVEQOS_{near}?"));
             return Err(ConfigError::Wrong { place: name.clone(), detail: format!("no such setting{near}") });
         };

@@ -43,7 +43,7 @@ impl SourceTable {
         self
     }
 
-    /// The table with a node that is pinged as well.
+    /// The table with a node that is pinged as well: its name, and the host and port where it answers.
     #[must_use]
     pub fn with_peer(mut self, name: &str, address: &str) -> Self {
         let (name, url, record) = (name.into(), address.to_owned(), Mutex::default());

@@ -3,12 +3,10 @@
 
 pub mod collector;
 pub mod exposition;
-pub(crate) mod otlp;
+pub mod otlp;
 mod series;
 mod session_series;
 
 pub use self::collector::NodeCollector;
 pub use self::exposition::Form;
-pub use self::otlp::Reading;
-pub(crate) use self::otlp::{Naming, Pointing};
 pub use self::session_series::SessionSeries;

@@ -19,10 +19,10 @@ use crate::otlp::encode::key_value;
 use crate::otlp::{Record, Signal};
 
 /// The OpenTelemetry name and UCUM unit of a Prometheus name; `None` keeps the Prometheus name, without a unit.
-pub(crate) type Naming = fn(&str) -> Option<(&'static str, &'static str)>;
+pub type Naming = fn(&str) -> Option<(&'static str, &'static str)>;
 
 /// The exemplars of a histogram family by its Prometheus name.
-pub(crate) type Pointing<'a> = &'a dyn Fn(&str) -> Option<Exemplars>;
+pub type Pointing<'a> = &'a dyn Fn(&str) -> Option<Exemplars>;
 
 /// When the counters began, and when they were read.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +35,7 @@ pub struct Reading {
 
 /// One record a family, or several where it has more than 1,024 points.
 #[must_use]
-pub(crate) fn records(
-    families: &[MetricFamily],
-    reading: Reading,
-    naming: Naming,
-    pointing: Pointing<'_>,
-) -> Vec<Record> {
+pub fn records(families: &[MetricFamily], reading: Reading, naming: Naming, pointing: Pointing<'_>) -> Vec<Record> {
     families
         .iter()
         .flat_map(|family| metrics_of(family, reading, naming, pointing))

@@ -13,7 +13,7 @@ use super::http_post::Post;
 use super::notification_log::NotificationLog;
 use super::receiver::{DeliveryPolicy, Receiver, Verdict};
 use super::settings::WebhookSettings;
-use crate::otlp::retry::{backoff, chance};
+use crate::platform::backoff::{backoff, jitter};
 use crate::platform::{SelfMetrics, clock};
 
 /// One receiver's desk.
@@ -97,7 +97,7 @@ impl Dispatcher {
             Verdict::Again { after, why } => {
                 tracing::debug!(receiver = self.post.name(), "trying again: {why}");
                 let tried = self.retry.map_or(0, |(_, tried)| tried);
-                let pause = after.unwrap_or_else(|| backoff(FIRST_PAUSE, LONGEST_PAUSE, tried, chance()));
+                let pause = after.unwrap_or_else(|| backoff(FIRST_PAUSE, LONGEST_PAUSE, tried, jitter()));
                 self.retry = Some((Instant::now() + pause, tried.saturating_add(1)));
             }
             Verdict::Refused(why) => {

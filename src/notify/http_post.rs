@@ -10,8 +10,8 @@ use reqwest::{StatusCode, Url};
 use super::notification_log::Notification;
 use super::receiver::{Receiver, Verdict};
 use super::settings::{NotifyError, WebhookSettings};
-use crate::otlp::transport::chain;
-use crate::otlp::transport::http::delay;
+use crate::platform::error_chain::chain;
+use crate::platform::retry_after::retry_after;
 
 /// Where and how to post.
 pub(super) struct Post {
@@ -60,7 +60,7 @@ impl Post {
             Err(error) => return Verdict::Again { after: None, why: chain(&error.without_url()) },
         };
         let status = answer.status();
-        let after = delay(answer.headers()).map(|after| after.min(LONGEST_AFTER));
+        let after = retry_after(answer.headers()).map(|after| after.min(LONGEST_AFTER));
         let body = body_of(answer).await;
         if status.is_success() {
             return channel.verdict(&body);

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::alert::Alert;
-use super::receiver::SendMode;
 
 /// Most alerts remembered for one receiver.
 pub(super) const MAX_STANDING: usize = 5_000;
@@ -21,6 +20,17 @@ pub(super) const AGAIN: Duration = Duration::from_mins(1);
 
 /// How long a receiver of the whole state is told of what ended.
 pub(super) const ENDED_TOLD: Duration = Duration::from_mins(15);
+
+/// What a mail holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SendMode {
+    /// All that changed.
+    Changes,
+    /// What changed of one alert and cause.
+    ChangesByGroup,
+    /// All that holds, again and again, and what ended lately.
+    State,
+}
 
 /// The memory.
 #[derive(Debug)]

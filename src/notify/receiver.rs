@@ -7,7 +7,7 @@ use liveqos_core::model::Timestamp;
 use reqwest::Url;
 use serde_json::Value;
 
-use super::notification_log::Notification;
+use super::notification_log::{Notification, SendMode};
 
 /// A kind of receiver.
 pub(super) trait Receiver: Send + Sync {
@@ -30,17 +30,6 @@ pub(super) struct DeliveryPolicy {
     pub(super) gather: Duration,
     /// Most mails in any minute.
     pub(super) a_minute: usize,
-}
-
-/// What a mail holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SendMode {
-    /// All that changed.
-    Changes,
-    /// What changed of one alert and cause.
-    ChangesByGroup,
-    /// All that holds, again and again, and what ended lately.
-    State,
 }
 
 /// What became of a mail.

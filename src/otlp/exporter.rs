@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use liveqos_core::model::Name;
 use liveqos_core::trace::SpanCommand;
-use prometheus::proto::MetricFamily;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -31,7 +30,6 @@ use super::sender::{Pace, Progress, Sender};
 use super::settings::{Compression, OtlpSettings};
 use super::stats::Stats;
 use super::transport::{StartError, Transport};
-use crate::metrics::{Naming, Pointing, Reading};
 use crate::platform::tls;
 
 /// The running export: for each target a queue, and a task for each signal it gets.
@@ -137,11 +135,9 @@ impl Otlp {
         self.sampling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the metrics as they stand; to be called once an interval.
-    pub fn push_metrics(&self, families: &[MetricFamily], reading: Reading, naming: Naming, pointing: Pointing<'_>) {
-        if self.sends(Signal::Metrics) {
-            self.append(&crate::metrics::otlp::records(families, reading, naming, pointing));
-        }
+    /// Queues metrics that are encoded already ([`crate::metrics::otlp::records`]); call it once an interval.
+    pub fn push_metrics(&self, records: &[Record]) {
+        self.append(records);
     }
 
     /// Whether any target gets `signal`.

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use ring::rand::{SecureRandom as _, SystemRandom};
 use tonic::Code;
 
 /// How an attempt ended, without judgement.
@@ -90,23 +89,6 @@ pub fn classify(answer: Answer) -> Verdict {
     }
 }
 
-/// How long to wait before attempt number `attempt` (0 is the first repeat): doubled each time from `first`, at most
-/// `max`, and of that between half and all by `chance` (0 to 1), so that 700 nodes do not come back in step.
-#[must_use]
-pub fn backoff(first: Duration, max: Duration, attempt: u32, chance: f64) -> Duration {
-    let whole = first.saturating_mul(2_u32.saturating_pow(attempt)).min(max);
-    whole.mul_f64(0.5 + chance.clamp(0.0, 1.0) / 2.0)
-}
-
-/// Evenly from 0 to 1; the middle where the system has no randomness to give.
-pub(crate) fn chance() -> f64 {
-    let mut bytes = [0; 4];
-    match SystemRandom::new().fill(&mut bytes) {
-        Ok(()) => f64::from(u32::from_be_bytes(bytes)) / f64::from(u32::MAX),
-        Err(_) => 0.5,
-    }
-}
-
 /// The delay of the `google.rpc.RetryInfo` in `grpc-status-details-bin`, where there is one; zero where it names none.
 #[must_use]
 pub fn retry_info(details: &[u8]) -> Option<Duration> {
@@ -116,20 +98,6 @@ pub fn retry_info(details: &[u8]) -> Option<Duration> {
     let seconds = u64::try_from(delay.seconds).unwrap_or(0);
     let nanos = u32::try_from(delay.nanos).unwrap_or(0);
     Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
-}
-
-/// The delay that `Retry-After` asks for, which is a number of seconds or a date (RFC 9110, section 10.2.3). A date is
-/// measured against the answer's own `Date`, so that a wrong clock on either side does no harm; in the past it is no
-/// delay. `None` where it cannot be read.
-#[must_use]
-pub fn retry_after(value: &str, date: Option<&str>) -> Option<Duration> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let instant = |text: &str| httpdate::parse_http_date(text.trim()).ok();
-    let (then, now) = (instant(value)?, instant(date?)?);
-    Some(then.duration_since(now).unwrap_or_default())
 }
 
 /// Export response of any signal: the three have one shape (field 1 `partial_success`: 1 rejected, 2 message).
@@ -271,40 +239,11 @@ mod tests {
         assert_eq!(retry_info(&RpcStatus { details: vec![] }.encode_to_vec()), None);
     }
 
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let date = Some("Mon, 23 Nov 2026 10:00:00 GMT");
-        assert_eq!(retry_after(" 7 ", None), Some(Duration::from_secs(7)));
-        let later = ["Mon, 23 Nov 2026 10:02:05 GMT", "Monday, 23-Nov-26 10:02:05 GMT", "Mon Nov 23 10:02:05 2026"];
-        for later in later {
-            assert_eq!(retry_after(later, date), Some(Duration::from_secs(125)), "{later}");
-        }
-        assert_eq!(retry_after(later[0], None), None);
-        assert_eq!(retry_after("Sun, 22 Nov 2026 10:00:00 GMT", date), Some(Duration::ZERO));
-        for bad in ["", "-1", "soon", "Mon, 32 Nov 2026 10:00:00 GMT", "2026-11-23T10:00:00Z"] {
-            assert_eq!(retry_after(bad, date), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn backoff_doubles_to_its_bound_and_spreads() {
-        let (first, max) = (Duration::from_secs(1), Duration::from_secs(30));
-        let whole: Vec<_> = (0..7).map(|n| backoff(first, max, n, 1.0).as_secs()).collect();
-        assert_eq!(whole, [1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(backoff(first, max, 2, 0.0), Duration::from_secs(2));
-        assert_eq!(backoff(first, max, u32::MAX, 1.0), max);
-    }
-
     proptest! {
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(retry_info(&bytes).is_none() || RpcStatus::decode(bytes.as_slice()).is_ok());
             prop_assert!(read_response(&bytes).is_err() || ExportResponse::decode(bytes.as_slice()).is_ok());
-        }
-
-        #[test]
-        fn any_text_is_a_delay_or_refused(text in "[A-Za-z0-9 ,:-]{0,40}") {
-            prop_assert!(retry_after(&text, Some(&text)).is_none_or(|delay| delay.subsec_nanos() == 0));
         }
     }
 }

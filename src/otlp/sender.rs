@@ -15,10 +15,11 @@ use super::payload::Payload;
 use super::queue::{Batch, ExportQueue, Limits, Wakeup};
 use super::record::Signal;
 use super::request::Frame;
-use super::retry::{Answer, Partial, Verdict, backoff, chance, classify};
+use super::retry::{Answer, Partial, Verdict, classify};
 use super::send_order::{Lane, SendOrder};
 use super::settings::Compression;
 use super::stats::{Counters, Stats, add, read};
+use crate::platform::backoff::{backoff, jitter};
 
 /// How a sender paces itself; the defaults are the product's, tests shorten them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +247,7 @@ impl Sender {
         let again = asked.map_or_else(
             || {
                 let delay =
-                    backoff(pace.first_retry, pace.max_retry.min(longest), refused[lane as usize].times, chance());
+                    backoff(pace.first_retry, pace.max_retry.min(longest), refused[lane as usize].times, jitter());
                 (began + delay).max(now + (pace.first_retry / 2).min(delay))
             },
             |asked| now + asked,

@@ -12,7 +12,7 @@ use super::connection::{PeerConnection, Trouble};
 use super::settings::PeerSettings;
 use super::status::PathEntry;
 use crate::intake::SourceEntry;
-use crate::otlp::retry::{backoff, chance};
+use crate::platform::backoff::{backoff, jitter};
 use crate::platform::{SelfMetrics, clock};
 
 /// Pings one peer for as long as the daemon lives.
@@ -41,7 +41,7 @@ impl Prober {
             }
             tracing::debug!(peer = self.peer.name, reason = trouble.reason, "{trouble}");
             self.source.unanswered(clock::now(), trouble.reason, &trouble.message);
-            tokio::time::sleep(backoff(FIRST_PAUSE, LONGEST_PAUSE, refused, chance())).await;
+            tokio::time::sleep(backoff(FIRST_PAUSE, LONGEST_PAUSE, refused, jitter())).await;
             refused = refused.saturating_add(1);
         }
     }
@@ -49,7 +49,7 @@ impl Prober {
     /// Pings until the connection is lost; says why it was.
     async fn ping(&self, line: &mut PeerConnection, refused: &mut u32) -> Trouble {
         let began = Instant::now();
-        let mut ticks = interval_at(began + self.interval.mul_f64(chance()), self.interval);
+        let mut ticks = interval_at(began + self.interval.mul_f64(jitter()), self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut looks = interval_at(began + LOOK, LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Skip);

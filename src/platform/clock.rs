@@ -1,63 +1,65 @@
-//! The only reader of time. Decides what *now* is: wall-clock time that does not go back, so that no window is
-//! negative. A clock set back by little is waited for; one set back by more starts a new epoch, in which everybody
-//! forgets the instants of the old one.
+//! The only reader of wall-clock time, which never goes back within an epoch, so that no window is negative.
+//!
+//! When the system clock is set back by up to [`MAX_WAIT`], time stands still until it has caught up. When it is set
+//! back by more, a new epoch begins, and whoever remembers instants of the old one must forget them.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use liveqos_core::model::Timestamp;
 
-/// A step back of up to this is waited out: time stands still meanwhile.
-pub const WAITED_FOR: Duration = Duration::from_secs(2);
+/// The longest step back that is waited out.
+pub const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// The wall clock.
 #[derive(Debug, Default)]
 pub struct Clock {
-    held: Mutex<(Timestamp, u64)>,
+    /// The newest instant and the epoch.
+    last: Mutex<(Timestamp, u64)>,
 }
 
 impl Clock {
-    /// A clock that has not been read.
+    /// A clock that has not been read yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { held: Mutex::new((Timestamp::from_nanos(0), 0)) }
+        Self { last: Mutex::new((Timestamp::from_nanos(0), 0)) }
     }
 
-    /// Now; within an epoch not before any earlier answer.
+    /// The current time; within an epoch never before an earlier result.
     pub fn now(&self) -> Timestamp {
         self.read(system_time()).0
     }
 
-    /// The number of times the clock was set back by more than [`WAITED_FOR`].
+    /// The number of times the clock was set back by more than [`MAX_WAIT`].
     pub fn epoch(&self) -> u64 {
         self.read(system_time()).1
     }
 
     fn read(&self, system: Timestamp) -> (Timestamp, u64) {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let (newest, epoch) = *held;
-        *held = match newest.since(system) {
-            back if back > WAITED_FOR => (system, epoch + 1),
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (newest, epoch) = *last;
+        *last = match newest.since(system) {
+            back if back > MAX_WAIT => (system, epoch + 1),
             _ => (newest.max(system), epoch),
         };
-        *held
+        *last
     }
 }
 
 /// The clock of this process.
 pub static CLOCK: Clock = Clock::new();
 
-/// Now, by the clock of this process.
+/// The current time by [`CLOCK`].
 pub fn now() -> Timestamp {
     CLOCK.now()
 }
 
-/// Tells when the clock was set back since it was last asked.
+/// Notices that the clock was set back.
 #[derive(Debug, Default)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// Whether a new epoch began.
+    /// Whether a new epoch began since the last call.
     pub fn is_new(&mut self) -> bool {
         let now = CLOCK.epoch();
         std::mem::replace(&mut self.0, now) != now
@@ -79,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_step_back_is_waited_for_and_a_large_one_is_a_new_epoch() {
+    fn a_small_step_back_is_waited_out_and_a_large_one_begins_an_epoch() {
         let clock = Clock::new();
         let read = |seconds| clock.read(at(seconds));
         assert_eq!(

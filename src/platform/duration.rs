@@ -1,49 +1,42 @@
-//! Durations as people write them in configuration: `5s`, `250ms`, `1m30s`. Decides what such a text means; refuses a
-//! number without a unit, so that nobody has to guess which one it was.
+//! Durations as text in the configuration: `5s`, `250ms`, `1m30s`. A number without a unit is an error, so that nobody
+//! has to guess the unit.
 //!
-//! For serde: `#[serde(with = "self")]`, for an `Option` `#[serde(default, with = "self::option")]`,
-//! both with `#[schemars(schema_with = "self::schema")]`.
+//! For serde: `#[serde(with = "duration")]`, for an `Option` `#[serde(default, with = "duration::option")]`, both with
+//! `#[schemars(schema_with = "duration::schema")]`.
 
 use std::time::Duration;
 
 use serde::{Deserializer, Serializer};
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DurationError {
-    /// Nothing was written.
+    /// The text is empty.
     #[error("a duration is empty; write it like \"5s\" or \"250ms\"")]
     Empty,
-    /// A number stands without its unit.
+    /// A number without a unit.
     #[error("duration \"{0}\" has no unit; write it like \"{0}s\" or \"{0}ms\"")]
     NoUnit(String),
-    /// Something else than a whole number stands before a unit.
+    /// A unit that does not follow a whole number.
     #[error("duration \"{0}\" is not a whole number and a unit; write it like \"5s\" or \"250ms\"")]
     NoNumber(String),
-    /// The unit is none of the known ones.
+    /// An unknown unit.
     #[error("duration \"{text}\" has the unknown unit \"{unit}\"; known are ns, us, ms, s, m, h, d")]
     UnknownUnit {
-        /// What was written.
+        /// The whole text.
         text: String,
-        /// The part that is no unit.
+        /// The unit.
         unit: String,
     },
-    /// More than a [`Duration`] holds.
+    /// More than a [`Duration`] can hold.
     #[error("duration \"{0}\" is too long")]
     TooLong(String),
 }
 
-/// Reads `text`: one or more whole numbers, each with its unit (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`), which are added.
-///
-/// ```
-/// use std::time::Duration;
-/// assert_eq!(liveqos::platform::duration::parse("1m30s"), Ok(Duration::from_secs(90)));
-/// assert_eq!(liveqos::platform::duration::parse("250ms"), Ok(Duration::from_millis(250)));
-/// assert!(liveqos::platform::duration::parse("5").is_err());
-/// ```
+/// Parses `text`: one or more whole numbers, each with a unit (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`), added up.
 ///
 /// # Errors
-/// [`DurationError`], with the text and how it should be written.
+/// [`DurationError`], which quotes the text and shows the right form.
 pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -74,7 +67,7 @@ pub(crate) fn parse(text: &str) -> Result<Duration, DurationError> {
     Ok(Duration::new(seconds, (nanos % NANOS_PER_SECOND) as u32))
 }
 
-/// Writes `duration` in the largest unit that holds it as a whole number; [`parse`] gives it back.
+/// `duration` in the largest unit in which it is a whole number; [`parse`] reverses it.
 #[must_use]
 pub(crate) fn format(duration: Duration) -> String {
     let nanos = duration.as_nanos();
@@ -121,7 +114,7 @@ pub(crate) fn schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     })
 }
 
-/// The same for an `Option<Duration>`.
+/// `#[serde(with)]` for an `Option<Duration>`.
 pub(crate) mod option {
     use std::time::Duration;
 
@@ -131,7 +124,7 @@ pub(crate) mod option {
     #[serde(transparent)]
     struct Text(#[serde(with = "super")] Duration);
 
-    /// Serializes as text where there is one.
+    /// Serializes as text; `None` as none.
     ///
     /// # Errors
     /// Those of the serializer.
@@ -139,7 +132,7 @@ pub(crate) mod option {
         duration.map(Text).serialize(serializer)
     }
 
-    /// Deserializes from text where there is one.
+    /// Deserializes from text; absent is `None`.
     ///
     /// # Errors
     /// As [`super::deserialize`].
@@ -148,9 +141,9 @@ pub(crate) mod option {
     }
 }
 
-/// The text as it may stand in an error.
+/// The text as an error may quote it: short and without control characters.
 fn shortened(text: &str) -> String {
-    text.trim().chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect()
+    text.trim().chars().filter(|c| !c.is_control()).take(MAX_QUOTED_CHARS).collect()
 }
 
 /// Units by name, in nanoseconds, ascending.
@@ -164,8 +157,8 @@ const UNITS: [(&str, u128); 7] = [
     ("d", 86_400 * NANOS_PER_SECOND),
 ];
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
-/// Characters of a wrong text that its error repeats.
-const MAX_SHOWN_CHARS: usize = 40;
+/// Most characters of a text that an error quotes.
+const MAX_QUOTED_CHARS: usize = 40;
 
 #[cfg(test)]
 mod tests {
@@ -174,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_write_it_so() {
+    fn usual_forms_are_parsed() {
         for (text, millis) in
             [("5s", 5_000), ("250ms", 250), ("1m30s", 90_000), (" 2h 5m ", 7_500_000), ("1d", 86_400_000), ("0s", 0)]
         {
@@ -184,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn errors_tell_what_to_write() {
-        for (text, says) in [
+    fn errors_show_the_right_form() {
+        for (text, expected) in [
             ("", "a duration is empty; write it like \"5s\" or \"250ms\""),
             ("5", "duration \"5\" has no unit; write it like \"5s\" or \"5ms\""),
             ("1m5", "duration \"1m5\" has no unit; write it like \"1m5s\" or \"1m5ms\""),
@@ -195,7 +188,7 @@ mod tests {
             ("5sec", "duration \"5sec\" has the unknown unit \"sec\"; known are ns, us, ms, s, m, h, d"),
             ("99999999999999999999999s", "duration \"99999999999999999999999s\" is too long"),
         ] {
-            assert_eq!(parse(text).map_err(|error| error.to_string()), Err(says.to_owned()), "{text}");
+            assert_eq!(parse(text).map_err(|error| error.to_string()), Err(expected.to_owned()), "{text}");
         }
     }
 
@@ -208,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn toml_reads_and_writes_it() {
+    fn toml_round_trip() {
         let both: Both = toml::from_str("one = '5s'\nother = '250ms'").expect("reads");
         assert_eq!((both.one, both.other), (Duration::from_secs(5), Some(Duration::from_millis(250))));
         assert_eq!(toml::to_string(&both).expect("writes"), "one = \"5s\"\nother = \"250ms\"\n");
@@ -219,13 +212,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_duration_reads_back(seconds: u64, nanos in 0_u32..1_000_000_000) {
+        fn every_duration_round_trips(seconds: u64, nanos in 0_u32..1_000_000_000) {
             let duration = Duration::new(seconds, nanos);
             prop_assert_eq!(parse(&format(duration)), Ok(duration));
         }
 
         #[test]
-        fn round_ones_read_back(count in 0_u64..100_000, unit in 0_usize..7) {
+        fn whole_units_round_trip(count in 0_u64..100_000, unit in 0_usize..7) {
             let (name, factor) = UNITS[unit];
             let duration = parse(&format!("{count}{name}")).expect("a good text");
             prop_assert_eq!(duration.as_nanos(), u128::from(count) * factor);
@@ -233,7 +226,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_is_a_panic(text in "\\PC{0,24}") {
+        fn no_text_panics(text in "\\PC{0,24}") {
             if let Ok(duration) = parse(&text) {
                 prop_assert_eq!(parse(&format(duration)), Ok(duration));
             }

@@ -1,5 +1,5 @@
-//! The daemon's own log on standard error: text for people at a terminal, JSON lines for everything else. Decides form
-//! and filter; secrets never reach it, since the types that hold them do not print.
+//! The daemon's own log on standard error: text on a terminal, JSON lines elsewhere. Secrets never reach it: the types
+//! that hold them have no readable `Debug`.
 
 use std::io::IsTerminal as _;
 
@@ -36,10 +36,10 @@ impl Default for LogSettings {
     }
 }
 
-/// Starts logging; a second call in one process changes nothing.
+/// Starts logging; a second call in the same process changes nothing.
 ///
 /// # Errors
-/// A filter that cannot be read.
+/// When `log.level` is not a valid filter.
 pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.level)
         .map_err(|error| anyhow::anyhow!("log.level = \"{}\": {error}; write it like \"info\"", settings.level))?;
@@ -50,7 +50,7 @@ pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<()> {
         LogFormat::Json => true,
     };
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(terminal);
-    // Who asks a second time (tests) keeps the first.
+    // Fails only on a second call (in tests), which keeps the first subscriber.
     if json {
         lines.json().try_init().ok()
     } else {

@@ -1,5 +1,4 @@
-//! What the daemon counts of itself. Decides nothing; every bound that bites and every outcome has its counter here,
-//! registered under the catalogue's name and help.
+//! The daemon's metrics about itself and its node, registered under the names and helps of core's catalogue.
 
 use std::time::Duration;
 
@@ -7,42 +6,42 @@ use liveqos_core::connection::Listener;
 use liveqos_core::metrics::{Kind, Metric, catalog};
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry};
 
-/// The daemon's own instruments.
+/// Instruments that are set when something happens; all other metrics are read when the page is requested.
 #[derive(Clone)]
 pub struct SelfMetrics {
-    /// How late each tick was.
+    /// How late each tick of the engine was, in seconds.
     pub tick_skew: Histogram,
-    /// Work refused or dropped at a bound.
+    /// Work refused or dropped at a bound, by `reason`.
     pub shed: CounterVec,
-    /// Processor time of the machine.
+    /// Processor use of the machine, 0 to 1.
     pub node_cpu: GaugeVec,
-    /// Memory of the machine.
+    /// Memory use of the machine, 0 to 1.
     pub node_memory: GaugeVec,
-    /// Network of the machine.
+    /// Network use of the machine, 0 to 1.
     pub node_nic: GaugeVec,
-    /// Connections, backlog and round trip of the access logs' listeners.
+    /// TCP connections of the listeners of the access logs' servers, by `port` and `kind`.
     listener_connections: GaugeVec,
     listener_backlog: GaugeVec,
     listener_rtt: GaugeVec,
     listener_segments: CounterVec,
-    /// Processor time of the daemon.
+    /// Processor use of the daemon, in cores.
     pub overhead_cpu: GaugeVec,
-    /// Memory of the daemon.
+    /// Resident memory of the daemon, in bytes.
     pub overhead_memory: GaugeVec,
 }
 
 impl SelfMetrics {
-    /// The instruments, registered with `registry`.
+    /// Creates the instruments and registers them with `registry`.
     ///
     /// # Errors
-    /// When the registry has one of the names already.
+    /// When `registry` already has one of the names.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let skew = HistogramVec::new(histogram_opts(row("liveqos_tick_skew_seconds")), &[])?;
         let shed = row("liveqos_shed_total");
         let shed = CounterVec::new(Opts::new(shed.name, shed.help), shed.labels)?;
         let segments = row("liveqos_listener_segments_total");
         let listener_segments = CounterVec::new(Opts::new(segments.name, segments.help), segments.labels)?;
-        let meters = Self {
+        let metrics = Self {
             tick_skew: skew.with_label_values::<&str>(&[]),
             shed,
             node_cpu: gauge("liveqos_node_cpu_ratio")?,
@@ -56,20 +55,20 @@ impl SelfMetrics {
             overhead_memory: gauge("liveqos_overhead_memory_bytes")?,
         };
         registry.register(Box::new(skew))?;
-        registry.register(Box::new(meters.shed.clone()))?;
-        let node = [&meters.node_cpu, &meters.node_memory, &meters.node_nic];
-        for gauge in node.into_iter().chain([&meters.overhead_cpu, &meters.overhead_memory]) {
+        registry.register(Box::new(metrics.shed.clone()))?;
+        let node = [&metrics.node_cpu, &metrics.node_memory, &metrics.node_nic];
+        for gauge in node.into_iter().chain([&metrics.overhead_cpu, &metrics.overhead_memory]) {
             registry.register(Box::new(gauge.clone()))?;
         }
-        for gauge in [&meters.listener_connections, &meters.listener_backlog, &meters.listener_rtt] {
+        for gauge in [&metrics.listener_connections, &metrics.listener_backlog, &metrics.listener_rtt] {
             registry.register(Box::new(gauge.clone()))?;
         }
-        registry.register(Box::new(meters.listener_segments.clone()))?;
-        Ok(meters)
+        registry.register(Box::new(metrics.listener_segments.clone()))?;
+        Ok(metrics)
     }
 
-    /// Sets what the newest dump showed of a listener.
-    pub fn tell_listener(&self, port: u16, listener: &Listener, rtt: Option<Duration>) {
+    /// Sets what the newest `sock_diag` dump showed about the listener on `port`.
+    pub fn set_listener(&self, port: u16, listener: &Listener, rtt: Option<Duration>) {
         let port = port.to_string();
         let connections = |kind| self.listener_connections.with_label_values(&[port.as_str(), kind]);
         connections("known").set(listener.known as f64);
@@ -80,13 +79,13 @@ impl SelfMetrics {
         segments("lost").inc_by(listener.segments_lost as f64);
         match rtt {
             Some(rtt) => self.listener_rtt.with_label_values(&[&port]).set(rtt.as_secs_f64()),
-            // It may never have been there.
+            // Fails where the gauge was never set.
             None => self.listener_rtt.remove_label_values(&[&port]).unwrap_or_default(),
         }
     }
 
-    /// Takes away the gauges of a listener that is not looked at any more; its counters stay.
-    pub fn forget_listener(&self, port: u16) {
+    /// Removes the gauges of a listener that is no longer observed; its counters stay.
+    pub fn remove_listener(&self, port: u16) {
         let port = port.to_string();
         let gone = [
             self.listener_connections.remove_label_values(&[port.as_str(), "known"]),
@@ -104,8 +103,8 @@ impl SelfMetrics {
         }
     }
 
-    /// Sets a gauge of the node, or takes it away where it cannot be told.
-    pub fn tell(gauge: &GaugeVec, value: Option<f64>) {
+    /// Sets `gauge`, or removes it where the value is unknown.
+    pub fn set(gauge: &GaugeVec, value: Option<f64>) {
         match value {
             Some(value) => gauge.with_label_values::<&str>(&[]).set(value),
             None => gauge.reset(),
@@ -113,7 +112,7 @@ impl SelfMetrics {
     }
 }
 
-/// The metrics that are instruments of their own here; all others are read when the page is asked for.
+/// The metrics that [`SelfMetrics`] registers; the node collector leaves them out.
 pub(crate) const OWN: [&str; 11] = [
     "liveqos_listener_connections",
     "liveqos_listener_backlog_bytes",
@@ -128,7 +127,7 @@ pub(crate) const OWN: [&str; 11] = [
     "liveqos_overhead_memory_bytes",
 ];
 
-/// The catalogue's row of this name. Only names of rows are asked for, as the tests of every metric here prove.
+/// The catalogue's row of this name; every name used here is in it.
 fn row(name: &str) -> &'static Metric {
     catalog::metric(name).unwrap_or(&catalog::METRICS[0])
 }

@@ -1,53 +1,36 @@
-//! Which known word was meant by an unknown one. Decides by edit distance; refuses to guess when nothing is close.
+//! Which known word was meant by a misspelt one, by edit distance; no guess where nothing is close.
 
-/// The known word nearest to `word`, or `None` where even the nearest differs too much to be a slip of the pen (more
-/// than a third of its letters, at least [`LEAST_SLIPS`]). Of equally near words the first wins. Case and `_`/`-` do
-/// not count.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+use strsim::osa_distance;
+
+/// The known word nearest to `word`, or `None` where even that differs too much to be a typing error: in more than a
+/// third of its letters, and more than [`MIN_EDITS`]. Of equally near words the first wins; case and `_`/`-` do not
+/// count.
+pub(crate) fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = folded(word);
     known
         .into_iter()
         .map(|candidate| {
             let folded = folded(candidate);
-            let allowed = (folded.len() / 3).max(LEAST_SLIPS);
-            (distance(&word, &folded), allowed, candidate)
+            let allowed = (folded.chars().count() / 3).max(MIN_EDITS);
+            (osa_distance(&word, &folded), allowed, candidate)
         })
         .filter(|(distance, allowed, _)| distance <= allowed)
         .min_by_key(|(distance, ..)| *distance)
         .map(|(.., candidate)| candidate)
 }
 
-/// The end of an error text: `; did you mean "x"?`, or nothing when nothing is near.
+/// The end of an error message: `; did you mean "x"?`, or empty where no known word is near.
 pub(crate) fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(word, known).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"))
+    suggest(word, known).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"))
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbours (optimal string alignment) that turn `a` into `b`.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut row = Vec::with_capacity(b.len() + 1);
-        row.push(i + 1);
-        for (j, to) in b.iter().enumerate() {
-            let mut best = (last[j] + usize::from(from != to)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *from == b[j - 1] && a[i - 1] == *to {
-                best = best.min(before_last[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last.last().copied().unwrap_or_default()
-}
-
-fn folded(word: &str) -> Vec<char> {
+fn folded(word: &str) -> String {
     word.chars().take(MAX_CHARS).map(|c| if c == '_' { '-' } else { c.to_ascii_lowercase() }).collect()
 }
 
-/// Slips allowed in a word of any length.
-const LEAST_SLIPS: usize = 2;
-/// Letters of a word that are compared, so that a hostile key cannot cost time.
+/// Edits allowed in a word of any length.
+const MIN_EDITS: usize = 2;
+/// Characters of a word that are compared: a long key must not cost time.
 const MAX_CHARS: usize = 64;
 
 #[cfg(test)]
@@ -57,7 +40,7 @@ mod tests {
     const KINDS: [&str; 3] = ["nginx-rtmp", "srs", "livekit"];
 
     #[test]
-    fn a_slip_finds_its_word() {
+    fn a_typing_error_finds_its_word() {
         for (word, meant) in [
             ("nginx_rtmp", "nginx-rtmp"),
             ("ngnix-rtmp", "nginx-rtmp"),
@@ -65,23 +48,14 @@ mod tests {
             ("srss", "srs"),
             ("live-kit", "livekit"),
         ] {
-            assert_eq!(nearest(word, KINDS), Some(meant), "{word}");
+            assert_eq!(suggest(word, KINDS), Some(meant), "{word}");
         }
     }
 
     #[test]
-    fn no_guess_when_nothing_is_near() {
-        assert_eq!(nearest("mediamtx", KINDS), None);
+    fn nothing_is_suggested_when_nothing_is_near() {
+        assert_eq!(suggest("mediamtx", KINDS), None);
         assert_eq!(did_you_mean("mediamtx", KINDS), "");
         assert_eq!(did_you_mean("livekitt", KINDS), "; did you mean \"livekit\"?");
-    }
-
-    #[test]
-    fn distances() {
-        let chars = |text: &str| text.chars().collect::<Vec<_>>();
-        for (a, b, expected) in [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("ab", "ba", 1), ("kitten", "sitting", 3)]
-        {
-            assert_eq!(distance(&chars(a), &chars(b)), expected, "{a} {b}");
-        }
     }
 }

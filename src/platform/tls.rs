@@ -1,5 +1,4 @@
-//! TLS: ring as the one provider of the process, and certificates read from files. Decides that a provider which
-//! something installed before stays; refuses a certificate without its key.
+//! TLS: ring as the process's one crypto provider, and certificates and keys read from PEM files.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -9,20 +8,31 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::players::TlsSettings;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A certificate and its key.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsSettings {
+    /// File with the certificate and those between it and the root, PEM; read again at a reload.
+    pub cert: Option<PathBuf>,
+    /// File with its private key, PEM; read again at a reload.
+    pub key: Option<PathBuf>,
+}
 
 /// Why a certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file cannot be read.
+    /// A file cannot be read or holds no PEM of the kind.
     #[error("reading {}: {reason}; it must hold PEM", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
         /// Why.
         reason: String,
     },
-    /// The two do not fit.
+    /// Certificate and key do not belong together.
     #[error("certificate {} with key {}: {error}", cert.display(), key.display())]
     Pair {
         /// The certificate's file.
@@ -34,19 +44,19 @@ pub enum TlsError {
     },
 }
 
-/// Makes ring the process-wide provider, once. Call it before any HTTP or gRPC client is built: without a provider the
-/// building of a `reqwest` client panics, even for plain HTTP.
+/// Makes ring the provider of the process, unless there is one. Call it before building any HTTP or gRPC client:
+/// without a provider, building a `reqwest` client panics even for plain HTTP.
 pub fn install() {
     static DONE: OnceLock<()> = OnceLock::new();
     DONE.get_or_init(|| {
         if CryptoProvider::get_default().is_none() {
-            // Fails only when another thread was faster: then there is a provider, which is all that is wanted.
+            // Fails only when another thread was faster: then there is a provider.
             ring::default_provider().install_default().ok();
         }
     });
 }
 
-/// What a server needs to speak TLS; `None` where no certificate is configured.
+/// The TLS configuration of a server; `None` where no certificate is configured.
 ///
 /// # Errors
 /// [`TlsError`].
@@ -61,17 +71,17 @@ pub fn server(settings: &TlsSettings) -> Result<Option<ServerConfig>, TlsError> 
     Ok(Some(config))
 }
 
-/// The certificates of a file, at least one.
+/// The certificates in a PEM file, at least one.
 ///
 /// # Errors
 /// [`TlsError::Read`].
 pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let chain = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.map_err(|error| unreadable(path, &error))?;
-    if chain.is_empty() { Err(unreadable(path, &"no certificate is in it")) } else { Ok(chain) }
+    if chain.is_empty() { Err(unreadable(path, &"it contains no certificate")) } else { Ok(chain) }
 }
 
-/// The private key of a file.
+/// The private key in a PEM file.
 ///
 /// # Errors
 /// [`TlsError::Read`].
@@ -88,22 +98,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_provider_stands_after_installing_twice() {
+    fn installing_twice_leaves_one_provider() {
         install();
         install();
         assert!(CryptoProvider::get_default().is_some());
     }
 
     #[test]
-    fn what_is_wrong_with_a_certificate_is_said() {
+    fn errors_name_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
         let settings = TlsSettings { cert: Some(cert.clone()), key: Some(key.clone()) };
-        let says = |settings: &TlsSettings| server(settings).expect_err("refused").to_string();
-        assert!(says(&settings).contains("cert.pem"), "{}", says(&settings));
+        let error = |settings: &TlsSettings| server(settings).expect_err("refused").to_string();
+        assert!(error(&settings).contains("cert.pem"), "{}", error(&settings));
         std::fs::write(&cert, "nonsense").expect("written");
         std::fs::write(&key, "nonsense").expect("written");
-        assert!(says(&settings).contains("it must hold PEM"), "{}", says(&settings));
-        assert!(server(&TlsSettings::default()).expect("none is well").is_none());
+        assert!(error(&settings).contains("it must hold PEM"), "{}", error(&settings));
+        assert!(server(&TlsSettings::default()).expect("no certificate is fine").is_none());
     }
 }

@@ -13,11 +13,11 @@ use liveqos_core::cmcd::{Cmcd, records};
 use liveqos_core::model::{Name, Timestamp};
 
 use super::listener::later;
-use super::settings::Networks;
 use super::token::{Key, TokenError};
 use crate::api::Shared;
 use crate::http::ApiError;
 use crate::intake::access_log::{EventPost, EventQueue, OwnedAuthority, QueueFull, Requester};
+use crate::platform::cidr::Networks;
 use crate::platform::clock;
 
 /// What the way in needs to know.

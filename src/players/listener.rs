@@ -24,10 +24,11 @@ use tower_http::cors::{AllowOrigin, Cors, CorsLayer};
 
 use super::rate_limit::Limiter;
 use super::script;
-use super::settings::{IngestError, IngestSettings, Networks};
+use super::settings::{IngestError, IngestSettings};
 use crate::api::Shared;
 use crate::http::error::{nothing_here, wrong_method};
 use crate::http::{ApiError, BatchingRuntime, ListenerConfig, PLAYERS_SHED, body, server};
+use crate::platform::cidr::Networks;
 use crate::platform::tls;
 
 /// The other end of the connection that brought a request.

@@ -17,5 +17,5 @@ pub(crate) use self::cmcd::CmcdIntake;
 pub(crate) use self::ended_sessions::EndedSessions;
 pub(crate) use self::listener::{ClientPolicy, Peer, PlayerEndpoints, PlayerListener, PlayerService};
 pub use self::script::SCRIPT;
-pub(crate) use self::settings::{CmcdSettings, IngestError, IngestSettings, Networks, TlsSettings};
+pub(crate) use self::settings::{CmcdSettings, IngestSettings};
 pub use self::token::Key;

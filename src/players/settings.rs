@@ -1,12 +1,14 @@
 //! What is configured of the ways in that face players: where they listen, who may write, how often. Decides which
 //! address asks; refuses networks, origins and certificates that cannot be read, before anything listens.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::platform::cidr::{NetworkError, Networks};
+use crate::platform::tls::TlsSettings;
 
 /// The ways in that face players: `/v1/cmcd` and `/v1/beacon`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -30,16 +32,6 @@ pub struct IngestSettings {
     pub trusted_proxies: Vec<String>,
 }
 
-/// A certificate and its key.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsSettings {
-    /// File with the certificate and those between it and the root, PEM; read again at a reload.
-    pub cert: Option<PathBuf>,
-    /// File with its private key, PEM; read again at a reload.
-    pub key: Option<PathBuf>,
-}
-
 /// Event reports of players (CMCD v2) by `POST /v1/cmcd`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -60,8 +52,8 @@ pub enum IngestError {
     #[error("ingest.tls needs both cert and key")]
     Tls,
     /// Not an address or network.
-    #[error("{0}: \"{1}\" is neither an address nor a network such as 10.0.0.0/8")]
-    Network(&'static str, String),
+    #[error(transparent)]
+    Network(#[from] NetworkError),
     /// Not an origin.
     #[error("ingest.origins: \"{0}\" is not an origin such as https://school.example (no path, no slash at its end)")]
     Origin(String),
@@ -71,42 +63,6 @@ pub enum IngestError {
     /// No such log.
     #[error("cmcd.log = \"{0}\" names none of [[logs]]")]
     Log(String),
-}
-
-/// Networks of addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Networks(Vec<IpNet>);
-
-impl Networks {
-    /// Reads addresses and networks of the setting `key`.
-    ///
-    /// # Errors
-    /// [`IngestError::Network`].
-    pub fn read(key: &'static str, texts: &[String]) -> Result<Self, IngestError> {
-        let one = |text: &String| {
-            let address = text.parse::<IpAddr>().map(IpNet::from);
-            address.or_else(|_| text.parse()).map_err(|_| IngestError::Network(key, text.clone()))
-        };
-        texts.iter().map(one).collect::<Result<_, _>>().map(Self)
-    }
-
-    /// Whether `address` lies in one of them.
-    #[must_use]
-    pub fn contain(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|network| network.contains(&address.to_canonical()))
-    }
-
-    /// Them one by one.
-    #[must_use]
-    pub fn all(&self) -> &[IpNet] {
-        &self.0
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl Default for IngestSettings {
@@ -160,7 +116,7 @@ impl IngestSettings {
     /// # Errors
     /// [`IngestError::Network`].
     pub fn proxies(&self) -> Result<Networks, IngestError> {
-        Networks::read("ingest.trusted_proxies", &self.trusted_proxies)
+        Ok(Networks::read("ingest.trusted_proxies", &self.trusted_proxies)?)
     }
 }
 
@@ -181,7 +137,7 @@ impl CmcdSettings {
     /// # Errors
     /// [`IngestError::Network`].
     pub fn trusted(&self) -> Result<Networks, IngestError> {
-        Networks::read("cmcd.without_token_from", &self.without_token_from)
+        Ok(Networks::read("cmcd.without_token_from", &self.without_token_from)?)
     }
 }
 
@@ -213,13 +169,5 @@ mod tests {
         let cmcd = CmcdSettings { log: "cdn".to_owned(), ..CmcdSettings::default() };
         assert_eq!(cmcd.check(["edge"].into_iter()), Err(IngestError::Log("cdn".to_owned())));
         assert_eq!(cmcd.check(["edge", "cdn"].into_iter()), Ok(()));
-    }
-
-    #[test]
-    fn networks_contain_addresses_in_either_form() {
-        let networks = Networks::read("x", &["10.0.0.0/8".to_owned(), "::1".to_owned()]).expect("good");
-        let holds = |text: &str| networks.contain(text.parse().expect("an address"));
-        assert!(holds("10.9.9.9") && holds("::ffff:10.1.2.3") && holds("::1"));
-        assert!(!holds("11.0.0.1") && !holds("::2"));
     }
 }

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use classes::{START, sample, segments, session, span};
-use liveqos::metrics::Reading;
+use liveqos::metrics::otlp::{self as metrics, Reading};
 use liveqos::otlp::sampling::{Sampling, SamplingSettings};
 use liveqos::otlp::stats::read;
 use liveqos::otlp::{
@@ -106,7 +106,8 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
     let counter = prometheus::IntCounter::new("liveqos_export_total", "Exported.").unwrap();
     counter.inc_by(7);
     let reading = Reading { since: START, at: START };
-    otlp.push_metrics(&prometheus::core::Collector::collect(&counter), reading, |_| None, &|_| None);
+    let families = prometheus::core::Collector::collect(&counter);
+    otlp.push_metrics(&metrics::records(&families, reading, |_| None, &|_| None));
 
     let spans = collector.spans(2).await;
     assert_eq!(spans, [encode::encode_span(&root, NODE, "ot=th:0"), encode::encode_span(&segment, NODE, "ot=th:0")]);

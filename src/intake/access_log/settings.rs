@@ -13,8 +13,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::syslog_socket::{SyslogAddress, loopback};
+use crate::platform::cidr::{NetworkError, Networks};
 use crate::platform::duration;
-use crate::players::{IngestError, Networks};
 
 /// A `[[logs]]` table: the access log of an edge whose players send CMCD.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -78,7 +78,7 @@ pub enum LogError {
     Listen(String, String),
     /// Who may send, or which proxies are believed.
     #[error("log \"{0}\": {1}")]
-    Networks(String, IngestError),
+    Networks(String, NetworkError),
     /// Its name.
     #[error("log \"{0}\": name must be 1 to 128 bytes of printable text, and stand once")]
     Name(String),

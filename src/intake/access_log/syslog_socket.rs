@@ -13,7 +13,7 @@ use liveqos_core::access_log::MAX_LINE;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::time::Instant;
 
-use crate::players::Networks;
+use crate::platform::cidr::Networks;
 
 /// Where datagrams arrive: `udp://127.0.0.1:5514` or `unix:/run/liveqos/access.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -137,11 +137,11 @@ impl EdgeWatch {
     fn show(&mut self, meters: &SelfMetrics) {
         let listeners = self.table.listeners();
         for port in self.shown.iter().filter(|port| !listeners.contains_key(port)) {
-            meters.forget_listener(*port);
+            meters.remove_listener(*port);
         }
         self.shown = listeners.keys().copied().collect();
         for (port, listener) in listeners {
-            meters.tell_listener(*port, listener, median(listener));
+            meters.set_listener(*port, listener, median(listener));
         }
     }
 

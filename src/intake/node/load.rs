@@ -56,11 +56,11 @@ impl LoadReader {
         let load =
             NodeLoad { cpu_ratio: reading.cpu_ratio, memory_ratio: reading.memory_ratio, nic_ratio: reading.nic_ratio };
         self.out.store(Arc::new(load));
-        SelfMetrics::tell(&self.meters.node_cpu, reading.cpu_ratio);
-        SelfMetrics::tell(&self.meters.node_memory, reading.memory_ratio);
-        SelfMetrics::tell(&self.meters.node_nic, reading.nic_ratio);
-        SelfMetrics::tell(&self.meters.overhead_cpu, reading.self_cpu_ratio);
-        SelfMetrics::tell(&self.meters.overhead_memory, reading.self_resident_bytes.map(|bytes| bytes as f64));
+        SelfMetrics::set(&self.meters.node_cpu, reading.cpu_ratio);
+        SelfMetrics::set(&self.meters.node_memory, reading.memory_ratio);
+        SelfMetrics::set(&self.meters.node_nic, reading.nic_ratio);
+        SelfMetrics::set(&self.meters.overhead_cpu, reading.self_cpu_ratio);
+        SelfMetrics::set(&self.meters.overhead_memory, reading.self_resident_bytes.map(|bytes| bytes as f64));
     }
 }
 

@@ -8,8 +8,8 @@ use liveqos_core::model::Timestamp;
 use reqwest::Url;
 use serde_json::{Value, json};
 
-use crate::notify::notification_log::{AGAIN, Notification};
-use crate::notify::receiver::{DeliveryPolicy, Receiver, SendMode, Verdict};
+use crate::notify::notification_log::{AGAIN, Notification, SendMode};
+use crate::notify::receiver::{DeliveryPolicy, Receiver, Verdict};
 use crate::platform::rfc3339;
 
 /// The channel.

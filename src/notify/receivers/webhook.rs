@@ -7,8 +7,8 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::notify::alert::{Alert, Pairs};
-use crate::notify::notification_log::{Group, Notification};
-use crate::notify::receiver::{DeliveryPolicy, Receiver, SendMode, Verdict};
+use crate::notify::notification_log::{Group, Notification, SendMode};
+use crate::notify::receiver::{DeliveryPolicy, Receiver, Verdict};
 use crate::platform::rfc3339;
 
 /// The channel.

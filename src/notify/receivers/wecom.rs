@@ -8,8 +8,8 @@ use reqwest::Url;
 use serde_json::{Value, json};
 
 use crate::notify::chat_text::{self, Markup};
-use crate::notify::notification_log::{Group, Notification};
-use crate::notify::receiver::{DeliveryPolicy, Receiver, SendMode, Verdict, robot_verdict};
+use crate::notify::notification_log::{Group, Notification, SendMode};
+use crate::notify::receiver::{DeliveryPolicy, Receiver, Verdict, robot_verdict};
 
 /// The channel.
 pub(crate) struct WeCom;

@@ -3,12 +3,12 @@
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::endpoint::Endpoint;
 use super::grpc::Grpc;
 use super::http::Http;
 use crate::otlp::payload::Payload;
@@ -16,6 +16,7 @@ use crate::otlp::record::Signal;
 use crate::otlp::retry::Answer;
 use crate::otlp::settings::{Protocol, SettingsError};
 use crate::otlp::signal_config::SignalConfig;
+use crate::platform::error_chain::chain;
 
 /// Why export cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -115,36 +116,6 @@ impl Transport {
 /// A request on its way.
 pub(crate) type Underway = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-/// Where a client sends to.
-pub(crate) struct Endpoint {
-    /// What it sends.
-    pub(crate) signal: Signal,
-    /// To where; under HTTP with its path.
-    pub(crate) url: reqwest::Url,
-    /// Configured headers, marked as sensitive.
-    pub(crate) headers: HeaderMap,
-    /// Longest wait for an answer.
-    pub(crate) timeout: Duration,
-    /// PEM of the authorities to trust instead of the system's.
-    pub(crate) authorities: Option<Vec<u8>>,
-    /// PEM of this node's certificate and of its private key.
-    pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
-}
-
-/// An error and what caused it, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 fn headers(way: &SignalConfig<'_>) -> Result<HeaderMap, StartError> {
     let pairs = way.headers.iter().map(|(name, secret)| {
         let refuse = || SettingsError::Header("otlp".to_owned(), name.clone());
@@ -182,8 +153,3 @@ fn read(path: &Path, what: &'static str) -> Result<Vec<u8>, StartError> {
 fn refused(path: &Path, what: &'static str, why: String) -> StartError {
     StartError::File { what, path: path.to_owned(), why }
 }
-
-/// Longest answer read: a partial success is a number and a line of text.
-pub(crate) const MAX_RESPONSE_BYTES: usize = 256 << 10;
-/// How the exporter names itself.
-pub(crate) const USER_AGENT: &str = concat!("liveqos/", env!("CARGO_PKG_VERSION"));

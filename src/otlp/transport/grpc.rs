@@ -16,9 +16,10 @@ use tonic::codegen::{Body as _, Service as _, http};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Status};
 
-use super::client::{Endpoint, MAX_RESPONSE_BYTES, USER_AGENT, chain};
+use super::endpoint::{Endpoint, MAX_RESPONSE_BYTES, USER_AGENT};
 use crate::otlp::payload::Payload;
 use crate::otlp::retry::{Answer, read_response, retry_info};
+use crate::platform::error_chain::chain;
 
 /// A client of one export method.
 pub(crate) struct Grpc {

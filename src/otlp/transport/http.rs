@@ -4,13 +4,15 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 
-use super::client::{Endpoint, MAX_RESPONSE_BYTES, USER_AGENT, chain};
+use super::endpoint::{Endpoint, MAX_RESPONSE_BYTES, USER_AGENT};
 use crate::otlp::payload::Payload;
-use crate::otlp::retry::{Answer, read_response, retry_after};
+use crate::otlp::retry::{Answer, read_response};
+use crate::platform::error_chain::chain;
+use crate::platform::retry_after::retry_after;
 
 /// A client of one export path.
 pub(crate) struct Http {
@@ -56,7 +58,7 @@ impl Http {
             match request.send().await {
                 Ok(response) if response.status() == StatusCode::OK => accepted(response).await,
                 Ok(response) => {
-                    Answer::Http { status: response.status().as_u16(), retry_after: delay(response.headers()) }
+                    Answer::Http { status: response.status().as_u16(), retry_after: retry_after(response.headers()) }
                 }
                 Err(error) => Answer::Silence(chain(&error.without_url())),
             }
@@ -83,12 +85,6 @@ async fn accepted(mut response: Response) -> Answer {
         }
     }
     read_response(&body).map_or_else(|error| Answer::Unreadable(error.to_string()), Answer::Accepted)
-}
-
-/// The delay that an answer asks for.
-pub(crate) fn delay(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: HeaderName| headers.get(name)?.to_str().ok();
-    retry_after(text(RETRY_AFTER)?, text(DATE))
 }
 
 /// How long an unused connection is kept: two intervals of metrics.

@@ -1,7 +1,8 @@
 //! FACE
 
 mod client;
+mod endpoint;
 mod grpc;
-pub(crate) mod http;
+mod http;
 
-pub(crate) use self::client::{StartError, Transport, chain};
+pub(crate) use self::client::{StartError, Transport};
