@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use liveqos::config::reference;
-use liveqos_core::metrics::{Kind, METRICS};
+use liveqos_core::metrics::{Kind, METRICS, ShedReason};
 
 fn check(path: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -23,7 +23,7 @@ fn configuration_reference() {
 #[test]
 fn metric_reference() {
     let mut text = String::from(
-        "# Metrics\n\nGenerated from the catalogue (`core/src/catalog.rs`), the one source of all names.\n\n\
+        "# Metrics\n\nGenerated from the catalogue (`core/src/metrics/catalog.rs`), the one source of all names.\n\n\
          `/metrics` gives classic text, or OpenMetrics with exemplars where the scraper accepts it; by OTLP the same values leave under \
          their OpenTelemetry names. A value that was not measured has no series. Series of a class disappear at most 30 s after its end.\n\
          Every metric also carries `region` and `edge`, where they are configured.\n\n\
@@ -41,6 +41,13 @@ fn metric_reference() {
         let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
         let (name, otel, unit, help) = (metric.name, metric.otel_name, metric.unit, metric.help);
         writeln!(text, "| `{name}` | `{otel}` | {kind} | `{unit}` | {labels} | {help} |").expect("a String takes all");
+    }
+    text.push_str(
+        "\n## Reasons of `liveqos_shed_total`\n\nGenerated from `core/src/metrics/shed_reason.rs`. A reason that never occurred has \
+         no series.\n\n| `reason` | one count is |\n| --- | --- |\n",
+    );
+    for reason in ShedReason::ALL {
+        writeln!(text, "| `{}` | {} |", reason.as_str(), reason.meaning()).expect("a String takes all");
     }
     check("docs/metrics.md", &text);
 }

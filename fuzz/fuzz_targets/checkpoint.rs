@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use liveqos::otlp::encode;
-use liveqos_core::model::{TICK, Checkpoint, Descriptor, Entry, Fact, Name, Objectives, Observation, PathView, Protocol, ServerView, StreamKey, Environment, Timestamp};
+use liveqos_core::model::{Checkpoint, Descriptor, Entry, Environment, Fact, Name, Objectives, Observation, PathView, Protocol, ServerView, StreamKey, TICK, Timestamp};
 use liveqos_core::base::LatencyHistogram;
-use liveqos_core::pipeline::{Tick, Pipeline};
+use liveqos_core::pipeline::{Pipeline, Tick};
 use liveqos_core::session::SessionTimeouts;
 use liveqos_core::trace::SpanCommand;
 

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use liveqos_core::model::{Objectives, Timestamp};
-use liveqos_core::recording::{Head, Playback, Settings, Event, line};
+use liveqos_core::recording::{Event, Head, Playback, Settings, line};
 use liveqos_core::session::SessionTimeouts;
 
 fuzz_target!(|bytes: &[u8]| {

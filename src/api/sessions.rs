@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{Descriptor, Name, Scenario, StreamKey, TraceParent, TraceState};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -100,7 +101,7 @@ pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) ->
 async fn obeyed(shared: &Shared, order: Command, answered: oneshot::Receiver<bool>) -> Result<bool, ApiError> {
     let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the daemon is busy or stopping; try again");
     if shared.orders.try_send(order).is_err() {
-        shared.meters.shed("orders", 1);
+        shared.meters.shed(ShedReason::Orders, 1);
         return Err(busy());
     }
     match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{Checkpoint, GRID, NodeLoad, Observation, SourceName};
 use liveqos_core::pipeline::{Pipeline, Tick};
 use liveqos_core::recording::{Event, Head};
@@ -84,7 +85,7 @@ impl Assembly {
         let lasting = Opened::open(&config.state, &config.otlp.waiting())?;
         let otlp = Arc::new(start_otlp(config, &place, &lasting)?);
         let snapshot = Arc::default();
-        let left_out = meters.shed.with_label_values(&["session_series"]);
+        let left_out = meters.shed.with_label_values(&[ShedReason::SessionSeries.as_str()]);
         let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
         let (ended, group_key): (Arc<EndedSessions>, _) = (Arc::default(), group_key(&config.logs)?);
         let shared = Shared {
@@ -120,7 +121,7 @@ impl Assembly {
             door: PlayerEndpoints::of(self.shared.clone()),
             tls: None,
             places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            shed_reason: "http_connections",
+            shed_reason: ShedReason::HttpConnections,
             meters: self.shared.meters.clone(),
             hall: Some(hall.clone()),
         })
@@ -235,7 +236,7 @@ fn start_otlp(config: &Config, place: &NodeIdentity, opened: &Opened) -> Result<
 /// Keeps what a tick told; gives what was found of before in a folder that could not be read at the start.
 fn keep(state: Arc<State>, otlp: Arc<Otlp>, meters: SelfMetrics) -> Box<Keep> {
     Box::new(move |entries| {
-        meters.shed("state_entries", state.keep(entries, otlp.take_changes()));
+        meters.shed(ShedReason::StateEntries, state.keep(entries, otlp.take_changes()));
         let Lasting { checkpoint, holding } = *state.found()?;
         let goes_on = is_gone_on_with(&checkpoint);
         otlp.join(&holding, |_| goes_on);

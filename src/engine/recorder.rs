@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{Environment, Timestamp};
 use liveqos_core::recording::{self, Event, Head, MARK};
 
@@ -84,7 +85,7 @@ impl Recorder {
         let full = self.out.is_none() || self.words.len() + self.waiting.load(Ordering::Relaxed) >= MAX_WAITING;
         if full {
             self.lost += 1;
-            self.meters.shed("recording", 1);
+            self.meters.shed(ShedReason::Recording, 1);
         } else {
             self.words.push(word());
         }
@@ -114,7 +115,7 @@ impl Recorder {
         self.waiting.fetch_add(count, Ordering::Relaxed);
         if self.out.as_ref().is_some_and(|out| out.send(words).is_err()) {
             self.out = None;
-            self.meters.shed("recording", count as u64);
+            self.meters.shed(ShedReason::Recording, count as u64);
         }
     }
 }
@@ -143,7 +144,7 @@ fn keep(
             if let Ok(line) = recording::line(&word) {
                 tape.write(&line)?;
             } else {
-                meters.shed("recording", 1);
+                meters.shed(ShedReason::Recording, 1);
                 tape.write(&recording::line(&Event::Lost(1))?)?;
             }
         }
@@ -328,7 +329,7 @@ mod tests {
         let (path, meters) = (folder.path().join("a"), meters());
         let mut recorder = options(&path, 2_000).begin(&head(), &meters).unwrap().unwrap();
         let mut ticks = 0;
-        let shed = || meters.shed.with_label_values(&["recording"]).get();
+        let shed = || meters.shed.with_label_values(&[ShedReason::Recording.as_str()]).get();
         while shed() < 3.0 {
             recorder.tick(Timestamp::from_secs(ticks), &Environment::default());
             ticks += 1;
@@ -350,7 +351,7 @@ mod tests {
         drop(recorder);
         let lines = lines(&path);
         assert_eq!(lines[1..], ["{\"lost\":1}", "{\"beat\":1000000000}", "{\"end\":{\"full\":false}}"]);
-        assert_eq!(meters.shed.with_label_values(&["recording"]).get() as u64, 1);
+        assert_eq!(meters.shed.with_label_values(&[ShedReason::Recording.as_str()]).get() as u64, 1);
     }
 
     #[test]
@@ -365,7 +366,7 @@ mod tests {
             recorder.note(|| Event::Forgotten);
         }
         recorder.hand_over();
-        assert_eq!(meters.shed.with_label_values(&["recording"]).get() as u64, 10);
+        assert_eq!(meters.shed.with_label_values(&[ShedReason::Recording.as_str()]).get() as u64, 10);
         assert_eq!(words.recv().unwrap().len(), MAX_WAITING + 1, "what is missing is said");
         assert!(!recorder.note(|| Event::Forgotten), "nothing was written yet");
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{
     Checkpoint, Descriptor, Entry, Environment, Name, NodeLoad, Objectives, Observation, StreamKey, TICK, Timestamp,
 };
@@ -201,7 +202,7 @@ fn hand_on(mut tick: Tick, around: &mut EngineIo) -> Tick {
 /// The clock was set back: what lives is forgotten and found again.
 fn set_back(pipe: &mut Pipeline, present: &mut Snapshot, around: &mut EngineIo) {
     tracing::warn!("the clock was set back; live classes are forgotten and open again");
-    around.meters.shed("clock_set_back", present.sessions.len() as u64);
+    around.meters.shed(ShedReason::ClockSetBack, present.sessions.len() as u64);
     around.note(|| Event::Forgotten);
     hand_on(pipe.forget(), around);
     *present = Snapshot { fleet: pipe.fleet().clone(), refused: present.refused, ..Snapshot::default() };
@@ -240,8 +241,8 @@ fn obey(order: Command, pipe: &mut Pipeline, around: &mut EngineIo) {
 }
 
 fn count_refused(meters: &SelfMetrics, was: Refused, now: Refused) {
-    meters.shed("max_sessions", now.sessions - was.sessions);
-    meters.shed("max_registrations", now.registrations - was.registrations);
+    meters.shed(ShedReason::MaxSessions, now.sessions - was.sessions);
+    meters.shed(ShedReason::MaxRegistrations, now.registrations - was.registrations);
 }
 
 /// How often the roster is made anew.

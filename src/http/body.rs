@@ -1,6 +1,7 @@
 //! Bodies of requests, read whole before anybody looks at them. Decides how long one may be and how long it may take;
 //! refuses packed ones, since no sender that is known packs, and what is unpacked has no bound.
 
+use liveqos_core::metrics::ShedReason;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -65,23 +66,27 @@ where
 
 /// Why a body is not taken.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wrong(StatusCode, &'static str, &'static str);
+pub(crate) struct Wrong(StatusCode, ShedReason, &'static str);
 
 impl Wrong {
     /// The answer that says so; counted. What is left of the body is not waited for.
     pub(crate) fn answer(self, meters: &SelfMetrics) -> Response {
-        let Self(status, code, message) = self;
-        meters.shed(code, 1);
-        ([(header::CONNECTION, "close")], ApiError::new(status, code, message)).into_response()
+        let Self(status, reason, message) = self;
+        meters.shed(reason, 1);
+        ([(header::CONNECTION, "close")], ApiError::new(status, reason.as_str(), message)).into_response()
     }
 }
 
 /// Most bytes of a body that are read, kept or not.
 const MAX_THROWN_AWAY: usize = 1 << 20;
 
-const PACKED: Wrong =
-    Wrong(StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_packed", "packed bodies are not taken; leave Content-Encoding out");
-const TOO_LARGE: Wrong = Wrong(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "a body may have 65536 bytes at most");
+const PACKED: Wrong = Wrong(
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    ShedReason::BodyPacked,
+    "packed bodies are not taken; leave Content-Encoding out",
+);
+const TOO_LARGE: Wrong =
+    Wrong(StatusCode::PAYLOAD_TOO_LARGE, ShedReason::BodyTooLarge, "a body may have 65536 bytes at most");
 const BROKEN: Wrong =
-    Wrong(StatusCode::BAD_REQUEST, "body_broken", "the body broke off or is not of the length it said");
-const SLOW: Wrong = Wrong(StatusCode::REQUEST_TIMEOUT, "body_slow", "the body did not arrive within 5 s");
+    Wrong(StatusCode::BAD_REQUEST, ShedReason::BodyBroken, "the body broke off or is not of the length it said");
+const SLOW: Wrong = Wrong(StatusCode::REQUEST_TIMEOUT, ShedReason::BodySlow, "the body did not arrive within 5 s");

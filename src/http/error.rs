@@ -21,12 +21,6 @@ impl ApiError {
         Self { status, code, message: message.into(), field: None }
     }
 
-    /// Its code for programs.
-    #[must_use]
-    pub(crate) const fn code(&self) -> &'static str {
-        self.code
-    }
-
     /// The same, naming the field that is wrong.
     #[must_use]
     pub(crate) fn on(self, field: &'static str) -> Self {

@@ -2,6 +2,7 @@
 //! for its handshake and its request's head, how long a connection lives, and which are served in the hall; refuses
 //! more by closing them at once, counted.
 
+use liveqos_core::metrics::ShedReason;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ pub(crate) struct ListenerConfig {
     /// Places for connections.
     pub places: Arc<Semaphore>,
     /// What a connection beyond it is counted as in `liveqos_shed_total`.
-    pub shed_reason: &'static str,
+    pub shed_reason: ShedReason,
     /// The daemon's counters.
     pub meters: SelfMetrics,
     /// Where players are served, of an address that has others too: whoever first asks for one of their ways.
@@ -126,7 +127,7 @@ impl Connection {
         let accepting = TlsAcceptor::from(tls.load_full()).accept(stream);
         match tokio::time::timeout(HEAD_TIMEOUT, accepting).await {
             Ok(Ok(stream)) => self.talk(stream).await,
-            _ => self.site.meters.shed("tls_handshake", 1),
+            _ => self.site.meters.shed(ShedReason::TlsHandshake, 1),
         }
     }
 
@@ -177,7 +178,7 @@ pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
 }
 
 /// What a player's connection is counted as for which there is no place.
-pub(crate) const PLAYERS_SHED: &str = "ingest_connections";
+pub(crate) const PLAYERS_SHED: ShedReason = ShedReason::IngestConnections;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a connection has to end when it must.
 pub(crate) const LAST_WORD: Duration = Duration::from_secs(1);

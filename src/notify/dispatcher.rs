@@ -1,6 +1,7 @@
 //! The work for one receiver: takes letters, keeps its book, posts at its pace, tries again what was not taken. Decides
 //! when; refuses to hold more than its bounds and counts what that cost.
 
+use liveqos_core::metrics::ShedReason;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,7 +70,7 @@ impl Dispatcher {
         let now = Instant::now();
         let told = letters.iter().filter(|letter| !self.critical_only || letter.label("severity") == "critical");
         let refused = told.filter(|letter| !self.book.take(letter, now)).count();
-        self.meters.shed("webhook_standing", refused as u64);
+        self.meters.shed(ShedReason::WebhookStanding, refused as u64);
     }
 
     fn due(&self) -> Option<Instant> {
@@ -81,7 +82,7 @@ impl Dispatcher {
 
     async fn send(&mut self) {
         let now = Instant::now();
-        self.meters.shed("webhook_refused", self.book.give_up(now));
+        self.meters.shed(ShedReason::WebhookRefused, self.book.give_up(now));
         while self.left.front().is_some_and(|first| now.duration_since(*first) >= MINUTE) {
             self.left.pop_front();
         }
@@ -103,7 +104,7 @@ impl Dispatcher {
             Verdict::Refused(why) => {
                 let lost = self.book.refused(&mail);
                 self.retry = None;
-                self.meters.shed("webhook_refused", lost);
+                self.meters.shed(ShedReason::WebhookRefused, lost);
                 tracing::warn!(receiver = self.post.name(), notices = lost, "giving up notices: {why}");
             }
         }

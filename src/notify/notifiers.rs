@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{Notice, Timestamp};
 use tokio::sync::mpsc;
 
@@ -68,10 +69,10 @@ impl Notifiers {
         let letters = notices.iter().map(|notice| Alert::of(&self.letterhead, notice));
         // What ended is told even in a silence: it may have begun before.
         let letters: Arc<[Alert]> = letters.filter(|letter| !letter.firing || !silences.cover(letter)).collect();
-        self.meters.shed("silenced", (all - letters.len()) as u64);
+        self.meters.shed(ShedReason::Silenced, (all - letters.len()) as u64);
         for desk in self.desks.iter().filter(|_| !letters.is_empty()) {
             if desk.try_send(Arc::clone(&letters)).is_err() {
-                self.meters.shed("webhook_queue", letters.len() as u64);
+                self.meters.shed(ShedReason::WebhookQueue, letters.len() as u64);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The task that pings one peer. Decides when it connects again; refuses to hurry: what fails waits longer each time,
 //! no two nodes alike.
 
+use liveqos_core::metrics::ShedReason;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,11 +66,11 @@ impl Prober {
                     Err(trouble) => return trouble,
                 },
                 _ = ticks.tick() => match line.ping() {
-                    Ok(sent) => self.meters.shed("path_pings", u64::from(!sent)),
+                    Ok(sent) => self.meters.shed(ShedReason::PathPings, u64::from(!sent)),
                     Err(trouble) => return trouble,
                 },
                 _ = looks.tick() => {
-                    self.meters.shed("path_strange", std::mem::take(&mut strange));
+                    self.meters.shed(ShedReason::PathUnrecognized, std::mem::take(&mut strange));
                     match std::mem::take(&mut heard) {
                         0 => self.source.unanswered(clock::now(), "silence", "pings leave and nothing comes back"),
                         _ => self.source.answered(clock::now()),

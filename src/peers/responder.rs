@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::node::{Came, ECHO_BYTES, ping};
 use quinn::{Connection, Endpoint, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,7 +33,7 @@ pub(super) async fn run(endpoint: Endpoint, meters: SelfMetrics) {
         if let Ok(place) = Arc::clone(&room).try_acquire_owned() {
             connections.spawn(take(incoming, place, meters.clone()));
         } else {
-            meters.shed("path_connections", 1);
+            meters.shed(ShedReason::PathConnections, 1);
             incoming.refuse();
         }
     }
@@ -44,11 +45,11 @@ async fn take(incoming: Incoming, place: OwnedSemaphorePermit, meters: SelfMetri
     match timeout(HANDSHAKE, accepted).await {
         Ok(Ok(connection)) => echo(&connection, &meters).await,
         Ok(Err(error)) => {
-            meters.shed("path_refused", 1);
+            meters.shed(ShedReason::PathRefused, 1);
             let trouble = trouble(&error);
             tracing::debug!(%from, reason = trouble.reason, "a node was refused: {error}");
         }
-        Err(_) => meters.shed("path_refused", 1),
+        Err(_) => meters.shed(ShedReason::PathRefused, 1),
     }
     drop(place);
 }
@@ -58,15 +59,15 @@ async fn echo(connection: &Connection, meters: &SelfMetrics) {
     let (mut came, mut budget) = (Came::default(), Budget { left: BURST, at: Instant::now() });
     while let Ok(datagram) = connection.read_datagram().await {
         let Some(number) = ping::read_ping(&datagram) else {
-            meters.shed("path_strange", 1);
+            meters.shed(ShedReason::PathUnrecognized, 1);
             continue;
         };
         if !budget.take(Instant::now()) {
-            meters.shed("path_echo_rate", 1);
+            meters.shed(ShedReason::PathEchoRate, 1);
             continue;
         }
         if connection.datagram_send_buffer_space() < ECHO_BYTES {
-            meters.shed("path_echoes", 1);
+            meters.shed(ShedReason::PathEchoes, 1);
         }
         let echo = Bytes::copy_from_slice(&came.take(number).to_bytes());
         if connection.send_datagram(echo).is_err() {

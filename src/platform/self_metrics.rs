@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use liveqos_core::connection::Listener;
-use liveqos_core::metrics::{Kind, Metric, catalog};
+use liveqos_core::metrics::{Kind, Metric, ShedReason, catalog};
 use prometheus::{CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry};
 
 /// Instruments that are set when something happens; all other metrics are read when the page is requested.
@@ -97,9 +97,9 @@ impl SelfMetrics {
     }
 
     /// Counts `count` pieces of work refused or dropped at the bound named `reason`.
-    pub fn shed(&self, reason: &str, count: u64) {
+    pub fn shed(&self, reason: ShedReason, count: u64) {
         if count > 0 {
-            self.shed.with_label_values(&[reason]).inc_by(count as f64);
+            self.shed.with_label_values(&[reason.as_str()]).inc_by(count as f64);
         }
     }
 

@@ -14,6 +14,7 @@ use axum::body::Bytes;
 use axum::http::{Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use liveqos_core::base::LatencyHistogram;
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{Fact, GroupView, Name, Observation, PlayerView, SourceName, StreamKey, Timestamp};
 use liveqos_core::viewer::{GroupRules, GroupTable, Membership, Origin, Watched};
 
@@ -311,26 +312,26 @@ pub(crate) fn take(shared: &Shared, source: IpAddr, request: &Request<Bytes>) ->
         Ok(taken) => {
             match taken {
                 Taken::Folded { bad_values, groups_left_out } => {
-                    shared.meters.shed("beacon_bad_value", u64::from(bad_values));
-                    shared.meters.shed("beacon_groups", u64::from(groups_left_out));
+                    shared.meters.shed(ShedReason::BeaconBadValue, u64::from(bad_values));
+                    shared.meters.shed(ShedReason::BeaconGroups, u64::from(groups_left_out));
                 }
-                Taken::Repeated => shared.meters.shed("beacon_repeated", 1),
+                Taken::Repeated => shared.meters.shed(ShedReason::BeaconRepeated, 1),
             }
             return StatusCode::NO_CONTENT.into_response();
         }
         Err(error) => error,
     };
-    let (status, code) = match &error {
-        ReportError::Closed => (StatusCode::NOT_FOUND, "closed"),
-        ReportError::Token(TokenError::Expired) => (StatusCode::GONE, "expired"),
-        ReportError::Token(_) => (StatusCode::UNAUTHORIZED, "bad_token"),
-        ReportError::EndedSessions => (StatusCode::GONE, "ended"),
-        ReportError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
-        ReportError::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_report"),
-        ReportError::TooMuch => (StatusCode::BAD_REQUEST, "too_much"),
-        ReportError::Full(_) => (StatusCode::TOO_MANY_REQUESTS, "full"),
+    let (status, code, reason) = match &error {
+        ReportError::Closed => (StatusCode::NOT_FOUND, "closed", ShedReason::BeaconClosed),
+        ReportError::Token(TokenError::Expired) => (StatusCode::GONE, "expired", ShedReason::BeaconExpired),
+        ReportError::Token(_) => (StatusCode::UNAUTHORIZED, "bad_token", ShedReason::BeaconBadToken),
+        ReportError::EndedSessions => (StatusCode::GONE, "ended", ShedReason::BeaconEnded),
+        ReportError::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", ShedReason::BeaconTooLarge),
+        ReportError::Malformed(_) => (StatusCode::BAD_REQUEST, "bad_report", ShedReason::BeaconBadReport),
+        ReportError::TooMuch => (StatusCode::BAD_REQUEST, "too_much", ShedReason::BeaconTooMuch),
+        ReportError::Full(_) => (StatusCode::TOO_MANY_REQUESTS, "full", ShedReason::BeaconFull),
     };
-    shared.meters.shed(&format!("beacon_{code}"), 1);
+    shared.meters.shed(reason, 1);
     if status == StatusCode::TOO_MANY_REQUESTS {
         return later(code, &error.to_string(), COME_AGAIN);
     }

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use liveqos_core::base::percent::decode_form;
 use liveqos_core::cmcd::{Cmcd, records};
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{Name, Timestamp};
 
 use super::listener::later;
@@ -35,6 +36,9 @@ struct Asked<'a> {
     headers: &'a HeaderMap,
 }
 
+/// Why a post is not taken: as it is counted, and as it is answered.
+struct Refusal(ShedReason, ApiError);
+
 impl CmcdIntake {
     /// A way in for reports signed with `key`, and for those of `trusted` peers; with neither it is closed.
     #[must_use]
@@ -49,10 +53,13 @@ impl CmcdIntake {
     }
 
     /// The class that may be spoken for: of a token, of a trusted peer's word, or none told.
-    fn claim(&self, asked: &Asked<'_>, now: Timestamp) -> Result<(bool, Option<Name>), ApiError> {
+    fn claim(&self, asked: &Asked<'_>, now: Timestamp) -> Result<(bool, Option<Name>), Refusal> {
         let session = argument(asked.query, "session_id").filter(|id| !id.is_empty());
         let session = session.map(|id| Name::new(&id)).transpose().map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, "bad_session", error.to_string()).on("session_id")
+            Refusal(
+                ShedReason::CmcdBadSession,
+                ApiError::new(StatusCode::BAD_REQUEST, "bad_session", error.to_string()).on("session_id"),
+            )
         })?;
         let trusted = asked.peer.is_some_and(|peer| self.trusted.contain(peer));
         let Some(token) = bearer(asked.headers).map(str::to_owned).or_else(|| argument(asked.query, "token")) else {
@@ -65,7 +72,10 @@ impl CmcdIntake {
         let key = self.key.as_ref().ok_or_else(closed)?;
         let id = session.as_ref().ok_or_else(|| {
             let message = "a token speaks for one class: name it as ?session_id= beside the token";
-            ApiError::new(StatusCode::BAD_REQUEST, "bad_session", message).on("session_id")
+            Refusal(
+                ShedReason::CmcdBadSession,
+                ApiError::new(StatusCode::BAD_REQUEST, "bad_session", message).on("session_id"),
+            )
         })?;
         key.check(&token, id.as_str(), now).map_err(|error| refused(&error))?;
         Ok((true, session))
@@ -79,22 +89,25 @@ pub(crate) fn take(shared: &Shared, peer: IpAddr, source: IpAddr, request: &Requ
     match post(shared, &asked, request.body().clone()).map(|post| shared.cmcd.posts.put(post)) {
         Ok(Ok(())) => StatusCode::NO_CONTENT.into_response(),
         Ok(Err(QueueFull)) => {
-            shared.meters.shed("cmcd_full", 1);
+            shared.meters.shed(ShedReason::CmcdFull, 1);
             later("full", "more reports wait than can be read; report less often, or more at once", FULL_WAIT)
         }
-        Err(error) => {
-            shared.meters.shed(&format!("cmcd_{}", error.code()), 1);
+        Err(Refusal(reason, error)) => {
+            shared.meters.shed(reason, 1);
             error.into_response()
         }
     }
 }
 
 /// What is handed to the fold, where it may be.
-fn post(shared: &Shared, asked: &Asked<'_>, body: Bytes) -> Result<EventPost, ApiError> {
+fn post(shared: &Shared, asked: &Asked<'_>, body: Bytes) -> Result<EventPost, Refusal> {
     let now = clock::now();
     let (is_signed, session) = shared.cmcd.claim(asked, now)?;
     if session.as_ref().is_some_and(|id| shared.ended.has(id, now)) {
-        return Err(ApiError::new(StatusCode::GONE, "ended", "the class is over; stop reporting"));
+        return Err(Refusal(
+            ShedReason::CmcdEnded,
+            ApiError::new(StatusCode::GONE, "ended", "the class is over; stop reporting"),
+        ));
     }
     let body = payload(asked, body)?;
     // A log may know the class by its stream, a token by its id.
@@ -108,7 +121,7 @@ fn post(shared: &Shared, asked: &Asked<'_>, body: Bytes) -> Result<EventPost, Ap
 }
 
 /// The records, from body, headers or query; headers win over the query, as the standard says.
-fn payload(asked: &Asked<'_>, body: Bytes) -> Result<Bytes, ApiError> {
+fn payload(asked: &Asked<'_>, body: Bytes) -> Result<Bytes, Refusal> {
     let payload = if body.is_empty() {
         let told = HEADERS.iter().filter_map(|name| asked.headers.get(*name)).map(HeaderValue::as_bytes);
         let told = told.collect::<Vec<_>>().join(&b","[..]);
@@ -118,7 +131,10 @@ fn payload(asked: &Asked<'_>, body: Bytes) -> Result<Bytes, ApiError> {
         let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
         if !MEDIA_TYPES.iter().any(|known| kind.eq_ignore_ascii_case(known)) {
             let message = "the body must be application/cmcd (or text/cmcd, as older players say)";
-            return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", message));
+            return Err(Refusal(
+                ShedReason::CmcdMediaType,
+                ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media_type", message),
+            ));
         }
         body
     };
@@ -127,19 +143,21 @@ fn payload(asked: &Asked<'_>, body: Bytes) -> Result<Bytes, ApiError> {
         return Ok(payload);
     }
     let message = "no record with a sid in it: records are CMCD key=value pairs, v at most 2, one a line";
-    Err(ApiError::new(StatusCode::BAD_REQUEST, "unreadable", message))
+    Err(Refusal(ShedReason::CmcdUnreadable, ApiError::new(StatusCode::BAD_REQUEST, "unreadable", message)))
 }
 
-fn closed() -> ApiError {
+fn closed() -> Refusal {
     let message = "event reports are closed on this node: set beacon.key_file, or cmcd.without_token_from";
-    ApiError::new(StatusCode::NOT_FOUND, "closed", message)
+    Refusal(ShedReason::CmcdClosed, ApiError::new(StatusCode::NOT_FOUND, "closed", message))
 }
 
 /// A token that has run out never fits again, so its player is told to stop.
-fn refused(error: &TokenError) -> ApiError {
+fn refused(error: &TokenError) -> Refusal {
     match error {
-        TokenError::Expired => ApiError::new(StatusCode::GONE, "expired", error.to_string()),
-        _ => ApiError::new(StatusCode::UNAUTHORIZED, "bad_token", error.to_string()),
+        TokenError::Expired => {
+            Refusal(ShedReason::CmcdExpired, ApiError::new(StatusCode::GONE, "expired", error.to_string()))
+        }
+        _ => Refusal(ShedReason::CmcdBadToken, ApiError::new(StatusCode::UNAUTHORIZED, "bad_token", error.to_string())),
     }
 }
 
@@ -186,7 +204,7 @@ mod tests {
             headers.insert(header::AUTHORIZATION, format!("Bearer {token}").parse().expect("a value"));
         }
         let asked = Asked { peer: peer.parse().ok(), source: None, query, headers: &headers };
-        intake.claim(&asked, NOW).map_err(|error| error.into_response().status().as_u16())
+        intake.claim(&asked, NOW).map_err(|refusal| refusal.1.into_response().status().as_u16())
     }
 
     #[test]
@@ -218,7 +236,7 @@ mod tests {
         let map = headers.iter().map(|(name, value)| (name.parse().expect("a name"), HeaderValue::from_static(value)));
         let asked = Asked { peer: None, source: None, query, headers: &map.collect() };
         let body = Bytes::from_static(body.as_bytes());
-        payload(&asked, body).map_err(|error| error.into_response().status().as_u16())
+        payload(&asked, body).map_err(|refusal| refusal.1.into_response().status().as_u16())
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The ways in that face players. Decides who asks (the peer, or what a trusted proxy says), how often it may, and
 //! which web pages may read the answers; refuses the rest with 429 before anything is read.
 
+use liveqos_core::metrics::ShedReason;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -202,7 +203,7 @@ async fn pass(shared: &Shared, request: Request<Incoming>) -> Response {
     let peer = request.extensions().get().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(peer)| peer.ip());
     let source = shared.gate.source(peer, request.headers());
     if let Err(wait) = shared.gate.limiter.take(source, shared.gate.since.elapsed()) {
-        shared.meters.shed("source_rate", 1);
+        shared.meters.shed(ShedReason::SourceRate, 1);
         return later("too_often", "this address asks too often; report less often, or more at once", wait);
     }
     let is_beacon = request.uri().path() == BEACON;

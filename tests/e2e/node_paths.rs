@@ -69,7 +69,7 @@ async fn loss_and_round_trip_are_what_the_relay_did() {
     }
     let figures = told.figures;
     assert!(figures.back_loss_ratio > figures.out_loss_ratio && figures.loss_ratio() == figures.back_loss_ratio);
-    assert!(edge.meters.shed.with_label_values(&["path_strange"]).get() < 1.0);
+    assert!(edge.meters.shed.with_label_values(&["path_unrecognized"]).get() < 1.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -158,8 +158,13 @@ async fn hostile_datagrams_are_counted_and_nobody_else_suffers() {
     }
     let count = |reason: &str| origin.meters.shed.with_label_values(&[reason]).get();
     let began = Instant::now();
-    while count("path_strange") < 1.0 || count("path_echo_rate") < 1.0 {
-        assert!(began.elapsed() < PATIENCE, "{} strange, {} too fast", count("path_strange"), count("path_echo_rate"));
+    while count("path_unrecognized") < 1.0 || count("path_echo_rate") < 1.0 {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{} strange, {} too fast",
+            count("path_unrecognized"),
+            count("path_echo_rate")
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // Random bytes at the socket itself.
@@ -244,7 +249,7 @@ fn a_path_that_turns_bad_is_told_and_ends() {
     assert_eq!(metric(&edge, "liveqos_path_rtt_seconds"), None);
     assert_eq!(metric(&edge, "liveqos_probe_up"), Some(0.0));
     assert!(alert(&edge, "LivePathDegraded").is_none(), "nor is it proven bad");
-    assert!(shed(&edge, "path_strange") < 1.0);
+    assert!(shed(&edge, "path_unrecognized") < 1.0);
     let again = Daemon::start_with(&configuration(folder.path(), "origin", &listens));
     until("the path again", || metric(&edge, "liveqos_path_rtt_seconds"));
     until("the end of the silence", || alert(&edge, "LiveSourceDown").is_none().then_some(()));

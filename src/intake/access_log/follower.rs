@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use liveqos_core::access_log::{ConnectionCounts, DirtyCounts, LogFold, PostCounts};
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{SourceName, TICK};
 use liveqos_core::viewer::FoldCounts;
 use tokio::time::Instant;
@@ -220,32 +221,32 @@ impl Follower {
     }
 }
 
-type Reason = (&'static str, fn(&ShedTotals) -> u64);
+type Reason = (ShedReason, fn(&ShedTotals) -> u64);
 
 /// Why something was left out, as `liveqos_shed_total` says it.
 const SHED: [Reason; 22] = [
-    ("log_line_form", |told| told.dirty.form),
-    ("log_line_time", |told| told.dirty.time),
-    ("log_line_long", |told| told.dirty.long + told.syslog.long),
-    ("log_cmcd_version", |told| told.dirty.version),
-    ("log_cmcd_value", |told| told.dirty.values),
-    ("log_sessions", |told| told.fold.refused_sessions),
-    ("log_viewers", |told| told.fold.refused_viewers),
-    ("log_session_displaced", |told| told.fold.displaced_sessions),
-    ("log_viewer_displaced", |told| told.fold.displaced_viewers),
-    ("log_groups", |told| told.fold.refused_groups),
-    ("log_event_repeated", |told| told.fold.repeated),
-    ("log_event_homeless", |told| told.homeless),
-    ("log_position", |told| told.positions_lost),
-    ("cmcd_foreign", |told| told.posts.foreign),
-    ("cmcd_crowded", |told| told.posts.crowded),
-    ("syslog_form", |told| told.syslog.form),
-    ("syslog_lost", |told| told.syslog.lost),
-    ("syslog_sender", |told| told.syslog.strangers),
-    ("log_event_lost", |told| told.fold.lost),
-    ("log_connections", |told| told.claims.connections + told.claims_refused),
-    ("log_connection_classes", |told| told.claims.classes),
-    ("log_ports", |told| told.claims.ports),
+    (ShedReason::LogLineForm, |told| told.dirty.form),
+    (ShedReason::LogLineTime, |told| told.dirty.time),
+    (ShedReason::LogLineLong, |told| told.dirty.long + told.syslog.long),
+    (ShedReason::LogCmcdVersion, |told| told.dirty.version),
+    (ShedReason::LogCmcdValue, |told| told.dirty.values),
+    (ShedReason::LogSessions, |told| told.fold.refused_sessions),
+    (ShedReason::LogViewers, |told| told.fold.refused_viewers),
+    (ShedReason::LogSessionDisplaced, |told| told.fold.displaced_sessions),
+    (ShedReason::LogViewerDisplaced, |told| told.fold.displaced_viewers),
+    (ShedReason::LogGroups, |told| told.fold.refused_groups),
+    (ShedReason::LogEventRepeated, |told| told.fold.repeated),
+    (ShedReason::LogEventUnmatched, |told| told.homeless),
+    (ShedReason::LogPosition, |told| told.positions_lost),
+    (ShedReason::CmcdWrongSession, |told| told.posts.foreign),
+    (ShedReason::CmcdTooManyViewers, |told| told.posts.crowded),
+    (ShedReason::SyslogForm, |told| told.syslog.form),
+    (ShedReason::SyslogLost, |told| told.syslog.lost),
+    (ShedReason::SyslogSender, |told| told.syslog.strangers),
+    (ShedReason::LogEventLost, |told| told.fold.lost),
+    (ShedReason::LogConnections, |told| told.claims.connections + told.claims_refused),
+    (ShedReason::LogConnectionClasses, |told| told.claims.classes),
+    (ShedReason::LogPorts, |told| told.claims.ports),
 ];
 
 #[cfg(test)]
@@ -285,7 +286,7 @@ mod tests {
         assert_eq!(observations[0].stream.as_str(), "live/c1");
         assert!(matches!(&observations[0].fact, Fact::Players(view) if view.bytes == Some(9)), "{observations:?}");
         assert_eq!(table.snapshot(clock::now())[0].state, SourceState::Up);
-        assert!((meters.shed.with_label_values(&["log_line_form"]).get() - 1.0).abs() < 1e-9);
+        assert!((meters.shed.with_label_values(&[ShedReason::LogLineForm.as_str()]).get() - 1.0).abs() < 1e-9);
         stopping.store(true, Ordering::Relaxed);
     }
 }

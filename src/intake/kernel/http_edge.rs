@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use liveqos_core::access_log::LoggedConnections;
 use liveqos_core::connection::{AttributionTable, Class, Folds, Listener, PathFold, ResponseDelayTable, TcpReading};
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{Fact, Name, Observation, PathView, Protocol, Rtt, SourceName, StreamKey, Timestamp};
 
 use crate::platform::SelfMetrics;
@@ -118,7 +119,7 @@ impl EdgeWatch {
         let mut claims = edge.claims.lock().unwrap_or_else(PoisonError::into_inner);
         self.table.keep_listeners(ports);
         self.table.step(at, sockets, &mut claims, &mut self.folds);
-        meters.shed("tracked_sockets", self.table.untracked_total() - self.untracked);
+        meters.shed(ShedReason::TrackedSockets, self.table.untracked_total() - self.untracked);
         self.untracked = self.table.untracked_total();
         self.warn_of_strangers(at, &claims);
         let out = self.folds.iter().filter_map(|(index, fold)| {

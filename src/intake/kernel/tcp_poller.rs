@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use liveqos_core::base::LatencyHistogram;
 use liveqos_core::connection::{Candidate, Client, Folds, Join, PathFold, PathTable, Role, SessionIndex, TcpReading};
+use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{Fact, Observation, PathView, SourceName, StreamKey, TICK, Timestamp};
 
 use super::http_edge::{EdgeWatch, HttpEdge};
@@ -68,7 +69,7 @@ impl TcpPoller {
             let started = Instant::now();
             if let Err(error) = self.look(&mut memory, &roster) {
                 tracing::warn!("{error}; the viewers' paths are not seen, trying again in {} s", RETRY.as_secs());
-                self.meters.shed("sock_diag", 1);
+                self.meters.shed(ShedReason::SockDiag, 1);
                 memory.dump = None;
                 std::thread::sleep(RETRY);
             }
@@ -96,7 +97,7 @@ impl TcpPoller {
             None => dump.insert(Dump::open()?),
         };
         let stats = open.read(&asked, sockets)?;
-        self.meters.shed("sockets", stats.cut);
+        self.meters.shed(ShedReason::Sockets, stats.cut);
         let at = clock::now();
         for (source, ports) in ports.iter() {
             let entries: Vec<&Entry> = roster.entries.iter().filter(|entry| entry.source == *source).collect();
@@ -105,7 +106,7 @@ impl TcpPoller {
                     sockets.iter().filter(|socket| ports.contains(&socket.local.port())).copied().collect();
                 let watch = watches.entry(source.clone()).or_default();
                 let out = watch.look(at, &own, &entries);
-                self.meters.shed("tracked_sockets", watch.table.untracked_total() - watch.untracked);
+                self.meters.shed(ShedReason::TrackedSockets, watch.table.untracked_total() - watch.untracked);
                 watch.untracked = watch.table.untracked_total();
                 self.send(out);
             }
@@ -120,7 +121,7 @@ impl TcpPoller {
 
     fn send(&self, out: Vec<Observation>) {
         if !out.is_empty() && self.out.try_send(out).is_err() {
-            self.meters.shed("observations", 1);
+            self.meters.shed(ShedReason::Observations, 1);
         }
     }
 }
