@@ -77,7 +77,9 @@ impl Assembly {
         let (posts, tray) = event_queue();
         let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
         let logs = access_log::log_inputs(&config.logs, cmcd.is_open());
-        let table = logs.iter().fold(SourceTable::new(&sources, None), SourceTable::with_log);
+        let table = logs.iter().fold(SourceTable::new(&sources, None), |table, log| {
+            table.with_log(log.shown_name(), log.status_kind_and_url())
+        });
         let peers = config.paths.peers.iter();
         let table = peers.fold(table, |table, peer| table.with_peer(&peer.name, &peer.address));
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;

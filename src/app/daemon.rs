@@ -165,7 +165,7 @@ impl App {
         let certificate = tls::server(&config.ingest.tls).context("ingest.tls")?;
         let credentials = self.peers.as_ref().map(Peers::read).transpose()?;
         let before = self.shared.sources.load();
-        let table = SourceTable::new(&sources, Some(&before)).with_standing_of(&before);
+        let table = SourceTable::new(&sources, Some(&before)).with_inputs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Command::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
         self.shared.orders.try_send(set).ok().context("the engine is busy; try again")?;

@@ -16,8 +16,7 @@ use liveqos_probes::probe::{Hook, Probe, SettingsError};
 
 use super::observations::{Observations, deliver};
 use super::poll::Now;
-use super::source::Source;
-use super::source_status::{SourceEntry, SourceTable};
+use super::source::{Source, SourceEntry, SourceTable};
 
 /// Receives hooks for all configured sources.
 pub(crate) struct HookIntake {
@@ -168,8 +167,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::intake::source::SourceSettings;
-    use crate::intake::source_status::SourceStatus;
+    use crate::intake::source::{SourceSettings, SourceStatus};
     use crate::intake::testing::{KINDS, settings, ticking};
 
     struct Hooked {

@@ -9,12 +9,10 @@ pub(crate) mod node;
 mod observations;
 pub(crate) mod poll;
 mod source;
-mod source_status;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub(crate) use self::hooks::{HookAnswer, HookIntake};
 pub(crate) use self::observations::Observations;
-pub(crate) use self::source::{Source, SourceSettings};
-pub use self::source_status::SourceTable;
-pub(crate) use self::source_status::{RoundReport, SourceEntry, SourceState, SourceStatus};
+pub use self::source::SourceTable;
+pub(crate) use self::source::{RoundReport, Source, SourceEntry, SourceSettings, SourceState, SourceStatus};

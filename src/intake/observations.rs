@@ -1,11 +1,13 @@
 //! The bounded queue of observations between the intakes and the engine. No intake waits for it: what finds it full is
 //! dropped and counted.
 
-use liveqos_core::model::Observation;
+use std::collections::BTreeSet;
+
+use liveqos_core::model::{Fact, Observation};
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
 
-use super::source_status::SourceEntry;
+use super::source::SourceEntry;
 
 /// The sending side that all intakes share; each item is what one round, wake or hook gave.
 pub(crate) type Observations = Sender<Vec<Observation>>;
@@ -24,4 +26,14 @@ pub(crate) fn deliver(observations: Vec<Observation>, entry: &SourceEntry, out: 
         }
         Err(TrySendError::Closed(_)) => false,
     }
+}
+
+/// The number of different streams that `observations` describe.
+pub(crate) fn stream_count(observations: &[Observation]) -> usize {
+    let streams: BTreeSet<_> = observations
+        .iter()
+        .filter(|observation| !matches!(observation.fact, Fact::Gone))
+        .map(|observation| &observation.stream)
+        .collect();
+    streams.len()
 }

@@ -18,9 +18,8 @@ use super::settings::{AccessLogSettings, LogSource};
 use super::syslog_socket::{SyslogCounts, SyslogSocket};
 use super::tail::{LogTail, Piece};
 use crate::intake::kernel::HttpEdge;
-use crate::intake::observations::{Observations, deliver};
-use crate::intake::poll::round::streams;
-use crate::intake::source_status::{RoundReport, SourceEntry, SourceTable};
+use crate::intake::observations::{Observations, deliver, stream_count};
+use crate::intake::source::{RoundReport, SourceEntry, SourceTable};
 use crate::platform::{SelfMetrics, clock};
 
 /// What all followers share.
@@ -159,7 +158,7 @@ impl Follower {
             duration: started.elapsed().saturating_sub(waited),
             gap: TICK,
             observations: observations.len(),
-            streams: streams(&observations),
+            streams: stream_count(&observations),
             failures: read.err().map(|error| ("log", error.to_string())).into_iter().collect(),
         });
         let is_read = deliver(observations, &self.entry, &self.around.out);
@@ -258,7 +257,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::intake::source_status::{SourceState, SourceTable};
+    use crate::intake::source::{SourceState, SourceTable};
 
     #[test]
     fn a_growing_log_becomes_observations_and_a_line_of_the_table() {
@@ -266,7 +265,7 @@ mod tests {
         let path = folder.path().join("access.log");
         std::fs::write(&path, "").expect("written");
         let settings = AccessLogSettings { path: path.clone(), app: "live".to_owned(), ..AccessLogSettings::default() };
-        let table = SourceTable::new(&[], None).with_log(&settings);
+        let table = SourceTable::new(&[], None).with_log(settings.shown_name(), settings.status_kind_and_url());
         let entry = table.entry("access-log").expect("listed");
         let (out, mut seen) = mpsc::channel(8);
         let meters = SelfMetrics::new(&prometheus::Registry::new()).expect("instruments");

@@ -2,6 +2,7 @@
 
 pub(crate) mod event_queue;
 mod follower;
+mod position;
 pub(crate) mod settings;
 mod syslog_socket;
 mod tail;

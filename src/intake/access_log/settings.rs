@@ -174,6 +174,16 @@ impl AccessLogSettings {
         }
     }
 
+    /// Its kind and URL in the status of sources.
+    #[must_use]
+    pub fn status_kind_and_url(&self) -> (&'static str, String) {
+        match self.source() {
+            Ok(LogSource::Syslog(address)) => ("syslog", address.to_string()),
+            Ok(LogSource::Posts) => (POSTS, "/v1/cmcd".to_owned()),
+            _ => ("access-log", self.path.display().to_string()),
+        }
+    }
+
     /// Who may send datagrams.
     ///
     /// # Errors

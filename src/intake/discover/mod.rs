@@ -1,6 +1,8 @@
 //! FACE
 
+mod candidates;
 mod process;
+mod report;
 mod scan;
 
 pub(crate) use self::scan::{report, sources};

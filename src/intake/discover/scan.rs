@@ -2,61 +2,19 @@
 //! by asking: a server is found when its probe understood it; what only looks like one is told with what to switch on
 //! in it.
 
-use std::collections::{BTreeSet, HashMap};
-use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use liveqos_probes::probe::{Intake, Kind};
-use reqwest::Url;
-use serde::Serialize;
 
-use super::process;
-use super::process::Program;
-use crate::intake::poll::round::try_once;
-use crate::intake::poll::{FetchError, HttpClient, Now, Summary};
+use super::candidates::candidates;
+use super::process::{self, Program};
+use super::report::{Answer, Discovery, FoundServer};
+use crate::intake::poll::{FetchError, HttpClient, Now, try_once};
 use crate::intake::source::{Source, SourceSettings};
-
-/// What was found on this host.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Discovery {
-    /// Every program that is known as a media server, answering or not, in the order of its process.
-    pub servers: Vec<FoundServer>,
-}
-
-/// A running program that is known as a media server.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct FoundServer {
-    /// Its kind, as in configuration.
-    pub kind: &'static str,
-    /// What to configure in it when it does not answer, in lines.
-    pub how_to_enable: &'static [&'static str],
-    /// Its process name.
-    pub process: String,
-    /// Its processes, ascending.
-    pub pids: Vec<u32>,
-    /// Where it listens; `None` where this user may not see it.
-    pub listens: Option<BTreeSet<SocketAddr>>,
-    /// The status interface that answered.
-    pub answer: Option<Answer>,
-    /// URLs that were asked.
-    pub tried: usize,
-    /// The most telling failure, where nothing answered.
-    pub failure: Option<String>,
-}
-
-/// A status interface that a probe understood.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Answer {
-    /// The name of the source to be.
-    pub name: String,
-    /// Its base URL.
-    pub url: String,
-    /// What it told.
-    pub summary: Summary,
-}
 
 /// A source for each media server of this host that answers.
 pub(crate) async fn sources(now: &Now) -> Vec<SourceSettings> {
@@ -82,7 +40,7 @@ async fn here(now: &Now) -> Result<Discovery, FetchError> {
 }
 
 /// Looks through `proc` (in production `/proc`) for programs of `kinds` and asks each on the loopback, one question at
-/// a time, each for at most half a second, at most [`MAX_TRIES`] for a program.
+/// a time, each for at most half a second, at most [`super::candidates::MAX_TRIES`] for a program.
 pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &HttpClient, now: &Now) -> Discovery {
     let (sockets, programs) = look(proc, kinds).await;
     let mut found = Discovery::default();
@@ -100,88 +58,6 @@ pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &Htt
         }
     }
     found
-}
-
-impl Discovery {
-    /// A source for each server that answered.
-    #[must_use]
-    pub(super) fn sources(&self) -> Vec<SourceSettings> {
-        let answering = self.servers.iter().filter_map(|server| Some((server.kind, server.answer.as_ref()?)));
-        answering
-            .map(|(kind, answer)| SourceSettings {
-                kind: kind.to_owned(),
-                name: Some(answer.name.clone()),
-                url: Some(answer.url.clone()),
-                ..SourceSettings::default()
-            })
-            .collect()
-    }
-
-    /// A configuration in TOML: a `[[sources]]` table for each server that answered, a comment for each that did not.
-    #[must_use]
-    pub(super) fn to_toml(&self) -> String {
-        let mut text = String::new();
-        for server in &self.servers {
-            // Writing to a `String` cannot fail.
-            server.write(&mut text).ok();
-        }
-        if self.servers.is_empty() {
-            text.push_str("# No media server was found on this host. Start it first, or name its status URL:\n");
-            text.push_str("# [[sources]]\n# kind = \"srs\"\n# url = \"http://127.0.0.1:1985\"\n");
-        }
-        text
-    }
-
-    fn answers(&self) -> impl Iterator<Item = &Answer> {
-        self.servers.iter().filter_map(|server| server.answer.as_ref())
-    }
-
-    /// `kind`, or `kind-2` and so on where that is taken.
-    fn free_name(&self, kind: &str) -> String {
-        let taken: BTreeSet<&str> = self.answers().map(|answer| answer.name.as_str()).collect();
-        let numbered = (2..).map(|number| format!("{kind}-{number}"));
-        let mut names = std::iter::once(kind.to_owned()).chain(numbered);
-        names.find(|name| !taken.contains(name.as_str())).unwrap_or_default()
-    }
-}
-
-impl FoundServer {
-    fn write(&self, text: &mut String) -> std::fmt::Result {
-        let pids: Vec<String> = self.pids.iter().take(MAX_SHOWN).map(u32::to_string).collect();
-        let more = if self.pids.len() > MAX_SHOWN { " ..." } else { "" };
-        let process = one_line(&self.process);
-        writeln!(text, "# {}: process \"{process}\" ({}{more}), {}", self.kind, pids.join(" "), self.place())?;
-        let Some(answer) = &self.answer else {
-            return self.write_silent(text);
-        };
-        writeln!(text, "# It told: {}.", answer.summary)?;
-        writeln!(text, "[[sources]]\nkind = \"{}\"\nname = \"{}\"\nurl = \"{}\"\n", self.kind, answer.name, answer.url)
-    }
-
-    fn write_silent(&self, text: &mut String) -> std::fmt::Result {
-        writeln!(text, "# Its status interface did not answer ({} URLs tried).", self.tried)?;
-        if let Some(failure) = &self.failure {
-            writeln!(text, "# Nearest to an answer: {}", one_line(failure))?;
-        }
-        for line in self.how_to_enable {
-            writeln!(text, "# {line}")?;
-        }
-        writeln!(text, "# [[sources]]\n# kind = \"{}\"\n# url = \"http://127.0.0.1:PORT/PATH\"\n", self.kind)
-    }
-
-    fn place(&self) -> String {
-        match &self.listens {
-            None => "its ports are hidden from this user: run as root to see them".to_owned(),
-            Some(listens) if listens.is_empty() => {
-                "listening on nothing here (in a container: publish its status port)".to_owned()
-            }
-            Some(listens) => {
-                let places: Vec<String> = listens.iter().take(MAX_SHOWN).map(SocketAddr::to_string).collect();
-                let more = if listens.len() > MAX_SHOWN { " ..." } else { "" };
-                format!("listening on {}{more}", places.join(" "))
-            }
-        }
-    }
 }
 
 /// What asking takes.
@@ -276,68 +152,18 @@ fn telling(reason: &str) -> u8 {
     }
 }
 
-/// The URLs to try and where each leads, the usual ones first.
-fn candidates(program: &Program, kind: &Kind, sockets: &HashMap<u64, SocketAddr>) -> Vec<(SocketAddr, String)> {
-    let default = Url::parse(kind.default_url).ok();
-    let default_port = default.as_ref().and_then(Url::port_or_known_default);
-    let default_path = default.as_ref().map_or("", Url::path).trim_end_matches('/');
-    let mut paths = vec![default_path];
-    paths.extend(kind.status_paths.iter().copied().filter(|path| *path != default_path));
-
-    // Where the program's own sockets are hidden, only the ports usual for status pages are tried, not all of the
-    // host's.
-    let usual = |at: &SocketAddr| Some(at.port()) == default_port || USUAL_PORTS.contains(&at.port());
-    let hidden = || sockets.values().copied().filter(usual).collect();
-    let mut places: Vec<SocketAddr> = program.listens.clone().unwrap_or_else(hidden).into_iter().collect();
-    places.retain(|at| !NO_HTTP_PORTS.contains(&at.port()));
-    places.sort_by_key(|at| (Some(at.port()) != default_port, *at));
-
-    let mut urls: Vec<(SocketAddr, String)> = Vec::new();
-    for place in places.into_iter().flat_map(reachable) {
-        for path in &paths {
-            let url = format!("http://{place}{path}");
-            if !urls.contains(&(place, url.clone())) && urls.len() < MAX_TRIES {
-                urls.push((place, url));
-            }
-        }
-    }
-    urls
-}
-
-/// Addresses by which a socket that listens there is reached from this host.
-fn reachable(at: SocketAddr) -> Vec<SocketAddr> {
-    let v4 = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), at.port());
-    match at.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => vec![v4],
-        IpAddr::V6(ip) if ip.is_unspecified() => vec![v4, SocketAddr::new(Ipv6Addr::LOCALHOST.into(), at.port())],
-        _ => vec![at],
-    }
-}
-
-/// A text of others as it may stand in a comment.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN_CHARS).collect()
-}
-
 /// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` less the final zero).
 const COMM_BYTES: usize = 15;
 /// The weight of a failure that is no HTTP answer at all.
 const SPEAKS_NOT: u8 = 1;
-/// URLs asked of one program.
-pub(super) const MAX_TRIES: usize = 48;
 /// How long one of them may take: everything is on this host.
 const TRY_TIMEOUT: Duration = Duration::from_millis(500);
-/// Ports tried where a program's own are hidden.
-const USUAL_PORTS: [u16; 6] = [80, 1985, 8000, 8080, 8081, 8088];
-/// Ports that are never asked by HTTP: RTMP, RTMPS and TLS, which would only log an error.
-const NO_HTTP_PORTS: [u16; 3] = [443, 1935, 1936];
-/// Processes and places shown of a program.
-const MAX_SHOWN: usize = 8;
-/// Characters shown of a text of others.
-const MAX_SHOWN_CHARS: usize = 300;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::fmt::Write as _;
+    use std::net::Ipv4Addr;
     use std::path::PathBuf;
 
     use super::*;
@@ -451,41 +277,5 @@ mod tests {
         let found = Host::new("bash", &[], true).discover().await;
         assert_eq!(found, Discovery::default());
         assert!(found.to_toml().starts_with("# No media server was found on this host."));
-    }
-
-    #[test]
-    fn sources_of_one_kind_get_names_of_their_own() {
-        let mut found = Discovery::default();
-        let mut names = Vec::new();
-        for number in 0..3 {
-            let name = found.free_name("srs");
-            names.push(name.clone());
-            let summary = Summary { requests: 1, streams: 0, viewers: None, duration: Duration::ZERO };
-            let answer = Some(Answer { name, url: format!("http://127.0.0.1:{number}"), summary });
-            let (process, pids) = ("srs".to_owned(), vec![number]);
-            found.servers.push(FoundServer {
-                kind: "srs",
-                how_to_enable: &[],
-                process,
-                pids,
-                listens: None,
-                answer,
-                tried: 1,
-                failure: None,
-            });
-        }
-        assert_eq!(names, ["srs", "srs-2", "srs-3"]);
-    }
-
-    #[test]
-    fn usual_places_are_tried_first_and_rtmp_never() {
-        let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
-        let listens = Some(BTreeSet::from([at("0.0.0.0:80"), at("[::]:9"), at("10.0.0.5:8080"), at("0.0.0.0:1935")]));
-        let program = Program { name: "fake-server".to_owned(), pids: vec![1], listens };
-        let urls = candidates(&program, KINDS[0], &HashMap::new());
-        let urls: Vec<String> = urls.into_iter().map(|(_, url)| url).collect();
-        let expected =
-            ["http://127.0.0.1:9/stat", "http://[::1]:9/stat", "http://127.0.0.1:80/stat", "http://10.0.0.5:8080/stat"];
-        assert_eq!(urls, expected);
     }
 }

@@ -1,12 +1,12 @@
 //! FACE
 
-mod credentials;
 mod http_client;
 mod poller;
-pub(crate) mod round;
+mod round;
 mod schedule;
+mod trial;
 
-pub(crate) use self::credentials::{Credentials, Secret, SecretError};
 pub(crate) use self::http_client::{FetchError, HttpClient};
 pub(crate) use self::poller::start;
-pub(crate) use self::round::{Now, Summary};
+pub(crate) use self::round::Now;
+pub(crate) use self::trial::{Summary, try_once};

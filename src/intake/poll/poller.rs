@@ -8,11 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::http_client::HttpClient;
-use super::round::{Now, Round, SourcePoller, streams};
+use super::round::{Now, Round, SourcePoller};
 use super::schedule::{LastRound, Schedule};
-use crate::intake::observations::{Observations, deliver};
-use crate::intake::source::Source;
-use crate::intake::source_status::{RoundReport, SourceEntry, SourceTable};
+use crate::intake::observations::{Observations, deliver, stream_count};
+use crate::intake::source::{RoundReport, Source, SourceEntry, SourceTable};
 
 /// Begins to ask every polled source of `sources`. Dropping what is returned ends the asking; so does the receiver's
 /// end.
@@ -55,7 +54,7 @@ async fn poll(source: Arc<Source>, mut asker: SourcePoller, entry: Arc<SourceEnt
             duration: ended - started,
             gap: next - started,
             observations: round.observations.len(),
-            streams: streams(&round.observations),
+            streams: stream_count(&round.observations),
             failures: round.failures.iter().map(|error| (error.reason(), error.to_string())).collect(),
         });
         tell(&source, &round);
@@ -81,7 +80,7 @@ mod tests {
 
     use super::*;
     use crate::intake::poll::schedule::DUTY;
-    use crate::intake::source_status::{SourceState, SourceStatus};
+    use crate::intake::source::{SourceState, SourceStatus};
     use crate::intake::testing::{Does, KINDS, Server, settings, ticking};
 
     struct Polled {

@@ -2,146 +2,14 @@
 //! a clock, so every instant is an argument.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use liveqos_core::model::{SourceName, Timestamp};
 use liveqos_probes::probe::Intake;
-use serde::Serialize;
 
-use super::access_log::{AccessLogSettings, LogSource};
-use super::source::Source;
-
-/// What `/api/v1/sources`, `/metrics` and the judge read.
-#[derive(Clone, Debug)]
-pub struct SourceTable {
-    entries: Vec<Arc<SourceEntry>>,
-}
-
-impl SourceTable {
-    /// A table of `sources`. After a reload, `before` hands on what is known of the sources that stayed what they were
-    /// (same name, kind and URL), so that their counters do not start again.
-    #[must_use]
-    pub fn new(sources: &[Arc<Source>], before: Option<&Self>) -> Self {
-        let entry = |source: &Arc<Source>| {
-            let old = before.and_then(|before| before.entry(&source.name)).filter(|old| old.is_of(source));
-            old.unwrap_or_else(|| Arc::new(SourceEntry::new(source)))
-        };
-        Self { entries: sources.iter().map(entry).collect() }
-    }
-
-    /// The table with an access log as well.
-    #[must_use]
-    pub fn with_log(mut self, log: &AccessLogSettings) -> Self {
-        let (kind, url) = match log.source() {
-            Ok(LogSource::Syslog(address)) => (SYSLOG, address.to_string()),
-            Ok(LogSource::Posts) => (EVENT_POSTS, "/v1/cmcd".to_owned()),
-            _ => (ACCESS_LOG, log.path.display().to_string()),
-        };
-        let (name, record) = (log.shown_name().into(), Mutex::default());
-        self.entries.push(Arc::new(SourceEntry { name, kind, url, intake: Intake::Poll, record }));
-        self
-    }
-
-    /// The table with a node that is pinged as well: its name, and the host and port where it answers.
-    #[must_use]
-    pub fn with_peer(mut self, name: &str, address: &str) -> Self {
-        let (name, url, record) = (name.into(), address.to_owned(), Mutex::default());
-        self.entries.push(Arc::new(SourceEntry { name, kind: PEER, url, intake: Intake::Poll, record }));
-        self
-    }
-
-    /// The table with the access logs and peers of `before`, which a reload leaves as they are.
-    #[must_use]
-    pub fn with_standing_of(mut self, before: &Self) -> Self {
-        self.entries.extend(before.entries.iter().filter(|entry| STANDING.contains(&entry.kind)).cloned());
-        self
-    }
-
-    /// How every source does at `now`, in the order of the configuration.
-    #[must_use]
-    pub fn snapshot(&self, now: Timestamp) -> Vec<SourceStatus> {
-        self.entries.iter().map(|entry| entry.status(now)).collect()
-    }
-
-    /// Where the source of this name is written about.
-    #[must_use]
-    pub fn entry(&self, name: &str) -> Option<Arc<SourceEntry>> {
-        self.entries.iter().find(|entry| &*entry.name == name).cloned()
-    }
-}
-
-/// How one source does.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct SourceStatus {
-    /// Its name.
-    pub name: SourceName,
-    /// Its kind.
-    pub kind: &'static str,
-    /// Its base URL without user, password and query.
-    pub url: String,
-    /// `poll` or `push`.
-    pub intake: &'static str,
-    /// Whether it answers.
-    pub state: SourceState,
-    /// Since when the state holds; `None` before anything was asked. In JSON seconds since the Unix epoch, as every
-    /// instant here.
-    #[serde(serialize_with = "seconds_or_none")]
-    pub since: Option<Timestamp>,
-    /// When it last answered everything well.
-    #[serde(serialize_with = "seconds_or_none")]
-    pub last_success: Option<Timestamp>,
-    /// How long the last round took, in seconds.
-    pub last_duration_seconds: Option<f64>,
-    /// What failed last; stays when the source recovers, its instant tells.
-    pub last_error: Option<LastError>,
-    /// Rounds asked, good and bad.
-    pub rounds: u64,
-    /// Hook bodies posted by it.
-    pub hooks: u64,
-    /// What failed how often, by reason: the `reason` label of `liveqos_probe_failures_total`.
-    pub failures: BTreeMap<&'static str, u64>,
-    /// Observations read.
-    pub observations: u64,
-    /// Of them lost because the queue to the registry was full.
-    pub shed: u64,
-    /// Streams seen in the last good round; `None` before one.
-    pub streams: Option<usize>,
-}
-
-/// Whether a source answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceState {
-    /// It does.
-    Up,
-    /// It does not.
-    Down,
-    /// Nothing is known yet; for a pushed source: it has not posted yet.
-    Unknown,
-}
-
-/// A failure in words.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LastError {
-    /// Its reason, as in the metric label.
-    pub reason: &'static str,
-    /// Its text, of bounded length and without secrets.
-    pub message: String,
-    /// When it was met.
-    #[serde(serialize_with = "seconds")]
-    pub at: Timestamp,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
-fn seconds<S: serde::Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(at.seconds())
-}
-
-#[expect(clippy::ref_option, reason = "the form that serde calls")]
-fn seconds_or_none<S: serde::Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
-    at.map(Timestamp::seconds).serialize(serializer)
-}
+use super::checked::Source;
+use super::status::{LastError, SourceState, SourceStatus};
 
 /// What one round came to.
 #[derive(Debug)]
@@ -167,21 +35,39 @@ pub struct SourceEntry {
     kind: &'static str,
     url: String,
     intake: Intake,
+    is_configured_source: bool,
     record: Mutex<Record>,
 }
 
 impl SourceEntry {
-    fn new(source: &Source) -> Self {
+    pub(super) fn new(source: &Source) -> Self {
         Self {
             name: source.name.clone(),
             kind: source.kind.name,
             url: source.shown_url(),
             intake: source.kind.intake,
+            is_configured_source: true,
             record: Mutex::default(),
         }
     }
 
-    fn is_of(&self, source: &Source) -> bool {
+    /// An entry of something that is no `[[sources]]` table: an access log or a peer.
+    pub(super) fn of_input(name: SourceName, kind: &'static str, url: String) -> Self {
+        let (intake, record) = (Intake::Poll, Mutex::default());
+        Self { name, kind, url, intake, is_configured_source: false, record }
+    }
+
+    pub(super) const fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    /// Whether it stands for a `[[sources]]` table, so that a reload may change it.
+    pub(super) const fn is_configured_source(&self) -> bool {
+        self.is_configured_source
+    }
+
+    /// Whether it stands for the same server as `source`: same kind and URL.
+    pub(super) fn is_of(&self, source: &Source) -> bool {
         self.kind == source.kind.name && self.url == source.shown_url()
     }
 
@@ -339,15 +225,6 @@ impl Record {
     }
 }
 
-/// The kind of an access log in the table.
-pub(super) const ACCESS_LOG: &str = "access-log";
-/// Kind of an access log that comes by syslog.
-pub(super) const SYSLOG: &str = "syslog";
-/// Kind of the fold of posts where no log is configured.
-pub(super) const EVENT_POSTS: &str = "cmcd";
-/// Kind of a node that is pinged.
-pub(super) const PEER: &str = "quic-path";
-const STANDING: [&str; 4] = [ACCESS_LOG, SYSLOG, EVENT_POSTS, PEER];
 /// Failed rounds in a row after which a source is down.
 pub(super) const DOWN_AFTER_ROUNDS: u32 = 3;
 /// Time without a good round after which a source that fails is down.
@@ -357,7 +234,10 @@ pub(super) const MAX_MESSAGE_CHARS: usize = 300;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::intake::source::table::SourceTable;
     use crate::intake::testing::{KINDS, settings};
 
     fn table(text: &str) -> (SourceTable, Arc<SourceEntry>) {

@@ -1,0 +1,64 @@
+//! The status of all sources.
+
+use std::sync::Arc;
+
+use liveqos_core::model::Timestamp;
+
+use super::checked::Source;
+use super::entry::SourceEntry;
+use super::status::SourceStatus;
+
+/// What `/api/v1/sources`, `/metrics` and the judge read.
+#[derive(Clone, Debug)]
+pub struct SourceTable {
+    entries: Vec<Arc<SourceEntry>>,
+}
+
+impl SourceTable {
+    /// A table of `sources`. After a reload, `before` hands on what is known of the sources that stayed what they were
+    /// (same name, kind and URL), so that their counters do not start again.
+    #[must_use]
+    pub fn new(sources: &[Arc<Source>], before: Option<&Self>) -> Self {
+        let entry = |source: &Arc<Source>| {
+            let old = before.and_then(|before| before.entry(&source.name)).filter(|old| old.is_of(source));
+            old.unwrap_or_else(|| Arc::new(SourceEntry::new(source)))
+        };
+        Self { entries: sources.iter().map(entry).collect() }
+    }
+
+    /// The table with an access log as well.
+    #[must_use]
+    pub fn with_log(mut self, name: &str, (kind, url): (&'static str, String)) -> Self {
+        self.entries.push(Arc::new(SourceEntry::of_input(name.into(), kind, url)));
+        self
+    }
+
+    /// The table with a node that is pinged as well: its name, and the host and port where it answers.
+    #[must_use]
+    pub fn with_peer(mut self, name: &str, address: &str) -> Self {
+        self.entries.push(Arc::new(SourceEntry::of_input(name.into(), PEER, address.to_owned())));
+        self
+    }
+
+    /// The table with the access logs and peers of `before`, which a reload leaves as they are.
+    #[must_use]
+    pub fn with_inputs_of(mut self, before: &Self) -> Self {
+        self.entries.extend(before.entries.iter().filter(|entry| !entry.is_configured_source()).cloned());
+        self
+    }
+
+    /// How every source does at `now`, in the order of the configuration.
+    #[must_use]
+    pub fn snapshot(&self, now: Timestamp) -> Vec<SourceStatus> {
+        self.entries.iter().map(|entry| entry.status(now)).collect()
+    }
+
+    /// Where the source of this name is written about.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> Option<Arc<SourceEntry>> {
+        self.entries.iter().find(|entry| &**entry.name() == name).cloned()
+    }
+}
+
+/// Kind of a peer node that is pinged over QUIC.
+const PEER: &str = "quic-path";
