@@ -1,5 +1,7 @@
-//! The API of classes: list, look, recent samples, announce, end. Decides what a registration may say; refuses
-//! malformed ones with the field that is wrong.
+//! `/api/v1/sessions`: classes, their samples, their registration and their end. Decides what a registration may
+//! contain; refuses a malformed one with the field that is wrong.
+
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
@@ -12,13 +14,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::routes::{ANSWER_TIMEOUT, Shared};
+use super::state::ApiState;
 use crate::engine::Command;
 use crate::engine::snapshot::{notice_json, sample_json};
 use crate::http::ApiError;
 use crate::platform::clock;
 
-/// What the platform may say of a class; every field may be missing.
+/// What the platform may announce of a class; every field is optional.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Registration {
@@ -33,28 +35,28 @@ struct Registration {
 }
 
 /// `GET /api/v1/sessions`
-pub(super) async fn list(State(shared): State<Shared>) -> Response {
-    let snapshot = shared.snapshot.load();
+pub(super) async fn list(State(state): State<ApiState>) -> Response {
+    let snapshot = state.snapshot.load();
     let sessions: Vec<Value> = snapshot.sessions.values().map(crate::engine::SessionState::to_json).collect();
     let cut_at = snapshot.cut_at.map(liveqos_core::model::Timestamp::seconds);
-    Json(json!({ "node": shared.node, "cut_at": cut_at, "sessions": sessions })).into_response()
+    Json(json!({ "node": state.node, "cut_at": cut_at, "sessions": sessions })).into_response()
 }
 
 /// `GET /api/v1/sessions/{id}`
-pub(super) async fn one(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
-    let snapshot = shared.snapshot.load();
-    let Some(state) = snapshot.sessions.get(id.as_str()) else {
+pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -> Response {
+    let snapshot = state.snapshot.load();
+    let Some(session) = snapshot.sessions.get(id.as_str()) else {
         return unknown(&id).into_response();
     };
-    let mut out = state.to_json();
+    let mut out = session.to_json();
     let own = snapshot.alerts.iter().filter(|notice| notice.subject.key() == id);
     out["alerts"] = own.map(notice_json).collect();
     Json(out).into_response()
 }
 
 /// `GET /api/v1/sessions/{id}/samples`
-pub(super) async fn samples(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
-    match shared.history.of(&id) {
+pub(super) async fn samples(State(state): State<ApiState>, Path(id): Path<String>) -> Response {
+    match state.history.of(&id) {
         Some(samples) => {
             let samples: Vec<Value> = samples.iter().map(|sample| sample_json(sample)).collect();
             Json(json!({ "session_id": id, "samples": samples })).into_response()
@@ -64,15 +66,15 @@ pub(super) async fn samples(State(shared): State<Shared>, Path(id): Path<String>
 }
 
 /// `PUT /api/v1/sessions/{id}`
-pub(super) async fn register(State(shared): State<Shared>, Path(id): Path<String>, body: Bytes) -> Response {
+pub(super) async fn register(State(state): State<ApiState>, Path(id): Path<String>, body: Bytes) -> Response {
     let (id, stream, descriptor) = match read(&id, &body) {
         Ok(read) => read,
         Err(error) => return error.into_response(),
     };
     let (answer, answered) = oneshot::channel();
-    shared.ended.forget(&id);
-    let order = Command::Register(id.clone(), stream, Box::new(descriptor), answer);
-    match obeyed(&shared, order, answered).await {
+    state.ended.forget(&id);
+    let command = Command::Register(id.clone(), stream, Box::new(descriptor), answer);
+    match execute(&state, command, answered).await {
         Ok(true) => Json(json!({ "session_id": id, "registered": true })).into_response(),
         Ok(false) => {
             let message = "too many classes are announced; announce closer to their start";
@@ -83,14 +85,14 @@ pub(super) async fn register(State(shared): State<Shared>, Path(id): Path<String
 }
 
 /// `DELETE /api/v1/sessions/{id}`
-pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+pub(super) async fn end(State(state): State<ApiState>, Path(id): Path<String>) -> Response {
     let Ok(name) = Name::new(&id) else {
         return unknown(&id).into_response();
     };
     let (answer, answered) = oneshot::channel();
-    match obeyed(&shared, Command::End(name.clone(), answer), answered).await {
+    match execute(&state, Command::End(name.clone(), answer), answered).await {
         Ok(true) => {
-            shared.ended.note(&name, clock::now());
+            state.ended.record(&name, clock::now());
             Json(json!({ "session_id": id, "ended": true })).into_response()
         }
         Ok(false) => unknown(&id).into_response(),
@@ -98,10 +100,14 @@ pub(super) async fn end(State(shared): State<Shared>, Path(id): Path<String>) ->
     }
 }
 
-async fn obeyed(shared: &Shared, order: Command, answered: oneshot::Receiver<bool>) -> Result<bool, ApiError> {
+/// Has the engine execute a command.
+///
+/// # Errors
+/// When its queue is full or it does not answer within [`ANSWER_TIMEOUT`].
+async fn execute(state: &ApiState, command: Command, answered: oneshot::Receiver<bool>) -> Result<bool, ApiError> {
     let busy = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "the daemon is busy or stopping; try again");
-    if shared.orders.try_send(order).is_err() {
-        shared.meters.shed(ShedReason::Orders, 1);
+    if state.commands.try_send(command).is_err() {
+        state.meters.shed(ShedReason::Orders, 1);
         return Err(busy());
     }
     match tokio::time::timeout(ANSWER_TIMEOUT, answered).await {
@@ -112,7 +118,7 @@ async fn obeyed(shared: &Shared, order: Command, answered: oneshot::Receiver<boo
 
 fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), ApiError> {
     let wrong = |field, message: String| ApiError::new(StatusCode::BAD_REQUEST, "bad_registration", message).on(field);
-    let told: Registration = if body.is_empty() {
+    let registration: Registration = if body.is_empty() {
         Registration::default()
     } else {
         serde_json::from_slice(body).map_err(|error| {
@@ -122,32 +128,37 @@ fn read(id: &str, body: &[u8]) -> Result<(Name, Option<StreamKey>, Descriptor), 
     let name = |field, text: Option<String>| {
         text.map(|text| Name::new(&text).map_err(|error| wrong(field, error.to_string()))).transpose()
     };
-    let stream = told
+    let stream = registration
         .stream
         .map(|text| StreamKey::parse(&text).map_err(|error| wrong("stream", error.to_string())))
         .transpose()?;
-    let scenario = told.scenario.map(|text| {
+    let scenario = registration.scenario.map(|text| {
         let known = Scenario::ALL.map(Scenario::as_str).join(", ");
         Scenario::parse(&text).ok_or_else(|| wrong("scenario", format!("\"{text}\" is none of {known}")))
     });
-    let trace_parent =
-        told.traceparent.map(|text| TraceParent::parse(&text).map_err(|error| wrong("traceparent", error.to_string())));
-    let trace_state =
-        told.tracestate.map(|text| TraceState::parse(&text).map_err(|error| wrong("tracestate", error.to_string())));
+    let trace_parent = registration
+        .traceparent
+        .map(|text| TraceParent::parse(&text).map_err(|error| wrong("traceparent", error.to_string())));
+    let trace_state = registration
+        .tracestate
+        .map(|text| TraceState::parse(&text).map_err(|error| wrong("tracestate", error.to_string())));
     let id = Name::new(id).map_err(|error| wrong("id", error.to_string()))?;
     let descriptor = Descriptor {
         session_id: Some(id.clone()),
-        course_id: name("course_id", told.course_id)?,
-        teacher_id: name("teacher_id", told.teacher_id)?,
+        course_id: name("course_id", registration.course_id)?,
+        teacher_id: name("teacher_id", registration.teacher_id)?,
         scenario: scenario.transpose()?,
-        student_count: told.student_count,
+        student_count: registration.student_count,
         trace_parent: trace_parent.transpose()?,
         trace_state: trace_state.transpose()?,
-        interactions: told.interactions,
+        interactions: registration.interactions,
         ..Descriptor::default()
     };
     Ok((id, stream, descriptor))
 }
+
+/// Longest wait for the engine's answer to a command.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn unknown(id: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "unknown_session", format!("no class \"{id}\" is live on this node"))
@@ -161,7 +172,7 @@ mod tests {
     fn a_registration_is_read_or_refused_by_field() {
         let body = br#"{"course_id":"c9","stream":"live/a","scenario":"exam","student_count":40}"#;
         let (id, stream, descriptor) = read("s1", body).expect("a good registration");
-        assert_eq!((id.as_str(), stream.expect("told").as_str()), ("s1", "live/a"));
+        assert_eq!((id.as_str(), stream.expect("a stream").as_str()), ("s1", "live/a"));
         assert_eq!((descriptor.scenario, descriptor.student_count), (Some(Scenario::Exam), Some(40)));
         for (body, field) in [
             (r#"{"scenario":"party"}"#, "scenario"),

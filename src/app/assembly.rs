@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use liveqos_core::metrics::ShedReason;
-use liveqos_core::model::{Checkpoint, GRID, NodeLoad, Observation, SourceName};
+use liveqos_core::model::{Checkpoint, GRID, Name, NodeLoad, Observation, SourceName};
 use liveqos_core::pipeline::{Pipeline, Tick};
 use liveqos_core::recording::{Event, Head};
 use liveqos_probes::probe::Kind;
@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::node_identity::NodeIdentity;
-use crate::api::{self, Shared};
+use crate::api::{self, ApiState, MetricsPage};
 use crate::config::Config;
 use crate::engine::{self, Command, EngineIo, History, Keep, Recorder, Snapshot};
 use crate::http::{BatchingRuntime, ListenerConfig, MAX_CONNECTIONS};
@@ -36,7 +36,9 @@ use crate::otlp::sampling::Sampling;
 use crate::otlp::{Otlp, Pace, Signal};
 use crate::peers::{PathSettings, PathTable, Peers};
 use crate::platform::{SelfMetrics, clock};
-use crate::players::{Beacons, ClientPolicy, CmcdIntake, EndedSessions, Key, PlayerEndpoints};
+use crate::players::{
+    Beacons, ClientPolicy, CmcdIntake, EndedSessions, Key, PlayerService, PlayerState, StreamLookup, dispatch_rule,
+};
 use crate::storage::{Lasting, Opened, State};
 
 /// What is built before anything runs, so that a bad setting is found in time.
@@ -47,7 +49,8 @@ pub(super) struct Assembly {
     pub(super) fetcher: HttpClient,
     pub(super) outlets: Outputs,
     pub(super) lasting: Opened,
-    pub(super) shared: Shared,
+    pub(super) api: ApiState,
+    pub(super) players: PlayerState,
     pub(super) observations: Observations,
     pub(super) orders: (mpsc::Receiver<Vec<Observation>>, mpsc::Receiver<Command>),
 }
@@ -75,7 +78,9 @@ impl Assembly {
         let (observations, waiting) = mpsc::channel(engine::MAX_WAITING);
         let (orders, ordered) = mpsc::channel(engine::MAX_COMMANDS);
         let (posts, tray) = event_queue();
-        let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts);
+        let (snapshot, ended) = (Arc::<ArcSwap<Snapshot>>::default(), Arc::<EndedSessions>::default());
+        let streams = Arc::clone(&snapshot) as Arc<dyn StreamLookup>;
+        let cmcd = CmcdIntake::new(key.clone(), config.cmcd.trusted()?, posts, Arc::clone(&ended), streams);
         let logs = access_log::log_inputs(&config.logs, cmcd.is_open());
         let table = logs.iter().fold(SourceTable::new(&sources, None), |table, log| {
             table.with_log(log.shown_name(), log.status_kind_and_url())
@@ -86,59 +91,61 @@ impl Assembly {
         let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
         let lasting = Opened::open(&config.state, &config.otlp.waiting())?;
         let otlp = Arc::new(start_otlp(config, &place, &lasting)?);
-        let snapshot = Arc::default();
         let left_out = meters.shed.with_label_values(&[ShedReason::SessionSeries.as_str()]);
         let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
-        let (ended, group_key): (Arc<EndedSessions>, _) = (Arc::default(), group_key(&config.logs)?);
-        let shared = Shared {
+        let group_key = group_key(&config.logs)?;
+        let players = PlayerState {
+            policy: Arc::new(ClientPolicy::new(&config.ingest)?),
+            beacons: Arc::new(Beacons::new(key, group_key, Arc::clone(&ended))),
+            cmcd: Arc::new(cmcd),
+            meters: meters.clone(),
+        };
+        let session_series = Arc::new(series);
+        let metrics = MetricsPage { registry, session_series, snapshot: Arc::clone(&snapshot) };
+        let api = ApiState {
+            node: place.node.clone(),
             snapshot,
-            session_series: Arc::new(series),
+            last_tick: Arc::new(ArcSwap::from_pointee(clock::now())),
             history: Arc::new(History::new(config.history.samples, config.history.max_samples)),
             sources: Arc::new(ArcSwap::from_pointee(table)),
             paths: Arc::new(PathTable::new(&config.paths)),
+            storage: lasting.watch(),
             hooks: Arc::new(ArcSwap::from_pointee(hooks)),
-            gate: Arc::new(ClientPolicy::new(&config.ingest)?),
-            cmcd: Arc::new(cmcd),
-            ended: Arc::clone(&ended),
-            beacons: Arc::new(Beacons::new(key, group_key, ended)),
-            orders,
-            registry,
+            commands: orders,
+            ended,
+            metrics: Arc::new(metrics),
             meters,
-            last_tick: Arc::new(ArcSwap::from_pointee(clock::now())),
-            state: lasting.watch(),
-            node: place.node.clone(),
         };
         let outlets = Outputs { otlp, notifiers };
         let (followed, orders) = (LogInputs { logs, tray, group_key }, (waiting, ordered));
-        Ok(Self { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders })
+        Ok(Self { place, sources, followed, fetcher, outlets, lasting, api, players, observations, orders })
     }
 
     /// What the node's own address serves; from here on the page of metrics tells of everything.
-    pub(super) fn site(&self, hall: &BatchingRuntime) -> Result<ListenerConfig> {
-        let node_metrics = NodeCollector::new(&self.shared.snapshot, &self.shared.sources, &self.outlets.otlp)?;
-        let node_metrics = node_metrics.with_state(self.shared.state.clone()).with_paths(&self.shared.paths);
-        self.shared.registry.register(Box::new(node_metrics))?;
+    pub(super) fn site(&self, hall: &BatchingRuntime) -> Result<ListenerConfig<PlayerService>> {
+        let node_metrics = NodeCollector::new(&self.api.snapshot, &self.api.sources, &self.outlets.otlp)?;
+        let node_metrics = node_metrics.with_state(self.api.storage.clone()).with_paths(&self.api.paths);
+        self.api.metrics.registry.register(Box::new(node_metrics))?;
         Ok(ListenerConfig {
-            router: api::router(self.shared.clone()),
-            door: PlayerEndpoints::of(self.shared.clone()),
+            service: PlayerService::new(&self.players, api::router(self.api.clone())),
             tls: None,
-            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             shed_reason: ShedReason::HttpConnections,
-            meters: self.shared.meters.clone(),
-            hall: Some(hall.clone()),
+            meters: self.api.meters.clone(),
+            dispatch: Some(dispatch_rule(hall)),
         })
     }
 
     /// What runs beside engine and polls: the node's load, the metrics push.
     pub(super) fn start_tasks(&self, config: &Config, node: &Arc<ArcSwap<NodeLoad>>) -> Result<JoinSet<()>> {
         let mut tasks = JoinSet::new();
-        let meters = self.shared.meters.clone();
+        let meters = self.api.meters.clone();
         tasks.spawn(LoadReader::new(config.kernel.nic_bits_per_second, Arc::clone(node), meters).run());
         if self.outlets.otlp.sends(Signal::Metrics) {
             let interval = config.otlp.metrics_interval()?;
-            let (registry, series) = (self.shared.registry.clone(), Arc::clone(&self.shared.session_series));
+            let (registry, series) = (self.api.metrics.registry.clone(), Arc::clone(&self.api.metrics.session_series));
             let gather = move || [registry.gather(), series.families()].concat();
-            let snapshot = Arc::clone(&self.shared.snapshot);
+            let snapshot = Arc::clone(&self.api.snapshot);
             tasks.spawn(push_metrics(Arc::clone(&self.outlets.otlp), gather, snapshot, interval));
         }
         Ok(tasks)
@@ -146,7 +153,7 @@ impl Assembly {
 
     /// What pings other nodes and answers them.
     pub(super) fn start_peers(&self, settings: &PathSettings, tasks: &mut JoinSet<()>) -> Result<Option<Peers>> {
-        let Shared { paths, sources, meters, .. } = &self.shared;
+        let ApiState { paths, sources, meters, .. } = &self.api;
         Peers::start(settings, paths, &sources.load(), meters, tasks)
     }
 }
@@ -169,7 +176,7 @@ impl SharedCells {
     pub(super) fn start_readers(
         &self,
         config: &Config,
-        shared: &Shared,
+        shared: &ApiState,
         out: &Observations,
         followed: LogInputs,
     ) -> Result<()> {
@@ -188,12 +195,13 @@ impl SharedCells {
     /// What the engine looks at and hands its results to.
     pub(super) fn surround(
         &self,
-        shared: &Shared,
+        shared: &ApiState,
+        beacons: &Arc<Beacons>,
         outlets: Outputs,
         state: Option<Arc<State>>,
         alive: impl Fn() + Send + 'static,
     ) -> EngineIo {
-        let (beacons, otlp) = (Arc::clone(&shared.beacons), Arc::clone(&outlets.otlp));
+        let (beacons, otlp) = (Arc::clone(beacons), Arc::clone(&outlets.otlp));
         EngineIo {
             snapshot: Arc::clone(&shared.snapshot),
             roster: Arc::clone(&self.roster),
@@ -209,6 +217,13 @@ impl SharedCells {
             record: None,
             alive: Box::new(alive),
         }
+    }
+}
+
+impl StreamLookup for ArcSwap<Snapshot> {
+    fn stream_of(&self, session: &Name) -> Option<Name> {
+        let snapshot = self.load();
+        snapshot.sessions.get(session).and_then(|state| Name::new(state.session.stream.as_str()).ok())
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::assembly::{Assembly, SharedCells, beacon_key, head, now, ports_of, resumed};
-use crate::api::Shared;
+use crate::api::ApiState;
 use crate::config::Config;
 use crate::engine::{self, Command, EngineIo, RecordTo, Snapshot};
 use crate::http::{BatchingRuntime, server};
@@ -42,7 +42,7 @@ pub struct App {
     address: SocketAddr,
     entrance: Option<PlayerListener>,
     peers: Option<Peers>,
-    shared: Shared,
+    shared: ApiState,
     observations: Observations,
     media_ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
     fetcher: HttpClient,
@@ -83,19 +83,30 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         let ties = SharedCells::of(&parts.sources);
         let mut tasks = parts.start_tasks(config, &ties.node)?;
-        let hall = BatchingRuntime::open(config.ingest.max_connections, stopped.clone())
+        let hall = BatchingRuntime::start(config.ingest.max_connections, stopped.clone())
             .context("starting the players' thread")?;
         tasks.spawn(server::serve(listener, parts.site(&hall)?, stopped.clone()));
-        let entrance = PlayerListener::open(&config.ingest, &parts.shared, &hall, stopped).await?;
+        let entrance = PlayerListener::open(&config.ingest, &parts.players, &hall, stopped).await?;
         let peers = parts.start_peers(&config.paths, &mut tasks)?;
-        let Assembly { place, sources, followed, fetcher, outlets, lasting, shared, observations, orders } = parts;
+        let Assembly {
+            place,
+            sources,
+            followed,
+            fetcher,
+            outlets,
+            lasting,
+            api: shared,
+            players,
+            observations,
+            orders,
+        } = parts;
         let Opened { state, found, .. } = lasting;
         let polls = poll::start(&sources, &shared.sources.load(), &fetcher, &now(), &observations);
         ties.start_readers(config, &shared, &observations, followed)?;
         let (otlp, silences) = (Arc::clone(&outlets.otlp), outlets.notifiers.silences());
         let mut recorder = record.begin(&head(config, &place), &shared.meters)?;
         let pipe = resumed(config, &place, &found.checkpoint, &mut recorder);
-        let around = ties.surround(&shared, outlets, state.clone(), alive);
+        let around = ties.surround(&shared, &players.beacons, outlets, state.clone(), alive);
         let around = EngineIo { record: recorder, ..around };
         let (waiting, ordered) = orders;
         let engine = engine::start(pipe, around, waiting, ordered)?;
@@ -168,7 +179,7 @@ impl App {
         let table = SourceTable::new(&sources, Some(&before)).with_inputs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
         let set = Command::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
-        self.shared.orders.try_send(set).ok().context("the engine is busy; try again")?;
+        self.shared.commands.try_send(set).ok().context("the engine is busy; try again")?;
         if let (Some(entrance), Some(certificate)) = (&self.entrance, certificate) {
             entrance.renew(certificate);
         }
@@ -188,7 +199,7 @@ impl App {
         self.polls.abort_all();
         self.stopping.store(true, Ordering::Relaxed);
         let (done, stopped) = oneshot::channel();
-        if self.shared.orders.send(Command::Stop(done)).await.is_ok() {
+        if self.shared.commands.send(Command::Stop(done)).await.is_ok() {
             // It answers at once or has stopped already.
             drop(tokio::time::timeout(HEART_STOP, stopped).await);
         }

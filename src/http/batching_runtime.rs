@@ -1,6 +1,6 @@
-//! The hall: one thread on which players are served, apart from everybody who waits for an answer. Decides how many
-//! have a place there, and how often it looks at what they sent: after each look it rests for [`REST`], so that the
-//! reports of that time cost one wake together. It never rests while work is left.
+//! A runtime of one thread that handles requests in batches. Decides how many connections it holds and how often it
+//! polls them: when nothing is left to do, the thread sleeps for [`POLL_INTERVAL`], so that all requests of that time
+//! cost one wakeup together.
 
 use std::io;
 use std::sync::Arc;
@@ -10,65 +10,65 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 
-use super::server::{LAST_WORD, told};
+use super::shutdown::{SHUTDOWN_GRACE, requested};
 
-/// How long the hall rests after it did all there was: a report may wait so long. Nobody sees it, since what players
-/// tell is looked at once a tick; of the reports of a node with 1,400 viewers five and more come in that time.
-pub(super) const REST: Duration = Duration::from_millis(20);
+/// How long the thread sleeps when it is idle; a request may wait so long. The delay is harmless, because the engine
+/// takes the reports of players once a tick. On a node with 1,400 viewers, five or more reports arrive in this time.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A way to have players served in the hall.
+/// A handle of the runtime.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchingRuntime {
     runtime: Handle,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl BatchingRuntime {
-    /// Opens a hall with so many places, until `stop` turns true and its guests had their last word.
+    /// Starts the thread, for at most `connections` connections. It ends [`SHUTDOWN_GRACE`] after `stop` turns true.
     ///
     /// # Errors
-    /// When its thread cannot be started.
-    pub(crate) fn open(places: usize, mut stop: watch::Receiver<bool>) -> io::Result<Self> {
+    /// When the thread cannot be started.
+    pub(crate) fn start(connections: usize, mut stop: watch::Receiver<bool>) -> io::Result<Self> {
         let mut builder = Builder::new_current_thread();
-        let runtime = builder.enable_io().enable_time().on_thread_park(|| std::thread::sleep(REST)).build()?;
-        let hall = Self {
+        let runtime = builder.enable_io().enable_time().on_thread_park(|| std::thread::sleep(POLL_INTERVAL)).build()?;
+        let handle = Self {
             runtime: runtime.handle().clone(),
-            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            permits: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
         };
-        let guests_leave = async move {
-            told(&mut stop).await;
-            tokio::time::sleep(LAST_WORD).await;
+        let until_stopped = async move {
+            requested(&mut stop).await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
         };
-        std::thread::Builder::new().name("players".to_owned()).spawn(move || runtime.block_on(guests_leave))?;
-        Ok(hall)
+        std::thread::Builder::new().name("players".to_owned()).spawn(move || runtime.block_on(until_stopped))?;
+        Ok(handle)
     }
 
-    /// Its places.
+    /// One permit for each connection that the runtime may hold.
     #[must_use]
-    pub(crate) fn places(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.places)
+    pub(crate) fn permits(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.permits)
     }
 
-    /// A place, where one is free.
+    /// A permit for one connection.
     ///
     /// # Errors
-    /// When none is.
-    pub(crate) fn place(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
-        self.places().try_acquire_owned()
+    /// When all are taken.
+    pub(crate) fn try_acquire(&self) -> Result<OwnedSemaphorePermit, TryAcquireError> {
+        self.permits().try_acquire_owned()
     }
 
-    /// Has it wait for the connections of `listener`, which was opened elsewhere.
+    /// Registers a listener, which was opened on another runtime, with this one.
     ///
     /// # Errors
     /// When the listener cannot be moved.
     pub(crate) fn adopt(&self, listener: TcpListener) -> io::Result<TcpListener> {
         let listener = listener.into_std()?;
-        let _here = self.runtime.enter();
+        let _entered = self.runtime.enter();
         TcpListener::from_std(listener)
     }
 
-    /// Lets it do `work`.
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        drop(self.runtime.spawn(work));
+    /// Runs a task on the thread.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.runtime.spawn(task));
     }
 }

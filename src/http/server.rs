@@ -1,152 +1,173 @@
-//! HTTP connections accepted within bounds, plain or by TLS. Decides how many there may be, how long a client may take
-//! for its handshake and its request's head, how long a connection lives, and which are served in the hall; refuses
-//! more by closing them at once, counted.
+//! Connections of a listener, plain or over TLS, and the requests on them. Decides how many connections there may be,
+//! how long a handshake, the head of a request and a connection may take, and which connections the
+//! [`BatchingRuntime`] serves; closes connections beyond a bound at once and counts them.
 
-use liveqos_core::metrics::ShedReason;
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use liveqos_core::metrics::ShedReason;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
-use tower::Service as _;
 
 use super::batching_runtime::BatchingRuntime;
+use super::shutdown::{SHUTDOWN_GRACE, requested};
 use crate::platform::SelfMetrics;
-use crate::players::{Peer, PlayerService, listener};
 
-/// Most connections at once to the main address, players' not counted.
+/// Most connections at once to the main address, those of players not counted.
 pub(crate) const MAX_CONNECTIONS: usize = 1_024;
 
-/// Longest time for a TLS handshake, for a request's head, and between two requests of one connection.
+/// Longest time for a TLS handshake, for the head of a request, and between two requests of a connection.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Largest head of a request, in bytes.
 pub(crate) const MAX_HEAD: usize = 32 * 1024;
 
-/// Longest life of a connection: a client that takes its answer drop by drop holds its place no longer.
+/// Longest life of a connection: a client that reads its response slowly must not hold it for longer.
 pub(crate) const CONNECTION_LIFE: Duration = Duration::from_mins(5);
 
-/// What is served at an address.
-#[derive(Clone)]
-pub(crate) struct ListenerConfig {
-    /// The routes.
-    pub router: Router,
-    /// What stands before them.
-    pub door: PlayerService,
-    /// Certificate and key, replaced when they are renewed; plain HTTP without.
-    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
-    /// Places for connections.
-    pub places: Arc<Semaphore>,
-    /// What a connection beyond it is counted as in `liveqos_shed_total`.
-    pub shed_reason: ShedReason,
-    /// The daemon's counters.
-    pub meters: SelfMetrics,
-    /// Where players are served, of an address that has others too: whoever first asks for one of their ways.
-    pub hall: Option<BatchingRuntime>,
+/// How many bytes of a connection's first request a [`DispatchRule`] sees.
+pub(crate) const SNIFF_BYTES: usize = 16;
+
+/// What answers the requests of a listener.
+pub(crate) trait HttpService: Clone + Send + 'static {
+    /// Answers one request of a connection from `peer`.
+    fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> impl Future<Output = Response> + Send;
 }
 
-/// Serves `site` until `stop` turns true; open connections then have a second to end.
-pub(crate) async fn serve(listener: TcpListener, site: ListenerConfig, mut stop: watch::Receiver<bool>) {
+/// What a listener serves, and its bounds.
+#[derive(Clone)]
+pub(crate) struct ListenerConfig<S> {
+    /// What answers requests.
+    pub service: S,
+    /// Certificate and key, replaced when they are renewed; plain HTTP without.
+    pub tls: Option<Arc<ArcSwap<ServerConfig>>>,
+    /// One permit for each connection.
+    pub permits: Arc<Semaphore>,
+    /// The reason in `liveqos_shed_total` of a connection without a permit.
+    pub shed_reason: ShedReason,
+    /// The daemon's own metrics.
+    pub meters: SelfMetrics,
+    /// Which connections another runtime serves; `None` where all stay here.
+    pub dispatch: Option<DispatchRule>,
+}
+
+/// Which connections of a listener a [`BatchingRuntime`] serves.
+#[derive(Clone)]
+pub(crate) struct DispatchRule {
+    /// Where they are served.
+    pub runtime: BatchingRuntime,
+    /// Whether the first [`SNIFF_BYTES`] bytes of a connection belong there.
+    pub accepts: fn(&[u8]) -> bool,
+    /// Whether a request for this path belongs there. The response to any other closes the connection, so that the
+    /// client's next request does not wait for the runtime's next poll.
+    pub accepts_path: fn(&str) -> bool,
+    /// The reason in `liveqos_shed_total` of a connection for which the runtime has no permit.
+    pub shed_reason: ShedReason,
+}
+
+/// Serves a listener until `stop` turns true; open connections then have [`SHUTDOWN_GRACE`] to finish.
+pub(crate) async fn serve<S: HttpService>(
+    listener: TcpListener,
+    config: ListenerConfig<S>,
+    mut stop: watch::Receiver<bool>,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = told(&mut stop) => break,
+            () = requested(&mut stop) => break,
         };
         let Ok((stream, peer)) = accepted else {
-            // Out of descriptors or a peer that left: neither gets better by asking at once.
+            // No file descriptor is left, or the peer is gone: retrying at once does not help.
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let Ok(place) = Arc::clone(&site.places).try_acquire_owned() else {
-            site.meters.shed(site.shed_reason, 1);
+        let Ok(permit) = Arc::clone(&config.permits).try_acquire_owned() else {
+            config.meters.shed(config.shed_reason, 1);
             continue;
         };
-        let guest = Connection { peer: Peer(peer), site: site.clone(), stop: stop.clone(), leaves: false, place };
-        match site.hall.clone() {
-            None => drop(tokio::spawn(guest.converse(stream))),
-            Some(hall) => drop(tokio::spawn(guest.show_in(hall, stream))),
+        let connection = Connection { peer, config: config.clone(), stop: stop.clone(), stays_on: None, permit };
+        match config.dispatch.clone() {
+            None => drop(tokio::spawn(connection.handshake(stream))),
+            Some(rule) => drop(tokio::spawn(connection.dispatch(rule, stream))),
         }
     }
 }
 
-/// Who holds a connection, and what is needed to serve it.
-struct Connection {
-    peer: Peer,
-    site: ListenerConfig,
+/// A connection and what is needed to serve it.
+struct Connection<S> {
+    peer: SocketAddr,
+    config: ListenerConfig<S>,
     stop: watch::Receiver<bool>,
-    /// Whether it has to leave when it asks for what is not the players': elsewhere it waits for nobody's rest.
-    leaves: bool,
-    /// Free again when the connection ends.
-    place: OwnedSemaphorePermit,
+    /// On a batching runtime: the paths for which the connection stays open.
+    stays_on: Option<fn(&str) -> bool>,
+    /// Released when the connection ends.
+    permit: OwnedSemaphorePermit,
 }
 
-impl Connection {
-    /// Serves the connection where its first request belongs.
-    async fn show_in(mut self, hall: BatchingRuntime, stream: TcpStream) {
-        let mut words = [0; listener::FIRST_WORDS];
-        let heard = tokio::select! {
-            heard = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut words)) => heard,
-            () = told(&mut self.stop) => return,
+impl<S: HttpService> Connection<S> {
+    /// Serves the connection on the runtime where its first request belongs.
+    async fn dispatch(mut self, rule: DispatchRule, stream: TcpStream) {
+        let mut bytes = [0; SNIFF_BYTES];
+        let peeked = tokio::select! {
+            peeked = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut bytes)) => peeked,
+            () = requested(&mut self.stop) => return,
         };
-        // Who left or said nothing in time is gone; what is peeked at stays there to be read.
-        let Ok(Ok(count)) = heard else {
+        // A client that sent nothing in time is dropped. Peeked bytes remain to be read.
+        let Ok(Ok(count)) = peeked else {
             return;
         };
-        if !listener::is_of_players(&words[..count]) {
-            return self.converse(stream).await;
+        if !(rule.accepts)(&bytes[..count]) {
+            return self.handshake(stream).await;
         }
-        let Ok(place) = hall.place() else {
-            return self.site.meters.shed(PLAYERS_SHED, 1);
+        let Ok(permit) = rule.runtime.try_acquire() else {
+            return self.config.meters.shed(rule.shed_reason, 1);
         };
-        (self.leaves, self.place) = (true, place);
+        (self.stays_on, self.permit) = (Some(rule.accepts_path), permit);
         if let Ok(stream) = stream.into_std() {
-            hall.spawn(async move {
+            rule.runtime.spawn(async move {
                 if let Ok(stream) = TcpStream::from_std(stream) {
-                    self.converse(stream).await;
+                    self.handshake(stream).await;
                 }
             });
         }
     }
 
-    /// Serves the connection, by TLS where the site has it.
-    async fn converse(self, stream: TcpStream) {
-        let Some(tls) = &self.site.tls else {
-            return self.talk(stream).await;
+    /// Serves the connection, over TLS where the listener has a certificate.
+    async fn handshake(self, stream: TcpStream) {
+        let Some(tls) = &self.config.tls else {
+            return self.serve(stream).await;
         };
         let accepting = TlsAcceptor::from(tls.load_full()).accept(stream);
         match tokio::time::timeout(HEAD_TIMEOUT, accepting).await {
-            Ok(Ok(stream)) => self.talk(stream).await,
-            _ => self.site.meters.shed(ShedReason::TlsHandshake, 1),
+            Ok(Ok(stream)) => self.serve(stream).await,
+            _ => self.config.meters.shed(ShedReason::TlsHandshake, 1),
         }
     }
 
     /// Answers the requests of the connection.
-    async fn talk<S>(mut self, stream: S)
+    async fn serve<T>(mut self, stream: T)
     where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let ListenerConfig { router, door, .. } = self.site;
-        let (peer, leaves) = (self.peer, self.leaves);
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            let (mut door, mut router) = (door.clone(), router.clone());
+        let (service, peer, stays_on) = (self.config.service, self.peer, self.stays_on);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let service = service.clone();
+            let closes = stays_on.is_some_and(|stays_on| !stays_on(request.uri().path()));
             async move {
-                if listener::is_way(request.uri().path()) {
-                    request.extensions_mut().insert(peer);
-                    return door.call(request).await;
-                }
-                let answer = router.call(request).await?;
-                Ok(if leaves { last(answer) } else { answer })
+                let response = service.answer(request, peer).await;
+                Ok::<_, Infallible>(if closes { closing(response) } else { response })
             }
         });
         let mut http = hyper::server::conn::http1::Builder::new();
@@ -155,30 +176,20 @@ impl Connection {
         tokio::pin!(connection);
         tokio::select! {
             biased;
-            // A client that breaks off is its own affair.
+            // Also when the client broke the connection off, which needs no action.
             _ = connection.as_mut() => return,
             () = tokio::time::sleep(CONNECTION_LIFE) => {}
-            () = told(&mut self.stop) => {}
+            () = requested(&mut self.stop) => {}
         }
-        // What is being answered may be said to its end.
         connection.as_mut().graceful_shutdown();
-        drop(tokio::time::timeout(LAST_WORD, connection).await);
+        drop(tokio::time::timeout(SHUTDOWN_GRACE, connection).await);
     }
 }
 
-/// The same answer as the last one of its connection.
-fn last(mut answer: Response) -> Response {
-    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-    answer
+/// The response, as the last one of its connection.
+fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
-/// Ends when `stop` turns true, or when nobody is left to turn it.
-pub(crate) async fn told(stop: &mut watch::Receiver<bool>) {
-    drop(stop.wait_for(|stop| *stop).await);
-}
-
-/// What a player's connection is counted as for which there is no place.
-pub(crate) const PLAYERS_SHED: ShedReason = ShedReason::IngestConnections;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How long a connection has to end when it must.
-pub(crate) const LAST_WORD: Duration = Duration::from_secs(1);

@@ -20,14 +20,11 @@ use liveqos_core::viewer::{GroupRules, GroupTable, Membership, Origin, Watched};
 
 use super::beacon_report::{MAX_REPORT, Malformed, Report, Said};
 use super::beacon_viewer::{Refused, Viewer};
-use super::cmcd::{argument, bearer};
 use super::ended_sessions::EndedSessions;
-use super::listener::later;
 use super::token::{Key, TokenError};
-use crate::api::Shared;
-use crate::http::ApiError;
+use crate::http::{ApiError, argument, bearer, retry_later};
 use crate::intake::access_log::Requester;
-use crate::platform::clock;
+use crate::platform::{SelfMetrics, clock};
 
 /// Most viewers remembered. A class may hold as many as are free for others: 125,000 alone, and there is always room
 /// for a small one.
@@ -140,7 +137,7 @@ impl Beacons {
         let report = Report::read(body)?;
         let session = report.session()?;
         key.check(token.unwrap_or_default(), session.as_str(), at)?;
-        if self.ended.has(&session, at) {
+        if self.ended.contains(&session, at) {
             return Err(ReportError::EndedSessions);
         }
         let said = report.said()?;
@@ -302,20 +299,25 @@ impl Fold {
     }
 }
 
-/// `POST /v1/beacon`
-pub(crate) fn take(shared: &Shared, source: IpAddr, request: &Request<Bytes>) -> Response {
+/// Answers `POST /v1/beacon` of the viewer at this address.
+pub(super) fn handle(
+    beacons: &Beacons,
+    meters: &SelfMetrics,
+    viewer: Option<IpAddr>,
+    request: &Request<Bytes>,
+) -> Response {
     // sendBeacon() can set no header.
     let asked = || argument(request.uri().query().unwrap_or_default(), "token").map(Cow::Owned);
     let token = bearer(request.headers()).map(Cow::Borrowed).or_else(asked);
-    let sender = Requester::of(shared.gate.viewer(source), request.headers());
-    let error = match shared.beacons.report(request.body(), token.as_deref(), &sender, clock::now()) {
+    let sender = Requester::of(viewer, request.headers());
+    let error = match beacons.report(request.body(), token.as_deref(), &sender, clock::now()) {
         Ok(taken) => {
             match taken {
                 Taken::Folded { bad_values, groups_left_out } => {
-                    shared.meters.shed(ShedReason::BeaconBadValue, u64::from(bad_values));
-                    shared.meters.shed(ShedReason::BeaconGroups, u64::from(groups_left_out));
+                    meters.shed(ShedReason::BeaconBadValue, u64::from(bad_values));
+                    meters.shed(ShedReason::BeaconGroups, u64::from(groups_left_out));
                 }
-                Taken::Repeated => shared.meters.shed(ShedReason::BeaconRepeated, 1),
+                Taken::Repeated => meters.shed(ShedReason::BeaconRepeated, 1),
             }
             return StatusCode::NO_CONTENT.into_response();
         }
@@ -331,9 +333,9 @@ pub(crate) fn take(shared: &Shared, source: IpAddr, request: &Request<Bytes>) ->
         ReportError::TooMuch => (StatusCode::BAD_REQUEST, "too_much", ShedReason::BeaconTooMuch),
         ReportError::Full(_) => (StatusCode::TOO_MANY_REQUESTS, "full", ShedReason::BeaconFull),
     };
-    shared.meters.shed(reason, 1);
+    meters.shed(reason, 1);
     if status == StatusCode::TOO_MANY_REQUESTS {
-        return later(code, &error.to_string(), COME_AGAIN);
+        return retry_later(code, &error.to_string(), COME_AGAIN);
     }
     ApiError::new(status, code, error.to_string()).into_response()
 }
@@ -439,7 +441,7 @@ mod tests {
     #[test]
     fn of_a_class_that_ended_nothing_is_taken() {
         let (beacons, token) = beacons();
-        beacons.ended.note(&Name::new("s1").expect("a name"), AT);
+        beacons.ended.record(&Name::new("s1").expect("a name"), AT);
         assert!(matches!(
             beacons.report(&report("a", 0, ""), Some(&token), &from(), AT),
             Err(ReportError::EndedSessions)

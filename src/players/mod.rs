@@ -1,21 +1,34 @@
-//! FACE
+//! What players report of themselves: beacons with playback sums, and CMCD event reports.
+//!
+//! **Decides** who may report for which class (a signed, expiring token, or a trusted address), how often an address may
+//! post, and which web pages may read the responses; how long the end of a class is remembered.
+//! **In:** requests of players through `http`; ends of classes from `api`.
+//! **Out:** one observation a class and tick from beacons, to `engine`; CMCD event reports, to the viewers of an access
+//! log in `intake`.
+//! **May import:** `platform`, `http`, `intake`.
 
 mod beacon;
 mod beacon_report;
 mod beacon_viewer;
+mod client_policy;
 mod cmcd;
 mod ended_sessions;
-pub(crate) mod listener;
+mod endpoints;
+mod listener;
 mod rate_limit;
 mod script;
 mod settings;
+mod state;
 mod token;
 
 pub use self::beacon::{Beacons, Taken};
 pub use self::beacon_report::{MAX_MESSAGES, MAX_SPAN};
-pub(crate) use self::cmcd::CmcdIntake;
+pub(crate) use self::client_policy::ClientPolicy;
+pub(crate) use self::cmcd::{CmcdIntake, StreamLookup};
 pub(crate) use self::ended_sessions::EndedSessions;
-pub(crate) use self::listener::{ClientPolicy, Peer, PlayerEndpoints, PlayerListener, PlayerService};
+pub(crate) use self::endpoints::PlayerService;
+pub(crate) use self::listener::{PlayerListener, dispatch_rule};
 pub use self::script::SCRIPT;
 pub(crate) use self::settings::{CmcdSettings, IngestSettings};
+pub(crate) use self::state::PlayerState;
 pub use self::token::Key;

@@ -1,5 +1,5 @@
-//! What is configured of the ways in that face players: where they listen, who may write, how often. Decides which
-//! address asks; refuses networks, origins and certificates that cannot be read, before anything listens.
+//! The `[ingest]` and `[cmcd]` tables: where players' endpoints listen, who may post and how often. Refuses networks,
+//! origins and certificates that cannot be read, before anything listens.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,33 +10,34 @@ use serde::{Deserialize, Serialize};
 use crate::platform::cidr::{NetworkError, Networks};
 use crate::platform::tls::TlsSettings;
 
-/// The ways in that face players: `/v1/cmcd` and `/v1/beacon`.
+/// The endpoints for players: `/v1/cmcd` and `/v1/beacon`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngestSettings {
-    /// A further address with these ways alone, such as `0.0.0.0:9443`; without one they are reached at the main
+    /// A further address for these endpoints alone, such as `0.0.0.0:9443`; without one they are served at the main
     /// address only.
     pub listen: String,
-    /// Certificate and key of that address; without them it speaks plain HTTP.
+    /// Certificate and key of that address; without them it serves plain HTTP.
     pub tls: TlsSettings,
-    /// Web origins whose pages may report, such as `https://school.example`; `*` is all of them. The right to write
-    /// comes from the token, not from here.
+    /// Web origins whose pages may post, such as `https://school.example`; `*` allows all. This does not replace the
+    /// token, which gives the right to report.
     pub origins: Vec<String>,
-    /// Requests a second and source address (of IPv6: /64) in the long run; a school behind one address is one source.
+    /// Requests per second from one source address (IPv6: one /64) in the long run; a school behind one address is one
+    /// source.
     pub rate_per_second: u32,
-    /// Requests of one source address that may come at once.
+    /// Requests that one source address may send at once.
     pub burst: u32,
-    /// Players' connections at once, to both addresses together; more are closed at once and counted.
+    /// Most open connections of players, to both addresses together; further ones are closed at once and counted.
     pub max_connections: usize,
-    /// Proxies whose `X-Forwarded-For` is believed to name the source address: addresses or networks.
+    /// Proxies whose `X-Forwarded-For` is trusted to name the source address: addresses or networks.
     pub trusted_proxies: Vec<String>,
 }
 
-/// Event reports of players (CMCD v2) by `POST /v1/cmcd`.
+/// CMCD v2 event reports of players, posted to `/v1/cmcd`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CmcdSettings {
-    /// Name of the `[[logs]]` table with the requests of the same viewers; without it the first one.
+    /// Name of the `[[logs]]` table with the requests of the same viewers; the first table without it.
     pub log: String,
     /// Addresses or networks that may post without a token, such as that of the node's own nginx: `["127.0.0.1"]`.
     pub without_token_from: Vec<String>,
@@ -51,13 +52,13 @@ pub enum IngestError {
     /// Only one of the two.
     #[error("ingest.tls needs both cert and key")]
     Tls,
-    /// Not an address or network.
+    /// Neither an address nor a network.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// Not an origin.
     #[error("ingest.origins: \"{0}\" is not an origin such as https://school.example (no path, no slash at its end)")]
     Origin(String),
-    /// Nothing could come in.
+    /// A bound that would refuse everything.
     #[error("ingest.{0} must be at least 1")]
     Zero(&'static str),
     /// No such log.
@@ -80,7 +81,7 @@ impl Default for IngestSettings {
 }
 
 impl IngestSettings {
-    /// Checks them.
+    /// Checks the settings.
     ///
     /// # Errors
     /// The first [`IngestError`].
@@ -101,27 +102,28 @@ impl IngestSettings {
         if self.max_connections == 0 {
             return Err(IngestError::Zero("max_connections"));
         }
-        self.proxies().map(drop)
+        self.proxies()?;
+        Ok(())
     }
 
-    /// Without what a reload reads again.
+    /// The settings without the files that a reload reads again.
     #[must_use]
     pub fn without_files(&self) -> Self {
-        let speaks_tls = self.tls.cert.is_some().then(PathBuf::new);
-        Self { tls: TlsSettings { cert: speaks_tls.clone(), key: speaks_tls }, ..self.clone() }
+        let has_tls = self.tls.cert.is_some().then(PathBuf::new);
+        Self { tls: TlsSettings { cert: has_tls.clone(), key: has_tls }, ..self.clone() }
     }
 
-    /// The proxies that are believed.
+    /// The trusted proxies.
     ///
     /// # Errors
-    /// [`IngestError::Network`].
-    pub fn proxies(&self) -> Result<Networks, IngestError> {
-        Ok(Networks::read("ingest.trusted_proxies", &self.trusted_proxies)?)
+    /// Neither an address nor a network.
+    pub fn proxies(&self) -> Result<Networks, NetworkError> {
+        Networks::read("ingest.trusted_proxies", &self.trusted_proxies)
     }
 }
 
 impl CmcdSettings {
-    /// Checks them; `logs` are the names of all logs.
+    /// Checks the settings against the names of all logs.
     ///
     /// # Errors
     /// The first [`IngestError`].
@@ -129,15 +131,16 @@ impl CmcdSettings {
         if !self.log.is_empty() && !logs.any(|name| name == self.log) {
             return Err(IngestError::Log(self.log.clone()));
         }
-        self.trusted().map(drop)
+        self.trusted()?;
+        Ok(())
     }
 
-    /// Who needs no token.
+    /// Addresses that need no token.
     ///
     /// # Errors
-    /// [`IngestError::Network`].
-    pub fn trusted(&self) -> Result<Networks, IngestError> {
-        Ok(Networks::read("cmcd.without_token_from", &self.without_token_from)?)
+    /// Neither an address nor a network.
+    pub fn trusted(&self) -> Result<Networks, NetworkError> {
+        Networks::read("cmcd.without_token_from", &self.without_token_from)
     }
 }
 
@@ -155,7 +158,7 @@ mod tests {
         let wrong = |text: &str| {
             toml::from_str::<IngestSettings>(text).expect("toml").check().expect_err("refused").to_string()
         };
-        for (text, says) in [
+        for (text, message) in [
             ("listen = 'here'", "0.0.0.0:9443"),
             ("tls.cert = 'x'", "both cert and key"),
             ("origins = ['https://a/']", "\"https://a/\" is not an origin"),
@@ -163,7 +166,7 @@ mod tests {
             ("trusted_proxies = ['nginx']", "ingest.trusted_proxies: \"nginx\" is neither"),
             ("burst = 0", "ingest.burst must be at least 1"),
         ] {
-            assert!(wrong(text).contains(says), "{text}: {}", wrong(text));
+            assert!(wrong(text).contains(message), "{text}: {}", wrong(text));
         }
         assert_eq!(IngestSettings::default().check(), Ok(()));
         let cmcd = CmcdSettings { log: "cdn".to_owned(), ..CmcdSettings::default() };
