@@ -15,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
 use super::run::runtime;
 use crate::config::Config;
-use crate::peers::{Credentials, LEAST_INTERVAL, MOST_INTERVAL, PeerConnection, PeerSettings};
+use crate::peers::{Credentials, MAX_INTERVAL, MIN_INTERVAL, PeerConnection, PeerSettings};
 use crate::platform::{clock, duration};
 
 /// Whom to ping, and how.
@@ -50,7 +50,7 @@ pub(super) struct Options {
 
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text).map_err(|error| error.to_string())?;
-    let fits = (LEAST_INTERVAL..=MOST_INTERVAL).contains(&interval);
+    let fits = (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval);
     fits.then_some(interval).ok_or_else(|| "it must lie between 20ms and 100ms".to_owned())
 }
 
@@ -89,7 +89,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
 
 /// Pings; gives whether the objective was met.
 async fn ping(options: &Options, config: &Config, peer: &PeerSettings, credentials: Credentials) -> Result<bool> {
-    let mut line = PeerConnection::open(peer, credentials.client, 0).await?;
+    let mut connection = PeerConnection::open(peer, credentials.client, 0).await?;
     let every = options.interval.unwrap_or(config.paths.interval);
     let began = Instant::now();
     let mut ticks = interval_at(began, every);
@@ -99,12 +99,12 @@ async fn ping(options: &Options, config: &Config, peer: &PeerSettings, credentia
     let (mut window, mut whole) = (Seen::new()?, Seen::new()?);
     loop {
         tokio::select! {
-            came = line.hear() => if let Some((rtt, ways)) = came? {
+            received = connection.receive() => if let Some((rtt, ways)) = received? {
                 window.add(rtt, ways);
                 whole.add(rtt, ways);
             },
             _ = ticks.tick() => {
-                line.ping()?;
+                connection.ping()?;
             }
             _ = lines.tick() => {
                 tell(&window, began, options.json, None);

@@ -214,7 +214,7 @@ fn surroundings(now: Timestamp, around: &EngineIo) -> Environment {
         let silent = source.state == SourceState::Down;
         (source.name, silent.then(|| source.last_success.or(source.since).unwrap_or(now)))
     });
-    Environment { node: **around.node.load(), sources: sources.collect(), paths: around.paths.words(now) }
+    Environment { node: **around.node.load(), sources: sources.collect(), paths: around.paths.reports(now) }
 }
 
 /// Does what is ordered. Who asked may have stopped waiting for the answer.

@@ -1,4 +1,4 @@
-//! One notice in the words of alerting: labels, annotations, when. Decides names and links; refuses nothing.
+//! A notice as an alert in the terms of Prometheus and Alertmanager: labels, annotations, times.
 
 use std::collections::BTreeMap;
 
@@ -8,66 +8,66 @@ use liveqos_core::model::{Notice, NoticeState, Subject, Timestamp};
 use super::settings::AlertSettings;
 use crate::platform::{rfc3339, trace_id};
 
-/// The links and names that notices carry.
+/// What every alert of this node carries: its name and region, and templates of links.
 #[derive(Clone, Debug, Default)]
 pub struct AlertContext {
-    /// The node.
+    /// The node's name.
     pub node: String,
     /// Its region.
     pub region: String,
-    /// Templates of links, receivers, silences.
+    /// Link templates, receivers and silences.
     pub alerts: AlertSettings,
-    /// The node's own page.
+    /// URL of the node's own page.
     pub page_url: String,
 }
 
 /// Labels or annotations, sorted by name.
 pub(super) type Pairs = BTreeMap<&'static str, String>;
 
-/// One alert that began or ended.
+/// An alert that began or ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alert {
-    /// Whether it holds.
+    /// Whether it is firing; else it is resolved.
     pub firing: bool,
-    /// Alert and subject: what a beginning and its end share.
+    /// Name and subject of the alert: the same when it fires and when it is resolved.
     pub key: String,
     /// Labels, none empty.
     pub labels: Pairs,
-    /// Texts and links.
+    /// Summary, description and links.
     pub annotations: Pairs,
-    /// The onset by the evidence.
+    /// The onset shown by the evidence.
     pub started_at: Timestamp,
-    /// When it was judged so.
+    /// When its state was decided.
     pub at: Timestamp,
 }
 
 impl Alert {
-    /// The letter of a notice.
+    /// The alert of `notice`.
     #[must_use]
-    pub fn of(letterhead: &AlertContext, notice: &Notice) -> Self {
+    pub fn of(context: &AlertContext, notice: &Notice) -> Self {
         Self {
             firing: notice.state == NoticeState::Firing,
             key: format!("{}/{}", notice.alert.as_str(), notice.subject.key()),
-            labels: labels(letterhead, notice),
-            annotations: annotations(letterhead, notice),
+            labels: labels(context, notice),
+            annotations: annotations(context, notice),
             started_at: notice.started_at,
             at: notice.at,
         }
     }
 
-    /// A letter that says that it is a test.
+    /// The alert of a test, named `LiveqosTest`, which says that it is one.
     #[must_use]
-    pub fn test(letterhead: &AlertContext, firing: bool, at: Timestamp) -> Self {
+    pub fn test(context: &AlertContext, firing: bool, at: Timestamp) -> Self {
         let labels = [
             ("alertname", "LiveqosTest"),
             ("severity", "warning"),
-            ("node", &letterhead.node),
-            ("region", &letterhead.region),
+            ("node", &context.node),
+            ("region", &context.region),
             ("cause", "unknown"),
             ("source", "liveqos"),
         ];
         let labels = labels.into_iter().filter(|(_, value)| !value.is_empty());
-        let text = "a test of liveqos, asked for by `liveqos check --notify`; nothing is wrong";
+        let text = "a test of liveqos, requested by `liveqos check --notify`; nothing is wrong";
         Self {
             firing,
             key: "LiveqosTest/".to_owned(),
@@ -78,25 +78,25 @@ impl Alert {
         }
     }
 
-    /// A label's value, empty where it has none.
+    /// The value of a label; empty where there is none.
     #[must_use]
     pub fn label(&self, name: &str) -> &str {
         self.labels.get(name).map_or("", String::as_str)
     }
 
-    /// An annotation's text, empty where it has none.
+    /// The text of an annotation; empty where there is none.
     #[must_use]
     pub fn annotation(&self, name: &str) -> &str {
         self.annotations.get(name).map_or("", String::as_str)
     }
 }
 
-fn labels(letterhead: &AlertContext, notice: &Notice) -> Pairs {
+fn labels(context: &AlertContext, notice: &Notice) -> Pairs {
     let mut labels = Pairs::from([
         ("alertname", notice.alert.as_str().to_owned()),
         ("severity", notice.severity().to_owned()),
-        ("node", letterhead.node.clone()),
-        ("region", letterhead.region.clone()),
+        ("node", context.node.clone()),
+        ("region", context.region.clone()),
         ("cause", notice.cause.as_str().to_owned()),
         ("scope", "node".to_owned()),
         ("source", "liveqos".to_owned()),
@@ -121,7 +121,7 @@ fn labels(letterhead: &AlertContext, notice: &Notice) -> Pairs {
     labels
 }
 
-fn annotations(letterhead: &AlertContext, notice: &Notice) -> Pairs {
+fn annotations(context: &AlertContext, notice: &Notice) -> Pairs {
     let onset = rfc3339::text(notice.started_at);
     let mut out = Pairs::from([
         ("summary", notice.summary()),
@@ -132,10 +132,10 @@ fn annotations(letterhead: &AlertContext, notice: &Notice) -> Pairs {
             out.insert(name, template.replace(key, value));
         }
     };
-    link("runbook_url", &letterhead.alerts.runbook_url, "{alertname}", notice.alert.as_str());
+    link("runbook_url", &context.alerts.runbook_url, "{alertname}", notice.alert.as_str());
     if let Subject::Session(session) = &notice.subject {
-        link("trace_url", &letterhead.alerts.trace_url, "{trace_id}", &hex::encode(&trace_id::trace_id(session)));
-        link("dashboard_url", &letterhead.alerts.dashboard_url, "{session_id}", session.id.as_str());
+        link("trace_url", &context.alerts.trace_url, "{trace_id}", &hex::encode(&trace_id::trace_id(session)));
+        link("dashboard_url", &context.alerts.dashboard_url, "{session_id}", session.id.as_str());
     }
     out
 }

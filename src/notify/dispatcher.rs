@@ -1,11 +1,11 @@
-//! The work for one receiver: takes letters, keeps its book, posts at its pace, tries again what was not taken. Decides
-//! when; refuses to hold more than its bounds and counts what that cost.
+//! The task of one receiver: records alerts in its notification log, posts at its pace, and repeats what failed. What
+//! exceeds a bound is dropped and counted.
 
-use liveqos_core::metrics::ShedReason;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use liveqos_core::metrics::ShedReason;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
@@ -17,48 +17,48 @@ use super::settings::WebhookSettings;
 use crate::platform::backoff::{backoff, jitter};
 use crate::platform::{SelfMetrics, clock};
 
-/// One receiver's desk.
+/// Delivers notifications to one receiver.
 pub(super) struct Dispatcher {
     post: Post,
-    channel: Box<dyn Receiver>,
-    manner: DeliveryPolicy,
+    receiver: Box<dyn Receiver>,
+    policy: DeliveryPolicy,
     critical_only: bool,
-    book: NotificationLog,
+    log: NotificationLog,
     meters: SelfMetrics,
-    /// When the mails of the last minute left.
-    left: VecDeque<Instant>,
-    /// Not before, and how often it was tried in vain.
+    /// When the notifications of the last minute were posted.
+    sent: VecDeque<Instant>,
+    /// After a failure: the earliest time of the next attempt, and the number of failed attempts.
     retry: Option<(Instant, u32)>,
 }
 
 impl Dispatcher {
     pub(super) fn new(
         post: Post,
-        channel: Box<dyn Receiver>,
+        receiver: Box<dyn Receiver>,
         settings: &WebhookSettings,
         meters: &SelfMetrics,
     ) -> Self {
-        let manner = channel.manner();
+        let policy = receiver.policy();
         Self {
             post,
-            channel,
-            manner,
+            receiver,
+            policy,
             critical_only: settings.critical_only,
-            book: NotificationLog::new(manner.telling, settings.firing_only),
+            log: NotificationLog::new(policy.send_mode, settings.firing_only),
             meters: meters.clone(),
-            left: VecDeque::new(),
+            sent: VecDeque::new(),
             retry: None,
         }
     }
 
-    /// Works until no more letters can come and all were told.
-    pub(super) async fn run(mut self, mut letters: mpsc::Receiver<Arc<[Alert]>>) {
+    /// Runs until the queue of alerts is closed and everything recorded was sent or given up.
+    pub(super) async fn run(mut self, mut alerts: mpsc::Receiver<Arc<[Alert]>>) {
         let mut open = true;
-        while open || self.book.has_untold() {
+        while open || self.log.has_pending() {
             let due = self.due();
             tokio::select! {
-                batch = letters.recv(), if open => match batch {
-                    Some(batch) => self.take(&batch),
+                batch = alerts.recv(), if open => match batch {
+                    Some(batch) => self.record(&batch),
                     None => open = false,
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.send().await,
@@ -66,51 +66,53 @@ impl Dispatcher {
         }
     }
 
-    fn take(&mut self, letters: &[Alert]) {
+    fn record(&mut self, alerts: &[Alert]) {
         let now = Instant::now();
-        let told = letters.iter().filter(|letter| !self.critical_only || letter.label("severity") == "critical");
-        let refused = told.filter(|letter| !self.book.take(letter, now)).count();
+        let wanted = alerts.iter().filter(|alert| !self.critical_only || alert.label("severity") == "critical");
+        let refused = wanted.filter(|alert| !self.log.record(alert, now)).count();
         self.meters.shed(ShedReason::WebhookStanding, refused as u64);
     }
 
+    /// When the next notification may be sent; `None` while nothing is pending.
     fn due(&self) -> Option<Instant> {
-        let wanted = self.book.wanted(self.left.back().copied(), self.manner.gather)?;
-        let full = self.left.len() >= self.manner.a_minute;
-        let paced = self.left.front().filter(|_| full).map(|first| *first + MINUTE);
+        let wanted = self.log.next_at(self.sent.back().copied(), self.policy.gather)?;
+        let full = self.sent.len() >= self.policy.max_per_minute;
+        let paced = self.sent.front().filter(|_| full).map(|first| *first + MINUTE);
         [Some(wanted), paced, self.retry.map(|(at, _)| at)].into_iter().flatten().max()
     }
 
     async fn send(&mut self) {
         let now = Instant::now();
-        self.meters.shed(ShedReason::WebhookRefused, self.book.give_up(now));
-        while self.left.front().is_some_and(|first| now.duration_since(*first) >= MINUTE) {
-            self.left.pop_front();
+        self.meters.shed(ShedReason::WebhookRefused, self.log.give_up(now));
+        while self.sent.front().is_some_and(|first| now.duration_since(*first) >= MINUTE) {
+            self.sent.pop_front();
         }
-        let Some(mail) = self.book.mail() else {
+        let Some(notification) = self.log.next() else {
             return;
         };
-        self.left.push_back(now);
-        match self.post.once(&*self.channel, &mail, clock::now()).await {
+        self.sent.push_back(now);
+        match self.post.once(&*self.receiver, &notification, clock::now()).await {
             Verdict::Delivered => {
-                self.book.delivered(&mail);
+                self.log.delivered(&notification);
                 self.retry = None;
             }
-            Verdict::Again { after, why } => {
+            Verdict::Retry { after, why } => {
                 tracing::debug!(receiver = self.post.name(), "trying again: {why}");
-                let tried = self.retry.map_or(0, |(_, tried)| tried);
-                let pause = after.unwrap_or_else(|| backoff(FIRST_PAUSE, LONGEST_PAUSE, tried, jitter()));
-                self.retry = Some((Instant::now() + pause, tried.saturating_add(1)));
+                let failures = self.retry.map_or(0, |(_, failures)| failures);
+                let pause = after.unwrap_or_else(|| backoff(FIRST_PAUSE, LONGEST_PAUSE, failures, jitter()));
+                self.retry = Some((Instant::now() + pause, failures.saturating_add(1)));
             }
             Verdict::Refused(why) => {
-                let lost = self.book.refused(&mail);
+                let lost = self.log.refused(&notification);
                 self.retry = None;
                 self.meters.shed(ShedReason::WebhookRefused, lost);
-                tracing::warn!(receiver = self.post.name(), notices = lost, "giving up notices: {why}");
+                tracing::warn!(receiver = self.post.name(), notices = lost, "giving up alerts: {why}");
             }
         }
     }
 }
 
 const MINUTE: Duration = Duration::from_mins(1);
+/// The first pause after a failed attempt, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);

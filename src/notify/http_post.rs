@@ -1,5 +1,5 @@
-//! One POST to a receiver. Decides what an answer's status means: no answer, 429 and 5xx may help later, other refusals
-//! never; refuses to name a URL's path anywhere, because robots keep their secret in it.
+//! One HTTP POST to a receiver and the meaning of its status: no answer, 408, 429 and 5xx are retried, other errors are
+//! final. The URL's path never appears in a message, because chat robots keep their secret in it.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::settings::{NotifyError, WebhookSettings};
 use crate::platform::error_chain::chain;
 use crate::platform::retry_after::retry_after;
 
-/// Where and how to post.
+/// The HTTP client, URL and token of a receiver.
 pub(super) struct Post {
     client: reqwest::Client,
     url: Url,
@@ -22,6 +22,10 @@ pub(super) struct Post {
 }
 
 impl Post {
+    /// The client of a receiver; reads its secrets from their files.
+    ///
+    /// # Errors
+    /// [`NotifyError`] for a bad URL or an unreadable file.
     pub(super) fn new(settings: &WebhookSettings) -> Result<Self, NotifyError> {
         let kind = settings.kind.as_str();
         let text = match &settings.url_file {
@@ -43,37 +47,37 @@ impl Post {
         Ok(Self { client, url, token: token.transpose()?, name: settings.shown() })
     }
 
-    /// Kind and host, for people.
+    /// Kind and host, for messages.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Posts `mail` once.
-    pub(super) async fn once(&self, channel: &dyn Receiver, mail: &Notification, now: Timestamp) -> Verdict {
-        let (url, body) = channel.request(self.url.clone(), mail, now);
+    /// Posts `notification` once.
+    pub(super) async fn once(&self, receiver: &dyn Receiver, notification: &Notification, now: Timestamp) -> Verdict {
+        let (url, body) = receiver.request(self.url.clone(), notification, now);
         let mut request = self.client.post(url).json(&body);
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, token.clone());
         }
         let answer = match request.send().await {
             Ok(answer) => answer,
-            Err(error) => return Verdict::Again { after: None, why: chain(&error.without_url()) },
+            Err(error) => return Verdict::Retry { after: None, why: chain(&error.without_url()) },
         };
         let status = answer.status();
         let after = retry_after(answer.headers()).map(|after| after.min(LONGEST_AFTER));
         let body = body_of(answer).await;
         if status.is_success() {
-            return channel.verdict(&body);
+            return receiver.verdict(&body);
         }
-        let why = format!("{status}: {}", String::from_utf8_lossy(&body[..body.len().min(MAX_WHY)]).trim());
+        let why = format!("{status}: {}", String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN)]).trim());
         if status.is_server_error() || matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT) {
-            return Verdict::Again { after, why };
+            return Verdict::Retry { after, why };
         }
         Verdict::Refused(why)
     }
 }
 
-/// The answer's body, as far as it is read.
+/// The first bytes of the answer's body.
 async fn body_of(mut answer: reqwest::Response) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(part)) = answer.chunk().await {
@@ -86,9 +90,9 @@ async fn body_of(mut answer: reqwest::Response) -> Vec<u8> {
 }
 
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest pause that a receiver may ask for.
+/// Longest pause granted to a receiver.
 const LONGEST_AFTER: Duration = Duration::from_mins(5);
-/// Most of an answer that is read.
+/// Most bytes of an answer that are read.
 const MAX_ANSWER: usize = 16 * 1024;
-/// Most of an answer that is told.
-const MAX_WHY: usize = 200;
+/// Most bytes of an answer that are logged.
+const MAX_SHOWN: usize = 200;

@@ -1,4 +1,10 @@
-//! FACE
+//! Notifies receivers (webhooks, Alertmanager, chat robots) when alerts begin and end.
+//!
+//! - **Decides** who is notified of what and when: silences, grouping, pace and repeated attempts of each receiver. No
+//!   receiver makes another one or the caller wait.
+//! - **In**: notices of core's alert evaluation, by way of the engine; `[alerts]` of the configuration.
+//! - **Out**: HTTP POSTs to receivers; shed counts for what could not be delivered.
+//! - **May import** platform; of core, model.
 
 mod alert;
 mod chat_text;

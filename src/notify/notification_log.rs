@@ -1,6 +1,6 @@
-//! What one receiver was told and has still to be told. Decides what the next mail holds: an end takes the labels of
-//! its beginning, what comes and goes before it was told is folded; refuses more alerts than [`MAX_STANDING`] and
-//! counts them. Time is given in, nothing is sent here.
+//! What one receiver has been notified of, and what is pending. Builds the next notification: a resolved alert keeps
+//! the labels under which it fired, and a change that is reverted before it was sent is dropped. Holds at most
+//! [`MAX_ALERTS`] alerts; the rest is counted. Does no IO and reads no clock.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,33 +9,33 @@ use tokio::time::Instant;
 
 use super::alert::Alert;
 
-/// Most alerts remembered for one receiver.
-pub(super) const MAX_STANDING: usize = 5_000;
+/// Most alerts recorded for one receiver.
+pub(super) const MAX_ALERTS: usize = 5_000;
 
-/// A change older than this is no longer news: it is given up and counted.
+/// A pending change older than this is given up and counted.
 pub(super) const GIVE_UP: Duration = Duration::from_mins(15);
 
-/// How often a receiver of the whole state is told again.
-pub(super) const AGAIN: Duration = Duration::from_mins(1);
+/// How often [`SendMode::State`] sends the state again.
+pub(super) const RESEND_INTERVAL: Duration = Duration::from_mins(1);
 
-/// How long a receiver of the whole state is told of what ended.
-pub(super) const ENDED_TOLD: Duration = Duration::from_mins(15);
+/// How long [`SendMode::State`] keeps sending a resolved alert.
+pub(super) const RESOLVED_RETENTION: Duration = Duration::from_mins(15);
 
-/// What a mail holds.
+/// What a notification contains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SendMode {
-    /// All that changed.
+    /// All changes since the last one.
     Changes,
-    /// What changed of one alert and cause.
+    /// The changes of one group: alert, cause and state.
     ChangesByGroup,
-    /// All that holds, again and again, and what ended lately.
+    /// Everything that fires or was resolved lately, again and again.
     State,
 }
 
-/// The memory.
+/// The alerts of one receiver, by [`Alert::key`].
 #[derive(Debug)]
 pub(super) struct NotificationLog {
-    telling: SendMode,
+    send_mode: SendMode,
     firing_only: bool,
     entries: BTreeMap<String, Entry>,
     changes: u64,
@@ -43,183 +43,189 @@ pub(super) struct NotificationLog {
 
 #[derive(Debug)]
 struct Entry {
-    letter: Alert,
-    /// The state that was told last.
-    told: Option<bool>,
+    alert: Alert,
+    /// The state sent last: firing or not.
+    sent: Option<bool>,
     since: Instant,
-    /// The number of the change, so that one during a post is not taken for told.
+    /// Number of the newest change, so that a change during a post does not count as sent.
     change: u64,
-    /// Ended before its beginning was told, to a receiver of beginnings only.
+    /// Resolved before it was sent as firing, for a receiver with `firing_only`.
     over: bool,
 }
 
-/// What is told at once.
+/// The content of one post.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Notification {
-    /// At least one.
+    /// At least one group.
     pub(super) groups: Vec<Group>,
     changes: Vec<(String, u64)>,
 }
 
-/// Alerts of one name, cause and state.
+/// Alerts of one name, severity, cause and state.
 #[derive(Clone, Debug)]
 pub(super) struct Group {
-    /// Whether they hold.
+    /// Whether they are firing.
     pub(super) firing: bool,
-    /// At least one.
-    pub(super) letters: Vec<Alert>,
+    /// At least one alert.
+    pub(super) alerts: Vec<Alert>,
 }
 
 impl Group {
-    /// A label that all have, by the first.
+    /// The value of a label that all alerts of the group share.
     pub(super) fn label(&self, name: &str) -> &str {
-        self.letters.first().map_or("", |letter| letter.label(name))
+        self.alerts.first().map_or("", |alert| alert.label(name))
     }
 }
 
 impl Notification {
-    /// A mail of one letter.
-    pub(super) fn of_one(letter: Alert) -> Self {
-        Self { groups: vec![Group { firing: letter.firing, letters: vec![letter] }], changes: Vec::new() }
+    /// A notification of a single alert.
+    pub(super) fn of_one(alert: Alert) -> Self {
+        Self { groups: vec![Group { firing: alert.firing, alerts: vec![alert] }], changes: Vec::new() }
     }
 
-    /// Letters in it.
+    /// The number of alerts.
     pub(super) fn len(&self) -> usize {
-        self.groups.iter().map(|group| group.letters.len()).sum()
+        self.groups.iter().map(|group| group.alerts.len()).sum()
     }
 }
 
 impl Entry {
-    fn untold(&self) -> bool {
-        self.told != Some(self.letter.firing)
+    fn is_pending(&self) -> bool {
+        self.sent != Some(self.alert.firing)
     }
 }
 
 impl NotificationLog {
-    pub(super) const fn new(telling: SendMode, firing_only: bool) -> Self {
-        Self { telling, firing_only, entries: BTreeMap::new(), changes: 0 }
+    pub(super) const fn new(send_mode: SendMode, firing_only: bool) -> Self {
+        Self { send_mode, firing_only, entries: BTreeMap::new(), changes: 0 }
     }
 
-    /// Notes a letter; `false` when there is no room for it.
-    pub(super) fn take(&mut self, letter: &Alert, now: Instant) -> bool {
+    /// Records an alert; `false` where there is no room for it.
+    pub(super) fn record(&mut self, alert: &Alert, now: Instant) -> bool {
         self.changes += 1;
         let change = self.changes;
-        let room = self.entries.len() < MAX_STANDING;
-        let Some(entry) = self.entries.get_mut(&letter.key) else {
-            // An end without a beginning was silenced, or began before the start.
-            if letter.firing && room {
-                let entry = Entry { letter: letter.clone(), told: None, since: now, change, over: false };
-                self.entries.insert(letter.key.clone(), entry);
+        let room = self.entries.len() < MAX_ALERTS;
+        let Some(entry) = self.entries.get_mut(&alert.key) else {
+            // A resolved alert that is not recorded was silenced, or fired before the daemon started.
+            if alert.firing && room {
+                let entry = Entry { alert: alert.clone(), sent: None, since: now, change, over: false };
+                self.entries.insert(alert.key.clone(), entry);
             }
-            return room || !letter.firing;
+            return room || !alert.firing;
         };
-        if self.firing_only && !letter.firing {
-            if entry.untold() {
+        if self.firing_only && !alert.firing {
+            if entry.is_pending() {
                 entry.over = true;
             } else {
-                self.entries.remove(&letter.key);
+                self.entries.remove(&alert.key);
             }
             return true;
         }
-        let labels = if letter.firing { &letter.labels } else { &entry.letter.labels };
-        let letter = Alert { labels: labels.clone(), ..letter.clone() };
-        let was = std::mem::replace(&mut entry.letter, letter);
+        let labels = if alert.firing { &alert.labels } else { &entry.alert.labels };
+        let alert = Alert { labels: labels.clone(), ..alert.clone() };
+        let previous = std::mem::replace(&mut entry.alert, alert);
         (entry.since, entry.change, entry.over) = (now, change, false);
-        if entry.told == Some(true) && was.labels != entry.letter.labels {
-            entry.told = None;
-            self.retire(was, now);
+        if entry.sent == Some(true) && previous.labels != entry.alert.labels {
+            entry.sent = None;
+            self.retire(previous, now);
         }
         true
     }
 
-    /// To a receiver of the whole state other labels are another alert: what was told under the old ones ends.
-    fn retire(&mut self, was: Alert, now: Instant) {
-        if self.telling == SendMode::State {
-            let key = format!("{} as of change {}", was.key, self.changes);
-            let letter = Alert { firing: false, key: key.clone(), ..was };
-            self.entries.insert(key, Entry { letter, told: None, since: now, change: self.changes, over: false });
+    /// With [`SendMode::State`] an alert with other labels is another alert, so the one with the old labels is
+    /// resolved.
+    fn retire(&mut self, previous: Alert, now: Instant) {
+        if self.send_mode == SendMode::State {
+            let key = format!("{} as of change {}", previous.key, self.changes);
+            let alert = Alert { firing: false, key: key.clone(), ..previous };
+            self.entries.insert(key, Entry { alert, sent: None, since: now, change: self.changes, over: false });
         }
     }
 
-    /// When the next mail is wanted, the last having left at `last`.
-    pub(super) fn wanted(&self, last: Option<Instant>, gather: Duration) -> Option<Instant> {
-        let first = self.entries.values().filter(|entry| entry.untold()).map(|entry| entry.since).min();
+    /// When the next notification is wanted, where the last was sent at `last`; `None` while nothing is pending.
+    pub(super) fn next_at(&self, last: Option<Instant>, gather: Duration) -> Option<Instant> {
+        let first = self.entries.values().filter(|entry| entry.is_pending()).map(|entry| entry.since).min();
         let gathered = first.map(|first| last.map_or(first, |last| (last + gather).max(first)));
-        let again = last.filter(|_| self.telling == SendMode::State && !self.entries.is_empty());
-        [gathered, again.map(|last| last + AGAIN)].into_iter().flatten().min()
+        let resend = last.filter(|_| self.send_mode == SendMode::State && !self.entries.is_empty());
+        [gathered, resend.map(|last| last + RESEND_INTERVAL)].into_iter().flatten().min()
     }
 
-    /// Whether anything waits to be told.
-    pub(super) fn has_untold(&self) -> bool {
-        self.entries.values().any(Entry::untold)
+    /// Whether any change is pending.
+    pub(super) fn has_pending(&self) -> bool {
+        self.entries.values().any(Entry::is_pending)
     }
 
-    /// Forgets changes that are no news any more; gives how many were never told.
+    /// Drops changes that are too old; returns how many of them were never sent.
     pub(super) fn give_up(&mut self, now: Instant) -> u64 {
         let mut lost = 0;
-        let state = self.telling == SendMode::State;
+        let state = self.send_mode == SendMode::State;
         self.entries.retain(|_, entry| {
             let old = now.duration_since(entry.since);
-            let lapsed = if state { !entry.letter.firing && old > ENDED_TOLD } else { entry.untold() && old > GIVE_UP };
-            lost += u64::from(lapsed && entry.untold());
-            !lapsed
+            let expired = if state {
+                !entry.alert.firing && old > RESOLVED_RETENTION
+            } else {
+                entry.is_pending() && old > GIVE_UP
+            };
+            lost += u64::from(expired && entry.is_pending());
+            !expired
         });
         lost
     }
 
-    /// The next mail, where there is anything to tell.
-    pub(super) fn mail(&self) -> Option<Notification> {
+    /// The next notification; `None` where nothing is pending.
+    pub(super) fn next(&self) -> Option<Notification> {
         let mut groups: BTreeMap<_, Group> = BTreeMap::new();
         let mut changes = Vec::new();
         for (key, entry) in &self.entries {
-            if !entry.untold() && self.telling != SendMode::State {
+            if !entry.is_pending() && self.send_mode != SendMode::State {
                 continue;
             }
-            let letter = &entry.letter;
-            let of = (!letter.firing, letter.label("severity"), letter.label("alertname"), letter.label("cause"));
-            if self.telling == SendMode::ChangesByGroup
+            let alert = &entry.alert;
+            let of = (!alert.firing, alert.label("severity"), alert.label("alertname"), alert.label("cause"));
+            if self.send_mode == SendMode::ChangesByGroup
                 && groups.first_key_value().is_some_and(|(first, _)| *first != of)
             {
                 continue;
             }
-            let group = groups.entry(of).or_insert_with(|| Group { firing: letter.firing, letters: Vec::new() });
-            group.letters.push(letter.clone());
+            let group = groups.entry(of).or_insert_with(|| Group { firing: alert.firing, alerts: Vec::new() });
+            group.alerts.push(alert.clone());
             changes.push((key.clone(), entry.change));
         }
         let groups: Vec<_> = groups.into_values().collect();
         (!groups.is_empty()).then_some(Notification { groups, changes })
     }
 
-    /// A mail was taken.
-    pub(super) fn delivered(&mut self, mail: &Notification) {
-        for (key, change) in &mail.changes {
+    /// Records that a notification was delivered.
+    pub(super) fn delivered(&mut self, notification: &Notification) {
+        for (key, change) in &notification.changes {
             let Some(entry) = self.entries.get_mut(key) else {
                 continue;
             };
             if entry.change != *change {
-                // What was told is what it was then.
-                entry.told = mail.state_of(key).or(entry.told);
+                // It changed during the post: what was sent is its earlier state.
+                entry.sent = notification.state_of(key).or(entry.sent);
                 continue;
             }
-            entry.told = Some(entry.letter.firing);
-            let done = entry.over || (!entry.letter.firing && self.telling != SendMode::State);
+            entry.sent = Some(entry.alert.firing);
+            let done = entry.over || (!entry.alert.firing && self.send_mode != SendMode::State);
             if done {
                 self.entries.remove(key);
             }
         }
     }
 
-    /// A mail will never be taken: its changes are not tried again. Gives how many that are.
-    pub(super) fn refused(&mut self, mail: &Notification) -> u64 {
-        let lost = mail.changes.iter().filter(|(key, _)| self.entries.get(key).is_some_and(Entry::untold)).count();
-        self.delivered(mail);
+    /// Records that a notification was refused for good: its changes are not sent again. Returns how many those are.
+    pub(super) fn refused(&mut self, notification: &Notification) -> u64 {
+        let lost =
+            notification.changes.iter().filter(|(key, _)| self.entries.get(key).is_some_and(Entry::is_pending)).count();
+        self.delivered(notification);
         lost as u64
     }
 }
 
 impl Notification {
     fn state_of(&self, key: &str) -> Option<bool> {
-        self.groups.iter().find(|group| group.letters.iter().any(|letter| letter.key == key)).map(|group| group.firing)
+        self.groups.iter().find(|group| group.alerts.iter().any(|alert| alert.key == key)).map(|group| group.firing)
     }
 }
 
@@ -230,123 +236,123 @@ mod tests {
     use super::*;
     use crate::notify::alert::AlertContext;
 
-    fn letter(class: &str, firing: bool) -> Alert {
-        let mut letter = Alert::test(&AlertContext::default(), firing, Timestamp::from_secs(1));
-        letter.key = format!("LiveqosTest/{class}");
-        letter.labels.insert("session_id", class.to_owned());
-        letter
+    fn alert(class: &str, firing: bool) -> Alert {
+        let mut alert = Alert::test(&AlertContext::default(), firing, Timestamp::from_secs(1));
+        alert.key = format!("LiveqosTest/{class}");
+        alert.labels.insert("session_id", class.to_owned());
+        alert
     }
 
-    /// Classes of the next mail, resolved ones with a minus.
-    fn next(book: &mut NotificationLog) -> Vec<String> {
-        let Some(mail) = book.mail() else {
+    /// The classes of the next notification, resolved ones with a minus.
+    fn next(log: &mut NotificationLog) -> Vec<String> {
+        let Some(notification) = log.next() else {
             return Vec::new();
         };
-        book.delivered(&mail);
-        let letters = mail.groups.iter().flat_map(|group| &group.letters);
-        letters.map(|one| format!("{}{}", if one.firing { "" } else { "-" }, one.label("session_id"))).collect()
+        log.delivered(&notification);
+        let alerts = notification.groups.iter().flat_map(|group| &group.alerts);
+        alerts.map(|one| format!("{}{}", if one.firing { "" } else { "-" }, one.label("session_id"))).collect()
     }
 
     #[test]
-    fn changes_are_told_once_and_together() {
-        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
+    fn changes_are_sent_once_and_together() {
+        let (mut log, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
         for class in ["a", "b", "c"] {
-            assert!(book.take(&letter(class, true), now));
+            assert!(log.record(&alert(class, true), now));
         }
-        assert_eq!(next(&mut book), ["a", "b", "c"]);
-        assert_eq!(next(&mut book), Vec::<String>::new());
-        book.take(&letter("b", false), now);
-        book.take(&letter("d", false), now);
-        assert_eq!(next(&mut book), ["-b"], "nobody was told of d");
-        // An end that is taken back before it is told is no change.
-        book.take(&letter("a", false), now);
-        book.take(&letter("a", true), now);
-        assert!(!book.has_untold());
+        assert_eq!(next(&mut log), ["a", "b", "c"]);
+        assert_eq!(next(&mut log), Vec::<String>::new());
+        log.record(&alert("b", false), now);
+        log.record(&alert("d", false), now);
+        assert_eq!(next(&mut log), ["-b"], "d was never sent as firing");
+        // Resolved and firing again before it was sent: no change.
+        log.record(&alert("a", false), now);
+        log.record(&alert("a", true), now);
+        assert!(!log.has_pending());
     }
 
     #[test]
-    fn an_end_has_the_labels_of_its_beginning() {
-        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
-        book.take(&letter("a", true), now);
-        next(&mut book);
-        let mut end = letter("a", false);
+    fn a_resolved_alert_keeps_its_labels() {
+        let (mut log, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
+        log.record(&alert("a", true), now);
+        next(&mut log);
+        let mut end = alert("a", false);
         end.labels.insert("cause", "publisher".to_owned());
-        book.take(&end, now);
-        assert_eq!(book.mail().expect("an end").groups[0].label("cause"), "unknown");
+        log.record(&end, now);
+        assert_eq!(log.next().expect("an end").groups[0].label("cause"), "unknown");
     }
 
     #[test]
-    fn what_changes_during_a_post_is_told_after_it() {
-        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
-        book.take(&letter("a", true), now);
-        let mail = book.mail().expect("a begins");
-        book.take(&letter("a", false), now);
-        book.delivered(&mail);
-        assert_eq!(next(&mut book), ["-a"]);
+    fn a_change_during_a_post_is_sent_after_it() {
+        let (mut log, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
+        log.record(&alert("a", true), now);
+        let notification = log.next().expect("a begins");
+        log.record(&alert("a", false), now);
+        log.delivered(&notification);
+        assert_eq!(next(&mut log), ["-a"]);
     }
 
     #[test]
-    fn the_state_is_told_again_until_it_has_ended_long_ago() {
-        let (mut book, now) = (NotificationLog::new(SendMode::State, false), Instant::now());
-        book.take(&letter("a", true), now);
-        assert_eq!(next(&mut book), ["a"]);
-        assert_eq!(book.wanted(Some(now), Duration::ZERO), Some(now + AGAIN));
-        assert_eq!(next(&mut book), ["a"]);
-        book.take(&letter("a", false), now);
-        assert_eq!(next(&mut book), ["-a"]);
-        assert_eq!(next(&mut book), ["-a"], "a restarted replica learns it too");
-        assert_eq!(book.give_up(now + ENDED_TOLD + AGAIN), 0);
-        assert_eq!(book.wanted(Some(now), Duration::ZERO), None);
+    fn the_state_is_sent_again_until_long_after_the_end() {
+        let (mut log, now) = (NotificationLog::new(SendMode::State, false), Instant::now());
+        log.record(&alert("a", true), now);
+        assert_eq!(next(&mut log), ["a"]);
+        assert_eq!(log.next_at(Some(now), Duration::ZERO), Some(now + RESEND_INTERVAL));
+        assert_eq!(next(&mut log), ["a"]);
+        log.record(&alert("a", false), now);
+        assert_eq!(next(&mut log), ["-a"]);
+        assert_eq!(next(&mut log), ["-a"], "for a replica that restarted");
+        assert_eq!(log.give_up(now + RESOLVED_RETENTION + RESEND_INTERVAL), 0);
+        assert_eq!(log.next_at(Some(now), Duration::ZERO), None);
     }
 
     #[test]
-    fn another_cause_is_told_and_the_alert_of_the_old_one_ends() {
-        for (telling, told) in [(SendMode::Changes, vec!["a"]), (SendMode::State, vec!["a", "-a"])] {
-            let (mut book, now) = (NotificationLog::new(telling, false), Instant::now());
-            book.take(&letter("a", true), now);
-            next(&mut book);
-            let mut known = letter("a", true);
+    fn another_cause_is_sent_and_resolves_the_alert_of_the_old_one() {
+        for (send_mode, expected) in [(SendMode::Changes, vec!["a"]), (SendMode::State, vec!["a", "-a"])] {
+            let (mut log, now) = (NotificationLog::new(send_mode, false), Instant::now());
+            log.record(&alert("a", true), now);
+            next(&mut log);
+            let mut known = alert("a", true);
             known.labels.insert("cause", "node".to_owned());
-            book.take(&known, now);
-            assert_eq!(next(&mut book), told);
-            book.take(&letter("a", false), now);
-            let end = book.mail().expect("an end");
+            log.record(&known, now);
+            assert_eq!(next(&mut log), expected);
+            log.record(&alert("a", false), now);
+            let end = log.next().expect("an end");
             let ended = end.groups.iter().filter(|group| !group.firing && group.label("cause") == "node");
-            assert_eq!(ended.count(), 1, "{telling:?}");
+            assert_eq!(ended.count(), 1, "{send_mode:?}");
         }
     }
 
     #[test]
     fn old_changes_are_given_up_and_counted() {
-        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
-        book.take(&letter("a", true), now);
-        assert_eq!(book.give_up(now + GIVE_UP), 0);
-        assert_eq!(book.give_up(now + GIVE_UP + AGAIN), 1);
-        for class in 0..=MAX_STANDING {
-            assert_eq!(book.take(&letter(&class.to_string(), true), now), class < MAX_STANDING);
+        let (mut log, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
+        log.record(&alert("a", true), now);
+        assert_eq!(log.give_up(now + GIVE_UP), 0);
+        assert_eq!(log.give_up(now + GIVE_UP + RESEND_INTERVAL), 1);
+        for class in 0..=MAX_ALERTS {
+            assert_eq!(log.record(&alert(&class.to_string(), true), now), class < MAX_ALERTS);
         }
     }
 
     #[test]
-    fn a_receiver_of_beginnings_learns_of_a_short_one() {
-        let (mut book, now) = (NotificationLog::new(SendMode::Changes, true), Instant::now());
-        book.take(&letter("a", true), now);
-        book.take(&letter("a", false), now);
-        assert_eq!(next(&mut book), ["a"]);
-        assert_eq!(next(&mut book), Vec::<String>::new());
-        assert!(book.entries.is_empty());
+    fn firing_only_includes_an_alert_resolved_before_it_was_sent() {
+        let (mut log, now) = (NotificationLog::new(SendMode::Changes, true), Instant::now());
+        log.record(&alert("a", true), now);
+        log.record(&alert("a", false), now);
+        assert_eq!(next(&mut log), ["a"]);
+        assert_eq!(next(&mut log), Vec::<String>::new());
+        assert!(log.entries.is_empty());
     }
 
     #[test]
-    fn the_first_goes_at_once_and_the_next_are_gathered() {
-        let (mut book, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
+    fn the_first_is_sent_at_once_and_the_next_are_gathered() {
+        let (mut log, now) = (NotificationLog::new(SendMode::Changes, false), Instant::now());
         let gather = Duration::from_secs(5);
-        assert_eq!(book.wanted(None, gather), None);
-        book.take(&letter("a", true), now);
-        assert_eq!(book.wanted(None, gather), Some(now));
-        next(&mut book);
+        assert_eq!(log.next_at(None, gather), None);
+        log.record(&alert("a", true), now);
+        assert_eq!(log.next_at(None, gather), Some(now));
+        next(&mut log);
         let later = now + Duration::from_secs(1);
-        book.take(&letter("b", true), later);
-        assert_eq!(book.wanted(Some(now), gather), Some(now + gather));
+        log.record(&alert("b", true), later);
+        assert_eq!(log.next_at(Some(now), gather), Some(now + gather));
     }
 }

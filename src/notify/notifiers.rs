@@ -1,5 +1,5 @@
-//! Notices to people and their programs. Decides who is told of what: each receiver has its own desk with its own
-//! queue, grouping, pace and retries; refuses to wait for any of them, and to tell what a silence covers.
+//! All receivers: turns notices into alerts, applies silences and hands them to one dispatcher for each receiver. Never
+//! waits for a receiver.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,119 +12,117 @@ use tokio::sync::mpsc;
 use super::alert::{Alert, AlertContext};
 use super::dispatcher::Dispatcher;
 use super::http_post::Post;
-use super::receiver::Receiver;
-use super::receivers::{alertmanager, dingtalk, feishu, webhook, wecom};
+use super::notification_log::Notification;
+use super::receiver::{Receiver, Verdict};
+use super::receivers::{Alertmanager, DingTalk, Feishu, WeCom, Webhook};
 use super::settings::{AlertSettings, NotifyError, ReceiverKind, WebhookSettings};
 use super::silence::Silences;
-use super::{notification_log, receiver};
 use crate::platform::SelfMetrics;
 
-/// Batches of notices waiting for one receiver's desk.
-pub(super) const MAX_WAITING: usize = 256;
+/// Most batches of alerts queued for one dispatcher.
+const MAX_QUEUED: usize = 256;
 
-/// All receivers.
+/// The running receivers.
 pub struct Notifiers {
-    letterhead: AlertContext,
-    desks: Vec<mpsc::Sender<Arc<[Alert]>>>,
+    context: AlertContext,
+    dispatchers: Vec<mpsc::Sender<Arc<[Alert]>>>,
     silences: Arc<ArcSwap<Silences>>,
     meters: SelfMetrics,
 }
 
 impl Notifiers {
-    /// Starts a desk for each receiver; they end when this is dropped and what they hold is told or given up.
+    /// Starts a dispatcher for each receiver. They end after this is dropped, once everything recorded was sent or
+    /// given up.
     ///
     /// # Errors
-    /// [`NotifyError`], before anything is started.
-    pub fn start(letterhead: AlertContext, meters: &SelfMetrics) -> Result<Self, NotifyError> {
+    /// [`NotifyError`]; nothing was started then.
+    pub fn start(context: AlertContext, meters: &SelfMetrics) -> Result<Self, NotifyError> {
         crate::platform::tls::install();
-        let alerts = &letterhead.alerts;
+        let alerts = &context.alerts;
         let silences = Arc::new(ArcSwap::from_pointee(Silences::new(&alerts.silences)?));
         let posts: Vec<_> = alerts.webhooks.iter().map(Post::new).collect::<Result<_, _>>()?;
-        let desks = posts.into_iter().zip(&alerts.webhooks).map(|(post, settings)| {
-            let (sender, receiver) = mpsc::channel(MAX_WAITING);
-            let desk = Dispatcher::new(post, channel_of(settings, &letterhead)?, settings, meters);
-            Ok((sender, receiver, desk))
+        let dispatchers = posts.into_iter().zip(&alerts.webhooks).map(|(post, settings)| {
+            let (sender, receiver) = mpsc::channel(MAX_QUEUED);
+            let dispatcher = Dispatcher::new(post, receiver_of(settings, &context)?, settings, meters);
+            Ok((sender, receiver, dispatcher))
         });
-        let desks: Vec<_> = desks.collect::<Result<_, NotifyError>>()?;
-        let started = desks.into_iter().map(|(sender, receiver, desk)| {
-            tokio::spawn(desk.run(receiver));
+        let dispatchers: Vec<_> = dispatchers.collect::<Result<_, NotifyError>>()?;
+        let started = dispatchers.into_iter().map(|(sender, receiver, dispatcher)| {
+            tokio::spawn(dispatcher.run(receiver));
             sender
         });
-        Ok(Self { desks: started.collect(), silences, meters: meters.clone(), letterhead })
+        Ok(Self { dispatchers: started.collect(), silences, meters: meters.clone(), context })
     }
 
-    /// The silences, to be exchanged when the configuration is read again.
+    /// The silences, for a reload to replace.
     #[must_use]
     pub fn silences(&self) -> Arc<ArcSwap<Silences>> {
         Arc::clone(&self.silences)
     }
 
-    /// Hands notices on; never waits.
+    /// Queues notices for every receiver; never waits. What finds no room is counted as shed.
     pub fn take(&self, notices: &[Notice]) {
-        if self.desks.is_empty() || notices.is_empty() {
+        if self.dispatchers.is_empty() || notices.is_empty() {
             return;
         }
         let silences = self.silences.load();
         let all = notices.len();
-        let letters = notices.iter().map(|notice| Alert::of(&self.letterhead, notice));
-        // What ended is told even in a silence: it may have begun before.
-        let letters: Arc<[Alert]> = letters.filter(|letter| !letter.firing || !silences.cover(letter)).collect();
-        self.meters.shed(ShedReason::Silenced, (all - letters.len()) as u64);
-        for desk in self.desks.iter().filter(|_| !letters.is_empty()) {
-            if desk.try_send(Arc::clone(&letters)).is_err() {
-                self.meters.shed(ShedReason::WebhookQueue, letters.len() as u64);
+        let alerts = notices.iter().map(|notice| Alert::of(&self.context, notice));
+        // The end of an alert is sent even during a silence: it may have begun before it.
+        let alerts: Arc<[Alert]> = alerts.filter(|alert| !alert.firing || !silences.cover(alert)).collect();
+        self.meters.shed(ShedReason::Silenced, (all - alerts.len()) as u64);
+        for dispatcher in self.dispatchers.iter().filter(|_| !alerts.is_empty()) {
+            if dispatcher.try_send(Arc::clone(&alerts)).is_err() {
+                self.meters.shed(ShedReason::WebhookQueue, alerts.len() as u64);
             }
         }
     }
 }
 
-/// Checks receivers and silences, and reads the receivers' secrets once.
+/// Checks receivers and silences, including the files of secrets.
 ///
 /// # Errors
-/// [`NotifyError`] of the first that is wrong.
+/// The first [`NotifyError`].
 pub(crate) fn check(alerts: &AlertSettings) -> Result<(), NotifyError> {
     crate::platform::tls::install();
-    let letterhead = AlertContext::default();
+    let context = AlertContext::default();
     Silences::new(&alerts.silences)?;
     alerts.webhooks.iter().try_for_each(|settings| {
         Post::new(settings)?;
-        channel_of(settings, &letterhead).map(drop)
+        receiver_of(settings, &context).map(drop)
     })
 }
 
-/// Tells a receiver of an alert that is called a test, and that it ended, once each.
+/// Sends a receiver a test alert and its end, for `liveqos check --notify`.
 ///
 /// # Errors
-/// What the receiver answered, or why it could not be asked.
-pub(crate) async fn try_once(
-    settings: &WebhookSettings,
-    letterhead: &AlertContext,
-    now: Timestamp,
-) -> Result<(), String> {
+/// What the receiver answered, or why it could not be reached.
+pub(crate) async fn try_once(settings: &WebhookSettings, context: &AlertContext, now: Timestamp) -> Result<(), String> {
     let post = Post::new(settings).map_err(|error| error.to_string())?;
-    let channel = channel_of(settings, letterhead).map_err(|error| error.to_string())?;
+    let receiver = receiver_of(settings, context).map_err(|error| error.to_string())?;
     for firing in [true, false] {
-        let letter = Alert::test(letterhead, firing, now);
-        let mail = notification_log::Notification::of_one(letter);
-        match post.once(&*channel, &mail, now).await {
-            receiver::Verdict::Delivered => {}
-            receiver::Verdict::Again { why, .. } | receiver::Verdict::Refused(why) => return Err(why),
+        let alert = Alert::test(context, firing, now);
+        let notification = Notification::of_one(alert);
+        match post.once(&*receiver, &notification, now).await {
+            Verdict::Delivered => {}
+            Verdict::Retry { why, .. } | Verdict::Refused(why) => return Err(why),
         }
         tokio::time::sleep(TEST_PAUSE).await;
     }
     Ok(())
 }
 
-/// Every kind of receiver.
-fn channel_of(settings: &WebhookSettings, letterhead: &AlertContext) -> Result<Box<dyn Receiver>, NotifyError> {
-    let page = letterhead.page_url.clone();
+/// The receiver of the configured kind.
+fn receiver_of(settings: &WebhookSettings, context: &AlertContext) -> Result<Box<dyn Receiver>, NotifyError> {
+    let page = context.page_url.clone();
     Ok(match settings.kind {
-        ReceiverKind::Webhook => Box::new(webhook::Webhook { page }),
-        ReceiverKind::Alertmanager => Box::new(alertmanager::Alertmanager { page }),
-        ReceiverKind::Dingtalk => Box::new(dingtalk::DingTalk { secret: settings.secret()? }),
-        ReceiverKind::Feishu => Box::new(feishu::Feishu { secret: settings.secret()? }),
-        ReceiverKind::Wecom => Box::new(wecom::WeCom),
+        ReceiverKind::Webhook => Box::new(Webhook { page }),
+        ReceiverKind::Alertmanager => Box::new(Alertmanager { page }),
+        ReceiverKind::Dingtalk => Box::new(DingTalk { secret: settings.secret()? }),
+        ReceiverKind::Feishu => Box::new(Feishu { secret: settings.secret()? }),
+        ReceiverKind::Wecom => Box::new(WeCom),
     })
 }
 
+/// Between the test alert and its end.
 const TEST_PAUSE: Duration = Duration::from_secs(1);

@@ -1,5 +1,5 @@
-//! What tells receivers apart: the body they take, the answer they give, the pace they bear. A new kind of receiver is
-//! one file with this trait and its line in [`super::notifiers::channel_of`].
+//! The trait of a receiver: the request it takes, the meaning of its answer, its pace. A new kind of receiver is one
+//! file in [`super::receivers`] and its line in `receiver_of` of [`super::notifiers`].
 
 use std::time::Duration;
 
@@ -11,44 +11,45 @@ use super::notification_log::{Notification, SendMode};
 
 /// A kind of receiver.
 pub(super) trait Receiver: Send + Sync {
-    /// How it wants to be told.
-    fn manner(&self) -> DeliveryPolicy;
+    /// When and what to send.
+    fn policy(&self) -> DeliveryPolicy;
 
-    /// Where and what to post of `mail`, beginning from the configured URL.
-    fn request(&self, url: Url, mail: &Notification, now: Timestamp) -> (Url, Value);
+    /// URL and JSON body of the request for `notification`; `url` is the configured one.
+    fn request(&self, url: Url, notification: &Notification, now: Timestamp) -> (Url, Value);
 
-    /// What the body of an answer with a status of success says.
+    /// The meaning of an answer with a success status, by its body.
     fn verdict(&self, body: &[u8]) -> Verdict;
 }
 
-/// How a receiver wants to be told.
+/// When a receiver is notified, and of what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DeliveryPolicy {
-    /// What a mail holds.
-    pub(super) telling: SendMode,
-    /// How long changes are gathered after a mail before the next; the first goes at once.
+    /// What a notification contains.
+    pub(super) send_mode: SendMode,
+    /// How long changes are gathered after a notification before the next one; the first is sent at once.
     pub(super) gather: Duration,
-    /// Most mails in any minute.
-    pub(super) a_minute: usize,
+    /// Most notifications in any 60 s.
+    pub(super) max_per_minute: usize,
 }
 
-/// What became of a mail.
+/// The outcome of a post.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It was taken.
+    /// The receiver accepted it.
     Delivered,
-    /// It may be taken later.
-    Again {
-        /// The shortest pause, where the receiver named one.
+    /// It may be accepted later.
+    Retry {
+        /// The shortest pause, where the receiver asked for one.
         after: Option<Duration>,
-        /// Why not now.
+        /// Why it was not accepted.
         why: String,
     },
-    /// It will never be taken.
+    /// It will never be accepted, and why.
     Refused(String),
 }
 
-/// The answer of a chat robot: `code` 0 is success; of the rest, those in `too_fast` ask for a pause.
+/// The meaning of a chat robot's answer: in its field `code` 0 is success, the numbers of `too_fast` ask for a pause,
+/// and any other is final.
 pub(super) fn robot_verdict(body: &[u8], code: &str, text: &str, too_fast: &[(i64, Duration)]) -> Verdict {
     let answer: Option<Value> = serde_json::from_slice(body).ok();
     let number = answer.as_ref().and_then(|answer| answer[code].as_i64());
@@ -57,7 +58,7 @@ pub(super) fn robot_verdict(body: &[u8], code: &str, text: &str, too_fast: &[(i6
         (Some(number), Some(answer)) => {
             let why = format!("{code} {number}: {}", answer[text].as_str().unwrap_or("no text"));
             match too_fast.iter().find(|(known, _)| *known == number) {
-                Some((_, after)) => Verdict::Again { after: Some(*after), why },
+                Some((_, after)) => Verdict::Retry { after: Some(*after), why },
                 None => Verdict::Refused(why),
             }
         }

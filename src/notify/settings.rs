@@ -1,5 +1,4 @@
-//! What is configured of receivers and silences. Refuses a URL that is none and a secret that cannot be read, before
-//! anyone is told.
+//! `[alerts]` of the configuration: receivers, silences, links.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -7,43 +6,43 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Who is told of what is wrong, and the links that notices carry.
+/// Who is notified of alerts, and the links in notifications.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AlertSettings {
-    /// Receivers, each told of every notice.
+    /// Receivers; each is notified of every alert.
     pub webhooks: Vec<WebhookSettings>,
-    /// Maintenance: notices that nobody is told of.
+    /// Maintenance: alerts that nobody is notified of.
     pub silences: Vec<SilenceSettings>,
-    /// Link to a trace in notices, with `{trace_id}` in it.
+    /// Link to a trace in notifications, with `{trace_id}` in it.
     pub trace_url: String,
-    /// Link to the class's dashboard in notices, with `{session_id}` in it.
+    /// Link to the class's dashboard in notifications, with `{session_id}` in it.
     pub dashboard_url: String,
-    /// Link to the alert's runbook in notices, with `{alertname}` in it.
+    /// Link to the alert's runbook in notifications, with `{alertname}` in it.
     pub runbook_url: String,
 }
 
-/// A receiver of notices by HTTP POST.
+/// A receiver of notifications by HTTP POST.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WebhookSettings {
-    /// What it speaks.
+    /// The receiver's protocol: `webhook`, `alertmanager`, `dingtalk`, `feishu` or `wecom`.
     pub kind: ReceiverKind,
-    /// Where to post; of an Alertmanager its root, such as `http://127.0.0.1:9093`, of each replica one.
+    /// URL to post to; for Alertmanager its root, such as `http://127.0.0.1:9093`, in one table for each replica.
     pub url: String,
-    /// File with the URL, where it is a secret itself, as those of chat robots are.
+    /// File with the URL where it is a secret, as those of chat robots are.
     pub url_file: Option<PathBuf>,
     /// File with a bearer token.
     pub token_file: Option<PathBuf>,
-    /// File with the secret that a DingTalk or Feishu robot's signature is made with.
+    /// File with the signing secret of a DingTalk or Feishu robot.
     pub secret_file: Option<PathBuf>,
-    /// Whether it is not told that an alert ended.
+    /// Whether to notify of firing alerts only, not of resolved ones.
     pub firing_only: bool,
-    /// Whether it is told of critical alerts only.
+    /// Whether to notify of critical alerts only.
     pub critical_only: bool,
 }
 
-/// What a receiver speaks.
+/// The protocol of a receiver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ReceiverKind {
@@ -61,7 +60,7 @@ pub enum ReceiverKind {
 }
 
 impl ReceiverKind {
-    /// As it is written in the configuration.
+    /// The name in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -74,50 +73,50 @@ impl ReceiverKind {
     }
 }
 
-/// A time in which nobody is told of some alerts.
+/// A period in which nobody is notified of some alerts.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SilenceSettings {
-    /// Labels and their values that an alert must have; a value may end with `*`. None at all: every alert.
+    /// Labels and values that an alert must have; a value may end with `*`. Empty: every alert.
     pub labels: BTreeMap<String, String>,
-    /// From when, RFC 3339, such as `2026-11-23T22:00:00+08:00`; from ever without it.
+    /// Start, RFC 3339, such as `2026-11-23T22:00:00+08:00`; without it the silence has already begun.
     pub from: String,
-    /// Until when, RFC 3339; it must be given.
+    /// End, RFC 3339; required.
     pub until: String,
-    /// Why, for those who read this file.
+    /// The reason, for readers of the file.
     pub comment: String,
 }
 
-/// Why a receiver or silence cannot be used.
+/// Why a receiver or silence is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// Its URL is none.
+    /// The URL is invalid.
     #[error("alerts.webhooks: the URL of a {kind} receiver is not an http or https URL: {detail}")]
     Url {
-        /// Whose.
+        /// The receiver's kind.
         kind: &'static str,
         /// Why, without the URL: it may be a secret.
         detail: String,
     },
-    /// A file of it cannot be used.
+    /// A file cannot be used.
     #[error("alerts.webhooks: reading {path} of a {kind} receiver: {error}")]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Whose.
+        /// The receiver's kind.
         kind: &'static str,
         /// Why.
         error: std::io::Error,
     },
-    /// No client can be built.
+    /// The HTTP client cannot be built.
     #[error("building the http client of alerts.webhooks: {0}")]
     Client(reqwest::Error),
-    /// A silence's time.
-    #[error("alerts.silences: {key} = \"{text}\" is no instant such as 2026-11-23T22:00:00+08:00: {detail}")]
+    /// The time of a silence is invalid.
+    #[error("alerts.silences: {key} = \"{text}\" is not a time such as 2026-11-23T22:00:00+08:00: {detail}")]
     Instant {
         /// `from` or `until`.
         key: &'static str,
-        /// As configured.
+        /// The configured text.
         text: String,
         /// Why.
         detail: String,
@@ -125,7 +124,7 @@ pub enum NotifyError {
 }
 
 impl AlertSettings {
-    /// The same without what may change while the daemon runs.
+    /// The settings without those that a reload may change.
     #[must_use]
     pub fn without_silences(&self) -> Self {
         Self { silences: Vec::new(), ..self.clone() }
@@ -133,7 +132,7 @@ impl AlertSettings {
 }
 
 impl WebhookSettings {
-    /// Kind and host, for people; a URL's path may be a secret.
+    /// Kind and host, for messages: the URL's path may be a secret.
     #[must_use]
     pub fn shown(&self) -> String {
         let url = self.url_file.as_ref().map_or_else(|| Ok(self.url.clone()), |path| self.read(path));
@@ -150,7 +149,7 @@ impl WebhookSettings {
         self.secret_file.as_ref().map(|path| self.read(path)).transpose()
     }
 
-    /// A file's text, without the line's end.
+    /// The text of a file, trimmed.
     pub(super) fn read(&self, path: &std::path::Path) -> Result<String, NotifyError> {
         let text = std::fs::read_to_string(path);
         let text =

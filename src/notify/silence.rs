@@ -1,12 +1,11 @@
-//! Maintenance: who is not told of what, and until when. Decides by labels and the notice's time; refuses a silence
-//! without an end.
+//! Silences: periods of maintenance in which nobody is notified of alerts with certain labels.
 
 use liveqos_core::model::Timestamp;
 
 use super::alert::Alert;
 use super::settings::{NotifyError, SilenceSettings};
 
-/// All silences of a node.
+/// The configured silences.
 #[derive(Clone, Debug, Default)]
 pub struct Silences(Vec<Silence>);
 
@@ -18,7 +17,7 @@ struct Silence {
 }
 
 impl Silences {
-    /// As configured.
+    /// Parses the settings.
     ///
     /// # Errors
     /// [`NotifyError::Instant`].
@@ -31,12 +30,12 @@ impl Silences {
         silences.collect::<Result<_, _>>().map(Self)
     }
 
-    /// Whether nobody is to be told of `letter`.
+    /// Whether a silence covers `alert`.
     #[must_use]
-    pub fn cover(&self, letter: &Alert) -> bool {
+    pub fn cover(&self, alert: &Alert) -> bool {
         self.0.iter().any(|silence| {
-            let fits = |(name, value): &(String, String)| matches(value, letter.label(name));
-            (silence.from..silence.until).contains(&letter.at) && silence.labels.iter().all(fits)
+            let fits = |(name, value): &(String, String)| matches(value, alert.label(name));
+            (silence.from..silence.until).contains(&alert.at) && silence.labels.iter().all(fits)
         })
     }
 }
@@ -48,7 +47,7 @@ fn matches(pattern: &str, value: &str) -> bool {
 fn instant(key: &'static str, text: &str) -> Result<Timestamp, NotifyError> {
     let wrong = |detail: String| NotifyError::Instant { key, text: text.to_owned(), detail };
     let at: jiff::Timestamp = text.parse().map_err(|error: jiff::Error| wrong(error.to_string()))?;
-    let millis = u64::try_from(at.as_millisecond()).map_err(|_| wrong("it lies before 1970".to_owned()))?;
+    let millis = u64::try_from(at.as_millisecond()).map_err(|_| wrong("it is before 1970".to_owned()))?;
     Ok(Timestamp::from_millis(millis))
 }
 
@@ -58,7 +57,7 @@ mod tests {
     use crate::notify::alert::AlertContext;
 
     #[test]
-    fn a_silence_covers_its_labels_and_time_only() {
+    fn a_silence_covers_only_its_labels_and_period() {
         let silence = |labels: &[(&str, &str)], from: &str, until: &str| SilenceSettings {
             labels: labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             from: from.to_owned(),
@@ -66,9 +65,9 @@ mod tests {
             comment: String::new(),
         };
         let head = AlertContext { node: "media-017".to_owned(), ..AlertContext::default() };
-        let letter = |seconds| Alert::test(&head, true, Timestamp::from_secs(seconds));
+        let alert = |seconds| Alert::test(&head, true, Timestamp::from_secs(seconds));
         let covers =
-            |one: SilenceSettings, seconds| Silences::new(&[one]).expect("well written").cover(&letter(seconds));
+            |one: SilenceSettings, seconds| Silences::new(&[one]).expect("well written").cover(&alert(seconds));
         let until = "1970-01-01T08:01:40+08:00";
         assert!(covers(silence(&[], "", until), 99));
         assert!(!covers(silence(&[], "", until), 100));
@@ -76,8 +75,8 @@ mod tests {
         assert!(covers(silence(&[("node", "media-*"), ("alertname", "LiveqosTest")], "", until), 1));
         assert!(!covers(silence(&[("node", "media-1*")], "", until), 1));
         assert!(!covers(silence(&[("session_id", "c1")], "", until), 1));
-        let error = Silences::new(&[silence(&[], "", "tomorrow")]).expect_err("no instant").to_string();
+        let error = Silences::new(&[silence(&[], "", "tomorrow")]).expect_err("not a time").to_string();
         assert!(error.contains("until = \"tomorrow\""), "{error}");
-        assert!(Silences::new(&[silence(&[], "", "")]).is_err(), "a silence ends");
+        assert!(Silences::new(&[silence(&[], "", "")]).is_err(), "a silence needs an end");
     }
 }

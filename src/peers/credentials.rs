@@ -1,6 +1,5 @@
-//! What this node shows other nodes and whom it believes: one TLS configuration for asking and one for answering, and
-//! how QUIC runs between them. Decides that both ends show a certificate of the configured authority; refuses files
-//! that do not fit together.
+//! The node's certificate and the authority it trusts, as a QUIC client and a QUIC server configuration. Both ends must
+//! present a certificate of the configured authority.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,22 +15,22 @@ use super::fixed_window::FixedWindow;
 use super::settings::NodeTlsSettings;
 use crate::platform::{TlsError, tls};
 
-/// Both halves of a node.
+/// The QUIC configurations of a node.
 #[derive(Clone)]
 pub struct Credentials {
-    /// For pinging.
+    /// For pinging peers.
     pub client: ClientConfig,
-    /// For answering.
+    /// For answering pings.
     pub server: ServerConfig,
 }
 
-/// Why there are none.
+/// Why the credentials cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialError {
-    /// A file.
+    /// A file cannot be read.
     #[error("paths.tls: {0}")]
     File(#[from] TlsError),
-    /// The certificate and its key.
+    /// Certificate and key do not belong together.
     #[error("paths.tls: certificate {} with key {}: {error}", cert.display(), key.display())]
     Pair {
         /// The certificate's file.
@@ -41,10 +40,10 @@ pub enum CredentialError {
         /// Why.
         error: rustls::Error,
     },
-    /// Whom to believe.
+    /// The authority cannot be used.
     #[error("paths.tls: the authority in {}: {detail}", ca.display())]
     Authority {
-        /// Its file.
+        /// The authority's file.
         ca: PathBuf,
         /// Why.
         detail: String,
@@ -52,7 +51,7 @@ pub enum CredentialError {
 }
 
 impl Credentials {
-    /// Reads them.
+    /// Reads certificate, key and authority.
     ///
     /// # Errors
     /// [`CredentialError`].
@@ -89,11 +88,10 @@ impl Credentials {
     }
 }
 
-/// Small datagrams and nothing else: no streams, no search for a larger packet size, which would lose packets on
-/// purpose.
+/// Small datagrams only: no streams, and no path MTU discovery, whose probes are lost on purpose.
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
-    // An acknowledgement waits for the next ping or echo to ride on.
+    // Acknowledgements wait, so that they share a packet with the next ping or echo.
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(10)).max_ack_delay(Some(ACK_DELAY));
     transport
@@ -108,15 +106,15 @@ fn transport() -> TransportConfig {
     transport
 }
 
-/// What both ends must speak.
+/// The ALPN protocol of both ends.
 const PROTOCOL: &[u8] = b"liveqos-path/1";
-/// A connection on which nothing is heard for so long is given up.
+/// A connection on which nothing is received for this long is closed.
 const IDLE_MILLIS: u32 = 10_000;
-/// Longest wait of an acknowledgement: longer than the longest interval of pings.
+/// Longest delay of an acknowledgement: more than the longest interval between pings.
 const ACK_DELAY: Duration = Duration::from_millis(150);
-/// Datagrams waiting on a connection, in bytes, each way; the oldest go first.
+/// Datagrams queued on a connection, in bytes, each way; the oldest are dropped first.
 pub(super) const DATAGRAM_BYTES: usize = 16 * 1024;
-/// Connections that may wait to be looked at; further ones are dropped.
+/// Connections that may wait to be accepted; more are dropped.
 const MAX_INCOMING: usize = 64;
-/// Bytes kept of each meanwhile.
+/// Bytes buffered for each of them.
 const INCOMING_BYTES: u64 = 16 * 1024;

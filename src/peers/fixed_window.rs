@@ -1,5 +1,5 @@
-//! Congestion control for pings: a window that stays. Decides nothing: at most fifty datagrams a second of some hundred
-//! bytes leave, and to slow them down where they are lost would hide what they are there to measure.
+//! Congestion control for pings: a window that never changes. At most fifty datagrams a second of about a hundred bytes
+//! are sent, and sending fewer after a loss would hide the loss that they measure.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use quinn::congestion::{Controller, ControllerFactory};
 
-/// Makes the window that stays.
+/// A congestion controller whose window is constant, and its factory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FixedWindow;
 
@@ -46,5 +46,5 @@ impl Controller for FixedWindow {
     }
 }
 
-/// Room for all pings that may be undecided, and their acknowledgements.
+/// Bytes in flight: room for all undecided pings and their acknowledgements.
 const WINDOW: u64 = 64 * 1024;

@@ -1,8 +1,4 @@
-//! The paths to other nodes: pinged over QUIC from here, and echoed for others. Decides what is started; refuses to
-//! start without certificates that fit, since nobody unknown is answered or asked.
-//!
-//! A ping is one datagram of RFC 9221; [`liveqos_core::node::ping`] has its form and [`liveqos_core::node::path_loss`]
-//! what it tells.
+//! Starts the tasks that ping peers and the one that answers pings, and renews their certificates at a reload.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +9,7 @@ use arc_swap::ArcSwap;
 use quinn::{ClientConfig, Endpoint};
 use tokio::task::JoinSet;
 
-use super::connection::Trouble;
+use super::connection::PeerError;
 use super::credentials::{CredentialError, Credentials};
 use super::prober::Prober;
 use super::settings::{NodeTlsSettings, PathSettings, PeerSettings};
@@ -22,7 +18,7 @@ use super::{prober, responder};
 use crate::intake::SourceTable;
 use crate::platform::SelfMetrics;
 
-/// What a reload renews of the running paths.
+/// The running paths: what a reload renews.
 pub struct Peers {
     tls: NodeTlsSettings,
     client: Arc<ArcSwap<ClientConfig>>,
@@ -30,10 +26,11 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Starts a task for each peer, and one that answers where that is configured; `None` where neither is.
+    /// Starts a task for each peer, and one that answers pings where `paths.listen` is set; `None` where neither is
+    /// configured.
     ///
     /// # Errors
-    /// Certificates that cannot be used, an address that cannot be listened on.
+    /// When the certificates cannot be used, or the address cannot be listened on.
     pub fn start(
         settings: &PathSettings,
         table: &PathTable,
@@ -62,7 +59,7 @@ impl Peers {
         Ok(Some(Self { tls: settings.tls.clone(), client, endpoint }))
     }
 
-    /// Where pings are answered.
+    /// The address where pings are answered.
     #[must_use]
     pub fn address(&self) -> Option<SocketAddr> {
         self.endpoint.as_ref().and_then(|endpoint| endpoint.local_addr().ok())
@@ -76,7 +73,7 @@ impl Peers {
         Credentials::read(&self.tls)
     }
 
-    /// Takes over certificates for connections that are opened from now on.
+    /// Uses `credentials` for connections that are opened from now on.
     pub fn renew(&self, credentials: Credentials) {
         self.client.store(Arc::new(credentials.client));
         if let Some(endpoint) = &self.endpoint {
@@ -85,10 +82,10 @@ impl Peers {
     }
 }
 
-/// Pings a peer once: its round trip.
+/// Connects to a peer and pings it until the first echo; returns the round trip.
 ///
 /// # Errors
-/// [`Trouble`].
-pub async fn try_once(peer: &PeerSettings, credentials: &Credentials) -> Result<Duration, Trouble> {
+/// [`PeerError`].
+pub async fn try_once(peer: &PeerSettings, credentials: &Credentials) -> Result<Duration, PeerError> {
     prober::try_once(peer, credentials.client.clone()).await
 }

@@ -1,5 +1,4 @@
-//! What is configured of the paths to other nodes: where their pings are answered, whom this node pings, how often.
-//! Refuses what could not be judged or not be told apart, before anything is opened.
+//! `[paths]` of the configuration: where pings are answered, which nodes are pinged, how often.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -11,69 +10,68 @@ use serde::{Deserialize, Serialize};
 
 use crate::platform::duration;
 
-/// The paths to other nodes, pinged over QUIC.
+/// Network paths to other nodes, measured by pings over QUIC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PathSettings {
-    /// UDP address where pings of other nodes are answered, such as `0.0.0.0:9481`; without one none are.
+    /// UDP address where pings of other nodes are answered, such as `0.0.0.0:9481`; empty answers none.
     pub listen: String,
-    /// Who this node is for other nodes, and whom it believes.
+    /// The certificate that this node presents to others, and the authority that it trusts.
     pub tls: NodeTlsSettings,
     /// How often each peer is pinged, from `20ms` to `100ms`.
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub interval: Duration,
-    /// The nodes that this one pings, at most 64: those that its classes come from or go to.
+    /// The nodes to ping, at most 64: those that this node's classes come from or go to.
     pub peers: Vec<PeerSettings>,
 }
 
-/// Certificates between nodes; both ends show one.
+/// Certificates between nodes; both ends present one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeTlsSettings {
-    /// File with this node's certificate and those between it and the root, PEM; for client and server; read again at a
+    /// PEM file with this node's certificate, for client and server, and its intermediate certificates; read again at a
     /// reload.
     pub cert: PathBuf,
-    /// File with its private key, PEM; read again at a reload.
+    /// PEM file with its private key; read again at a reload.
     pub key: PathBuf,
-    /// File with the certificates of the authority that signs nodes, PEM; nobody else is believed. Read again at a
-    /// reload.
+    /// PEM file with the certificates of the authority that signs nodes; no other is trusted. Read again at a reload.
     pub ca: PathBuf,
 }
 
-/// A node that is pinged.
+/// A node to ping.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PeerSettings {
-    /// Its name in alerts and in the label `peer`.
+    /// The node's name in alerts and in the label `peer`.
     pub name: String,
-    /// Host and UDP port where it answers, such as `origin-1.example.com:9481`.
+    /// Host and UDP port where it answers pings, such as `origin-1.example.com:9481`.
     pub address: String,
-    /// The name or address that its certificate must have; the host of `address` where empty.
+    /// The name or address that its certificate must be valid for; the host of `address` where empty.
     pub server_name: String,
 }
 
-/// Why these settings are wrong.
+/// Why the settings are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// Not an address and port.
     #[error("paths.listen = \"{0}\" is not an address and port such as 0.0.0.0:9481")]
     Listen(String),
-    /// A file is missing.
+    /// `paths.tls` lacks a file.
     #[error(
-        "paths.tls needs cert, key and ca where paths.listen or paths.peers is set: nodes talk to nodes they know only"
+        "paths.tls needs cert, key and ca where paths.listen or paths.peers is set: nodes only connect to known nodes"
     )]
     Tls,
-    /// Too seldom to be judged, or too often.
-    #[error("paths.interval must lie between 20ms and 100ms: 500 pings must come within a minute")]
+    /// The interval is out of range.
+    #[error("paths.interval must lie between 20ms and 100ms: 500 pings must fit into a minute")]
     Interval,
-    /// Too many.
+    /// Too many peers.
     #[error("paths.peers has {0} tables, at most {MAX_PEERS} are pinged")]
     Many(usize),
-    /// A name that tells nobody apart.
+    /// A name that is invalid or not unique: the name, and why.
     #[error("paths.peers: the name \"{0}\" {1}")]
     Name(String, &'static str),
-    /// Not a host and port.
+    /// Not a host and port: the peer, and its address.
     #[error("paths.peers: \"{1}\" of {0} is not a host and port such as origin-1.example.com:9481")]
     Address(String, String),
 }
@@ -86,7 +84,7 @@ impl Default for PathSettings {
 }
 
 impl PathSettings {
-    /// Checks them; `taken` are the names of sources and logs, since peers stand among these.
+    /// Checks the settings; `taken` are the names of sources and logs, which peers must not repeat.
     ///
     /// # Errors
     /// The first [`PathError`].
@@ -98,7 +96,7 @@ impl PathSettings {
         if self.is_used() && files.iter().any(|file| file.as_os_str().is_empty()) {
             return Err(PathError::Tls);
         }
-        if !(LEAST_INTERVAL..=MOST_INTERVAL).contains(&self.interval) {
+        if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&self.interval) {
             return Err(PathError::Interval);
         }
         if self.peers.len() > MAX_PEERS {
@@ -120,7 +118,7 @@ impl PathSettings {
         Ok(())
     }
 
-    /// Whether anything is answered or pinged.
+    /// Whether pings are answered or sent.
     #[must_use]
     pub fn is_used(&self) -> bool {
         !self.listen.is_empty() || !self.peers.is_empty()
@@ -134,13 +132,13 @@ impl PathSettings {
 }
 
 impl PeerSettings {
-    /// One that is not configured, at this address.
+    /// A peer that is not configured, named by its address.
     #[must_use]
     pub fn at(address: &str) -> Self {
         Self { name: address.to_owned(), address: address.to_owned(), server_name: String::new() }
     }
 
-    /// Host (of IPv6 without brackets) and port; `None` where the address is none.
+    /// Host (IPv6 without brackets) and port; `None` where the address is invalid.
     #[must_use]
     pub fn host_and_port(&self) -> Option<(&str, u16)> {
         let (host, port) = self.address.rsplit_once(':')?;
@@ -150,22 +148,22 @@ impl PeerSettings {
         (!host.is_empty() && !host.contains(char::is_whitespace)).then_some((host, port))
     }
 
-    /// What its certificate must be for.
+    /// The name that its certificate must be valid for.
     #[must_use]
-    pub fn shown_as(&self) -> &str {
+    pub fn certificate_name(&self) -> &str {
         let host = self.host_and_port().map_or("", |(host, _)| host);
         if self.server_name.is_empty() { host } else { &self.server_name }
     }
 }
 
-/// Most nodes that are pinged.
+/// Most peers.
 pub(super) const MAX_PEERS: usize = 64;
-/// Longest name of a peer, in bytes.
+/// Longest name, in bytes.
 const MAX_NAME: usize = 64;
-/// Pings are no oftener than this.
-pub(crate) const LEAST_INTERVAL: Duration = Duration::from_millis(20);
-/// Nor seldomer: the judge needs 500 within a minute.
-pub(crate) const MOST_INTERVAL: Duration = Duration::from_millis(100);
+/// Shortest interval between pings.
+pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(20);
+/// Longest interval between pings: alert evaluation needs 500 in a minute.
+pub(crate) const MAX_INTERVAL: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -178,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_named() {
+    fn invalid_settings_are_named() {
         assert_eq!(PathSettings::default().check([]), Ok(()));
         assert_eq!(used().check(["srs"]), Ok(()));
         let check = |change: fn(&mut PathSettings)| {
@@ -196,6 +194,6 @@ mod tests {
             assert_eq!(PeerSettings::at(address).host_and_port(), None, "{address}");
         }
         assert_eq!(PeerSettings::at("[fe80::1]:9481").host_and_port(), Some(("fe80::1", 9481)));
-        assert_eq!(used().peers[0].shown_as(), "origin-1.example.com");
+        assert_eq!(used().peers[0].certificate_name(), "origin-1.example.com");
     }
 }

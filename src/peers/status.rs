@@ -1,5 +1,4 @@
-//! How the paths to other nodes do: what `/api/v1/sources`, `/metrics` and the judge read. Decides nothing; each path
-//! has a line of its own, written by who pings it.
+//! The state of each path to another node, as `/api/v1/sources`, `/metrics` and alert evaluation read it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,99 +9,100 @@ use serde::Serialize;
 
 use super::settings::PathSettings;
 
-/// All paths, in the order of the configuration.
+/// The state of all paths, in the order of the configuration.
 #[derive(Debug, Default)]
 pub struct PathTable {
     paths: Vec<Arc<PathEntry>>,
 }
 
-/// How one path does.
+/// The state of one path.
 #[derive(Clone, Debug, Serialize)]
 pub struct PathStatus {
     /// The other node.
     pub peer: Arc<str>,
     /// Where it answers.
     pub address: String,
-    /// When something was last heard, in seconds since the Unix epoch.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub heard_at: Option<f64>,
-    /// Pings that were decided since the start; what is not decided yet is in none of them.
+    /// When the last echo was received, in seconds since the Unix epoch.
+    #[serde(rename = "heard_at", skip_serializing_if = "Option::is_none")]
+    pub last_echo_at: Option<f64>,
+    /// Pings decided since the start; those that are not decided yet count in none of the sums.
     pub sent: u64,
-    /// Of these, lost on the way there.
+    /// Of these, lost on the way to the peer.
     pub lost_out: u64,
-    /// Of these, come there.
-    pub came: u64,
-    /// Of those that came, lost on the way back.
+    /// Of these, received by the peer.
+    #[serde(rename = "came")]
+    pub arrived: u64,
+    /// Of those received, lost on the way back.
     pub lost_back: u64,
-    /// What was measured lately; nothing while it is silent.
+    /// The newest measurements; absent while the path is silent.
     #[serde(flatten)]
     pub figures: PathFigures,
 }
 
-/// One path's line.
+/// One path, written by the task that pings it.
 #[derive(Debug)]
 pub(super) struct PathEntry {
     peer: Arc<str>,
     address: String,
-    course: Mutex<PathWindow>,
+    window: Mutex<PathWindow>,
 }
 
 impl PathTable {
-    /// The paths to the peers of `settings`, of which nothing is known yet.
+    /// The paths to the peers of `settings`, without measurements.
     #[must_use]
     pub fn new(settings: &PathSettings) -> Self {
         let entry = |peer: &super::settings::PeerSettings| {
             let (name, address) = (peer.name.as_str().into(), peer.address.clone());
-            Arc::new(PathEntry { peer: name, address, course: Mutex::default() })
+            Arc::new(PathEntry { peer: name, address, window: Mutex::default() })
         };
         Self { paths: settings.peers.iter().map(entry).collect() }
     }
 
-    /// The news of every path that was ever heard, since the last call.
+    /// What was measured on each path since the last call; paths without any echo so far are left out.
     #[must_use]
-    pub fn words(&self, now: Timestamp) -> Vec<PathReport> {
-        self.paths.iter().filter_map(|path| path.course().word(&path.peer, now)).collect()
+    pub fn reports(&self, now: Timestamp) -> Vec<PathReport> {
+        self.paths.iter().filter_map(|path| path.window().word(&path.peer, now)).collect()
     }
 
-    /// How every path does at `now`.
+    /// The state of every path at `now`.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> Vec<PathStatus> {
         let status = self.paths.iter().map(|path| {
-            let course = path.course();
-            let Ways { out, back } = course.sums();
+            let window = path.window();
+            let Ways { out, back } = window.sums();
             PathStatus {
                 peer: Arc::clone(&path.peer),
                 address: path.address.clone(),
-                heard_at: course.heard().map(Timestamp::seconds),
+                last_echo_at: window.heard().map(Timestamp::seconds),
                 sent: out.whole as u64,
                 lost_out: out.part as u64,
-                came: back.whole as u64,
+                arrived: back.whole as u64,
                 lost_back: back.part as u64,
-                figures: course.figures(now),
+                figures: window.figures(now),
             }
         });
         status.collect()
     }
 
-    /// The line of each path.
+    /// The entry of each path.
     pub(super) fn entries(&self) -> &[Arc<PathEntry>] {
         &self.paths
     }
 }
 
 impl PathEntry {
-    /// An echo came back.
-    pub(super) fn hear(&self, now: Timestamp, rtt: Duration, ways: Ways) {
-        self.course().hear(now, rtt, ways);
+    /// Records an echo: its round trip and the losses that it decided.
+    pub(super) fn echo(&self, now: Timestamp, rtt: Duration, ways: Ways) {
+        self.window().hear(now, rtt, ways);
     }
 
-    /// The other node took leave.
-    pub(super) fn part(&self) {
-        self.course().part();
+    /// Records that the peer closed the connection.
+    pub(super) fn closed(&self) {
+        self.window().part();
     }
 
-    /// A holder that panicked leaves sums that are each whole, so they stay in use.
-    fn course(&self) -> MutexGuard<'_, PathWindow> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A poisoned lock stays in use: a panic leaves each sum whole.
+    fn window(&self) -> MutexGuard<'_, PathWindow> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

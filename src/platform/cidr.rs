@@ -1,4 +1,5 @@
-//! IP addresses and networks in CIDR notation (RFC 4632) as settings name them: who may send, which proxies are trusted.
+//! IP addresses and networks in CIDR notation (RFC 4632) as settings name them: who may send, which proxies are
+//! trusted.
 
 use std::net::IpAddr;
 

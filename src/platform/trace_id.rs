@@ -1,5 +1,5 @@
-//! Trace and span ids, hashed from names, so that every node, a restarted daemon and a person with a shell find the same
-//! trace. An id is never all zero, which W3C Trace Context (level 1, section 3.2.2) forbids.
+//! Trace and span ids, hashed from names, so that every node, a restarted daemon and a person with a shell find the
+//! same trace. An id is never all zero, which W3C Trace Context (level 1, section 3.2.2) forbids.
 //!
 //! The trace id of a class without the platform's `traceparent`, in one line of shell:
 //!

@@ -58,11 +58,16 @@ async fn loss_and_round_trip_are_what_the_relay_did() {
     let out_other = out_seen - told.sent;
     assert!(told.lost_out <= out_lost && told.lost_out + out_other >= out_lost, "{told:?}");
     let echoes: u64 = back_lost.iter().map(|length| echoes_in(*length)).sum();
-    println!("back: {} packets lost with {echoes} echoes, told {} of {}", back_lost.len(), told.lost_back, told.came);
+    println!(
+        "back: {} packets lost with {echoes} echoes, told {} of {}",
+        back_lost.len(),
+        told.lost_back,
+        told.arrived
+    );
     assert_eq!(told.lost_back, echoes);
     let expected = |of: u64, ratio: f64| (of as f64 * ratio, 5.0 * (of as f64 * ratio).sqrt());
     for (lost, of, ratio) in
-        [(told.lost_out, told.sent - healthy.sent, 0.05), (told.lost_back, told.came - healthy.came, 0.15)]
+        [(told.lost_out, told.sent - healthy.sent, 0.05), (told.lost_back, told.arrived - healthy.arrived, 0.15)]
     {
         let (mean, slack) = expected(of, ratio);
         assert!((lost as f64 - mean).abs() < slack + 0.1 * mean, "{lost} lost of {of} at {ratio}");
@@ -83,15 +88,15 @@ async fn who_goes_is_no_healthy_path_and_who_returns_is_heard_again() {
     relay.set(lossy(1.0, Duration::ZERO), lossy(1.0, Duration::ZERO));
     let cut = edge.until("silence", |path| path.figures == PathFigures::default()).await;
     assert_eq!((cut.lost_out, cut.lost_back), (0, 0), "silence is not loss: {cut:?}");
-    assert!(edge.table.words(clock::now()).iter().all(|word| word.silent.is_some() && word.out.is_none()));
+    assert!(edge.table.reports(clock::now()).iter().all(|word| word.silent.is_some() && word.out.is_none()));
     relay.set(Impairment::default(), Impairment::default());
     let back = edge.until("the path again", |path| path.figures.rtt_seconds.is_some()).await;
     println!("lost by the gap: {} there, {} back", back.lost_out, back.lost_back);
     // The origin stops in good order: it takes leave, and the silence is no sign against the path.
     origin.tasks.shutdown().await;
     edge.until("the end", |path| path.figures == PathFigures::default()).await;
-    drop(edge.table.words(clock::now()));
-    assert!(edge.table.words(clock::now()).iter().all(|word| word.silent.is_none() && word.rtt.is_none()));
+    drop(edge.table.reports(clock::now()));
+    assert!(edge.table.reports(clock::now()).iter().all(|word| word.silent.is_none() && word.rtt.is_none()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -102,9 +107,9 @@ async fn strangers_are_refused_and_named() {
     let mixed = NodeTlsSettings { ca: tls(folder.path(), "edge").ca, ..tls(strange.path(), "edge") };
     let elsewhere = PeerSettings { server_name: "origin-2.example.com".to_owned(), ..PeerSettings::at(&address) };
     for (peer, tls, mark) in [
-        (PeerSettings::at(&address), tls(strange.path(), "edge"), "its certificate is not believed"),
-        (PeerSettings::at(&address), mixed, "it does not believe this node's certificate"),
-        (elsewhere, tls(folder.path(), "edge"), "its certificate is not believed"),
+        (PeerSettings::at(&address), tls(strange.path(), "edge"), "its certificate is not trusted"),
+        (PeerSettings::at(&address), mixed, "it does not trust this node's certificate"),
+        (elsewhere, tls(folder.path(), "edge"), "its certificate is not trusted"),
     ] {
         let trouble = try_once(&peer, &Credentials::read(&tls).unwrap()).await.unwrap_err();
         assert!(trouble.reason == "certificate" && trouble.message.contains(mark), "{trouble:?}");
@@ -125,7 +130,7 @@ async fn renewed_certificates_hold_from_the_next_connection_on() {
     let peer = PeerSettings::at(&origin.address().to_string());
     let [old, renewed] = [&folder, &new].map(|folder| Credentials::read(&tls(folder.path(), "edge")).unwrap());
     let edge = Node::start(&edge(folder.path(), origin.address()));
-    edge.until("a path", |path| path.came > 0).await;
+    edge.until("a path", |path| path.arrived > 0).await;
     for file in ["ca.pem", "origin.pem", "origin.key"] {
         std::fs::copy(new.path().join(file), folder.path().join(file)).unwrap();
     }
@@ -133,7 +138,7 @@ async fn renewed_certificates_hold_from_the_next_connection_on() {
     assert!(try_once(&peer, &renewed).await.is_ok());
     assert_eq!(try_once(&peer, &old).await.unwrap_err().reason, "certificate");
     let before = edge.path();
-    edge.until("the open connection goes on", |path| path.came >= before.came + 50).await;
+    edge.until("the open connection goes on", |path| path.arrived >= before.arrived + 50).await;
     std::fs::write(folder.path().join("origin.key"), "nonsense").unwrap();
     let error = origin.peers.read().err().unwrap().to_string();
     assert!(error.contains("origin.key") && error.contains("PEM"), "{error}");
@@ -174,7 +179,7 @@ async fn hostile_datagrams_are_counted_and_nobody_else_suffers() {
         socket.send_to(&packet, origin.address()).unwrap();
     }
     let before = edge.path();
-    edge.until("echoes all the same", |path| path.came >= before.came + 100).await;
+    edge.until("echoes all the same", |path| path.arrived >= before.arrived + 100).await;
 }
 
 /// A free UDP port of this host.
@@ -306,7 +311,7 @@ async fn classes_that_stall_behind_a_bad_path_have_it_as_their_cause() {
             }
         }
         let now = clock::now();
-        let around = Environment { paths: edge.table.words(now), ..Environment::default() };
+        let around = Environment { paths: edge.table.reports(now), ..Environment::default() };
         for notice in pipe.tick(now, &around).notices {
             println!("{ticks}: {} {}", notice.summary(), notice.description());
             match (notice.alert, &notice.subject) {

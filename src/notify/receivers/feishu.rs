@@ -1,5 +1,5 @@
-//! A Feishu or Lark group robot: an interactive card, signed in the body (HMAC-SHA-256 of nothing, keyed by time and
-//! secret). It answers 200 to most things and says in `code` what became of it.
+//! A Feishu or Lark group robot: an interactive card, signed in the body (HMAC-SHA-256 of an empty text, keyed by time
+//! and secret). It answers most requests with status 200 and gives the outcome in `code`.
 
 use std::time::Duration;
 
@@ -14,28 +14,28 @@ use crate::notify::chat_text::{self, Markup};
 use crate::notify::notification_log::{Group, Notification, SendMode};
 use crate::notify::receiver::{DeliveryPolicy, Receiver, Verdict, robot_verdict};
 
-/// The channel.
+/// A Feishu or Lark robot.
 pub(crate) struct Feishu {
-    /// What it signs with, where the robot asks for it.
+    /// The signing secret, where the robot requires one.
     pub(crate) secret: Option<String>,
 }
 
 impl Receiver for Feishu {
-    fn manner(&self) -> DeliveryPolicy {
-        DeliveryPolicy { telling: SendMode::Changes, gather: Duration::from_secs(5), a_minute: 60 }
+    fn policy(&self) -> DeliveryPolicy {
+        DeliveryPolicy { send_mode: SendMode::Changes, gather: Duration::from_secs(5), max_per_minute: 60 }
     }
 
-    fn request(&self, url: Url, mail: &Notification, now: Timestamp) -> (Url, Value) {
-        let colour = match chat_text::worst(mail) {
+    fn request(&self, url: Url, notification: &Notification, now: Timestamp) -> (Url, Value) {
+        let colour = match chat_text::highest_severity(notification) {
             Some("critical") => "red",
             Some(_) => "orange",
             None => "green",
         };
-        let text = chat_text::text(mail, self, MAX_TEXT);
+        let text = chat_text::text(notification, self, MAX_TEXT);
         let mut body = json!({
             "msg_type": "interactive",
             "card": {
-                "header": { "title": { "tag": "plain_text", "content": chat_text::title(mail) }, "template": colour },
+                "header": { "title": { "tag": "plain_text", "content": chat_text::title(notification) }, "template": colour },
                 "elements": [{ "tag": "div", "text": { "tag": "lark_md", "content": text } }],
             },
         });
@@ -59,7 +59,7 @@ impl Markup for Feishu {
     }
 }
 
-/// It takes bodies of 20 KB; more than this nobody reads.
+/// Longest text in bytes; the robot accepts bodies of 20 KB, but nobody reads that much.
 const MAX_TEXT: usize = 6_000;
 
 #[cfg(test)]
@@ -70,9 +70,9 @@ mod tests {
     #[test]
     fn the_signature_is_the_documented_one() {
         let now = Timestamp::from_secs(1_700_000_000);
-        let mail = Notification::of_one(Alert::test(&AlertContext::default(), false, now));
+        let notification = Notification::of_one(Alert::test(&AlertContext::default(), false, now));
         let robot = Feishu { secret: Some("SECabc".to_owned()) };
-        let (_, body) = robot.request(Url::parse("https://robot.example/hook/T").expect("a URL"), &mail, now);
+        let (_, body) = robot.request(Url::parse("https://robot.example/hook/T").expect("a URL"), &notification, now);
         assert_eq!(
             (&body["timestamp"], &body["sign"]),
             (&json!("1700000000"), &json!("XprR1de+0SSBnwWyU/4k6x2TL+Q2SJlM5NNEdAv7MWg="))
@@ -81,10 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_by_their_code() {
+    fn answers_are_judged_by_their_code() {
         let robot = Feishu { secret: None };
         assert_eq!(robot.verdict(br#"{"code":0,"msg":"success","data":{}}"#), Verdict::Delivered);
-        assert!(matches!(robot.verdict(br#"{"code":11232,"msg":"frequency limited"}"#), Verdict::Again { .. }));
+        assert!(matches!(robot.verdict(br#"{"code":11232,"msg":"frequency limited"}"#), Verdict::Retry { .. }));
         assert!(matches!(robot.verdict(br#"{"code":19021,"msg":"sign match fail"}"#), Verdict::Refused(_)));
     }
 }

@@ -1,4 +1,4 @@
-//! The generic webhook: the body that Alertmanager posts, version 4, so that receivers of its kind work unchanged.
+//! The generic webhook: the JSON body of Alertmanager webhooks, version 4, so that its receivers work unchanged.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::notify::notification_log::{Group, Notification, SendMode};
 use crate::notify::receiver::{DeliveryPolicy, Receiver, Verdict};
 use crate::platform::rfc3339;
 
-/// The channel.
+/// The generic webhook.
 pub(crate) struct Webhook {
-    /// The node's own page.
+    /// URL of the node's own page.
     pub(crate) page: String,
 }
 
 impl Receiver for Webhook {
-    fn manner(&self) -> DeliveryPolicy {
-        DeliveryPolicy { telling: SendMode::ChangesByGroup, gather: Duration::ZERO, a_minute: 600 }
+    fn policy(&self) -> DeliveryPolicy {
+        DeliveryPolicy { send_mode: SendMode::ChangesByGroup, gather: Duration::ZERO, max_per_minute: 600 }
     }
 
-    fn request(&self, url: Url, mail: &Notification, _: Timestamp) -> (Url, Value) {
-        (url, mail.groups.first().map_or(Value::Null, |group| self.body(group)))
+    fn request(&self, url: Url, notification: &Notification, _: Timestamp) -> (Url, Value) {
+        (url, notification.groups.first().map_or(Value::Null, |group| self.body(group)))
     }
 
     fn verdict(&self, _: &[u8]) -> Verdict {
@@ -39,28 +39,28 @@ impl Webhook {
             "version": "4", "groupKey": format!("{{}}:{{alertname=\"{name}\", cause=\"{cause}\"}}"), "truncatedAlerts": 0,
             "status": status, "receiver": "liveqos", "externalURL": self.page,
             "groupLabels": { "alertname": name, "cause": cause },
-            "commonLabels": common(&group.letters, |letter| &letter.labels),
-            "commonAnnotations": common(&group.letters, |letter| &letter.annotations),
-            "alerts": group.letters.iter().map(|letter| self.alert(letter)).collect::<Vec<_>>(),
+            "commonLabels": common(&group.alerts, |alert| &alert.labels),
+            "commonAnnotations": common(&group.alerts, |alert| &alert.annotations),
+            "alerts": group.alerts.iter().map(|alert| self.alert(alert)).collect::<Vec<_>>(),
         })
     }
 
-    fn alert(&self, letter: &Alert) -> Value {
+    fn alert(&self, alert: &Alert) -> Value {
         json!({
-            "status": if letter.firing { "firing" } else { "resolved" },
-            "labels": letter.labels, "annotations": letter.annotations, "generatorURL": self.page,
-            "startsAt": rfc3339::text(letter.started_at), "fingerprint": letter.key,
-            "endsAt": if letter.firing { NEVER.to_owned() } else { rfc3339::text(letter.at) },
+            "status": if alert.firing { "firing" } else { "resolved" },
+            "labels": alert.labels, "annotations": alert.annotations, "generatorURL": self.page,
+            "startsAt": rfc3339::text(alert.started_at), "fingerprint": alert.key,
+            "endsAt": if alert.firing { NEVER.to_owned() } else { rfc3339::text(alert.at) },
         })
     }
 }
 
-/// What all have alike.
-fn common(letters: &[Alert], pairs: impl Fn(&Alert) -> &Pairs) -> Pairs {
-    let mut common = letters.first().map(|letter| pairs(letter).clone()).unwrap_or_default();
-    common.retain(|name, value| letters.iter().all(|letter| pairs(letter).get(name) == Some(value)));
+/// The pairs that all alerts share.
+fn common(alerts: &[Alert], pairs: impl Fn(&Alert) -> &Pairs) -> Pairs {
+    let mut common = alerts.first().map(|alert| pairs(alert).clone()).unwrap_or_default();
+    common.retain(|name, value| alerts.iter().all(|alert| pairs(alert).get(name) == Some(value)));
     common
 }
 
-/// What Alertmanager writes for an alert that has not ended.
+/// The end time that Alertmanager writes for a firing alert.
 const NEVER: &str = "0001-01-01T00:00:00Z";

@@ -1,5 +1,5 @@
-//! A `WeCom` group robot: markdown of at most 4,096 bytes; its URL is its secret. It answers 200 to everything and says
-//! in `errcode` what became of it.
+//! A `WeCom` group robot: markdown of at most 4,096 bytes; its URL is its secret. It answers every request with status
+//! 200 and gives the outcome in `errcode`.
 
 use std::time::Duration;
 
@@ -11,16 +11,19 @@ use crate::notify::chat_text::{self, Markup};
 use crate::notify::notification_log::{Group, Notification, SendMode};
 use crate::notify::receiver::{DeliveryPolicy, Receiver, Verdict, robot_verdict};
 
-/// The channel.
+/// A `WeCom` robot.
 pub(crate) struct WeCom;
 
 impl Receiver for WeCom {
-    fn manner(&self) -> DeliveryPolicy {
-        DeliveryPolicy { telling: SendMode::Changes, gather: Duration::from_secs(5), a_minute: 15 }
+    fn policy(&self) -> DeliveryPolicy {
+        DeliveryPolicy { send_mode: SendMode::Changes, gather: Duration::from_secs(5), max_per_minute: 15 }
     }
 
-    fn request(&self, url: Url, mail: &Notification, _: Timestamp) -> (Url, Value) {
-        (url, json!({ "msgtype": "markdown", "markdown": { "content": chat_text::text(mail, self, MAX_TEXT) } }))
+    fn request(&self, url: Url, notification: &Notification, _: Timestamp) -> (Url, Value) {
+        (
+            url,
+            json!({ "msgtype": "markdown", "markdown": { "content": chat_text::text(notification, self, MAX_TEXT) } }),
+        )
     }
 
     fn verdict(&self, body: &[u8]) -> Verdict {
@@ -35,4 +38,5 @@ impl Markup for WeCom {
     }
 }
 
+/// Longest text in bytes, a limit of the robot.
 const MAX_TEXT: usize = 4_096;
