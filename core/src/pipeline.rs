@@ -13,7 +13,7 @@ use crate::trace::{SpanCommand, SpanPlan};
 pub struct Pipeline {
     objectives: Objectives,
     registry: Registry,
-    judge: AlertEvaluator,
+    evaluator: AlertEvaluator,
     fleet: Fleet,
     plan: SpanPlan,
 }
@@ -38,7 +38,7 @@ impl Pipeline {
         Self {
             objectives,
             registry: Registry::new(timeouts, max_sessions),
-            judge: AlertEvaluator::default(),
+            evaluator: AlertEvaluator::default(),
             fleet: Fleet::default(),
             plan: SpanPlan::new(node),
         }
@@ -58,8 +58,8 @@ impl Pipeline {
     /// Moves everything on to `now`.
     pub fn tick(&mut self, now: Timestamp, around: &Environment) -> Tick {
         let batch = self.registry.tick(now);
-        let mut notices = self.judge.look(now, &self.objectives, &self.registry, around);
-        notices.extend(self.judge.close(&batch.closed));
+        let mut notices = self.evaluator.evaluate(now, &self.objectives, &self.registry, around);
+        notices.extend(self.evaluator.close(&batch.closed));
         self.fleet.take(&batch.samples, &self.objectives);
         let registry = &self.registry;
         let commands = self.plan.take(now, &batch, &notices, |session| {
@@ -77,7 +77,7 @@ impl Pipeline {
                 continue;
             };
             self.plan.resume(&session, class);
-            self.judge.resume(&session, class.traced.as_ref().map_or(&[], |traced| &traced.incidents));
+            self.evaluator.resume(&session, class.traced.as_ref().map_or(&[], |traced| &traced.incidents));
         }
     }
 
@@ -105,7 +105,7 @@ impl Pipeline {
     /// sums and what the platform announced stay; who still lives opens again.
     pub fn forget(&mut self) -> Tick {
         self.registry.forget();
-        self.judge = AlertEvaluator::default();
+        self.evaluator = AlertEvaluator::default();
         let commands = self.plan.stop();
         self.plan.forget();
         Tick { commands, entries: self.take_entries(), ..Tick::default() }
@@ -125,7 +125,7 @@ impl Pipeline {
     /// How many more viewers the node can carry; see [`AlertEvaluator::capacity`].
     #[must_use]
     pub fn capacity(&self) -> Option<Capacity> {
-        self.judge.capacity(&self.objectives)
+        self.evaluator.capacity(&self.objectives)
     }
 
     /// The live sessions.
@@ -157,7 +157,7 @@ mod tests {
 
     /// A publisher alone until `gone`, then nobody; ticks until `end`, both in milliseconds after 40 s past a minute.
     fn play(gone: u64, end: u64, also: impl Fn(u64) -> Option<Fact>) -> Tick {
-        let mut pipe = Pipeline::new("n", Objectives::default(), SessionTimeouts::default(), 10);
+        let mut pipeline = Pipeline::new("n", Objectives::default(), SessionTimeouts::default(), 10);
         let mut all = Tick::default();
         for millis in (0..=end).step_by(TICK.as_millis() as usize) {
             let at = Timestamp::from_secs(1_000_000) + Duration::from_millis(millis);
@@ -171,9 +171,9 @@ mod tests {
             for fact in [Some(server), also(millis)].into_iter().flatten() {
                 let (source, stream) = ("nginx-rtmp".into(), StreamKey::parse("live/c1").expect("a good key"));
                 let observation = Observation { source, stream, at, fact };
-                pipe.observe(observation);
+                pipeline.observe(observation);
             }
-            let tick = pipe.tick(at, &Environment::default());
+            let tick = pipeline.tick(at, &Environment::default());
             all.batch.samples.extend(tick.batch.samples);
             all.notices.extend(tick.notices);
             all.commands.extend(tick.commands);

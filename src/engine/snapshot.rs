@@ -177,7 +177,7 @@ pub(crate) fn sample_json(sample: &Sample) -> Value {
 /// How many more viewers the node can carry.
 #[must_use]
 pub(crate) fn capacity_json(capacity: Capacity) -> Value {
-    json!({ "viewers": number(capacity.viewers), "room": capacity.left.floor() as u64, "short": capacity.short })
+    json!({ "viewers": number(capacity.viewers), "room": capacity.additional_viewers.floor() as u64, "short": capacity.limiting_resource })
 }
 
 /// A notice for people and programs.

@@ -121,7 +121,7 @@ fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports
             firing.map(|(name, count)| gauge(labelled(&[("alertname", name)]), count as f64)).collect()
         }
         "liveqos_node_viewer_room" => {
-            snapshot.capacity.iter().map(|capacity| gauge(Vec::new(), capacity.left.floor())).collect()
+            snapshot.capacity.iter().map(|capacity| gauge(Vec::new(), capacity.additional_viewers.floor())).collect()
         }
         "liveqos_build_info" => vec![gauge(labelled(&[("version", env!("CARGO_PKG_VERSION"))]), 1.0)],
         name if name.starts_with("liveqos_probe_") => {

@@ -30,6 +30,6 @@ pub(crate) fn stutter(class: usize, state: NoticeState, started_at: Timestamp, a
         cause: Cause::Node,
         why: [].into(),
         forecast: None,
-        retold: false,
+        renotified: false,
     }
 }

@@ -1,5 +1,5 @@
-//! Whether few groups of an audience hold a fault. Decides it by what the other groups show and by the odds of picking
-//! those few by chance; refuses to blame groups that have no name.
+//! Whether few groups of an audience hold a fault. Decides by what the other groups show and by the odds of picking
+//! those few by chance; groups without a name are never blamed.
 
 use crate::base::SmallMap;
 use crate::model::{Group, GroupKind};
@@ -12,17 +12,16 @@ pub(crate) struct Concentration {
     pub worst: Group,
     /// How many groups hold it, of how many.
     pub groups: (usize, usize),
-    /// Whether there are fewer groups perhaps: some could not be told apart.
+    /// Whether the number of groups is an upper bound, because some could not be distinguished.
     pub at_most: bool,
-    /// Their share of the stalled time.
+    /// Their share of the stalled time, 0 to 1.
     pub stalled_share: f64,
-    /// Their share of the watching.
+    /// Their share of the exposure time, 0 to 1.
     pub exposure_share: f64,
 }
 
-/// Whether few of the groups hold what exceeds `limit`: without them the others keep it with room to spare, and chance
-/// does not pick so well among all groups there may be. `tallies` are of one kind of group, summed; what has no name is
-/// never accused.
+/// Whether few of the groups hold what exceeds `limit`: without them the others stay clearly under it, and chance is
+/// unlikely to pick those few among all groups. `tallies` are of one kind of group, summed over legs.
 #[must_use]
 pub(crate) fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Option<Concentration> {
     let (mut all, mut of) = (Tally::default(), 0);
@@ -46,18 +45,18 @@ pub(crate) fn concentration(mut tallies: Vec<(Group, Tally)>, limit: f64) -> Opt
         if stalled_share >= LEAST_STALLED && rest < limit * REST_CLEAR {
             let chosen = index + 1;
             let stalls = f64::from(held.starts.max(held.stalled / LONG_STALL));
-            let surprise = stalls * (stalled_share / exposure_share.max(1e-6)).ln();
+            let log_likelihood = stalls * (stalled_share / exposure_share.max(1e-6)).ln();
             let ways = chosen as f64 * (of as f64 * std::f64::consts::E / chosen as f64).ln();
             let worst = &tallies[0].0;
             let found =
                 || Concentration { worst: worst.clone(), groups: (chosen, of), at_most, stalled_share, exposure_share };
-            return (surprise >= ways + SURPRISE).then(found);
+            return (log_likelihood >= ways + MIN_LOG_LIKELIHOOD).then(found);
         }
     }
     None
 }
 
-/// The groups of all legs of one kind, summed.
+/// The groups of one kind, summed over all legs.
 pub(super) fn tallies(live: &Live, kind: GroupKind) -> Vec<(Group, Tally)> {
     let mut sums: SmallMap<Group, Tally> = SmallMap::new();
     for groups in live.legs().filter_map(|(_, leg)| leg.groups()) {
@@ -70,14 +69,14 @@ pub(super) fn tallies(live: &Live, kind: GroupKind) -> Vec<(Group, Tally)> {
 
 /// Few groups hold at least this share of the stalled time …
 const LEAST_STALLED: f64 = 0.7;
-/// … with at most this share of the watching.
+/// … with at most this share of the exposure time.
 const MOST_EXPOSURE: f64 = 0.6;
-/// Without them the rest is this far under its limit.
+/// Without them the ratio is under this share of its limit.
 const REST_CLEAR: f64 = 0.8;
-/// A stall counts as another one after so many seconds.
+/// A long stall counts once per this number of seconds.
 const LONG_STALL: f32 = 2.0;
-/// Log-likelihood beyond that of picking as many groups blindly.
-const SURPRISE: f64 = 3.0;
+/// Log-likelihood required beyond that of picking as many groups at random.
+const MIN_LOG_LIKELIHOOD: f64 = 3.0;
 
 #[cfg(test)]
 mod tests {
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn one_network_of_ten_is_found_and_all_of_them_are_not() {
+    fn one_network_of_ten_is_found_but_not_all_ten() {
         let one = found((0..10).map(|network| view(network, if network == 3 { 4_000 } else { 20 })));
         let one = one.expect("one network holds it");
         assert_eq!((one.worst, one.groups), (Group::Network(3), (1, 10)));
@@ -113,12 +112,12 @@ mod tests {
     }
 
     #[test]
-    fn a_handful_of_stalls_that_fell_on_few_networks_is_chance() {
+    fn a_handful_of_stalls_on_few_networks_is_chance() {
         assert_eq!(found((0..30).map(|network| view(network, if network < 4 { 200 } else { 0 }))), None);
     }
 
     #[test]
-    fn few_of_many_that_cannot_be_named_are_chance_and_the_others_are_not_accused() {
+    fn few_of_many_unnamed_groups_are_chance_and_unnamed_ones_are_not_blamed() {
         let others = |groups, stalled| GroupView {
             group: Group::Others(GroupKind::Network),
             groups,
@@ -129,6 +128,6 @@ mod tests {
         let stalls = |count| (0..count).map(|network| GroupView { stall_starts: 1, ..view(network, 600) });
         assert!(found(stalls(8).chain([others(8, 0)])).is_some(), "eight of sixteen");
         assert_eq!(found(stalls(8).chain([others(5_000, 0)])), None, "eight of five thousand stall by chance");
-        assert_eq!(found([view(1, 4_000), others(9, 60_000)]), None, "most of it is with the others");
+        assert_eq!(found([view(1, 4_000), others(9, 60_000)]), None, "the unnamed groups hold most of it");
     }
 }

@@ -1,9 +1,9 @@
-//! What all alerts share: the numbers behind a finding, and the bars that a value is held against.
+//! What all alerts share: the numbers behind a finding, and the bars that a value is compared with.
 
 use super::hysteresis::Finding;
 use crate::model::{Evidence, GRID, Timestamp};
 
-/// The numbers behind a finding: the value against its threshold in `unit`, resting on `size` of `size_unit`.
+/// The numbers behind a finding: a value and its threshold in `unit`, resting on `size` of `size_unit`.
 pub(crate) fn evidence(
     value: f64,
     threshold: f64,
@@ -13,7 +13,7 @@ pub(crate) fn evidence(
     Evidence { value, threshold, unit, size, size_unit }
 }
 
-/// What a level says against its limit.
+/// The finding of a value against its threshold.
 pub(crate) fn against(evidence: Evidence, since: Timestamp) -> Finding {
     match evidence.value {
         value if value > evidence.threshold => Finding::Bad(evidence, since),
@@ -22,12 +22,12 @@ pub(crate) fn against(evidence: Evidence, since: Timestamp) -> Finding {
     }
 }
 
-/// Whether `now` is the first look of a step.
+/// Whether `now` is the first evaluation in a step of the 5 s grid.
 pub(crate) fn is_step(before: Timestamp, now: Timestamp) -> bool {
     before.floor(GRID) != now.floor(GRID)
 }
 
-/// Clear under this share of the objective.
+/// An alert clears under this share of the objective.
 pub(crate) const CLEAR: f64 = 0.7;
-/// A warning is this sure at least.
+/// Lowest confidence of a warning.
 pub(crate) const SURE: f64 = 0.9;

@@ -1,42 +1,42 @@
-//! One alert's memory on one subject. Decides when evaluations make it fire and when it is clear again (hysteresis);
-//! refuses to change its mind on missing evidence: unknown keeps what was known.
+//! When one alert fires and when it clears. Decides by the last findings (hysteresis); missing evidence changes
+//! nothing: unknown keeps what was known.
 
 use std::time::Duration;
 
 use crate::model::{Evidence, NoticeState, Timestamp};
 
-/// How many of the last evaluations must be bad, and how long it must be good to clear.
+/// How many of the last findings must be bad to fire, and how long they must be good to clear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rule {
-    /// So many bad ones …
+    /// This number of bad findings …
     pub bad: u32,
-    /// … among the last so many (at most 32).
+    /// … among the last this many (at most 32).
     pub of: u32,
-    /// Good without a break for so long clears.
+    /// Good without interruption for this long clears.
     pub clear_after: Duration,
 }
 
 impl Rule {
-    /// One evaluation that proves a breach is enough; clear after 5 s.
+    /// One proven breach is enough; clears after 5 s.
     pub(super) const PROVEN: Self = Self { bad: 1, of: 1, clear_after: Duration::from_secs(5) };
-    /// One evaluation is enough either way.
+    /// One finding is enough either way.
     pub(super) const AT_ONCE: Self = Self { bad: 1, of: 1, clear_after: Duration::ZERO };
-    /// Six of eight seconds over the limit; clear after 10 s.
+    /// Six of eight seconds over the limit; clears after 10 s.
     pub(super) const SUSTAINED: Self = Self { bad: 24, of: 32, clear_after: Duration::from_secs(10) };
 }
 
-/// What one look found.
+/// What one evaluation found.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Finding {
-    /// Over the limit; since when by the evidence.
+    /// Over the limit, and since when by the evidence.
     Bad(Evidence, Timestamp),
     /// Between the clearing bar and the limit: neither fires nor clears.
     Between,
     /// Under the clearing bar.
     Good(Evidence),
-    /// Under the clearing bar, without the numbers: nothing fires that they could resolve.
-    Calm,
-    /// Not enough evidence to say.
+    /// Under the clearing bar, without numbers: only where nothing is firing that they could resolve.
+    GoodUnmeasured,
+    /// Not enough evidence.
     Unknown,
 }
 
@@ -53,7 +53,7 @@ pub(super) struct Hysteresis {
 }
 
 impl Hysteresis {
-    /// Takes one look's finding; gives the change, its onset and evidence where there was one.
+    /// Takes the finding of one evaluation; where the alert changed, gives its new state, onset and evidence.
     pub(super) fn step(
         &mut self,
         now: Timestamp,
@@ -84,8 +84,8 @@ impl Hysteresis {
                 }
                 None
             }
-            Finding::Calm if self.firing => None,
-            Finding::Calm => {
+            Finding::GoodUnmeasured if self.firing => None,
+            Finding::GoodUnmeasured => {
                 self.history <<= 1;
                 self.onset = None;
                 None
@@ -107,31 +107,30 @@ impl Hysteresis {
         }
     }
 
-    /// One that fires since `onset` on `evidence`, as it did before the daemon went down.
+    /// An alert that has been firing since `onset` on `evidence`, restored after a restart.
     #[must_use]
     pub(super) fn resumed(onset: Timestamp, evidence: Evidence) -> Self {
         Self { onset: Some(onset), last_bad: Some(evidence), firing: true, ..Self::default() }
     }
 
-    /// Whether it goes on from here as a new one would: nothing bad in its looks, no onset, and no alert lately that
-    /// would flap.
+    /// Whether it would behave like a new one: no bad finding, no onset, and no recent alert that could flap.
     #[must_use]
     pub(super) fn is_over(&self, now: Timestamp) -> bool {
         let flaps = self.resolved_at.is_some_and(|resolved| now.since(resolved) <= FLAPPING);
         !self.firing && self.history == 0 && self.onset.is_none() && !flaps
     }
 
-    /// Whether it fires: since which onset, and what was last found over the limit.
+    /// The onset and the last evidence over the limit, while it is firing.
     #[must_use]
     pub(super) fn firing(&self) -> Option<(Timestamp, Evidence)> {
         self.onset.zip(self.last_bad).filter(|_| self.firing)
     }
 }
 
-/// What fires again this soon after it was clear is flapping: each time it must stay clear for twice as long, so that a
-/// fault that comes and goes becomes one incident.
+/// An alert that fires again this soon after it cleared is flapping: each time it must stay clear for twice as long, so
+/// that a fault that comes and goes becomes one incident.
 pub(super) const FLAPPING: Duration = Duration::from_mins(2);
-/// It must stay clear for no more than sixteen times as long.
+/// At most sixteen times as long: four doublings.
 const MOST_FLAPS: u8 = 4;
 
 #[cfg(test)]
@@ -141,12 +140,12 @@ mod tests {
     const RULE: Rule = Rule { bad: 2, of: 3, clear_after: Duration::from_secs(2) };
     const EVIDENCE: Evidence = Evidence { value: 0.0, threshold: 0.0, unit: "ratio", size: 0.0, size_unit: "viewers" };
 
-    /// One character a second: b bad, m between, g good, u unknown; upper case marks in the answer where it fired (F)
-    /// or resolved (R).
-    fn play(looks: &str) -> String {
-        let mut condition = Hysteresis::default();
+    /// One character a second: b bad, m between, g good, u unknown. The answer marks where it fired (F) or resolved
+    /// (R).
+    fn play(findings: &str) -> String {
+        let mut hysteresis = Hysteresis::default();
         let mut out = String::new();
-        for (second, look) in looks.chars().enumerate() {
+        for (second, look) in findings.chars().enumerate() {
             let now = Timestamp::from_secs(second as u64);
             let finding = match look {
                 'b' => Finding::Bad(EVIDENCE, now),
@@ -154,7 +153,7 @@ mod tests {
                 'g' => Finding::Good(EVIDENCE),
                 _ => Finding::Unknown,
             };
-            out.push(match condition.step(now, RULE, finding) {
+            out.push(match hysteresis.step(now, RULE, finding) {
                 Some((NoticeState::Firing, ..)) => 'F',
                 Some((NoticeState::Resolved, ..)) => 'R',
                 None => '.',
@@ -165,7 +164,7 @@ mod tests {
 
     #[test]
     fn health_sequences() {
-        for (looks, changes) in [
+        for (findings, changes) in [
             ("gbgbg", "...F."),
             ("gbggb", "....."),
             ("bbbbgggg", ".F....R."),
@@ -177,7 +176,7 @@ mod tests {
             ("bbgggbbggggg", ".F..R.F....R"),
             ("bbgggbbgggbgggggbg", ".F..R.F........R.."),
         ] {
-            assert_eq!(play(looks), changes, "{looks}");
+            assert_eq!(play(findings), changes, "{findings}");
         }
     }
 }

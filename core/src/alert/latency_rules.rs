@@ -8,14 +8,14 @@ use super::hysteresis::{Finding, Rule};
 use crate::model::{Objectives, Timestamp};
 use crate::session::Live;
 
-/// The worst leg's latency, and how long it must hold: the fewer viewers speak for it, the longer.
+/// The finding of the worst leg, and how long a breach must last: the fewer viewers are late, the longer.
 pub(super) fn latency(firing: bool, now: Timestamp, objectives: &Objectives, live: &Live) -> (Rule, Finding) {
     let mut found: Option<(u64, Rule, Finding)> = None;
     for (protocol, leg) in live.legs() {
         let Some((latencies, _)) = leg.latest(now) else { continue };
         let limit = objectives.of(protocol).latency;
         let viewers = latencies.len();
-        // The 95th percentile is over a bar when more than these are.
+        // The 95th percentile is over a bar when more viewers than this are.
         let allowed = viewers - (viewers as f64 * 0.95).ceil() as u64;
         let late = latencies.count_over((limit * 1e3) as u64);
         let evidence = || {
@@ -28,7 +28,7 @@ pub(super) fn latency(firing: bool, now: Timestamp, objectives: &Objectives, liv
         } else if latencies.count_over((limit * CLEAR * 1e3) as u64) > allowed {
             (held_for(1, false), Finding::Between)
         } else {
-            (held_for(1, false), if firing { Finding::Good(evidence()) } else { Finding::Calm })
+            (held_for(1, false), if firing { Finding::Good(evidence()) } else { Finding::GoodUnmeasured })
         };
         let rank = match finding {
             Finding::Bad(..) => 2 + late,
@@ -42,8 +42,8 @@ pub(super) fn latency(firing: bool, now: Timestamp, objectives: &Objectives, liv
     found.map_or((Rule::SUSTAINED, Finding::Unknown), |(_, rule, finding)| (rule, finding))
 }
 
-/// How long a latency over its limit must hold: one viewer speaks for itself only, many that are far over it for the
-/// class at once.
+/// How long a latency over its limit must last: one viewer proves nothing about the class, many that are far over it
+/// prove it at once.
 const fn held_for(late: u64, far: bool) -> Rule {
     let (bad, of) = match late {
         0 | 1 => (24, 32),

@@ -1,6 +1,5 @@
-//! Whether the path to another node is degraded: loss on either way by the evidence, the round trip against its own
-//! past. Refuses to judge a path by its length alone, and one on which nothing comes back: that is unknown, not healthy
-//! and not proven bad.
+//! Whether the path to another node is degraded. Decides by loss in each direction and by the round trip against its
+//! own baseline. A long path is not a degraded one, and a silent one is unknown: neither healthy nor proven bad.
 
 use std::time::Duration;
 
@@ -9,146 +8,153 @@ use super::evidence_window::{EvidenceRule, EvidenceWindow, Judgement};
 use super::hysteresis::{Finding, Hysteresis};
 use crate::model::{PathReport, Share, Timestamp};
 
-/// The memory of one path.
+/// The state of one path.
 #[derive(Clone, Debug)]
 pub(crate) struct PathRules {
-    ways: [EvidenceWindow; 2],
-    heard: Option<Timestamp>,
+    directions: [EvidenceWindow; 2],
+    last_report: Option<Timestamp>,
     rtt: Option<f64>,
-    usual_rtt: Option<f64>,
+    baseline_rtt: Option<f64>,
     silent: Option<Timestamp>,
-    pub(crate) condition: Hysteresis,
+    pub(crate) hysteresis: Hysteresis,
 }
 
 impl PathRules {
     pub(crate) fn new() -> Self {
-        let ways = std::array::from_fn(|_| EvidenceWindow::new(&PATH_NEED));
-        Self { ways, heard: None, rtt: None, usual_rtt: None, silent: None, condition: Hysteresis::default() }
+        let directions = std::array::from_fn(|_| EvidenceWindow::new(&PATH_RULE));
+        Self {
+            directions,
+            last_report: None,
+            rtt: None,
+            baseline_rtt: None,
+            silent: None,
+            hysteresis: Hysteresis::default(),
+        }
     }
 
-    /// What speaks against the path now, in words: its alert, or that it fell silent lately.
-    pub(crate) fn against(&self, peer: &str, now: Timestamp) -> Option<String> {
-        if let Some((_, evidence)) = self.condition.firing() {
+    /// What is wrong with the path now, as text: its alert, or that it fell silent recently.
+    pub(crate) fn fault(&self, peer: &str, now: Timestamp) -> Option<String> {
+        if let Some((_, evidence)) = self.hysteresis.firing() {
             return Some(format!("the path to {peer} is degraded: {evidence}"));
         }
         let silent = now.since(self.silent?);
-        let lately = silent <= SILENCE_TELLS;
-        lately.then(|| {
+        let recent = silent <= SILENCE_EXPLAINS;
+        recent.then(|| {
             format!("nothing came back from {peer} for {} s: the path is cut or that node is gone", silent.as_secs())
         })
     }
 
-    /// Takes in the newest word and judges the path.
-    pub(crate) fn look(&mut self, now: Timestamp, word: &PathReport, loss_limit: f64) -> Finding {
-        if self.heard != Some(word.at) {
-            let before = self.heard.replace(word.at).unwrap_or(word.at);
-            for (trail, share) in self.ways.iter_mut().zip([word.out, word.back]) {
-                trail.add(before, word.at, share.unwrap_or_default(), 0);
+    /// Takes in the newest report and judges the path.
+    pub(crate) fn evaluate(&mut self, now: Timestamp, report: &PathReport, loss_limit: f64) -> Finding {
+        if self.last_report != Some(report.at) {
+            let before = self.last_report.replace(report.at).unwrap_or(report.at);
+            for (window, share) in self.directions.iter_mut().zip([report.out, report.back]) {
+                window.add(before, report.at, share.unwrap_or_default(), 0);
             }
-            if let Some(rtt) = word.rtt.map(|rtt| rtt.as_secs_f64()) {
-                self.hear_rtt(rtt, word.at.since(before));
+            if let Some(rtt) = report.rtt.map(|rtt| rtt.as_secs_f64()) {
+                self.update_rtt(rtt, report.at.since(before));
             }
         }
-        self.silent = word.silent;
-        if word.silent.is_some() || now.since(word.at) > STALE {
+        self.silent = report.silent;
+        if report.silent.is_some() || now.since(report.at) > STALE {
             return Finding::Unknown;
         }
-        let judged = |share: Share, way| evidence(share.ratio(), loss_limit, "ratio", (share.whole, way));
+        let judged = |share: Share, direction| evidence(share.ratio(), loss_limit, "ratio", (share.whole, direction));
         let mut worst = None;
-        for (trail, way) in self.ways.iter().zip(["pings sent there", "pings on their way back"]) {
-            match trail.against(loss_limit, loss_limit * 0.7) {
-                Some(Judgement::Over(share, onset)) => return Finding::Bad(judged(share, way), onset),
+        for (window, direction) in self.directions.iter().zip(["pings sent there", "pings on their way back"]) {
+            match window.judge(loss_limit, loss_limit * 0.7) {
+                Some(Judgement::Over(share, onset)) => return Finding::Bad(judged(share, direction), onset),
                 Some(Judgement::Under(share))
                     if worst.is_none_or(|(known, _): (Share, _)| known.ratio() < share.ratio()) =>
                 {
-                    worst = Some((share, way));
+                    worst = Some((share, direction));
                 }
                 _ => {}
             }
         }
-        match (self.rtt.zip(self.usual_rtt), worst) {
-            (Some((rtt, usual)), _) => {
-                let limit = (usual * 2.0).max(usual + RTT_MARGIN);
-                let evidence = evidence(rtt, limit, "seconds", (usual * 1e3, "ms of round trip usually"));
+        match (self.rtt.zip(self.baseline_rtt), worst) {
+            (Some((rtt, baseline)), _) => {
+                let limit = (baseline * 2.0).max(baseline + RTT_MARGIN);
+                let evidence = evidence(rtt, limit, "seconds", (baseline * 1e3, "ms of round trip usually"));
                 match rtt {
                     rtt if rtt > limit => Finding::Bad(evidence, now),
-                    rtt if rtt > f64::midpoint(usual, limit) => Finding::Between,
+                    rtt if rtt > f64::midpoint(baseline, limit) => Finding::Between,
                     _ => Finding::Good(evidence),
                 }
             }
-            (None, Some((share, way))) => Finding::Good(judged(share, way)),
+            (None, Some((share, direction))) => Finding::Good(judged(share, direction)),
             (None, None) => Finding::Unknown,
         }
     }
 
-    fn hear_rtt(&mut self, rtt: f64, elapsed: Duration) {
+    fn update_rtt(&mut self, rtt: f64, elapsed: Duration) {
         let share = |seconds: f64| 1.0 - (-elapsed.as_secs_f64() / seconds).exp();
         let now = self.rtt.map_or(rtt, |known| known + (rtt - known) * share(3.0));
         self.rtt = Some(now);
-        // It grows better at once and worse slowly, and not while it is an alert.
-        let usual = self.usual_rtt.unwrap_or(rtt);
-        let slow = if self.condition.firing().is_some() { 0.0 } else { share(600.0) };
-        self.usual_rtt = Some(if now < usual { now } else { usual + (now - usual) * slow });
+        // The baseline falls at once and rises slowly, and not while an alert is firing.
+        let baseline = self.baseline_rtt.unwrap_or(rtt);
+        let slow = if self.hysteresis.firing().is_some() { 0.0 } else { share(600.0) };
+        self.baseline_rtt = Some(if now < baseline { now } else { baseline + (now - baseline) * slow });
     }
 }
 
-/// Under a judgement of a path lie 500 pings at least: they are few.
-static PATH_NEED: EvidenceRule = EvidenceRule { whole: 500.0, occurrence: 2.0, length: 2.0, timed: false, proof: 13.0 };
-/// A round trip is degraded at twice its usual course, and this much longer at least, in seconds.
+/// A judgement of a path rests on at least 500 pings.
+static PATH_RULE: EvidenceRule = EvidenceRule { whole: 500.0, occurrence: 2.0, length: 2.0, timed: false, proof: 13.0 };
+/// A round trip is degraded at twice its baseline, and at least this many seconds above it.
 const RTT_MARGIN: f64 = 0.03;
-/// A word older than this says nothing of now.
+/// An older report says nothing about the present.
 const STALE: Duration = Duration::from_secs(15);
-/// So long after a path fell silent its silence may explain what goes wrong on this node.
-const SILENCE_TELLS: Duration = Duration::from_mins(2);
+/// How long the silence of a path may explain faults on this node.
+const SILENCE_EXPLAINS: Duration = Duration::from_mins(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn word(second: u64, rtt: u64) -> PathReport {
+    fn report(second: u64, rtt: u64) -> PathReport {
         let (at, rtt) = (Timestamp::from_secs(second), Some(Duration::from_millis(rtt)));
         PathReport { peer: "origin-1".into(), at, rtt, out: None, back: Share::of(0.0, 200.0), silent: None }
     }
 
-    fn play(words: impl IntoIterator<Item = (u64, f64)>) -> Vec<Finding> {
-        let mut watch = PathRules::new();
-        let words = words.into_iter().enumerate().map(|(second, (rtt, loss))| {
-            let word = PathReport { out: Share::of(loss * 200.0, 200.0), ..word(second as u64, rtt) };
-            watch.look(word.at, &word, 0.005)
+    fn play(reports: impl IntoIterator<Item = (u64, f64)>) -> Vec<Finding> {
+        let mut rules = PathRules::new();
+        let reports = reports.into_iter().enumerate().map(|(second, (rtt, loss))| {
+            let report = PathReport { out: Share::of(loss * 200.0, 200.0), ..report(second as u64, rtt) };
+            rules.evaluate(report.at, &report, 0.005)
         });
-        words.collect()
+        reports.collect()
     }
 
     #[test]
-    fn either_way_is_judged_for_itself() {
-        let mut watch = PathRules::new();
-        let mut looks = (0..60).map(|second| {
-            let word = PathReport { out: Share::of(0.0, 200.0), back: Share::of(2.0, 200.0), ..word(second, 20) };
-            watch.look(word.at, &word, 0.007)
+    fn each_direction_is_judged_separately() {
+        let mut rules = PathRules::new();
+        let mut findings = (0..60).map(|second| {
+            let report = PathReport { out: Share::of(0.0, 200.0), back: Share::of(2.0, 200.0), ..report(second, 20) };
+            rules.evaluate(report.at, &report, 0.007)
         });
         assert!(
-            looks.any(|finding| matches!(finding, Finding::Bad(evidence, _) if evidence.size_unit == "pings on their way back")),
+            findings.any(|finding| matches!(finding, Finding::Bad(evidence, _) if evidence.size_unit == "pings on their way back")),
             "1 % of one way is over 0.7 %, though 0.5 % of both together is not"
         );
     }
 
     #[test]
-    fn silence_is_unknown_and_for_a_while_it_is_a_sign() {
-        let mut watch = PathRules::new();
+    fn a_silent_path_is_unknown_and_explains_faults_for_a_while() {
+        let mut rules = PathRules::new();
         for second in 0..30 {
-            assert_eq!(watch.against("origin-1", Timestamp::from_secs(second)), None);
-            watch.look(Timestamp::from_secs(second), &word(second, 20), 0.005);
+            assert_eq!(rules.fault("origin-1", Timestamp::from_secs(second)), None);
+            rules.evaluate(Timestamp::from_secs(second), &report(second, 20), 0.005);
         }
-        let silent = PathReport { silent: Some(Timestamp::from_secs(29)), ..word(29, 20) };
+        let silent = PathReport { silent: Some(Timestamp::from_secs(29)), ..report(29, 20) };
         let at = |second| Timestamp::from_secs(second);
-        assert_eq!(watch.look(at(33), &silent, 0.005), Finding::Unknown);
-        let words = watch.against("origin-1", at(33)).expect("a sign");
-        assert!(words.starts_with("nothing came back from origin-1 for 4 s"), "{words}");
-        assert_eq!(watch.against("origin-1", at(200)), None, "whatever begins now has another cause");
+        assert_eq!(rules.evaluate(at(33), &silent, 0.005), Finding::Unknown);
+        let text = rules.fault("origin-1", at(33)).expect("a sign");
+        assert!(text.starts_with("nothing came back from origin-1 for 4 s"), "{text}");
+        assert_eq!(rules.fault("origin-1", at(200)), None, "a fault that begins now has another cause");
     }
 
     #[test]
-    fn a_path_is_held_against_its_own_past() {
+    fn a_path_is_compared_with_its_own_baseline() {
         let far = play(std::iter::repeat_n((250, 0.0), 60));
         assert!(far.iter().all(|finding| matches!(finding, Finding::Good(_))), "far is not degraded");
         let slower = play(std::iter::repeat_n((20, 0.0), 60).chain(std::iter::repeat_n((90, 0.0), 10)));

@@ -1,30 +1,30 @@
-//! Where a level is going: a robust slope over the last minutes and how sure it is. Decides whether and when a limit
-//! will be passed; refuses to tell from few points or from noise.
+//! Where a level is heading: a robust slope over the last minutes, and its confidence. Decides whether and when a limit
+//! will be passed; gives no forecast from few points or from noise.
 
 use std::collections::VecDeque;
 
 use crate::model::Forecast;
 
-/// Points of one level, one a step of [`STEP_SECONDS`]; at most [`POINTS`].
+/// The points of one level, one per step of [`STEP_SECONDS`]; at most [`POINTS`].
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trend {
     points: VecDeque<f32>,
 }
 
-/// A point each so many seconds.
+/// Seconds between points.
 pub(super) const STEP_SECONDS: f64 = 5.0;
 
 /// Most points kept: four minutes.
 pub(super) const POINTS: usize = 48;
 
-/// Fewer points tell nothing.
+/// With fewer points there is no forecast.
 pub(super) const LEAST_POINTS: usize = 24;
 
-/// What was watched for a minute is extrapolated over two.
+/// Extrapolation reaches this many times as far as the observation.
 pub(super) const REACH: f64 = 2.0;
 
 impl Trend {
-    /// Adds the level of the newest step. A step without a level breaks the line: what was before it is forgotten.
+    /// Adds the level of the newest step. A step without a level breaks the line: earlier points are dropped.
     pub(super) fn add(&mut self, level: Option<f64>) {
         let Some(level) = level else {
             self.points.clear();
@@ -39,9 +39,9 @@ impl Trend {
         self.points.push_back(level as f32);
     }
 
-    /// Whether [`Self::reaches`] may give a forecast that is likelier than not; never wrong where it says no, and far
-    /// cheaper. Half of all pairs of points must rise as steeply as it takes to the limit from the highest point, and
-    /// within the span of their levels only near ones can.
+    /// Whether [`Self::reaches`] may give a forecast that is likelier than not. Far cheaper, and a `false` is always
+    /// right: half of all pairs of points must rise as steeply as the way from the highest point to the limit, and
+    /// within the range of levels only near pairs can.
     #[must_use]
     pub(crate) fn may_reach(&self, limit: f64, horizon: f64) -> bool {
         let points = self.points.iter().map(|point| f64::from(*point));
@@ -49,37 +49,37 @@ impl Trend {
         for point in points {
             (lowest, highest) = (lowest.min(point), highest.max(point));
         }
-        // Over fewer points than all, the reach is no longer and the levels span no more.
+        // Over fewer points the reach is no longer and the range of levels no wider.
         Self::spans(self.points.len()).any(|span| {
             let steps = (horizon / STEP_SECONDS).min(span as f64 * REACH);
-            let least = (limit - highest) / ((span - 1) as f64 + steps);
-            let farthest = ((highest - lowest) / least).floor().clamp(0.0, (span - 1) as f64) as usize;
+            let certain_slope = (limit - highest) / ((span - 1) as f64 + steps);
+            let farthest = ((highest - lowest) / certain_slope).floor().clamp(0.0, (span - 1) as f64) as usize;
             let near = farthest * span - farthest * (farthest + 1) / 2;
-            least <= 0.0 || near * 2 >= span * (span - 1) / 2
+            certain_slope <= 0.0 || near * 2 >= span * (span - 1) / 2
         })
     }
 
-    /// When the level passes `limit` by its trend, and how sure it is that it does within `horizon` seconds. `None`
-    /// when it has passed it already, when too little is known, when it does not go there, and beyond [`REACH`] times
-    /// what was watched.
+    /// When the level passes `limit` by its trend, and the confidence that it does within `horizon` seconds. `None`
+    /// when it has passed it already, when too little is known, when it does not head there, and beyond [`REACH`] times
+    /// the observed time.
     #[must_use]
     pub(super) fn reaches(&self, limit: f64, horizon: f64) -> Option<Forecast> {
         let points: Vec<f64> = self.points.iter().map(|point| f64::from(*point)).collect();
         if points.last().is_none_or(|last| *last >= limit) {
             return None;
         }
-        // The past that most surely rises and goes straight on into the present: an old plateau must not flatten a
-        // rise, nor an old rise outlive its end.
+        // The span that rises most certainly and continues to the present: an old plateau must not flatten a rise, nor
+        // an old rise outlive its end.
         let lines =
             Self::spans(points.len()).filter_map(|span| Some((span, Line::through(&points[points.len() - span..])?)));
-        let going = lines.filter(|(_, line)| line.goes_on);
-        let (span, line) = going.max_by(|a, b| a.1.least().total_cmp(&b.1.least()))?;
+        let going = lines.filter(|(_, line)| line.continues);
+        let (span, line) = going.max_by(|a, b| a.1.certain_slope().total_cmp(&b.1.certain_slope()))?;
         let left = limit - line.now;
         if line.slope <= line.error * CLEAR_SLOPE || left <= 0.0 {
             return None;
         }
         let steps = (horizon / STEP_SECONDS).min(span as f64 * REACH);
-        // Noise of a later point, and of the slope over the way there.
+        // Noise of a later point, and of the slope over the distance.
         let spread = (line.noise.powi(2) + (line.error * steps).powi(2)).sqrt().max(limit.abs() * 1e-3);
         let confidence = normal_share((line.slope * steps - left) / spread);
         let steepest = line.slope + DECILE * line.error;
@@ -90,7 +90,7 @@ impl Trend {
         })
     }
 
-    /// The pasts that are looked at, in points.
+    /// The spans that are tried, in points.
     fn spans(count: usize) -> impl Iterator<Item = usize> {
         let spans = [count, count * 2 / 3, count / 2, LEAST_POINTS];
         spans.into_iter().filter(move |span| (LEAST_POINTS..=count).contains(span))
@@ -103,7 +103,7 @@ impl Trend {
     }
 }
 
-/// A line through points a step apart.
+/// A line through equidistant points.
 struct Line {
     /// Per step.
     slope: f64,
@@ -113,18 +113,18 @@ struct Line {
     noise: f64,
     /// Standard error of the slope.
     error: f64,
-    /// Whether the newest points still lie along it.
-    goes_on: bool,
+    /// Whether the newest points still lie on it.
+    continues: bool,
 }
 
 impl Line {
-    /// The slope that there is beyond doubt.
-    fn least(&self) -> f64 {
+    /// Lower bound of the slope: two standard errors below it.
+    fn certain_slope(&self) -> f64 {
         self.slope - 2.0 * self.error
     }
 
-    /// Theil-Sen: the median of the slopes of all pairs, which a third of wild points does not move; the noise by the
-    /// median deviation.
+    /// Theil-Sen estimator: the median of the slopes of all pairs, which a third of outliers does not move; the noise
+    /// by the median absolute deviation.
     fn through(points: &[f64]) -> Option<Self> {
         let count = points.len();
         let mut slopes = Vec::with_capacity(count * (count - 1) / 2);
@@ -136,14 +136,20 @@ impl Line {
         let centre = median(&mut points.iter().enumerate().map(|(at, y)| y - slope * at as f64).collect::<Vec<_>>())?;
         let off: Vec<f64> = points.iter().enumerate().map(|(at, y)| y - centre - slope * at as f64).collect();
         let noise = NORMAL_MAD * median(&mut off.iter().map(|off| off.abs()).collect::<Vec<_>>())?;
-        // The noise between neighbours, in which a bend of the line has no part.
+        // The noise between neighbours, to which a bend of the line adds nothing.
         let mut steps: Vec<f64> = points.windows(2).map(|two| (two[1] - two[0] - slope).abs()).collect();
-        let restless = NORMAL_MAD / std::f64::consts::SQRT_2 * median(&mut steps)?;
+        let neighbour_noise = NORMAL_MAD / std::f64::consts::SQRT_2 * median(&mut steps)?;
         let newest = median(&mut off[count.saturating_sub(NEWEST)..].to_vec())?.abs();
-        let goes_on = newest <= restless * 1.5 + centre.abs() * 2e-3;
+        let continues = newest <= neighbour_noise * 1.5 + centre.abs() * 2e-3;
         let width = points.iter().enumerate().map(|(at, _)| (at as f64 - middle).powi(2)).sum::<f64>().sqrt();
-        // Neighbouring points are alike: they are worth fewer than they are.
-        Some(Self { slope, now: centre + slope * (count - 1) as f64, noise, error: ALIKE * noise / width, goes_on })
+        // Neighbouring points are correlated, so they are worth fewer than their number.
+        Some(Self {
+            slope,
+            now: centre + slope * (count - 1) as f64,
+            noise,
+            error: CORRELATED * noise / width,
+            continues,
+        })
     }
 }
 
@@ -161,15 +167,15 @@ fn normal_share(z: f64) -> f64 {
     if z > 0.0 { 1.0 - tail } else { tail }
 }
 
-/// Standard deviation over median absolute deviation of a normal.
+/// Standard deviation over median absolute deviation of a normal distribution.
 const NORMAL_MAD: f64 = 1.4826;
-/// The error of a slope through points that depend on their neighbours, over that of independent ones.
-const ALIKE: f64 = 2.0;
-/// A slope is one when it is so many of its errors.
+/// Error of a slope through correlated points over that through independent ones.
+const CORRELATED: f64 = 2.0;
+/// A slope counts from this many times its standard error.
 const CLEAR_SLOPE: f64 = 4.5;
-/// Points that show whether the line goes on.
+/// Newest points that show whether the line continues.
 const NEWEST: usize = 5;
-/// Standard deviations that one in ten passes.
+/// Standard deviations exceeded once in ten times.
 const DECILE: f64 = 1.2816;
 
 #[cfg(test)]
@@ -185,21 +191,21 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_rise_tells_when() {
+    fn a_steady_rise_gives_the_time() {
         let forecast = of((0..30).map(|at| 0.5 + 0.01 * f64::from(at))).reaches(0.95, 600.0).expect("it rises");
         assert!((forecast.seconds - 80.0).abs() < 1.0, "{forecast}");
         assert!(forecast.confidence > 0.99 && forecast.soonest <= forecast.seconds);
     }
 
     #[test]
-    fn wild_points_do_not_move_it() {
+    fn outliers_do_not_move_it() {
         let rise = |at: i32| if at % 5 == 0 { 0.1 } else { 0.5 + 0.01 * f64::from(at) };
         let forecast = of((0..40).map(rise)).reaches(1.1, 900.0).expect("it rises");
         assert!((forecast.seconds - 105.0).abs() < 20.0, "{forecast}");
     }
 
     #[test]
-    fn noise_falls_and_the_past_tell_nothing() {
+    fn noise_falling_levels_and_breached_limits_give_no_forecast() {
         let noise = of((0..48_u64).map(|at| 0.5 + 0.05 * ((at * 7_919 % 101) as f64 / 101.0 - 0.5)));
         assert!(noise.reaches(0.95, 600.0).is_none_or(|forecast| forecast.confidence < 0.5));
         assert_eq!(of((0..30).map(|at| 0.9 - 0.01 * f64::from(at))).reaches(0.95, 600.0), None);
@@ -211,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_may_not_reach_is_unlikely(
+        fn the_cheap_check_never_misses_a_likely_breach(
             (level, slope, noise) in (0.0..1.0_f64, -0.01..0.03_f64, 0.0..0.2_f64),
             wild in prop::collection::vec(-1.0..1.0_f64, 0..60),
         ) {

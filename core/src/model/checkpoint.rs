@@ -232,7 +232,7 @@ impl Incident {
             cause: self.cause,
             why: self.why.iter().cloned().collect(),
             forecast: None,
-            retold: false,
+            renotified: false,
         }
     }
 

@@ -1,4 +1,14 @@
-//! FACE
+//! The vocabulary of all stages: sessions, observations, samples, notices, checkpoints, time.
+//!
+//! **Decides** what a value means: its unit, its provenance, when it is absent; how identities and names are built;
+//! where windows of the 5 s grid begin and end. Holds no state of its own.
+//!
+//! **In**: nothing; other stages build these types.
+//!
+//! **Out**: types, to every stage of core, to the adapters of `probes` and to the shell. Many are serialized in
+//! journals and recordings: their serialized form is fixed.
+//!
+//! **May import** base only.
 
 mod checkpoint;
 pub mod descriptor;

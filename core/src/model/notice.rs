@@ -205,7 +205,7 @@ pub struct Notice {
     /// Set where the breach is only expected: a warning, and no incident.
     pub forecast: Option<Forecast>,
     /// Whether this fires since before and is told again because its cause became known or its evidence ended.
-    pub retold: bool,
+    pub renotified: bool,
 }
 
 impl Notice {

@@ -280,7 +280,7 @@ fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, 
     let this =
         SpanRef { name: SpanName::QosIncident, ordinal: notice.started_at.nanos().saturating_add(notice.alert as u64) };
     let (name, at) = match notice.state {
-        NoticeState::Firing if notice.retold => ("live.qos.incident.cause", notice.at),
+        NoticeState::Firing if notice.renotified => ("live.qos.incident.cause", notice.at),
         NoticeState::Firing => ("live.qos.incident.start", notice.started_at),
         NoticeState::Resolved => ("live.qos.incident.end", notice.at),
     };

@@ -46,9 +46,9 @@ type Maker = Box<dyn Fn() -> Box<dyn Rule>>;
 
 fn rules(length: f64) -> Vec<(&'static str, Maker)> {
     let ours = |proof: f64| -> Box<dyn Fn() -> Box<dyn Rule>> {
-        let need: &'static EvidenceRule =
+        let rule: &'static EvidenceRule =
             Box::leak(Box::new(EvidenceRule { whole: 60.0, occurrence: 5.0, length: 0.2, timed: true, proof }));
-        Box::new(move || Box::new(Ours::new(need)))
+        Box::new(move || Box::new(Ours::new(rule)))
     };
     vec![
         ("plain 1 %", Box::new(|| Box::new(Plain::default()))),

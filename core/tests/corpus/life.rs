@@ -15,7 +15,7 @@ fn classes(sizes: &[u32], protocol: Protocol, seed: u64) -> World {
 }
 
 fn breaches(notices: &[Notice], alert: Alert) -> Vec<&Notice> {
-    let breach = |notice: &&Notice| notice.alert == alert && !notice.retold && notice.forecast.is_none();
+    let breach = |notice: &&Notice| notice.alert == alert && !notice.renotified && notice.forecast.is_none();
     notices.iter().filter(breach).collect()
 }
 
@@ -98,7 +98,7 @@ fn an_alert_without_news_says_so() {
     world.classes[0].speaks = false;
     world.run(45);
     let last = world.notices.iter().rfind(|notice| notice.alert == Alert::LiveLatencyHigh).expect("told");
-    assert!(last.retold && last.state == NoticeState::Firing);
+    assert!(last.renotified && last.state == NoticeState::Firing);
     assert!(last.why.iter().any(|line| line.contains("unknown by now, not healthy")), "{:?}", last.why);
 }
 

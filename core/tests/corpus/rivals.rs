@@ -94,8 +94,8 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
-    pub(crate) const fn new(need: &'static EvidenceRule) -> Self {
-        Self { trail: EvidenceWindow::new(need), ticks: 0 }
+    pub(crate) const fn new(rule: &'static EvidenceRule) -> Self {
+        Self { trail: EvidenceWindow::new(rule), ticks: 0 }
     }
 }
 
@@ -105,9 +105,9 @@ impl Rule for Ours {
         self.ticks += 1;
         let share = Share { part: told.stalled, whole: told.exposure };
         self.trail.add(from, from + TICK, share, told.starts);
-        let over = matches!(self.trail.against(0.01, 0.007), Some(Judgement::Over(..)));
+        let over = matches!(self.trail.judge(0.01, 0.007), Some(Judgement::Over(..)));
         if over {
-            self.trail.accuse(from + TICK);
+            self.trail.exclude_from_baseline(from + TICK);
         }
         over
     }

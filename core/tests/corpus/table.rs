@@ -72,7 +72,7 @@ impl Class {
         self.registry.observe(Observation { source: players, stream, at, fact: Fact::Players(Box::new(view)) });
         self.registry.tick(at);
         self.ticks += 1;
-        let notices = self.judge.look(at, &Objectives::default(), &self.registry, &Environment::default());
+        let notices = self.judge.evaluate(at, &Objectives::default(), &self.registry, &Environment::default());
         (notices, self.plain.tick(told))
     }
 }
@@ -83,7 +83,8 @@ fn healthy(viewers: u32, habit: Habit, (hours, seed): (u64, u64)) -> (u64, u64) 
     let (mut ours, mut plains, mut over) = (0, 0, 0_u32);
     for _ in 0..hours * 14_400 {
         let (notices, plain) = class.tick();
-        ours += notices.iter().filter(|notice| notice.state == NoticeState::Firing && !notice.retold).count() as u64;
+        ours +=
+            notices.iter().filter(|notice| notice.state == NoticeState::Firing && !notice.renotified).count() as u64;
         // As an alert that clears after five seconds of peace.
         plains += u64::from(plain && over == 0);
         over = if plain { 20 } else { over.saturating_sub(1) };

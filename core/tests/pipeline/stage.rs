@@ -276,7 +276,7 @@ impl Stage {
     }
 
     pub(crate) fn notices(&self, alert: Alert) -> Vec<&Notice> {
-        let breach = |notice: &&Notice| notice.alert == alert && !notice.retold && notice.forecast.is_none();
+        let breach = |notice: &&Notice| notice.alert == alert && !notice.renotified && notice.forecast.is_none();
         self.told.notices.iter().filter(breach).collect()
     }
 
