@@ -183,8 +183,8 @@ impl SharedCells {
         let LogInputs { logs, tray, group_key } = followed;
         let (edge, meters) = (HttpEdge::new(random_key()?), shared.meters.clone());
         if config.kernel.tcp_info {
-            let (roster, ports) = (Arc::clone(&self.roster), Arc::clone(&self.media_ports));
-            let paths = TcpPoller { roster, ports, edge: edge.clone(), out: out.clone(), meters: meters.clone() };
+            let (watchlist, ports) = (Arc::clone(&self.roster), Arc::clone(&self.media_ports));
+            let paths = TcpPoller { watchlist, ports, edge: edge.clone(), out: out.clone(), meters: meters.clone() };
             start_paths(paths, Arc::clone(&self.stopping))?;
         }
         let around =

@@ -1,5 +1,17 @@
-//! Every way in: media servers asked and heard, the kernel's word on viewers' connections, the node's own load. Decides
-//! how each is asked; all end in the same bounded channel of observations, and none judges what it hears.
+//! Reads media servers, access logs, the kernel and the node's load, and turns them into observations.
+//!
+//! **Decides** how each input is read: how often a server is polled, which part of a log is new, which sockets the
+//! kernel is asked for. It does not judge what the values mean.
+//!
+//! **In**: status interfaces of media servers (`poll`), hooks that they post (`hooks`), access logs and event reports
+//! of players (`access_log`), TCP connections from the kernel (`kernel`), `/proc` and `/sys` (`node`). `discover` finds
+//! media servers on this host; `source` holds what is configured and known of each.
+//!
+//! **Out**: every intake ends in the one bounded queue of `observations`, which the engine reads; the status of each
+//! source goes to the API, the metrics and the alert rules.
+//!
+//! **May import** `platform`, `storage` (a log's position is a storage record) and `otlp`; never `peers`, `engine`,
+//! `players` or `metrics`.
 
 pub mod access_log;
 pub(crate) mod discover;

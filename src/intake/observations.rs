@@ -1,5 +1,5 @@
-//! The bounded queue of observations between the intakes and the engine. No intake waits for it: what finds it full is
-//! dropped and counted.
+//! The bounded queue of observations between the intakes and the engine. No intake waits for room in it: observations
+//! that find it full are dropped and counted.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +9,12 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use super::source::SourceEntry;
 
-/// The sending side that all intakes share; each item is what one round, wake or hook gave.
+/// The sending side that all intakes share. Each item holds the observations of one poll round, one wake of a follower
+/// or one hook.
 pub(crate) type Observations = Sender<Vec<Observation>>;
 
-/// Sends `observations` without waiting and counts those that found the queue full as shed by `entry`. False when the
-/// receiver is gone.
+/// Sends `observations` without waiting; when the queue is full they are counted as shed by `entry`. Returns false when
+/// the receiver is gone.
 pub(crate) fn deliver(observations: Vec<Observation>, entry: &SourceEntry, out: &Observations) -> bool {
     if observations.is_empty() {
         return !out.is_closed();

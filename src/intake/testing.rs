@@ -1,4 +1,4 @@
-//! What the tests of this folder share: kinds of their own, and servers that behave as told.
+//! Shared by the tests of this folder: source kinds, and servers that follow a script.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -24,10 +24,10 @@ static FAKE: Kind = Kind {
     media_ports: &[1935],
     processes: &["fake-server"],
     status_paths: &[],
-    how_to_enable: &["Switch its status interface on, then set url:"],
+    how_to_enable: &["Enable its status interface, then set url:"],
     hook_success: "",
     build,
-    schema: || schemars::schema_for!(Own),
+    schema: || schemars::schema_for!(FakeSettings),
 };
 static PUSHED: Kind = Kind { name: "pushed", intake: Intake::Push, processes: &[], ..FAKE };
 static SRS: Kind = Kind {
@@ -41,8 +41,8 @@ static SRS: Kind = Kind {
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Own {
-    /// How many pages are asked at once.
+struct FakeSettings {
+    /// How many pages are requested at once.
     #[serde(default = "one")]
     pages: u32,
 }
@@ -52,17 +52,18 @@ const fn one() -> u32 {
 }
 
 fn build(table: toml::Table) -> Result<Box<dyn Probe>, SettingsError> {
-    let own: Own = table.try_into().map_err(|error: toml::de::Error| SettingsError(error.message().to_owned()))?;
-    Ok(Box::new(FakeProbe { own }))
+    let settings: FakeSettings =
+        table.try_into().map_err(|error: toml::de::Error| SettingsError(error.message().to_owned()))?;
+    Ok(Box::new(FakeProbe { settings }))
 }
 
 struct FakeProbe {
-    own: Own,
+    settings: FakeSettings,
 }
 
 impl Probe for FakeProbe {
     fn ask(&mut self) -> Vec<Request> {
-        (0..self.own.pages)
+        (0..self.settings.pages)
             .map(|tag| Request { path: if tag == 0 { String::new() } else { format!("/{tag}") }, tag })
             .collect()
     }
@@ -89,7 +90,7 @@ fn read(source: &Arc<str>, at: Timestamp, body: &[u8], out: &mut Vec<Observation
                 out.push(Observation { source: source.clone(), stream, at, fact: Fact::Server(Box::new(view)) });
             }
             None if line == "panic" => panic!("as told"),
-            None => return Err(malformed("a line without blank")),
+            None => return Err(malformed("a line without a space")),
         }
     }
     Ok(more)
@@ -98,21 +99,21 @@ fn read(source: &Arc<str>, at: Timestamp, body: &[u8], out: &mut Vec<Observation
 /// What a [`Server`] does with a request.
 #[derive(Clone)]
 pub(crate) enum Does {
-    /// Answers status and body.
-    Says(u16, &'static str),
-    /// Answers these bytes, then closes.
+    /// Answers with this status and body.
+    Answers(u16, &'static str),
+    /// Sends these bytes, then closes.
     Sends(Vec<u8>),
-    /// Answers after so long.
+    /// Answers after this delay.
     Late(Duration, &'static str),
     /// Never answers.
     Hangs,
-    /// Sends a byte of its body every 10 ms, and never ends.
+    /// Sends one byte of its body every 10 ms, without end.
     Drips,
     /// Sends as fast as it can, without end.
     Floods,
 }
 
-/// A server on a port of its own that counts what it is asked.
+/// A server on a port of its own that counts its requests.
 pub(crate) struct Server {
     pub(crate) port: u16,
     pub(crate) asked: Arc<AtomicUsize>,
@@ -128,7 +129,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Does what `script` says for the path of each request and its number.
+    /// For the path and number of each request, does what `script` returns.
     pub(crate) async fn start(script: impl Fn(&str, usize) -> Does + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         Self::on(listener, script)
@@ -158,7 +159,7 @@ impl Server {
         format!("http://127.0.0.1:{}/", self.port)
     }
 
-    /// A `fake` source that asks this server, with more of its table.
+    /// A `fake` source at this server, with more keys of its table.
     pub(crate) fn source(&self, more: &str) -> Arc<Source> {
         let text = format!("kind = 'fake'\nurl = '{}'\ninterval = '250ms'\n{more}", self.url());
         Arc::new(Source::new(&settings(&text), KINDS).expect("a good source"))
@@ -179,9 +180,9 @@ async fn does(what: Does, stream: &mut TcpStream) {
         format!("HTTP/1.1 {status} Any\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
             .into_bytes()
     };
-    // The client may be gone at any write: that ends the connection, which is all there is to do.
+    // The client may disconnect at any write, which ends the connection.
     match what {
-        Does::Says(status, body) => stream.write_all(&whole(status, body)).await.ok(),
+        Does::Answers(status, body) => stream.write_all(&whole(status, body)).await.ok(),
         Does::Sends(bytes) => stream.write_all(&bytes).await.ok(),
         Does::Late(delay, body) => {
             tokio::time::sleep(delay).await;
@@ -203,12 +204,12 @@ async fn does(what: Does, stream: &mut TcpStream) {
     };
 }
 
-/// The settings that `text` says in TOML.
+/// The settings of a table in TOML.
 pub(crate) fn settings(text: &str) -> SourceSettings {
     toml::from_str(text).expect("readable")
 }
 
-/// A clock that goes on by a millisecond at every look.
+/// A clock that advances by one millisecond each time it is read.
 pub(crate) fn ticking() -> Now {
     let millis = AtomicU64::new(1_000_000);
     Arc::new(move || Timestamp::from_millis(millis.fetch_add(1, Ordering::SeqCst)))

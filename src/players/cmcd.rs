@@ -125,8 +125,9 @@ impl CmcdIntake {
         let body = payload(head, body)?;
         let stream = session.as_ref().and_then(|id| self.streams.stream_of(id));
         let mut names = stream.into_iter().chain(session);
-        let claim = if has_token { OwnedAuthority::Only(names.collect()) } else { OwnedAuthority::Any(names.next()) };
-        Ok(EventPost { at: now, claim, sender: Requester::of(head.viewer, head.headers), body })
+        let authority =
+            if has_token { OwnedAuthority::Only(names.collect()) } else { OwnedAuthority::Any(names.next()) };
+        Ok(EventPost { at: now, authority, requester: Requester::of(head.viewer, head.headers), body })
     }
 }
 

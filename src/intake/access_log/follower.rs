@@ -1,6 +1,6 @@
-//! Follows access logs and takes in players' posts, each fold of viewers on a thread of its own, and hands on what they
-//! told: at most one observation a class and tick. Decides only the order: read, fold, drain, hand on, write down how
-//! far; refuses to wait for a reader that is behind.
+//! Follows each access log on a thread of its own: reads new lines, folds them and the event reports of their viewers,
+//! delivers at most one observation per class and tick, then saves the position. Never waits for the receiver of the
+//! observations.
 
 use std::io;
 use std::sync::Arc;
@@ -25,54 +25,54 @@ use crate::platform::{SelfMetrics, clock};
 /// What all followers share.
 #[derive(Clone)]
 pub(crate) struct FollowerContext {
-    /// Where observations go.
+    /// Receives the observations.
     pub out: Observations,
-    /// Where the words on connections go.
+    /// Receives the connections that lines contain.
     pub edge: HttpEdge,
-    /// Under which viewers' networks are hashed.
+    /// The key of the hashes of viewers' networks.
     pub group_key: [u64; 2],
     /// The daemon's counters.
     pub meters: SelfMetrics,
-    /// Set when they are to stop.
+    /// Set to stop all followers.
     pub stopping: Arc<AtomicBool>,
 }
 
-/// The logs to follow; where there is none but players may post, one without lines.
+/// The logs to follow. Without any, but with players that may post, one log without lines.
 #[must_use]
 pub(crate) fn log_inputs(logs: &[AccessLogSettings], may_post: bool) -> Vec<AccessLogSettings> {
     let posts = (logs.is_empty() && may_post).then(AccessLogSettings::of_posts);
     logs.iter().cloned().chain(posts).collect()
 }
 
-/// Starts all followers; the posts go to the one of this name, else to the first.
+/// Starts a follower for each log; event reports go to the log named `named`, otherwise to the first.
 ///
 /// # Errors
 /// As [`start`].
 pub(crate) fn start_all(
     logs: &[AccessLogSettings],
-    (named, tray): (&str, EventReceiver),
+    (named, receiver): (&str, EventReceiver),
     table: &SourceTable,
-    around: &FollowerContext,
+    context: &FollowerContext,
 ) -> Result<()> {
     let with_posts = logs.iter().position(|log| log.shown_name() == named).unwrap_or(0);
-    let mut tray = Some(tray);
+    let mut receiver = Some(receiver);
     for (index, log) in logs.iter().enumerate() {
-        let posts = if index == with_posts { tray.take() } else { None };
-        start(log, posts, table.entry(log.shown_name()), around.clone())?;
+        let posts = if index == with_posts { receiver.take() } else { None };
+        start(log, posts, table.entry(log.shown_name()), context.clone())?;
     }
     Ok(())
 }
 
-/// Begins to follow one log, with the posts of its viewers where they come here, until told to stop or nobody reads any
-/// more.
+/// Starts to follow one log, with the event reports of its viewers where `posts` is given, until `stopping` is set or
+/// the receiver of the observations is gone.
 ///
 /// # Errors
-/// When its settings or its position file are bad, its socket cannot be bound, or the thread cannot be started.
+/// When the settings or the position file are invalid, the socket cannot be bound, or the thread cannot be started.
 pub(super) fn start(
     settings: &AccessLogSettings,
     posts: Option<EventReceiver>,
     entry: Option<Arc<SourceEntry>>,
-    around: FollowerContext,
+    context: FollowerContext,
 ) -> Result<()> {
     let name = settings.shown_name();
     let input = match settings.source()? {
@@ -87,22 +87,22 @@ pub(super) fn start(
         LogSource::Posts => Input::Posts,
     };
     let fold = settings.fold(settings.viewer_key()?)?;
-    let mut fold = fold.grouped_by(settings.group_rules(around.group_key)?);
-    fold.claims().keep_words(around.edge.key());
+    let mut fold = fold.grouped_by(settings.group_rules(context.group_key)?);
+    fold.claims().keep_words(context.edge.key());
     let Some(entry) = entry else {
         return Ok(());
     };
     let (source, ports) = (SourceName::from(name), settings.ports.clone());
-    let follower = Follower { input, posts, fold, entry, source, ports, around, was: ShedTotals::default() };
+    let follower = Follower { input, posts, fold, entry, source, ports, context, was: ShedTotals::default() };
     std::thread::Builder::new().name("access-log".to_owned()).spawn(move || follower.run())?;
     Ok(())
 }
 
-/// Where lines come from.
+/// The source of a log's lines.
 enum Input {
     File(Box<LogTail>),
     Syslog(Box<SyslogSocket>),
-    /// From nowhere: posts alone.
+    /// No lines: event reports only.
     Posts,
 }
 
@@ -113,43 +113,43 @@ struct Follower {
     entry: Arc<SourceEntry>,
     source: SourceName,
     ports: Vec<u16>,
-    around: FollowerContext,
+    context: FollowerContext,
     was: ShedTotals,
 }
 
-/// All counts so far.
+/// All counts so far of what was dropped.
 #[derive(Clone, Copy, Default)]
 struct ShedTotals {
     dirty: DirtyCounts,
     fold: FoldCounts,
     posts: PostCounts,
-    claims: ConnectionCounts,
-    claims_refused: u64,
+    connections: ConnectionCounts,
+    connections_refused: u64,
     syslog: SyslogCounts,
-    homeless: u64,
+    unmatched: u64,
     positions_lost: u64,
 }
 
 impl Follower {
     fn run(mut self) {
         self.entry.started(clock::now());
-        while !self.around.stopping.load(Ordering::Relaxed) && self.wake() {
-            // A socket is read all the time; its reading is the pause.
+        while !self.context.stopping.load(Ordering::Relaxed) && self.wake() {
+            // Reading from a socket waits for datagrams, so no pause is needed.
             if !matches!(self.input, Input::Syslog(_)) {
                 std::thread::sleep(TICK);
             }
         }
     }
 
-    /// One look at the log; false when nobody reads any more.
+    /// Reads and delivers once; false when the receiver of the observations is gone.
     fn wake(&mut self) -> bool {
         let started = Instant::now();
         let read = self.read();
         let now = clock::now();
         if let Some(posts) = &mut self.posts {
-            posts.empty_into(&mut self.fold, now);
+            posts.fold_into(&mut self.fold, now);
         }
-        let refused = self.around.edge.take(&self.source, now, &self.ports, self.fold.claims());
+        let refused = self.context.edge.take(&self.source, now, &self.ports, self.fold.claims());
         let observations = self.fold.drain(now);
         self.count(refused);
         let waited = if matches!(self.input, Input::Syslog(_)) { TICK } else { std::time::Duration::ZERO };
@@ -161,7 +161,7 @@ impl Follower {
             streams: stream_count(&observations),
             failures: read.err().map(|error| ("log", error.to_string())).into_iter().collect(),
         });
-        let is_read = deliver(observations, &self.entry, &self.around.out);
+        let is_read = deliver(observations, &self.entry, &self.context.out);
         if is_read {
             self.save();
         }
@@ -173,7 +173,7 @@ impl Follower {
         match &mut self.input {
             Input::File(tail) => tail
                 .read(|piece| match piece {
-                    // What is wrong with a line is counted by the fold.
+                    // The fold counts invalid lines.
                     Piece::Line(line) => fold.line(line).map_or((), |_| ()),
                     Piece::Long => fold.too_long(),
                 })
@@ -183,8 +183,8 @@ impl Follower {
         }
     }
 
-    /// Counts what was left out since the last time.
-    fn count(&mut self, claims_refused: u64) {
+    /// Adds what was dropped since the last call to `liveqos_shed_total`.
+    fn count(&mut self, connections_refused: u64) {
         let (_, _, dirty, fold) = self.fold.counts();
         let syslog = match &mut self.input {
             Input::Syslog(socket) => socket.counts(),
@@ -194,20 +194,20 @@ impl Follower {
             Input::File(tail) => tail.positions_lost(),
             _ => 0,
         };
-        let homeless = self.posts.as_ref().map_or(0, EventReceiver::homeless) + fold.homeless;
+        let unmatched = self.posts.as_ref().map_or(0, EventReceiver::unmatched) + fold.homeless;
         let now = ShedTotals {
             dirty,
             fold,
             posts: self.fold.post_counts(),
-            claims: self.fold.claims().counts(),
-            claims_refused: self.was.claims_refused + claims_refused,
+            connections: self.fold.claims().counts(),
+            connections_refused: self.was.connections_refused + connections_refused,
             syslog,
-            homeless,
+            unmatched,
             positions_lost,
         };
         let was = std::mem::replace(&mut self.was, now);
         for (reason, of) in SHED {
-            self.around.meters.shed(reason, of(&now).saturating_sub(of(&was)));
+            self.context.meters.shed(reason, of(&now).saturating_sub(of(&was)));
         }
     }
 
@@ -215,37 +215,37 @@ impl Follower {
         if let Input::File(tail) = &mut self.input
             && let Err(error) = tail.save()
         {
-            tracing::warn!("writing down how far the access log was read: {error}");
+            tracing::warn!("saving the position in the access log: {error}");
         }
     }
 }
 
 type Reason = (ShedReason, fn(&ShedTotals) -> u64);
 
-/// Why something was left out, as `liveqos_shed_total` says it.
+/// The `reason` label of each count in `liveqos_shed_total`.
 const SHED: [Reason; 22] = [
-    (ShedReason::LogLineForm, |told| told.dirty.form),
-    (ShedReason::LogLineTime, |told| told.dirty.time),
-    (ShedReason::LogLineLong, |told| told.dirty.long + told.syslog.long),
-    (ShedReason::LogCmcdVersion, |told| told.dirty.version),
-    (ShedReason::LogCmcdValue, |told| told.dirty.values),
-    (ShedReason::LogSessions, |told| told.fold.refused_sessions),
-    (ShedReason::LogViewers, |told| told.fold.refused_viewers),
-    (ShedReason::LogSessionDisplaced, |told| told.fold.displaced_sessions),
-    (ShedReason::LogViewerDisplaced, |told| told.fold.displaced_viewers),
-    (ShedReason::LogGroups, |told| told.fold.refused_groups),
-    (ShedReason::LogEventRepeated, |told| told.fold.repeated),
-    (ShedReason::LogEventUnmatched, |told| told.homeless),
-    (ShedReason::LogPosition, |told| told.positions_lost),
-    (ShedReason::CmcdWrongSession, |told| told.posts.foreign),
-    (ShedReason::CmcdTooManyViewers, |told| told.posts.crowded),
-    (ShedReason::SyslogForm, |told| told.syslog.form),
-    (ShedReason::SyslogLost, |told| told.syslog.lost),
-    (ShedReason::SyslogSender, |told| told.syslog.strangers),
-    (ShedReason::LogEventLost, |told| told.fold.lost),
-    (ShedReason::LogConnections, |told| told.claims.connections + told.claims_refused),
-    (ShedReason::LogConnectionClasses, |told| told.claims.classes),
-    (ShedReason::LogPorts, |told| told.claims.ports),
+    (ShedReason::LogLineForm, |totals| totals.dirty.form),
+    (ShedReason::LogLineTime, |totals| totals.dirty.time),
+    (ShedReason::LogLineLong, |totals| totals.dirty.long + totals.syslog.long),
+    (ShedReason::LogCmcdVersion, |totals| totals.dirty.version),
+    (ShedReason::LogCmcdValue, |totals| totals.dirty.values),
+    (ShedReason::LogSessions, |totals| totals.fold.refused_sessions),
+    (ShedReason::LogViewers, |totals| totals.fold.refused_viewers),
+    (ShedReason::LogSessionDisplaced, |totals| totals.fold.displaced_sessions),
+    (ShedReason::LogViewerDisplaced, |totals| totals.fold.displaced_viewers),
+    (ShedReason::LogGroups, |totals| totals.fold.refused_groups),
+    (ShedReason::LogEventRepeated, |totals| totals.fold.repeated),
+    (ShedReason::LogEventUnmatched, |totals| totals.unmatched),
+    (ShedReason::LogPosition, |totals| totals.positions_lost),
+    (ShedReason::CmcdWrongSession, |totals| totals.posts.foreign),
+    (ShedReason::CmcdTooManyViewers, |totals| totals.posts.crowded),
+    (ShedReason::SyslogForm, |totals| totals.syslog.form),
+    (ShedReason::SyslogLost, |totals| totals.syslog.lost),
+    (ShedReason::SyslogSender, |totals| totals.syslog.untrusted_senders),
+    (ShedReason::LogEventLost, |totals| totals.fold.lost),
+    (ShedReason::LogConnections, |totals| totals.connections.connections + totals.connections_refused),
+    (ShedReason::LogConnectionClasses, |totals| totals.connections.classes),
+    (ShedReason::LogPorts, |totals| totals.connections.ports),
 ];
 
 #[cfg(test)]
@@ -260,7 +260,7 @@ mod tests {
     use crate::intake::source::{SourceState, SourceTable};
 
     #[test]
-    fn a_growing_log_becomes_observations_and_a_line_of_the_table() {
+    fn a_growing_log_becomes_observations_and_an_entry_in_the_table() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("access.log");
         std::fs::write(&path, "").expect("written");
@@ -271,9 +271,9 @@ mod tests {
         let meters = SelfMetrics::new(&prometheus::Registry::new()).expect("instruments");
         let stopping = Arc::new(AtomicBool::new(false));
         let edge = HttpEdge::new([1, 2]);
-        let around =
+        let context =
             FollowerContext { out, edge, group_key: [3, 4], meters: meters.clone(), stopping: Arc::clone(&stopping) };
-        start(&settings, None, Some(entry), around).expect("started");
+        start(&settings, None, Some(entry), context).expect("started");
         while table.snapshot(clock::now())[0].rounds == 0 {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -281,7 +281,7 @@ mod tests {
         let mut log = std::fs::File::options().append(true).open(&path).expect("the log");
         writeln!(log, "dirt\n{{\"t\":{now},\"st\":200,\"b\":9,\"u\":\"/hls/c1/7.ts\",\"q\":\"sid%3D%22a%22\"}}")
             .expect("room");
-        let observations = seen.blocking_recv().expect("told");
+        let observations = seen.blocking_recv().expect("observations");
         assert_eq!(observations[0].stream.as_str(), "live/c1");
         assert!(matches!(&observations[0].fact, Fact::Players(view) if view.bytes == Some(9)), "{observations:?}");
         assert_eq!(table.snapshot(clock::now())[0].state, SourceState::Up);

@@ -1,4 +1,4 @@
-//! How far an access log was read, kept in a file.
+//! The position up to which an access log was read, kept in a file over restarts.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -9,29 +9,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::storage::disk::{Step, frame};
 
-/// How far a file was read: kept over a restart.
+/// A position in a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
     pub(super) inode: u64,
     pub(super) offset: u64,
-    /// Grows with every writing: the higher is the newer.
+    /// Grows with each write: the higher one is newer.
     #[serde(default)]
     pub(super) number: u64,
 }
 
-/// A position file that cannot be understood.
+/// A position file with invalid content.
 #[derive(Debug)]
-pub(super) struct Nonsense;
+pub(super) struct Invalid;
 
 impl Position {
-    pub(super) fn read(path: &Path) -> io::Result<Option<Result<Self, Nonsense>>> {
+    pub(super) fn read(path: &Path) -> io::Result<Option<Result<Self, Invalid>>> {
         match std::fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            bytes => Ok(Some(Self::decode(&bytes?.into()).ok_or(Nonsense))),
+            bytes => Ok(Some(Self::decode(&bytes?.into()).ok_or(Invalid))),
         }
     }
 
-    /// The whole of a file: a digit that is another one must not pass for a place in the log.
+    /// Decodes a whole file. The frame's checksum rejects a changed digit, which would be another position.
     fn decode(bytes: &Bytes) -> Option<Self> {
         match frame::read(bytes, 0, SALT) {
             Step::Good(found, end) if end == bytes.len() => serde_json::from_slice(&found.payload).ok(),
@@ -45,8 +45,8 @@ impl Position {
         Ok(bytes)
     }
 
-    /// Puts it in place at once: a killed daemon leaves the old one or the new one, and with `sync` so does a machine
-    /// without power.
+    /// Replaces the file atomically: after a kill it contains the old or the new position, with `sync` also after a
+    /// power failure.
     pub(super) fn write(&self, path: &Path, sync: bool) -> io::Result<()> {
         let new = beside(path, ".new");
         let mut file = File::create(&new)?;
@@ -62,14 +62,14 @@ impl Position {
     }
 }
 
-/// A file beside another, of the same name with an ending more.
+/// `path` with `ending` added to its name.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     name.into()
 }
 
-/// What tells a position from the records of other files.
+/// Distinguishes a position from the records of other files.
 const SALT: u32 = 0x4c51_5001;
 #[cfg(test)]
 mod tests {
@@ -78,9 +78,9 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Any bytes of it are others, or it is shorter or longer: it is what was written, or nonsense.
+        /// After any change of bytes or length, a position is either unchanged or invalid.
         #[test]
-        fn a_damaged_position_is_no_position(
+        fn a_damaged_position_is_invalid(
             numbers in any::<[u64; 3]>(),
             damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
             length in 0_usize..120,

@@ -1,5 +1,5 @@
-//! What is configured of an access log: where it comes from, how its lines look, where a class's identity lies. Refuses
-//! a form that cannot be read, before the log is opened.
+//! The `[[logs]]` table of the configuration: where a log comes from, what its lines look like, and where the class's
+//! identity is. Invalid settings are rejected before the log is opened.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,84 +20,84 @@ use crate::platform::duration;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AccessLogSettings {
-    /// The log file; or `listen`.
+    /// Path of the log file; set either this or `listen`.
     pub path: PathBuf,
-    /// Where its lines come in as syslog datagrams, as nginx sends them: `udp://127.0.0.1:5514` or
+    /// Address for syslog datagrams with lines, as nginx sends them: `udp://127.0.0.1:5514` or
     /// `unix:/run/liveqos/access.sock`.
     pub listen: String,
-    /// Addresses or networks that may send to `udp://`; without any this machine.
+    /// Addresses or networks that may send to `udp://`; the default is this machine.
     pub from: Vec<String>,
-    /// Receive buffer of `listen`, as far as `net.core.rmem_max` allows; 0 is 8 MiB.
+    /// Receive buffer of `listen` in bytes, as far as `net.core.rmem_max` allows; 0 is 8 MiB.
     pub receive_buffer_bytes: usize,
-    /// File that keeps how far it was read, so that a restart goes on there; without one each start begins at the log's
-    /// end.
+    /// File for the position in the log, so that reading continues there after a restart; without one each start begins
+    /// at the log's end.
     pub position_file: Option<PathBuf>,
-    /// Its name in labels and errors, unique; `access-log` without one.
+    /// Unique name in labels and errors; the default is `access-log`.
     pub name: String,
-    /// nginx's `log_format` as text, where lines are not JSON: `$remote_addr [$time_local] "$request" ...`.
+    /// nginx's `log_format` as text, if lines are not JSON: `$remote_addr [$time_local] "$request" ...`.
     pub format: String,
-    /// Further keys of JSON lines, or variables of `format`: what the log calls it = the nginx variable; `region` is
-    /// where the viewer is.
+    /// Further keys of JSON lines or variables of `format`: the name in the log = the nginx variable; `region` is where
+    /// the viewer is.
     pub fields: BTreeMap<String, String>,
-    /// Proxies before the edge whose `$http_x_forwarded_for` in a line is believed to name the viewer's address:
-    /// addresses or networks.
+    /// Proxies in front of the edge, as addresses or networks, whose `$http_x_forwarded_for` in a line is trusted to
+    /// contain the viewer's address.
     pub trusted_proxies: Vec<String>,
-    /// Where a class's identity is: `path`, `content-id` (CMCD `cid`), `argument:NAME` of the query, or
+    /// Where the class's identity is: `path`, `content-id` (CMCD `cid`), `argument:NAME` of the query, or
     /// `pattern:/live/{class}/*.m4s` with `*` for any text without a slash and `/...` at the end for anything.
     pub class: String,
-    /// Ports of the edge's listeners, whose connections are looked for in the kernel; without any those that the lines
-    /// name (`$server_port`).
+    /// Ports of the edge's listeners, whose connections are looked up in the kernel; the default is the ports that
+    /// lines contain (`$server_port`).
     pub ports: Vec<u16>,
-    /// Play time of one segment, for lines whose player does not tell it (CMCD `d`); zero: latency is told only where
-    /// players tell it.
+    /// Play time of one segment, for lines whose player does not send it (CMCD `d`); with zero, latency is reported
+    /// only where players send it.
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub segment: Duration,
-    /// File with a secret of at least 16 bytes that all nodes of the fleet share: viewers are hashed under it, so that
-    /// their counts join over nodes (`viewers_sketch` in the API). Without one the key is new with each start, and no
-    /// sketch is made.
+    /// File with a secret of at least 16 bytes that all nodes of the fleet share: viewers are hashed with it, so that
+    /// their counts can be merged over nodes (`viewers_sketch` in the API). Without one each start makes a new key, and
+    /// there is no sketch.
     pub viewer_key_file: Option<PathBuf>,
-    /// The application's name instead of the one in the path, so that `/hls/c1/7.ts` is the media server's `live/c1`.
+    /// Application name that replaces the one in the path, so that `/hls/c1/7.ts` is the media server's `live/c1`.
     pub app: String,
 }
 
-/// Why a log's table is wrong.
+/// What is wrong with a `[[logs]]` table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LogError {
-    /// Its form.
+    /// The format is invalid.
     #[error("log \"{0}\": {1}")]
     Format(String, FormatError),
-    /// Its class rule.
+    /// The class rule is invalid.
     #[error("log \"{0}\": class = \"{1}\" is none of path, content-id, argument:NAME and pattern:/live/{{class}}/...")]
     Class(String, String),
-    /// Its pattern.
+    /// The class pattern is invalid.
     #[error("log \"{0}\": class: {1}")]
     Pattern(String, PatternError),
-    /// Where it listens.
+    /// The listen address is invalid.
     #[error("log \"{0}\": listen = \"{1}\" is neither udp://ADDRESS:PORT nor unix:/PATH")]
     Listen(String, String),
-    /// Who may send, or which proxies are believed.
+    /// An address or network of senders or proxies is invalid.
     #[error("log \"{0}\": {1}")]
     Networks(String, NetworkError),
-    /// Its name.
-    #[error("log \"{0}\": name must be 1 to 128 bytes of printable text, and stand once")]
+    /// The name is invalid or not unique.
+    #[error("log \"{0}\": name must be 1 to 128 bytes of printable text, and unique")]
     Name(String),
-    /// Neither of the two, or both.
-    #[error("log \"{0}\": write either path, the log file's, or listen, where syslog datagrams arrive")]
+    /// Neither `path` nor `listen` is set, or both are.
+    #[error("log \"{0}\": set either path (a log file) or listen (an address for syslog datagrams)")]
     Path(String),
-    /// A position of something that has none.
-    #[error("log \"{0}\": position_file is of log files; datagrams have no position")]
+    /// A position file for datagrams, which have no position.
+    #[error("log \"{0}\": position_file is for log files; datagrams have no position")]
     Position(String),
 }
 
 impl AccessLogSettings {
-    /// Its name.
+    /// The name, or the default.
     #[must_use]
     pub fn shown_name(&self) -> &str {
         if self.name.is_empty() { "access-log" } else { &self.name }
     }
 
-    /// An empty fold of such a log.
+    /// An empty fold for this log.
     ///
     /// # Errors
     /// [`LogError`].
@@ -127,7 +127,7 @@ impl AccessLogSettings {
         Ok(fold.grouped_by(self.group_rules(key.words())?))
     }
 
-    /// How viewers are grouped, networks hashed under `key`.
+    /// How viewers are grouped; networks are hashed with `key`.
     ///
     /// # Errors
     /// [`LogError::Networks`].
@@ -138,25 +138,25 @@ impl AccessLogSettings {
     }
 }
 
-/// Where a log comes from.
+/// Where a log's lines come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogSource {
-    /// A file that grows.
+    /// A growing file.
     File(PathBuf),
-    /// Datagrams.
+    /// Syslog datagrams.
     Syslog(SyslogAddress),
-    /// Nowhere: a fold for posts alone.
+    /// No lines: a fold for event reports only.
     Posts,
 }
 
 impl AccessLogSettings {
-    /// A log without lines, for posts where no log is configured: their class is what CMCD calls content id.
+    /// A log without lines, for event reports where no log is configured. Their class is the content id (CMCD `cid`).
     #[must_use]
     pub fn of_posts() -> Self {
         Self { name: POSTS.to_owned(), class: "content-id".to_owned(), ..Self::default() }
     }
 
-    /// Where its lines come from.
+    /// Where the lines come from.
     ///
     /// # Errors
     /// [`LogError`].
@@ -174,7 +174,7 @@ impl AccessLogSettings {
         }
     }
 
-    /// Its kind and URL in the status of sources.
+    /// The kind and URL in the status of sources.
     #[must_use]
     pub fn status_kind_and_url(&self) -> (&'static str, String) {
         match self.source() {
@@ -193,7 +193,7 @@ impl AccessLogSettings {
         Networks::read("from", &from).map_err(|error| LogError::Networks(self.shown_name().to_owned(), error))
     }
 
-    /// The receive buffer to ask the kernel for.
+    /// The receive buffer to request from the kernel, in bytes.
     #[must_use]
     pub const fn buffer_bytes(&self) -> usize {
         if self.receive_buffer_bytes == 0 { DEFAULT_BUFFER } else { self.receive_buffer_bytes }
@@ -220,7 +220,7 @@ pub(crate) fn check(logs: &[AccessLogSettings]) -> Result<(), LogError> {
 }
 
 impl AccessLogSettings {
-    /// The key of viewers' hashes: the fleet's where a file has one, else a new one.
+    /// The key of viewers' hashes: made from the fleet's secret where a file has one, otherwise random.
     ///
     /// # Errors
     /// When the file cannot be read or is too short, or the system has no randomness.
@@ -242,8 +242,8 @@ impl AccessLogSettings {
     }
 }
 
-/// The key of the hashes that stand for viewers' networks: the fleet's of the first log that has one, so that one
-/// network is called the same on all nodes; else a new one.
+/// The key of the hashes of viewers' networks, so that a network has the same name on all nodes: that of the first log
+/// with a fleet's secret, otherwise random.
 ///
 /// # Errors
 /// As [`AccessLogSettings::viewer_key`].
@@ -257,19 +257,19 @@ pub(crate) fn group_key(logs: &[AccessLogSettings]) -> anyhow::Result<[u64; 2]> 
 /// Fewest bytes of the fleet's secret.
 const LEAST_SECRET: usize = 16;
 
-/// A key for the hashes of viewers, new in each process.
+/// A random key for the hashes of viewers.
 ///
 /// # Errors
 /// When the system has no randomness.
 pub(crate) fn random_key() -> anyhow::Result<[u64; 2]> {
     let bytes: [u8; 16] = ring::rand::generate(&ring::rand::SystemRandom::new())
-        .map_err(|_| anyhow::anyhow!("no randomness for the key of viewers' hashes"))?
+        .map_err(|_| anyhow::anyhow!("the system has no randomness for the key of viewers' hashes"))?
         .expose();
     let key = u128::from_ne_bytes(bytes);
     Ok([key as u64, (key >> 64) as u64])
 }
 
-/// Name of the fold of posts where no log is configured.
+/// Name of the log without lines, for event reports where no log is configured.
 pub(crate) const POSTS: &str = "cmcd";
 const DEFAULT_BUFFER: usize = 8 << 20;
 
@@ -298,14 +298,14 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_log_and_what_to_do() {
-        for (text, says) in [
+    fn errors_name_the_log_and_the_fix() {
+        for (text, expected) in [
             ("path = 'x'\nclass = 'host'", "class = \"host\" is none of path"),
             ("path = 'x'\nname = 'a'\nformat = '$uri'", "log \"a\": reading log_format: none of $msec"),
             ("path = 'x'\nfields = { when = 'tim' }", "\"tim\" is no field"),
-            ("name = 'a'", "log \"a\": write either path"),
-            ("name = 'cmcd'", "write either path"),
-            ("path = 'x'\nlisten = 'udp://127.0.0.1:1'", "write either path"),
+            ("name = 'a'", "log \"a\": set either path"),
+            ("name = 'cmcd'", "set either path"),
+            ("path = 'x'\nlisten = 'udp://127.0.0.1:1'", "set either path"),
             ("listen = 'tcp://127.0.0.1:1'", "neither udp://"),
             ("listen = 'udp://127.0.0.1:1'\nposition_file = 'p'", "datagrams have no position"),
             ("listen = 'udp://127.0.0.1:1'\nfrom = ['x']", "from: \"x\" is neither"),
@@ -313,9 +313,9 @@ mod tests {
             ("path = 'x'\nclass = 'pattern:/live/*'", "a pattern has {class} once"),
         ] {
             let error = check(&[log(text)]).expect_err("refused").to_string();
-            assert!(error.contains(says), "{text}: {error}");
+            assert!(error.contains(expected), "{text}: {error}");
         }
-        assert!(check(&[log("path = 'x'"), log("path = 'y'")]).is_err(), "one name twice");
+        assert!(check(&[log("path = 'x'"), log("path = 'y'")]).is_err(), "the same name twice");
         assert_eq!(check(&[log("path = 'x'\nclass = 'argument:session_id'")]), Ok(()));
     }
 }

@@ -1,5 +1,5 @@
-//! Lines of access logs that arrive as syslog datagrams, over UDP or a Unix socket. Decides whose datagrams are taken
-//! and counts what the kernel had to drop; it is read all the time, so that a web server never waits for it.
+//! Receives access log lines as syslog datagrams over UDP or a Unix socket. Decides whose datagrams are accepted and
+//! counts what the kernel dropped. The socket is read without pause, so that a web server never waits for it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::platform::cidr::Networks;
 
-/// Where datagrams arrive: `udp://127.0.0.1:5514` or `unix:/run/liveqos/access.sock`.
+/// The address of a socket: `udp://127.0.0.1:5514` or `unix:/run/liveqos/access.sock`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SyslogAddress {
     /// A UDP port.
@@ -24,40 +24,40 @@ pub enum SyslogAddress {
     Unix(PathBuf),
 }
 
-/// A socket being read.
+/// A bound socket.
 #[derive(Debug)]
 pub(crate) struct SyslogSocket {
-    socket: Inlet,
+    socket: BoundSocket,
     senders: Networks,
     buffer: Vec<u8>,
-    /// The socket's number in the kernel's tables.
+    /// The socket's inode, which is its number in the kernel's tables.
     inode: u64,
     counts: SyslogCounts,
-    looked: Option<Instant>,
+    dropped_read_at: Option<Instant>,
 }
 
-/// What was not taken.
+/// Datagrams that were not accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SyslogCounts {
-    /// Datagrams that the kernel dropped because the buffer was full; of UDP only, since the sender of a Unix datagram
-    /// is told.
+    /// Datagrams that the kernel dropped because the buffer was full. Only UDP: the sender of a Unix datagram gets an
+    /// error instead.
     pub lost: u64,
-    /// Datagrams of senders that may not write.
-    pub strangers: u64,
-    /// Datagrams that are no syslog.
+    /// Datagrams from untrusted senders.
+    pub untrusted_senders: u64,
+    /// Datagrams that are not syslog.
     pub form: u64,
     /// Datagrams longer than a line may be.
     pub long: u64,
 }
 
 #[derive(Debug)]
-enum Inlet {
+enum BoundSocket {
     Udp(UdpSocket),
     Unix(UnixDatagram),
 }
 
 impl SyslogAddress {
-    /// Reads an address; `None` when it is neither form.
+    /// Parses an address; `None` if it has neither form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(address) = text.strip_prefix("udp://") {
@@ -69,8 +69,8 @@ impl SyslogAddress {
 }
 
 impl SyslogSocket {
-    /// Binds `address` with a receive buffer of `buffer_bytes`, as far as the kernel gives it. Over UDP only datagrams
-    /// of `senders` are taken; who may write to a Unix socket is for the folder's permissions to say.
+    /// Binds `address` and requests a receive buffer of `buffer_bytes` from the kernel. Over UDP only datagrams from
+    /// `senders` are accepted; for a Unix socket the folder's permissions decide.
     ///
     /// # Errors
     /// When the address is in use or may not be bound.
@@ -79,32 +79,32 @@ impl SyslogSocket {
             SyslogAddress::Udp(address) => {
                 let socket = Socket::new(Domain::for_address(*address), Type::DGRAM, None)?;
                 socket.bind(&(*address).into())?;
-                Inlet::Udp(socket.into())
+                BoundSocket::Udp(socket.into())
             }
             SyslogAddress::Unix(path) => {
                 remove_stale(path)?;
                 let socket = UnixDatagram::bind(path)?;
-                // As /dev/log: whoever may enter the folder may write.
+                // As for /dev/log, whoever may enter the folder may write.
                 std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
-                Inlet::Unix(socket)
+                BoundSocket::Unix(socket)
             }
         };
         let reference = socket.reference();
         reference.set_recv_buffer_size(buffer_bytes)?;
-        reference.set_read_timeout(Some(NAP))?;
-        let given = reference.recv_buffer_size()?;
-        if given < buffer_bytes {
+        reference.set_read_timeout(Some(READ_TIMEOUT))?;
+        let granted = reference.recv_buffer_size()?;
+        if granted < buffer_bytes {
             tracing::warn!(
                 %address,
-                "the kernel gives a receive buffer of {given} bytes instead of {buffer_bytes}; raise net.core.rmem_max"
+                "the kernel granted a receive buffer of {granted} bytes instead of {buffer_bytes}; raise net.core.rmem_max"
             );
         }
         let inode = std::fs::metadata(format!("/proc/self/fd/{}", socket.descriptor()))?.ino();
         let (buffer, counts) = (vec![0; MAX_LINE + HEADER_ROOM], SyslogCounts::default());
-        Ok(Self { socket, senders, buffer, inode, counts, looked: None })
+        Ok(Self { socket, senders, buffer, inode, counts, dropped_read_at: None })
     }
 
-    /// Reads for `span` and gives every line to `take`.
+    /// Reads for `span` and passes every line to `take`.
     ///
     /// # Errors
     /// When the socket cannot be read.
@@ -119,7 +119,7 @@ impl SyslogSocket {
                 Err(error) => return Err(error),
             };
             if sender.is_some_and(|sender| !self.senders.contain(sender)) {
-                self.counts.strangers += 1;
+                self.counts.untrusted_senders += 1;
             } else if length == self.buffer.len() {
                 self.counts.long += 1;
             } else if let Some(line) = liveqos_core::access_log::syslog::message(&self.buffer[..length]) {
@@ -131,28 +131,28 @@ impl SyslogSocket {
         Ok(())
     }
 
-    /// What was not taken so far. What the kernel dropped is looked up every few seconds.
+    /// The counts so far. What the kernel dropped is dropped_read_at up every few seconds.
     pub(crate) fn counts(&mut self) -> SyslogCounts {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
-            self.looked = Some(Instant::now());
-            if matches!(self.socket, Inlet::Udp(_)) {
+        if self.dropped_read_at.is_none_or(|dropped_read_at| dropped_read_at.elapsed() >= DROP_COUNT_INTERVAL) {
+            self.dropped_read_at = Some(Instant::now());
+            if matches!(self.socket, BoundSocket::Udp(_)) {
                 self.counts.lost = dropped(self.inode).unwrap_or(self.counts.lost);
             }
         }
         self.counts
     }
 
-    /// Where it listens, when that is a port.
+    /// The UDP port, if it is one.
     #[cfg(test)]
     fn port(&self) -> Option<u16> {
         match &self.socket {
-            Inlet::Udp(socket) => socket.local_addr().ok().map(|address| address.port()),
-            Inlet::Unix(_) => None,
+            BoundSocket::Udp(socket) => socket.local_addr().ok().map(|address| address.port()),
+            BoundSocket::Unix(_) => None,
         }
     }
 }
 
-impl Inlet {
+impl BoundSocket {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<IpAddr>)> {
         match self {
             Self::Udp(socket) => socket.recv_from(buffer).map(|(length, sender)| (length, Some(sender.ip()))),
@@ -184,30 +184,30 @@ impl fmt::Display for SyslogAddress {
     }
 }
 
-/// Who may send where nothing is configured: this machine.
+/// The default senders: this machine.
 #[must_use]
 pub(super) fn loopback() -> Vec<String> {
     vec![format!("{}/8", Ipv4Addr::new(127, 0, 0, 0)), "::1".to_owned()]
 }
 
-/// Removes the socket of a daemon that was killed; one that somebody still reads stays.
+/// Removes the socket file of a killed daemon; one that is still being read stays.
 fn remove_stale(path: &Path) -> io::Result<()> {
-    let about = match std::fs::symlink_metadata(path) {
+    let metadata = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        about => about?,
+        metadata => metadata?,
     };
-    if !about.file_type().is_socket() {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of this name that is no socket"));
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file of this name exists and is not a socket"));
     }
     match UnixDatagram::unbound()?.connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Err(error) => Err(error),
-        Ok(()) => Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody reads this socket already")),
+        Ok(()) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process reads this socket")),
     }
 }
 
-/// What the kernel dropped of the socket with this number: the last column of `/proc/net/udp` and `udp6`
-/// (`proc_net(5)`).
+/// The number of datagrams that the kernel dropped for the socket with this inode: the last column of `/proc/net/udp`
+/// and `udp6` (`proc_net(5)`).
 fn dropped(inode: u64) -> Option<u64> {
     let inode = inode.to_string();
     ["/proc/net/udp", "/proc/net/udp6"].into_iter().find_map(|table| {
@@ -217,11 +217,11 @@ fn dropped(inode: u64) -> Option<u64> {
     })
 }
 
-/// Longest wait for a datagram before the clock is looked at again.
-const NAP: Duration = Duration::from_millis(50);
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Longest wait for a datagram before the clock is checked again.
+const READ_TIMEOUT: Duration = Duration::from_millis(50);
+const DROP_COUNT_INTERVAL: Duration = Duration::from_secs(2);
 const INODE_COLUMN: usize = 9;
-/// For a datagram's header, and one byte by which a longer one shows.
+/// Room for a datagram's header, and one byte to detect a longer datagram.
 const HEADER_ROOM: usize = 1_024;
 
 #[cfg(test)]
@@ -237,13 +237,13 @@ mod tests {
 
     fn lines(socket: &mut SyslogSocket) -> Vec<String> {
         let mut out = Vec::new();
-        let taken = socket.read(NAP, |line| out.push(String::from_utf8_lossy(line).into_owned()));
+        let taken = socket.read(READ_TIMEOUT, |line| out.push(String::from_utf8_lossy(line).into_owned()));
         taken.expect("readable");
         out
     }
 
     #[test]
-    fn addresses_are_read() {
+    fn addresses_are_parsed() {
         for text in ["udp://127.0.0.1:5514", "udp://[::1]:5514", "unix:/run/liveqos/access.sock"] {
             assert_eq!(SyslogAddress::parse(text).expect("good").to_string(), text);
         }
@@ -253,21 +253,21 @@ mod tests {
     }
 
     #[test]
-    fn datagrams_of_this_machine_are_lines_and_others_are_counted() {
+    fn trusted_datagrams_are_lines_and_others_are_counted() {
         let address = SyslogAddress::parse("udp://127.0.0.1:0").expect("good");
         let mut socket = SyslogSocket::bind(&address, networks(&["127.0.0.1"]), BUFFER).expect("bound");
         let target = ("127.0.0.1", socket.port().expect("a port"));
         let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        for text in ["<190>Nov 23 15:04:05 nginx: a", "no syslog", "<190>Nov 23 15:04:05 host nginx: b"] {
+        for text in ["<190>Nov 23 15:04:05 nginx: a", "not syslog", "<190>Nov 23 15:04:05 host nginx: b"] {
             sender.send_to(text.as_bytes(), target).expect("sent");
         }
         UdpSocket::bind("127.0.0.2:0").expect("a port").send_to(b"<1>x", target).expect("sent");
         assert_eq!(lines(&mut socket), ["a", "b"]);
-        assert_eq!(socket.counts(), SyslogCounts { strangers: 1, form: 1, ..SyslogCounts::default() });
+        assert_eq!(socket.counts(), SyslogCounts { untrusted_senders: 1, form: 1, ..SyslogCounts::default() });
     }
 
     #[test]
-    fn what_the_kernel_drops_is_counted() {
+    fn datagrams_dropped_by_the_kernel_are_counted() {
         let address = SyslogAddress::parse("udp://127.0.0.1:0").expect("good");
         let mut socket = SyslogSocket::bind(&address, networks(&["127.0.0.1"]), 4_096).expect("bound");
         let target = ("127.0.0.1", socket.port().expect("a port"));
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_outlives_a_killed_daemon_but_not_a_live_one() {
+    fn a_unix_socket_of_a_killed_daemon_is_replaced_but_not_one_in_use() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("log.sock");
         let address = SyslogAddress::Unix(path.clone());
@@ -297,6 +297,6 @@ mod tests {
         SyslogSocket::bind(&address, Networks::default(), BUFFER).expect("its file was left behind");
         std::fs::remove_file(&path).expect("gone");
         std::fs::write(&path, "").expect("a file");
-        SyslogSocket::bind(&address, Networks::default(), BUFFER).expect_err("somebody's file");
+        SyslogSocket::bind(&address, Networks::default(), BUFFER).expect_err("a file that is not a socket");
     }
 }

@@ -1,5 +1,5 @@
-//! A file that grows, read line by line while it is written. Decides where to begin and when the file was rotated or
-//! cut; refuses to read more at once than [`MAX_READ`], and to keep a line longer than [`MAX_LINE`].
+//! Reads a growing file line by line. Decides where to begin and when the file was rotated or truncated. One call reads
+//! at most [`MAX_READ`], and a line longer than [`MAX_LINE`] is not kept.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -11,7 +11,7 @@ use liveqos_core::access_log::MAX_LINE;
 use memchr::memchr;
 use tokio::time::Instant;
 
-use super::position::{Nonsense, Position, beside};
+use super::position::{Invalid, Position, beside};
 
 /// A file being followed.
 #[derive(Debug)]
@@ -19,11 +19,11 @@ pub(super) struct LogTail {
     path: PathBuf,
     position_file: Option<PathBuf>,
     open: Option<Open>,
-    /// Where to begin: what was saved, on the first opening.
+    /// Where to begin at the next opening: the saved position at first.
     begin: Begin,
     partial: Vec<u8>,
-    /// Within a line that is too long.
-    skips: bool,
+    /// Inside a line that is too long.
+    in_long_line: bool,
     saved: Option<Position>,
     synced: Option<(Instant, Position)>,
     positions_lost: u64,
@@ -35,7 +35,7 @@ struct Open {
     file: File,
     inode: u64,
     offset: u64,
-    /// Another file stands under the name: this one is read once more, as its writer may still have it open.
+    /// The path leads to another file: this one is read once more, as its writer may still have it open.
     replaced: bool,
 }
 
@@ -46,28 +46,28 @@ enum Begin {
     Start,
 }
 
-/// What a read gave to the reader of lines.
+/// What a read passes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// A whole line, without its end.
+    /// A complete line, without its end.
     Line(&'a [u8]),
-    /// A line longer than [`MAX_LINE`], thrown away.
+    /// A line longer than [`MAX_LINE`], which was dropped.
     Long,
 }
 
 impl LogTail {
-    /// Follows `path` from its end, or from where `position_file` says that it was left.
+    /// Follows `path` from its end, or from the position in `position_file`.
     ///
     /// # Errors
-    /// When the position file is there and may not be read. One that holds nonsense is as good as none, and counted.
+    /// When the position file exists and cannot be read. One with invalid content is ignored and counted.
     pub(super) fn new(path: &Path, position_file: Option<&Path>) -> io::Result<Self> {
         let recent = position_file.map(|path| beside(path, RECENT));
         let read = |path: Option<&Path>| path.map_or(Ok(None), Position::read);
         let read = [read(position_file)?, read(recent.as_deref())?];
-        let positions_lost = read.iter().filter(|read| matches!(read, Some(Err(Nonsense)))).count() as u64;
+        let positions_lost = read.iter().filter(|read| matches!(read, Some(Err(Invalid)))).count() as u64;
         let saved = read.into_iter().flatten().flatten().max_by_key(|position| position.number);
         if positions_lost > 0 {
-            tracing::warn!(log = %path.display(), "a file that keeps how far the log was read holds nonsense; reading goes on by the other, else from the log's end");
+            tracing::warn!(log = %path.display(), "a position file of the log has invalid content; reading continues from the other one, or from the log's end");
         }
         Ok(Self {
             path: path.to_owned(),
@@ -75,7 +75,7 @@ impl LogTail {
             open: None,
             begin: saved.map_or(Begin::End, Begin::Saved),
             partial: Vec::new(),
-            skips: false,
+            in_long_line: false,
             saved,
             synced: None,
             positions_lost,
@@ -83,7 +83,7 @@ impl LogTail {
         })
     }
 
-    /// Reads what was written since the last call, at most [`MAX_READ`] bytes. Gives whether more waits.
+    /// Reads what was written since the last call, at most [`MAX_READ`] bytes. Returns whether there is more.
     ///
     /// # Errors
     /// When the file cannot be opened or read; the next call tries again.
@@ -107,15 +107,15 @@ impl LogTail {
             open.offset += count as u64;
             room -= count;
             let buffer = std::mem::take(&mut self.buffer);
-            self.part(&buffer[..count], &mut take);
+            self.split_lines(&buffer[..count], &mut take);
             self.buffer = buffer;
         }
         Ok(true)
     }
 
-    /// Writes down how far it read, where that moved: the start of the line that is not whole yet. Every time into a
-    /// file beside the position file, which outlives a killed daemon; every few seconds into the position file, down to
-    /// the disk, which outlives the machine.
+    /// Saves the position if it changed: the start of the first incomplete line. Each time it writes a file beside the
+    /// position file, which survives a kill; every few seconds it writes and syncs the position file, which survives a
+    /// power failure.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -138,7 +138,7 @@ impl LogTail {
         Ok(())
     }
 
-    /// Position files that held nonsense.
+    /// Number of position files with invalid content.
     #[must_use]
     pub(super) const fn positions_lost(&self) -> u64 {
         self.positions_lost
@@ -147,38 +147,38 @@ impl LogTail {
     fn reopen(&mut self) -> io::Result<Open> {
         let mut file = match File::open(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // What appears later is new from its first line on.
+                // A file that appears later is read from its first line.
                 self.begin = if matches!(self.begin, Begin::End) { Begin::Start } else { self.begin };
                 return Err(error);
             }
             file => file?,
         };
-        let about = file.metadata()?;
+        let metadata = file.metadata()?;
         let offset = match self.begin {
-            Begin::Saved(was) if was.inode == about.ino() && was.offset <= about.len() => was.offset,
-            // It was rotated or cut while nobody looked: what is there now is new.
+            Begin::Saved(was) if was.inode == metadata.ino() && was.offset <= metadata.len() => was.offset,
+            // The file was rotated or truncated since the position was saved: all of it is new.
             Begin::Saved(_) | Begin::Start => 0,
-            Begin::End => about.len(),
+            Begin::End => metadata.len(),
         };
         file.seek(SeekFrom::Start(offset))?;
         self.begin = Begin::Start;
         self.partial.clear();
-        self.skips = false;
-        Ok(Open { file, inode: about.ino(), offset, replaced: false })
+        self.in_long_line = false;
+        Ok(Open { file, inode: metadata.ino(), offset, replaced: false })
     }
 
-    /// At the end of the file: whether the name now stands for another one, or the file was cut.
+    /// At the end of the file: whether the path leads to another file, or the file was truncated.
     fn was_replaced(&mut self) -> io::Result<bool> {
         let Some(open) = &mut self.open else {
             return Ok(true);
         };
-        let about = match std::fs::metadata(&self.path) {
-            // Between rename and create there is none.
+        let metadata = match std::fs::metadata(&self.path) {
+            // Between rename and create there is no file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-            about => about?,
+            metadata => metadata?,
         };
-        let was_cut = about.ino() == open.inode && about.len() < open.offset;
-        let again = std::mem::replace(&mut open.replaced, about.ino() != open.inode);
+        let was_cut = metadata.ino() == open.inode && metadata.len() < open.offset;
+        let again = std::mem::replace(&mut open.replaced, metadata.ino() != open.inode);
         let replaced = was_cut || (again && open.replaced);
         if replaced {
             self.open = None;
@@ -186,15 +186,15 @@ impl LogTail {
         Ok(replaced)
     }
 
-    fn part(&mut self, bytes: &[u8], take: &mut impl FnMut(Piece<'_>)) {
+    fn split_lines(&mut self, bytes: &[u8], take: &mut impl FnMut(Piece<'_>)) {
         let mut rest = bytes;
         while !rest.is_empty() {
             let end = memchr(b'\n', rest);
             let (text, ends) = (&rest[..end.unwrap_or(rest.len())], end.is_some());
             rest = end.map_or(&[], |end| &rest[end + 1..]);
-            if !self.skips {
+            if !self.in_long_line {
                 if self.partial.len() + text.len() > MAX_LINE {
-                    self.skips = true;
+                    self.in_long_line = true;
                     self.partial.clear();
                     take(Piece::Long);
                 } else if ends && self.partial.is_empty() {
@@ -207,15 +207,15 @@ impl LogTail {
                     }
                 }
             }
-            self.skips &= !ends;
+            self.in_long_line &= !ends;
         }
     }
 }
 
-/// Most bytes read at one wake: 32 MB a second at four wakes.
+/// Most bytes read per wake: 32 MB a second at four wakes.
 pub(super) const MAX_READ: usize = 8 << 20;
 const BUFFER: usize = 1 << 16;
-/// How often a position is forced to the disk.
+/// How often the position is synced to the disk.
 const SYNC_EVERY: Duration = Duration::from_secs(5);
 const RECENT: &str = ".recent";
 
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn it_begins_at_the_end_and_joins_what_comes_in_pieces() {
+    fn reading_starts_at_the_end_and_joins_partial_lines() {
         let log = Log::new("old\n");
         let mut tail = log.tail();
         assert!(lines(&mut tail).is_empty());
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_file_is_read_from_its_start() {
+    fn a_truncated_file_is_read_from_its_start() {
         let log = Log::new("");
         let mut tail = log.tail();
         lines(&mut tail);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_goes_on_without_doubling_or_losing() {
+    fn a_restart_neither_repeats_nor_loses_lines() {
         let log = Log::new("old\n");
         let mut tail = log.tail();
         lines(&mut tail);
@@ -318,8 +318,7 @@ mod tests {
         tail.save().expect("saved");
         std::fs::remove_file(log.path("log")).expect("gone");
         log.write("other file\n");
-        // The same inode may be given again; then the position lies within it or not, and both are a restart of a
-        // rotated log.
+        // The same inode may be reused; whether the position lies within the file or not, the log was rotated.
         drop(tail);
         std::fs::remove_file(log.path("position.recent")).unwrap_or_default();
         Position { inode: 1, offset: 99, number: 9 }.write(&log.path("position"), false).expect("written");
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_positions_the_newer_stands_and_nonsense_is_counted() {
+    fn the_newer_of_two_positions_counts_and_invalid_ones_are_counted() {
         let log = Log::new("");
         let mut tail = log.tail();
         lines(&mut tail);
@@ -344,11 +343,11 @@ mod tests {
         assert_eq!((lines(&mut tail), tail.positions_lost()), (vec!["a".into(), "b".into(), "c".into()], 1));
         std::fs::write(log.path("position"), "{").expect("written");
         let mut tail = log.tail();
-        assert_eq!((lines(&mut tail).len(), tail.positions_lost()), (0, 2), "both gone: from the end");
+        assert_eq!((lines(&mut tail).len(), tail.positions_lost()), (0, 2), "both invalid: from the end");
     }
 
     #[test]
-    fn a_line_without_end_is_thrown_away_and_counted_once() {
+    fn a_line_that_is_too_long_is_dropped_and_counted_once() {
         let log = Log::new("");
         let mut tail = log.tail();
         lines(&mut tail);
@@ -359,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_there_yet_is_read_from_its_start() {
+    fn a_file_that_appears_later_is_read_from_its_start() {
         let log = Log::new("");
         std::fs::remove_file(log.path("log")).expect("gone");
         let mut tail = log.tail();

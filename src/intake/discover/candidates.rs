@@ -8,7 +8,7 @@ use reqwest::Url;
 
 use super::process::Program;
 
-/// The URLs to try and where each leads, the usual ones first.
+/// The URLs to try with the address of each, the usual ones first.
 pub(super) fn candidates(
     program: &Program,
     kind: &Kind,
@@ -20,27 +20,27 @@ pub(super) fn candidates(
     let mut paths = vec![default_path];
     paths.extend(kind.status_paths.iter().copied().filter(|path| *path != default_path));
 
-    // Where the program's own sockets are hidden, only the ports usual for status pages are tried, not all of the
-    // host's.
+    // If the program's own sockets are hidden, only the usual ports of status pages are tried, not all ports of the
+    // host.
     let usual = |at: &SocketAddr| Some(at.port()) == default_port || USUAL_PORTS.contains(&at.port());
     let hidden = || sockets.values().copied().filter(usual).collect();
-    let mut places: Vec<SocketAddr> = program.listens.clone().unwrap_or_else(hidden).into_iter().collect();
-    places.retain(|at| !NO_HTTP_PORTS.contains(&at.port()));
-    places.sort_by_key(|at| (Some(at.port()) != default_port, *at));
+    let mut addresses: Vec<SocketAddr> = program.listens.clone().unwrap_or_else(hidden).into_iter().collect();
+    addresses.retain(|at| !NO_HTTP_PORTS.contains(&at.port()));
+    addresses.sort_by_key(|at| (Some(at.port()) != default_port, *at));
 
     let mut urls: Vec<(SocketAddr, String)> = Vec::new();
-    for place in places.into_iter().flat_map(reachable) {
+    for address in addresses.into_iter().flat_map(reachable) {
         for path in &paths {
-            let url = format!("http://{place}{path}");
-            if !urls.contains(&(place, url.clone())) && urls.len() < MAX_TRIES {
-                urls.push((place, url));
+            let url = format!("http://{address}{path}");
+            if !urls.contains(&(address, url.clone())) && urls.len() < MAX_TRIES {
+                urls.push((address, url));
             }
         }
     }
     urls
 }
 
-/// Addresses by which a socket that listens there is reached from this host.
+/// The addresses at which a listening socket is reached from this host.
 fn reachable(at: SocketAddr) -> Vec<SocketAddr> {
     let v4 = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), at.port());
     match at.ip() {
@@ -50,11 +50,11 @@ fn reachable(at: SocketAddr) -> Vec<SocketAddr> {
     }
 }
 
-/// URLs asked of one program.
+/// Largest number of URLs requested of one program.
 pub(super) const MAX_TRIES: usize = 48;
-/// Ports tried where a program's own are hidden.
+/// Ports that are tried when a program's own are hidden.
 const USUAL_PORTS: [u16; 6] = [80, 1985, 8000, 8080, 8081, 8088];
-/// Ports that are never asked by HTTP: RTMP, RTMPS and TLS, which would only log an error.
+/// Ports that are never requested by HTTP: RTMP, RTMPS and TLS, where a request would only log an error.
 const NO_HTTP_PORTS: [u16; 3] = [443, 1935, 1936];
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
     use crate::intake::testing::KINDS;
 
     #[test]
-    fn usual_places_are_tried_first_and_rtmp_never() {
+    fn usual_ports_are_tried_first_and_rtmp_never() {
         let at = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let listens = Some(BTreeSet::from([at("0.0.0.0:80"), at("[::]:9"), at("10.0.0.5:8080"), at("0.0.0.0:1935")]));
         let program = Program { name: "fake-server".to_owned(), pids: vec![1], listens };

@@ -1,5 +1,5 @@
-//! Which programs run on this host and on which TCP ports they listen, read from `/proc`. Decides nothing about what
-//! they are; refuses nothing either: what may not be read is left out and said so.
+//! Reads from `/proc` which programs run on this host and on which TCP ports they listen. What may not be read is
+//! omitted, and absent in the result.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -14,21 +14,22 @@ use liveqos_core::base::hex;
 pub(crate) struct Program {
     /// The process name, as in `/proc/<pid>/comm` (at most 15 bytes, proc(5)).
     pub name: String,
-    /// Its processes, ascending.
+    /// The process ids, ascending.
     pub pids: Vec<u32>,
-    /// Where it listens; `None` where its open files may not be read, which takes root or the same user.
+    /// The addresses on which it listens; `None` if its open files may not be read, which requires root or the same
+    /// user.
     pub listens: Option<BTreeSet<SocketAddr>>,
 }
 
-/// All TCP sockets that listen on this host (in this network namespace) by inode, from `<proc>/net/tcp` and `tcp6`.
+/// All listening TCP sockets of this host (in this network namespace) by inode, from `<proc>/net/tcp` and `tcp6`.
 pub(crate) fn listening(proc: &Path) -> HashMap<u64, SocketAddr> {
     let mut sockets = HashMap::new();
     for table in ["net/tcp", "net/tcp6"] {
         let Ok(file) = File::open(proc.join(table)) else {
             continue;
         };
-        // The kernel lists those that listen first (`tcp_seq_start` in net/ipv4/tcp_ipv4.c), so that 100,000 viewers
-        // need not be read.
+        // The kernel lists listening sockets first (`tcp_seq_start` in net/ipv4/tcp_ipv4.c), so the lines of 100,000
+        // viewers are not read.
         let lines = BufReader::new(file).lines().map_while(Result::ok).skip(1).take(MAX_SOCKETS);
         sockets.extend(lines.map_while(|line| listener(&line)));
     }
@@ -43,7 +44,7 @@ pub(crate) fn programs(proc: &Path, sockets: &HashMap<u64, SocketAddr>, wanted: 
     let mut groups: BTreeMap<(String, Option<BTreeSet<SocketAddr>>), Vec<u32>> = BTreeMap::new();
     for pid in pids {
         let folder = proc.join(pid.to_string());
-        // The process may be gone since the folder was listed.
+        // The process may have ended since the folder was listed.
         let Ok(name) = fs::read_to_string(folder.join("comm")) else {
             continue;
         };
@@ -59,7 +60,7 @@ pub(crate) fn programs(proc: &Path, sockets: &HashMap<u64, SocketAddr>, wanted: 
     programs
 }
 
-/// Where a process listens by its open files; `None` where they may not be read.
+/// The addresses on which a process listens, by its open files; `None` if they may not be read.
 fn listens(folder: &Path, sockets: &HashMap<u64, SocketAddr>) -> Option<BTreeSet<SocketAddr>> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(folder).ok()?.filter_map(Result::ok).take(MAX_FILES) {
@@ -72,7 +73,7 @@ fn listens(folder: &Path, sockets: &HashMap<u64, SocketAddr>) -> Option<BTreeSet
     Some(found)
 }
 
-/// Inode and address of a line of `/proc/net/tcp` whose socket listens (state `0A`).
+/// Inode and address of a line of `/proc/net/tcp`, if the socket listens (state `0A`).
 fn listener(line: &str) -> Option<(u64, SocketAddr)> {
     let mut fields = line.split_ascii_whitespace();
     let (local, state) = (fields.nth(1)?, fields.nth(1)?);
@@ -82,7 +83,7 @@ fn listener(line: &str) -> Option<(u64, SocketAddr)> {
     (state == LISTEN).then_some((inode, SocketAddr::new(address_of(address)?, port)))
 }
 
-/// The kernel prints each 32-bit word of an address as the machine's own integer.
+/// The kernel prints each 32-bit word of an address in the machine's byte order.
 fn address_of(text: &str) -> Option<IpAddr> {
     let digits = text.as_bytes();
     let word = |at: usize| Some(u32::try_from(hex::number(digits.get(at..at + 8)?)?).ok()?.to_ne_bytes());
@@ -99,13 +100,13 @@ fn address_of(text: &str) -> Option<IpAddr> {
     }
 }
 
-/// The state of a socket that listens, `TCP_LISTEN` in `include/net/tcp_states.h`.
+/// The state of a listening socket: `TCP_LISTEN` in `include/net/tcp_states.h`.
 const LISTEN: &str = "0A";
-/// Listening sockets of each table that are read.
+/// Most listening sockets read per table.
 const MAX_SOCKETS: usize = 4_096;
-/// Processes that are looked at.
+/// Most processes examined.
 const MAX_PROCESSES: usize = 65_536;
-/// Open files of a process that are looked at; the ones that listen are opened first and thus listed first.
+/// Most open files examined per process; listening sockets are opened early and thus listed first.
 const MAX_FILES: usize = 65_536;
 
 #[cfg(test)]
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     #[cfg(target_endian = "little")]
-    fn a_host_of_files_is_read() {
+    fn a_host_made_of_files_is_read() {
         let root = tempfile::tempdir().expect("a folder");
         let proc = root.path();
         let write = |path: &str, text: &str| {
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn this_very_process_is_found() {
+    async fn the_test_process_is_found() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let proc = Path::new("/proc");
@@ -172,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_line_is_a_panic(line in "\\PC{0,80}", hex in "[0-9A-F]{0,34}") {
+        fn no_line_causes_a_panic(line in "\\PC{0,80}", hex in "[0-9A-F]{0,34}") {
             prop_assert_eq!(listener(&line), None);
             let line = format!("0: {hex}:1F90 0:0 0A 0:0 0:0 0 0 0 5 1");
             prop_assert_eq!(listener(&line).is_some(), matches!(hex.len(), 8 | 32));

@@ -1,4 +1,4 @@
-//! What was found on this host, and its form as a configuration file.
+//! The media servers found on this host, and their form as a configuration file.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -9,42 +9,42 @@ use serde::Serialize;
 use crate::intake::poll::Summary;
 use crate::intake::source::SourceSettings;
 
-/// What was found on this host.
+/// The result of a search.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Discovery {
-    /// Every program that is known as a media server, answering or not, in the order of its process.
+    /// Every program that is known as a media server, whether it answered or not, in the order of its process.
     pub servers: Vec<FoundServer>,
 }
 
 /// A running program that is known as a media server.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct FoundServer {
-    /// Its kind, as in configuration.
+    /// The kind, as in the configuration.
     pub kind: &'static str,
-    /// What to configure in it when it does not answer, in lines.
+    /// Lines that explain how to enable its status interface.
     pub how_to_enable: &'static [&'static str],
-    /// Its process name.
+    /// The process name.
     pub process: String,
-    /// Its processes, ascending.
+    /// The process ids, ascending.
     pub pids: Vec<u32>,
-    /// Where it listens; `None` where this user may not see it.
+    /// The addresses on which it listens; `None` if this user may not see them.
     pub listens: Option<BTreeSet<SocketAddr>>,
     /// The status interface that answered.
     pub answer: Option<Answer>,
-    /// URLs that were asked.
+    /// Number of requested URLs.
     pub tried: usize,
-    /// The most telling failure, where nothing answered.
+    /// The most informative failure, if nothing answered.
     pub failure: Option<String>,
 }
 
 /// A status interface that a probe understood.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Answer {
-    /// The name of the source to be.
+    /// The name of the new source.
     pub name: String,
-    /// Its base URL.
+    /// The base URL.
     pub url: String,
-    /// What it told.
+    /// What its probe read.
     pub summary: Summary,
 }
 
@@ -72,7 +72,7 @@ impl Discovery {
             server.write(&mut text).ok();
         }
         if self.servers.is_empty() {
-            text.push_str("# No media server was found on this host. Start it first, or name its status URL:\n");
+            text.push_str("# No media server was found on this host. Start it first, or configure its status URL:\n");
             text.push_str("# [[sources]]\n# kind = \"srs\"\n# url = \"http://127.0.0.1:1985\"\n");
         }
         text
@@ -82,7 +82,7 @@ impl Discovery {
         self.servers.iter().filter_map(|server| server.answer.as_ref())
     }
 
-    /// `kind`, or `kind-2` and so on where that is taken.
+    /// `kind`, or `kind-2` and so on if the name is taken.
     pub(super) fn free_name(&self, kind: &str) -> String {
         let taken: BTreeSet<&str> = self.answers().map(|answer| answer.name.as_str()).collect();
         let numbered = (2..).map(|number| format!("{kind}-{number}"));
@@ -96,18 +96,18 @@ impl FoundServer {
         let pids: Vec<String> = self.pids.iter().take(MAX_SHOWN).map(u32::to_string).collect();
         let more = if self.pids.len() > MAX_SHOWN { " ..." } else { "" };
         let process = one_line(&self.process);
-        writeln!(text, "# {}: process \"{process}\" ({}{more}), {}", self.kind, pids.join(" "), self.place())?;
+        writeln!(text, "# {}: process \"{process}\" ({}{more}), {}", self.kind, pids.join(" "), self.addresses())?;
         let Some(answer) = &self.answer else {
-            return self.write_silent(text);
+            return self.write_unanswered(text);
         };
-        writeln!(text, "# It told: {}.", answer.summary)?;
+        writeln!(text, "# Status: {}.", answer.summary)?;
         writeln!(text, "[[sources]]\nkind = \"{}\"\nname = \"{}\"\nurl = \"{}\"\n", self.kind, answer.name, answer.url)
     }
 
-    fn write_silent(&self, text: &mut String) -> std::fmt::Result {
+    fn write_unanswered(&self, text: &mut String) -> std::fmt::Result {
         writeln!(text, "# Its status interface did not answer ({} URLs tried).", self.tried)?;
         if let Some(failure) = &self.failure {
-            writeln!(text, "# Nearest to an answer: {}", one_line(failure))?;
+            writeln!(text, "# Most informative failure: {}", one_line(failure))?;
         }
         for line in self.how_to_enable {
             writeln!(text, "# {line}")?;
@@ -115,29 +115,29 @@ impl FoundServer {
         writeln!(text, "# [[sources]]\n# kind = \"{}\"\n# url = \"http://127.0.0.1:PORT/PATH\"\n", self.kind)
     }
 
-    fn place(&self) -> String {
+    fn addresses(&self) -> String {
         match &self.listens {
             None => "its ports are hidden from this user: run as root to see them".to_owned(),
             Some(listens) if listens.is_empty() => {
                 "listening on nothing here (in a container: publish its status port)".to_owned()
             }
             Some(listens) => {
-                let places: Vec<String> = listens.iter().take(MAX_SHOWN).map(SocketAddr::to_string).collect();
+                let addresses: Vec<String> = listens.iter().take(MAX_SHOWN).map(SocketAddr::to_string).collect();
                 let more = if listens.len() > MAX_SHOWN { " ..." } else { "" };
-                format!("listening on {}{more}", places.join(" "))
+                format!("listening on {}{more}", addresses.join(" "))
             }
         }
     }
 }
 
-/// A text of others as it may stand in a comment.
+/// External text made fit for a comment line.
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_SHOWN_CHARS).collect()
 }
 
-/// Processes and places shown of a program.
+/// Most process ids and addresses shown per program.
 const MAX_SHOWN: usize = 8;
-/// Characters shown of a text of others.
+/// Most characters shown of an external text.
 const MAX_SHOWN_CHARS: usize = 300;
 
 #[cfg(test)]
@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_of_one_kind_get_names_of_their_own() {
+    fn sources_of_one_kind_get_different_names() {
         let mut found = Discovery::default();
         let mut names = Vec::new();
         for number in 0..3 {

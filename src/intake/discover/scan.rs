@@ -1,6 +1,5 @@
-//! Finds the media servers of this host, for `liveqos discover` and for `liveqos run` without a configuration. Decides
-//! by asking: a server is found when its probe understood it; what only looks like one is told with what to switch on
-//! in it.
+//! Searches this host for media servers by requesting their status interfaces. A server is found when its probe
+//! understood a response; a program that only has the name of one is reported with how to enable its interface.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -18,10 +17,10 @@ use crate::intake::source::{Source, SourceSettings};
 
 /// A source for each media server of this host that answers.
 pub(crate) async fn sources(now: &Now) -> Vec<SourceSettings> {
-    match here(now).await {
+    match search_this_host(now).await {
         Ok(found) => found.sources(),
         Err(error) => {
-            tracing::warn!("looking for media servers on this host: {error}");
+            tracing::warn!("searching for media servers on this host: {error}");
             Vec::new()
         }
     }
@@ -29,26 +28,26 @@ pub(crate) async fn sources(now: &Now) -> Vec<SourceSettings> {
 
 /// A configuration in TOML for the media servers of this host, as `liveqos discover` prints it.
 pub(crate) async fn report(now: &Now) -> String {
-    match here(now).await {
+    match search_this_host(now).await {
         Ok(found) => found.to_toml(),
-        Err(error) => format!("# Looking for media servers on this host: {error}\n"),
+        Err(error) => format!("# Searching for media servers on this host: {error}\n"),
     }
 }
 
-async fn here(now: &Now) -> Result<Discovery, FetchError> {
+async fn search_this_host(now: &Now) -> Result<Discovery, FetchError> {
     Ok(discover(Path::new("/proc"), liveqos_probes::KINDS, &HttpClient::new()?, now).await)
 }
 
-/// Looks through `proc` (in production `/proc`) for programs of `kinds` and asks each on the loopback, one question at
-/// a time, each for at most half a second, at most [`super::candidates::MAX_TRIES`] for a program.
-pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &HttpClient, now: &Now) -> Discovery {
-    let (sockets, programs) = look(proc, kinds).await;
+/// Searches `proc` (in production `/proc`) for programs of `kinds` and requests the candidate URLs of each on the
+/// loopback, one at a time, each for at most half a second, at most [`super::candidates::MAX_TRIES`] per program.
+pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], client: &HttpClient, now: &Now) -> Discovery {
+    let (sockets, programs) = programs_of(proc, kinds).await;
     let mut found = Discovery::default();
     for program in programs {
         for kind in kinds.iter().filter(|kind| is_of(&program.name, kind)) {
-            let mut server = ask(&program, kind, &sockets, ProbeContext { kinds, fetcher, now }).await;
+            let mut server = try_candidates(&program, kind, &sockets, ProbeContext { kinds, client, now }).await;
             if let Some(answer) = &mut server.answer {
-                // The same interface seen twice (by a master and a worker with other sockets) is one source.
+                // The same interface found twice (at a master and a worker with other sockets) is one source.
                 if found.answers().any(|known| known.url == answer.url) {
                     continue;
                 }
@@ -60,23 +59,23 @@ pub(super) async fn discover(proc: &Path, kinds: &[&'static Kind], fetcher: &Htt
     found
 }
 
-/// What asking takes.
+/// What a request needs.
 #[derive(Clone, Copy)]
 struct ProbeContext<'a> {
     kinds: &'a [&'static Kind],
-    fetcher: &'a HttpClient,
+    client: &'a HttpClient,
     now: &'a Now,
 }
 
-/// Reads `proc` on a thread of its own, since a media server has many open files.
-async fn look(proc: &Path, kinds: &[&'static Kind]) -> (HashMap<u64, SocketAddr>, Vec<Program>) {
+/// Reads `proc` on a blocking thread, since a media server has many open files.
+async fn programs_of(proc: &Path, kinds: &[&'static Kind]) -> (HashMap<u64, SocketAddr>, Vec<Program>) {
     let (proc, kinds) = (proc.to_owned(), kinds.to_vec());
     let job = move || {
         let sockets = process::listening(&proc);
         let programs = process::programs(&proc, &sockets, |name| kinds.iter().any(|kind| is_of(name, kind)));
         (sockets, programs)
     };
-    // It fails only when the runtime is going down.
+    // Fails only when the runtime is shutting down.
     tokio::task::spawn_blocking(job).await.unwrap_or_default()
 }
 
@@ -85,11 +84,11 @@ fn is_of(process: &str, kind: &Kind) -> bool {
     kind.intake == Intake::Poll && kind.processes.iter().any(same)
 }
 
-async fn ask(
+async fn try_candidates(
     program: &Program,
     kind: &'static Kind,
     sockets: &HashMap<u64, SocketAddr>,
-    asking: ProbeContext<'_>,
+    context: ProbeContext<'_>,
 ) -> FoundServer {
     let mut server = FoundServer {
         kind: kind.name,
@@ -101,9 +100,9 @@ async fn ask(
         tried: 0,
         failure: None,
     };
-    let (mut weight, mut mute) = (0, None);
-    for (place, url) in candidates(program, kind, sockets) {
-        if mute == Some(place) {
+    let (mut weight, mut without_http) = (0, None);
+    for (address, url) in candidates(program, kind, sockets) {
+        if without_http == Some(address) {
             continue;
         }
         server.tried += 1;
@@ -113,10 +112,10 @@ async fn ask(
             timeout: Some(TRY_TIMEOUT),
             ..SourceSettings::default()
         };
-        let tried = match Source::new(&settings, asking.kinds) {
-            Ok(source) => try_once(&Arc::new(source), asking.fetcher, asking.now).await,
+        let tried = match Source::new(&settings, context.kinds) {
+            Ok(source) => try_once(&Arc::new(source), context.client, context.now).await,
             Err(error) => {
-                // It cannot be asked without settings of its own, at no URL.
+                // The kind needs settings of its own, so no URL can be tried.
                 server.failure = Some(error.to_string());
                 return server;
             }
@@ -128,35 +127,35 @@ async fn ask(
                 return server;
             }
             Err(error) => {
-                let tells = telling(error.reason());
-                if tells > weight {
-                    weight = tells;
+                let informative = weight_of(error.reason());
+                if informative > weight {
+                    weight = informative;
                     server.failure = Some(error.to_string());
                 }
-                // What does not speak HTTP is not asked for its other pages.
-                mute = (tells == SPEAKS_NOT).then_some(place);
+                // An address without HTTP gets no further requests.
+                without_http = (informative == NO_HTTP).then_some(address);
             }
         }
     }
     server
 }
 
-/// How much a failure tells of what is wrong with a server that should answer.
-fn telling(reason: &str) -> u8 {
+/// How much a failure reveals about a server that should answer.
+fn weight_of(reason: &str) -> u8 {
     match reason {
         "refused" => 5,
         "status" => 4,
         "redirect" => 3,
         "malformed" => 2,
-        _ => SPEAKS_NOT,
+        _ => NO_HTTP,
     }
 }
 
-/// Bytes of a process's name that the kernel keeps (`TASK_COMM_LEN` less the final zero).
+/// Bytes of a process name that the kernel keeps (`TASK_COMM_LEN` without the final zero).
 const COMM_BYTES: usize = 15;
-/// The weight of a failure that is no HTTP answer at all.
-const SPEAKS_NOT: u8 = 1;
-/// How long one of them may take: everything is on this host.
+/// The weight of a failure without any HTTP response.
+const NO_HTTP: u8 = 1;
+/// Time limit of one request: everything is on this host.
 const TRY_TIMEOUT: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
@@ -215,10 +214,10 @@ mod tests {
     }
 
     /// A real HTTP server with a status page at `path`.
-    async fn serving(path: &str, says: &'static str) -> u16 {
+    async fn serving(path: &str, body: &'static str) -> u16 {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let routes = axum::Router::new().route(path, axum::routing::get(move || async move { says }));
+        let routes = axum::Router::new().route(path, axum::routing::get(move || async move { body }));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         port
     }
@@ -231,7 +230,7 @@ mod tests {
         assert_eq!((answer.summary.streams, answer.summary.viewers), (2, Some(7)));
         let text = found.to_toml();
         assert!(text.starts_with("# fake: process \"fake-server\" (12), listening on 127.0.0.1:"), "{text}");
-        assert!(text.contains("# It told: streams: 2, viewers: 7, answered within "), "{text}");
+        assert!(text.contains("# Status: streams: 2, viewers: 7, answered within "), "{text}");
 
         let read: File = toml::from_str(&text).expect("TOML");
         let source = Source::new(&read.sources[0], KINDS).expect("good");
@@ -240,32 +239,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_silent_server_is_told_with_what_to_do() {
+    async fn a_server_without_status_is_reported_with_how_to_enable_it() {
         let port = serving("/", "hello").await;
         let found = Host::new("srs", &[port], true).discover().await;
         assert!(found.sources().is_empty());
         let text = found.to_toml();
-        assert!(text.contains("# Nearest to an answer: asking http://127.0.0.1:"), "{text}");
+        assert!(text.contains("# Most informative failure: requesting http://127.0.0.1:"), "{text}");
         assert!(text.contains("http_api { enabled on; listen 1985; }"), "{text}");
         assert!(text.lines().all(|line| line.is_empty() || line.starts_with('#')), "{text}");
     }
 
     #[tokio::test]
-    async fn what_does_not_speak_http_is_asked_once() {
+    async fn a_port_without_http_gets_one_request() {
         let server = crate::intake::testing::Server::start(|_, _| Does::Sends(b"\x03no HTTP".to_vec())).await;
         let sockets = HashMap::new();
         let listens = Some(BTreeSet::from([SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.port)]));
         let program = Program { name: "srs".to_owned(), pids: vec![1], listens };
-        let (fetcher, now) = (HttpClient::new().expect("a client"), ticking());
-        let asking = ProbeContext { kinds: KINDS, fetcher: &fetcher, now: &now };
+        let (client, now) = (HttpClient::new().expect("a client"), ticking());
+        let context = ProbeContext { kinds: KINDS, client: &client, now: &now };
         let kind = KINDS.iter().find(|kind| kind.name == "srs").expect("a kind with two paths");
         assert_eq!(candidates(&program, kind, &sockets).len(), 2);
-        let found = ask(&program, kind, &sockets, asking).await;
+        let found = try_candidates(&program, kind, &sockets, context).await;
         assert_eq!((found.tried, server.asked.load(std::sync::atomic::Ordering::SeqCst)), (1, 1));
     }
 
     #[tokio::test]
-    async fn hidden_ports_are_told_and_only_usual_ones_tried() {
+    async fn hidden_ports_are_reported_and_only_usual_ones_tried() {
         let port = serving("/stat", "live/a 3").await;
         let found = Host::new("fake-server", &[port], false).discover().await;
         assert_eq!((found.servers[0].tried, found.servers[0].listens.as_ref()), (0, None));
@@ -273,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_host_without_servers_says_so() {
+    async fn a_host_without_servers_is_reported() {
         let found = Host::new("bash", &[], true).discover().await;
         assert_eq!(found, Discovery::default());
         assert!(found.to_toml().starts_with("# No media server was found on this host."));

@@ -1,32 +1,32 @@
-//! The bytes of a `sock_diag` dump: what is asked of the kernel and how its answer is read. Decides by offset and
-//! length, so that an older kernel's shorter `tcp_info` gives fewer values; refuses to trust any length that it was not
-//! given room for.
+//! The bytes of a netlink `sock_diag` dump: the request to the kernel and its answer (`sock_diag(7)`). Parses by offset
+//! and length, so that the shorter `tcp_info` of an older kernel gives fewer values; a length that exceeds the buffer
+//! is an error.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use liveqos_core::connection::TcpReading;
 
-/// Whether a dump goes on after a datagram.
+/// Whether a dump continues after a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// More datagrams of the same dump follow.
     More,
-    /// The kernel said that the dump is complete (`NLMSG_DONE`).
+    /// The kernel ended the dump (`NLMSG_DONE`).
     Done,
 }
 
-/// Why a datagram of a dump could not be read. Readings found before the fault stay valid.
+/// Why a datagram of a dump could not be parsed. Readings from before the fault are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// A message says that it is longer than what is left of the datagram, or shorter than its own head.
+    /// A message is longer than the rest of the datagram, or shorter than its own header.
     #[error("reading a sock_diag message at byte {offset}: length {length} does not fit the {left} bytes left")]
     Length {
-        /// Where the message or attribute begins, in bytes from the datagram's start.
+        /// Where the message or attribute begins, in bytes from the start of the datagram.
         offset: usize,
-        /// The length that it claims.
+        /// The length in the message.
         length: usize,
-        /// The bytes that were there.
+        /// The bytes left in the datagram.
         left: usize,
     },
     /// The kernel refused the dump (`NLMSG_ERROR`, or an error in `NLMSG_DONE`).
@@ -40,15 +40,15 @@ pub enum ParseError {
     Overrun,
 }
 
-/// Reads one datagram of a dump of TCP sockets and appends a reading for each socket.
+/// Parses one datagram of a dump of TCP sockets and appends a reading for each socket.
 ///
 /// # Errors
-/// [`ParseError`] as soon as a length does not fit or the kernel reports a failure; never panics, whatever the bytes.
+/// [`ParseError`] if a length does not fit or the kernel reports a failure; never panics.
 pub fn parse(datagram: &[u8], out: &mut Vec<TcpReading>) -> Result<Step, ParseError> {
     parse_each(datagram, |reading| out.push(reading))
 }
 
-/// As [`parse`], but hands each reading to `take` instead of storing it.
+/// As [`parse`], but passes each reading to `take` instead of storing it.
 ///
 /// # Errors
 /// As [`parse`].
@@ -75,7 +75,7 @@ pub fn parse_each(datagram: &[u8], mut take: impl FnMut(TcpReading)) -> Result<S
     Ok(Step::More)
 }
 
-/// An address family of a dump; the kernel answers for one at a time.
+/// The address family of a dump; the kernel answers for one at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// `AF_INET`.
@@ -84,8 +84,8 @@ pub enum Family {
     V6,
 }
 
-/// Writes into `out` (emptied first) the request for all established TCP sockets of `family` whose local port is one of
-/// `ports`, with `tcp_info`. With more than [`MAX_FILTER_PORTS`] ports the kernel is asked for all sockets; the caller
+/// Writes the request for all established TCP sockets of `family` whose local port is one of `ports`, with `tcp_info`,
+/// into `out` (emptied first). With more than [`MAX_FILTER_PORTS`] ports it requests all sockets and the caller
 /// filters.
 pub fn write_request(family: Family, ports: &[u16], sequence: u32, out: &mut Vec<u8>) {
     out.clear();
@@ -105,13 +105,13 @@ pub fn write_request(family: Family, ports: &[u16], sequence: u32, out: &mut Vec
     out[..4].copy_from_slice(&length.to_ne_bytes());
 }
 
-/// The most local ports that one kernel filter holds. Above it the dump is not filtered in the kernel, which costs time
-/// and loses nothing: the reader drops other ports and counts them.
+/// The most local ports in one kernel filter. With more of them the dump is not filtered in the kernel, which costs
+/// time but loses nothing: the reader drops and counts other ports.
 pub const MAX_FILTER_PORTS: usize = 128;
 
 /// Appends the filter program `sport == a || sport == b …` (`INET_DIAG_REQ_BYTECODE`). Each port takes two comparisons,
-/// since the single one for equality came only with Linux 5.9. A comparison that fails jumps to the next port or, in
-/// the last block, four bytes past the end, which rejects; one that holds falls through to a jump to the end, which
+/// because a single one for equality exists only since Linux 5.9. A comparison that fails jumps to the next port or, in
+/// the last block, four bytes past the end, which rejects; one that succeeds continues to a jump to the end, which
 /// accepts.
 fn write_port_filter(ports: &[u16], out: &mut Vec<u8>) {
     let Some(blocks_after_first) = ports.len().checked_sub(1) else {
@@ -136,7 +136,7 @@ fn write_port_filter(ports: &[u16], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads one `struct inet_diag_msg` and its attributes; `None` for a family that carries no IP address.
+/// Parses one `struct inet_diag_msg` and its attributes; `None` for a family without IP addresses.
 fn socket(body: &[u8], offset: usize) -> Result<Option<TcpReading>, ParseError> {
     let short = ParseError::Length { offset, length: INET_DIAG_MSG, left: body.len() };
     let head = body.get(..INET_DIAG_MSG).ok_or(short)?;
@@ -177,7 +177,8 @@ fn ends(head: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     Some((SocketAddr::new(address(8)?, port(4)?), SocketAddr::new(address(24)?, port(6)?)))
 }
 
-/// Takes from `struct tcp_info` what is there; offsets are those of `linux/tcp.h`, which only ever grows at its end.
+/// Reads the fields of `struct tcp_info` that are present; offsets are those of `linux/tcp.h`, which only ever grows at
+/// its end.
 fn tcp_info(info: &[u8], reading: &mut TcpReading) {
     let micros_u32 = |at| u32_at(info, at).map(|value| Duration::from_micros(u64::from(value)));
     let millis = |at| u32_at(info, at).map(|value| Duration::from_millis(u64::from(value)));
@@ -210,7 +211,7 @@ fn finished(body: &[u8]) -> Result<Step, ParseError> {
     }
 }
 
-/// The error number of `NLMSG_ERROR` and `NLMSG_DONE`, which the kernel sends negative; 0 when there is none.
+/// The error number in `NLMSG_ERROR` and `NLMSG_DONE`, which the kernel sends negative; 0 if there is none.
 fn errno(body: &[u8]) -> i32 {
     bytes_at::<4>(body, 0).map_or(0, i32::from_ne_bytes).saturating_neg()
 }
@@ -301,7 +302,7 @@ mod tests {
         bytes
     }
 
-    /// The first socket of a saved dump as a kernel would tell it whose `tcp_info` has `info` bytes.
+    /// The first socket of a saved dump, as from a kernel whose `tcp_info` has `info` bytes.
     fn with_info(info: usize) -> Vec<u8> {
         let head = &V4[NLMSG_HEAD..NLMSG_HEAD + INET_DIAG_MSG];
         let mut at = NLMSG_HEAD + INET_DIAG_MSG;
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_saved_dump_is_read_whole() {
+    fn a_saved_dump_is_parsed_completely() {
         let (step, sockets) = read(V4);
         assert_eq!((step, sockets.len()), (Ok(Step::Done), 2));
         let [reader, stalled] = sockets.try_into().unwrap();
@@ -337,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn mapped_addresses_are_given_as_ipv4() {
+    fn mapped_addresses_become_ipv4() {
         let (step, sockets) = read(V6);
         assert_eq!(step, Ok(Step::Done));
         let peers: Vec<IpAddr> = sockets.iter().map(|socket| socket.peer.ip()).collect();
@@ -358,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_kernel_tells_less() {
+    fn an_older_kernel_gives_fewer_values() {
         let told = |info: usize| {
             let (step, sockets) = read(&with_info(info));
             assert_eq!(step, Ok(Step::More));
@@ -377,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_refuses_is_an_error() {
+    fn a_refused_dump_is_an_error() {
         let error = |errno: i32| message(NLMSG_ERROR, &errno.to_ne_bytes());
         assert_eq!(read(&error(-1)).0, Err(ParseError::Kernel { errno: 1 }));
         assert_eq!(read(&error(i32::MIN)).0, Err(ParseError::Kernel { errno: i32::MAX }));
@@ -439,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_ports_leave_the_filter_out() {
+    fn too_many_ports_omit_the_filter() {
         let mut request = Vec::new();
         write_request(Family::V6, &[1; MAX_FILTER_PORTS + 1], 7, &mut request);
         assert_eq!(request.len(), NLMSG_HEAD + 56);

@@ -1,6 +1,6 @@
-//! Between the access logs and the kernel: which classes the connections of this node's HTTP listeners serve, and how
-//! the way to their viewers is. Decides which ports are looked at; refuses those that a media server's own client list
-//! speaks for.
+//! Joins the connections in access logs with the kernel's sockets: which classes the connections of this node's HTTP
+//! listeners serve, and the state of the paths to their viewers. Ports that a media server's own client list covers are
+//! left to it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,38 +14,38 @@ use liveqos_core::model::{Fact, Name, Observation, PathView, Protocol, Rtt, Sour
 
 use crate::platform::SelfMetrics;
 
-/// What the logs' threads write and the paths' thread reads.
+/// Shared by the threads of the logs, which write, and the thread of the kernel, which reads.
 #[derive(Clone)]
 pub struct HttpEdge {
     key: [u64; 2],
-    claims: Arc<Mutex<AttributionTable>>,
+    attributions: Arc<Mutex<AttributionTable>>,
     ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
-    beside: Arc<Mutex<Beside>>,
+    quic_views: Arc<Mutex<QuicViews>>,
 }
 
-/// The lines' word on QUIC connections of classes for whose TCP connections the kernel speaks.
-type Beside = BTreeMap<(SourceName, Name), (Timestamp, PathView)>;
+/// What lines report of QUIC connections of classes whose TCP connections the kernel reports.
+type QuicViews = BTreeMap<(SourceName, Name), (Timestamp, PathView)>;
 
 impl HttpEdge {
-    /// No connection yet; `key` is that of all logs.
+    /// Without any connection; `key` is the key of all logs.
     #[must_use]
     pub fn new(key: [u64; 2]) -> Self {
         Self {
             key,
-            claims: Arc::new(Mutex::new(AttributionTable::new(key))),
+            attributions: Arc::new(Mutex::new(AttributionTable::new(key))),
             ports: Arc::default(),
-            beside: Arc::default(),
+            quic_views: Arc::default(),
         }
     }
 
-    /// The key of all hashes of connections and viewers.
+    /// The key of the hashes of connections and viewers.
     #[must_use]
     pub const fn key(&self) -> [u64; 2] {
         self.key
     }
 
-    /// Takes what a log's lines told of connections since the last time. `ports` are the configured ones; where there
-    /// are none, those that the lines name count. Gives the words that found no room.
+    /// Takes the connections from a log's lines since the last call. `ports` are the configured ones; without any, the
+    /// ports in the lines count. Returns the number of connection reports that did not fit.
     pub fn take(&self, source: &SourceName, now: Timestamp, ports: &[u16], fold: &mut LoggedConnections) -> u64 {
         let ports = if ports.is_empty() { fold.ports() } else { ports };
         if self.ports.load().get(source).map_or(&[][..], Vec::as_slice) != ports {
@@ -53,31 +53,33 @@ impl HttpEdge {
             all.insert(SourceName::clone(source), ports.to_vec());
             self.ports.store(Arc::new(all));
         }
-        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = claims.refused();
-        claims.take(source, now, fold.words());
-        fold.set_joined(claims.joined(source, now));
-        let refused = claims.refused() - refused;
-        drop(claims);
-        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
-        beside.retain(|_, (told, _)| now.since(*told) <= BESIDE_SPEAKS);
-        beside.extend(fold.beside().into_iter().map(|(name, view)| ((SourceName::clone(source), name), (now, view))));
+        let mut attributions = self.attributions.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = attributions.refused();
+        attributions.take(source, now, fold.words());
+        fold.set_joined(attributions.joined(source, now));
+        let refused = attributions.refused() - refused;
+        drop(attributions);
+        let mut quic_views = self.quic_views.lock().unwrap_or_else(PoisonError::into_inner);
+        quic_views.retain(|_, (reported, _)| now.since(*reported) <= MAX_QUIC_VIEW_AGE);
+        quic_views
+            .extend(fold.beside().into_iter().map(|(name, view)| ((SourceName::clone(source), name), (now, view))));
         refused
     }
 
-    /// Adds to `view` what lines told of further connections of its class; its packets count once.
-    fn add_beside(&self, class: &Class, at: Timestamp, view: &mut PathView) {
-        let mut beside = self.beside.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((told, other)) = beside.get_mut(&(SourceName::clone(&class.source), class.name.clone())) else {
+    /// Adds what lines report of further connections of the class to `view`; its packets count once.
+    fn add_quic_view(&self, class: &Class, at: Timestamp, view: &mut PathView) {
+        let mut quic_views = self.quic_views.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((reported, other)) = quic_views.get_mut(&(SourceName::clone(&class.source), class.name.clone()))
+        else {
             return;
         };
-        if at.since(*told) <= BESIDE_SPEAKS {
+        if at.since(*reported) <= MAX_QUIC_VIEW_AGE {
             view.add(other);
             (other.segments_sent, other.segments_lost) = (None, None);
         }
     }
 
-    /// The ports of the logs' listeners without those of `taken`.
+    /// The ports of the logs' listeners, without those in `taken`.
     #[must_use]
     pub fn ports(&self, taken: &[u16]) -> Vec<u16> {
         let mut ports: Vec<u16> = self.ports.load().values().flatten().copied().collect();
@@ -88,27 +90,27 @@ impl HttpEdge {
     }
 }
 
-/// The sockets of the logs' listeners, from dump to dump.
+/// The sockets of the logs' listeners, followed from dump to dump.
 #[derive(Default)]
 pub struct EdgeWatch {
     table: ResponseDelayTable,
     folds: Folds,
-    shown: Vec<u16>,
+    published: Vec<u16>,
     untracked: u64,
-    /// Since when lines claim connections and no dump has one of them; `None` when it has been said.
-    strange: Strange,
+    /// Whether logged connections are missing from the kernel's dumps.
+    missing: MissingSockets,
 }
 
 #[derive(Default)]
-enum Strange {
+enum MissingSockets {
     #[default]
-    No,
+    None,
     Since(Timestamp),
-    Said,
+    Warned,
 }
 
 impl EdgeWatch {
-    /// One look at the sockets on `ports`; at most one observation a class and log.
+    /// Evaluates one dump of the sockets on `ports`; at most one observation per class and log.
     pub fn look(
         &mut self,
         at: Timestamp,
@@ -116,50 +118,50 @@ impl EdgeWatch {
         edge: &HttpEdge,
         (ports, meters): (&[u16], &SelfMetrics),
     ) -> Vec<Observation> {
-        let mut claims = edge.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attributions = edge.attributions.lock().unwrap_or_else(PoisonError::into_inner);
         self.table.keep_listeners(ports);
-        self.table.step(at, sockets, &mut claims, &mut self.folds);
+        self.table.step(at, sockets, &mut attributions, &mut self.folds);
         meters.shed(ShedReason::TrackedSockets, self.table.untracked_total() - self.untracked);
         self.untracked = self.table.untracked_total();
-        self.warn_of_strangers(at, &claims);
+        self.warn_of_missing_sockets(at, &attributions);
         let out = self.folds.iter().filter_map(|(index, fold)| {
-            let class = claims.class_of(*index)?;
+            let class = attributions.class_of(*index)?;
             let mut view = view(class.protocol.unwrap_or(Protocol::Mixed), fold);
-            edge.add_beside(class, at, &mut view);
+            edge.add_quic_view(class, at, &mut view);
             let (source, stream) = (class.source.clone(), StreamKey::of_session(class.name.clone()));
             Some(Observation { source, stream, at, fact: Fact::Path(Box::new(view)) })
         });
         let out = out.collect();
-        drop(claims);
-        self.show(meters);
+        drop(attributions);
+        self.publish(meters);
         out
     }
 
-    fn show(&mut self, meters: &SelfMetrics) {
+    fn publish(&mut self, meters: &SelfMetrics) {
         let listeners = self.table.listeners();
-        for port in self.shown.iter().filter(|port| !listeners.contains_key(port)) {
+        for port in self.published.iter().filter(|port| !listeners.contains_key(port)) {
             meters.remove_listener(*port);
         }
-        self.shown = listeners.keys().copied().collect();
+        self.published = listeners.keys().copied().collect();
         for (port, listener) in listeners {
             meters.set_listener(*port, listener, median(listener));
         }
     }
 
-    fn warn_of_strangers(&mut self, at: Timestamp, claims: &AttributionTable) {
-        let none = self.folds.is_empty() && !claims.is_empty();
-        self.strange = match std::mem::take(&mut self.strange) {
-            Strange::Said => Strange::Said,
-            _ if !none => Strange::No,
-            Strange::No => Strange::Since(at),
-            Strange::Since(since) if at.since(since) < STRANGE_AFTER => Strange::Since(since),
-            Strange::Since(_) => {
+    fn warn_of_missing_sockets(&mut self, at: Timestamp, attributions: &AttributionTable) {
+        let none = self.folds.is_empty() && !attributions.is_empty();
+        self.missing = match std::mem::take(&mut self.missing) {
+            MissingSockets::Warned => MissingSockets::Warned,
+            _ if !none => MissingSockets::None,
+            MissingSockets::None => MissingSockets::Since(at),
+            MissingSockets::Since(since) if at.since(since) < WARN_AFTER => MissingSockets::Since(since),
+            MissingSockets::Since(_) => {
                 tracing::warn!(
-                    "none of the {} connections in the access log is on this node's listeners; behind a proxy or a load balancer the \
-                     log names the viewer's address and the kernel knows the proxy's: latency and loss are then those of the log alone",
-                    claims.len()
+                    "none of the {} connections in the access log is on this node's listeners. Behind a proxy or a load balancer the \
+                     log contains the viewer's address and the kernel has the proxy's; latency and loss then come from the log alone",
+                    attributions.len()
                 );
-                Strange::Said
+                MissingSockets::Warned
             }
         };
     }
@@ -182,9 +184,9 @@ fn view(protocol: Protocol, fold: &PathFold) -> PathView {
     }
 }
 
-/// A log tells of its QUIC connections once a second.
-const BESIDE_SPEAKS: Duration = Duration::from_secs(2);
-const STRANGE_AFTER: Duration = Duration::from_mins(1);
+/// A log reports its QUIC connections once a second.
+const MAX_QUIC_VIEW_AGE: Duration = Duration::from_secs(2);
+const WARN_AFTER: Duration = Duration::from_mins(1);
 
 #[cfg(test)]
 mod tests {
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_makes_its_socket_speak_for_its_class() {
+    fn a_socket_is_attributed_to_the_class_of_its_line() {
         let (edge, mut watch) = (HttpEdge::new([1, 2]), EdgeWatch::default());
         let (registry, mut fold) = (prometheus::Registry::new(), fold(&edge));
         let meters = SelfMetrics::new(&registry).expect("instruments");
@@ -224,24 +226,29 @@ mod tests {
         assert!(watch.look(at(1_000), &sockets, &edge, (&[443], &meters)).is_empty());
         fold.line(LINE.as_bytes()).expect("a good line");
         assert_eq!(edge.take(&"log".into(), at(1_003), &[], fold.claims()), 0);
-        assert_eq!((edge.ports(&[]), edge.ports(&[443])), (vec![443], vec![]), "a media server's port is its own");
-        let told = watch.look(at(1_003), &sockets, &edge, (&[443], &meters));
-        assert_eq!((told.len(), told[0].stream.as_str()), (1, "live/c1"));
-        assert!(matches!(&told[0].fact, Fact::Path(view) if view.protocol == Protocol::Hls && view.viewers == 1
-            && view.latencies.max_millis() == Some(4)));
-        // A second viewer of the class comes over QUIC: the log alone speaks for it, the kernel for the first.
+        assert_eq!((edge.ports(&[]), edge.ports(&[443])), (vec![443], vec![]), "a media server's port is left to it");
+        let observations = watch.look(at(1_003), &sockets, &edge, (&[443], &meters));
+        assert_eq!((observations.len(), observations[0].stream.as_str()), (1, "live/c1"));
+        assert!(
+            matches!(&observations[0].fact, Fact::Path(view) if view.protocol == Protocol::Hls && view.viewers == 1
+            && view.latencies.max_millis() == Some(4))
+        );
+        // A second viewer of the class comes over QUIC: only the log reports it, and the kernel the first.
         let quic = LINE.replace("10.0.0.9", "10.0.0.8").replace("%22a", "%22b").replace("\"rtt_us\":\"9000\"", QUIC);
         edge.take(&"log".into(), at(1_003), &[], fold.claims());
         fold.line(LINE.as_bytes()).expect("a good line");
         fold.line(quic.as_bytes()).expect("a good line");
-        assert!(fold.drain(at(1_004)).iter().all(|told| !matches!(told.fact, Fact::Path(_))));
+        assert!(fold.drain(at(1_004)).iter().all(|one| !matches!(one.fact, Fact::Path(_))));
         edge.take(&"log".into(), at(1_004), &[], fold.claims());
-        let told = watch.look(at(1_004), &sockets, &edge, (&[443], &meters));
-        assert!(matches!(&told[0].fact, Fact::Path(view) if view.viewers == 2 && told.len() == 1), "{told:?}");
-        let told = watch.look(at(1_007), &sockets, &edge, (&[443], &meters));
+        let observations = watch.look(at(1_004), &sockets, &edge, (&[443], &meters));
         assert!(
-            matches!(&told[0].fact, Fact::Path(view) if view.viewers == 1),
-            "it speaks for the present only: {told:?}"
+            matches!(&observations[0].fact, Fact::Path(view) if view.viewers == 2 && observations.len() == 1),
+            "{observations:?}"
+        );
+        let observations = watch.look(at(1_007), &sockets, &edge, (&[443], &meters));
+        assert!(
+            matches!(&observations[0].fact, Fact::Path(view) if view.viewers == 1),
+            "the report has expired: {observations:?}"
         );
         let series = |name: &str| {
             let families = registry.gather();
@@ -253,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn configured_ports_stand_before_those_of_the_lines() {
+    fn configured_ports_override_those_in_lines() {
         let edge = HttpEdge::new([1, 2]);
         let mut fold = fold(&edge);
         fold.line(LINE.as_bytes()).expect("a good line");
@@ -262,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_from_behind_a_proxy_is_told_of_once() {
+    fn a_log_from_behind_a_proxy_is_warned_about_once() {
         let (edge, mut watch) = (HttpEdge::new([1, 2]), EdgeWatch::default());
         let meters = SelfMetrics::new(&prometheus::Registry::new()).expect("instruments");
         let mut fold = fold(&edge);
@@ -270,9 +277,9 @@ mod tests {
         edge.take(&"log".into(), at(1_003), &[], fold.claims());
         for second in [1_003, 1_030, 1_062] {
             watch.look(at(second), &[socket("10.9.9.9:4000")], &edge, (&[443], &meters));
-            assert!(matches!(watch.strange, Strange::Since(_)), "at {second}");
+            assert!(matches!(watch.missing, MissingSockets::Since(_)), "at {second}");
         }
         watch.look(at(1_063), &[], &edge, (&[443], &meters));
-        assert!(matches!(watch.strange, Strange::Said));
+        assert!(matches!(watch.missing, MissingSockets::Warned));
     }
 }

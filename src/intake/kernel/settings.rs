@@ -7,9 +7,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KernelSettings {
-    /// Read TCP_INFO of the viewers' connections each tick (needs the media server's network namespace, no privilege).
+    /// Read TCP_INFO of the viewers' connections each tick (requires the media server's network namespace, no
+    /// privilege).
     pub tcp_info: bool,
-    /// Speed of the network interface in bits per second where the kernel does not tell; 0: as the kernel tells.
+    /// Speed of the network interface in bits per second, if the kernel does not report it; 0: as the kernel reports
+    /// it.
     pub nic_bits_per_second: u64,
 }
 

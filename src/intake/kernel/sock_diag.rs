@@ -1,6 +1,5 @@
-//! One dump of the established TCP sockets of this node by netlink `sock_diag`. Decides how the kernel is asked, how
-//! long it may take and how many sockets are kept; refuses to run on an async worker: every call may block up to
-//! [`READ_TIMEOUT`].
+//! Dumps the established TCP sockets of this node by netlink `sock_diag`. Limits the time of a dump and the number of
+//! sockets that are kept. Every call may block up to [`READ_TIMEOUT`], so it must not run on an async worker.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -13,63 +12,64 @@ use netlink_sys::{Socket, SocketAddr};
 
 use super::diag_message::{Family, ParseError, Step, parse_each, write_request};
 
-/// A netlink socket with its buffers, kept from dump to dump. Needs no privilege; sees its own network namespace only.
+/// A netlink socket with its buffers, kept from dump to dump. Needs no privilege and sees only its own network
+/// namespace.
 pub struct Dump {
-    /// `None` after a failure: the next dump begins with a fresh socket, so that no late answer is taken for a new one.
+    /// `None` after a failure: the next dump opens a new socket, so that a late answer is not taken for a new one.
     socket: Option<Socket>,
     request: Vec<u8>,
     buffer: Box<[u8]>,
     sequence: u32,
 }
 
-/// What one dump did and what its bounds cost.
+/// The result of one dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DumpStats {
-    /// Sockets handed out.
+    /// Sockets returned.
     pub sockets: usize,
-    /// Sockets on the wanted ports that were left out because [`MAX_SOCKETS`] were there already.
+    /// Sockets on the requested ports that were dropped because of [`MAX_SOCKETS`].
     pub cut: u64,
-    /// Sockets on other ports that the kernel sent all the same: more than
-    /// [`MAX_FILTER_PORTS`](super::diag_message::MAX_FILTER_PORTS) ports were wanted.
+    /// Sockets on other ports, which the kernel sends when more than
+    /// [`MAX_FILTER_PORTS`](super::diag_message::MAX_FILTER_PORTS) ports are requested.
     pub other_ports: u64,
     /// Datagrams read.
     pub datagrams: u64,
 }
 
-/// Why a dump failed. The sockets found before the failure are in the caller's list all the same.
+/// Why a dump failed. The sockets from before the failure are in the caller's list.
 #[derive(Debug, thiserror::Error)]
 pub enum DumpError {
-    /// No netlink socket to the kernel: a sandbox that forbids it, or no file descriptor left.
+    /// No netlink socket: forbidden by a sandbox, or no file descriptor left.
     #[error("opening a sock_diag socket: {0}")]
     Open(#[source] io::Error),
     /// The request could not be sent.
-    #[error("asking the kernel for {family:?} tcp sockets: {source}")]
+    #[error("requesting {family:?} tcp sockets from the kernel: {source}")]
     Ask {
-        /// Which half of the dump.
+        /// The family being dumped.
         family: Family,
-        /// What the kernel answered to the call.
+        /// The system's error.
         source: io::Error,
     },
     /// No answer within [`READ_TIMEOUT`], or reading failed.
     #[error("reading {family:?} tcp sockets from the kernel: {source}")]
     Answer {
-        /// Which half of the dump.
+        /// The family being dumped.
         family: Family,
-        /// What the kernel answered to the call.
+        /// The system's error.
         source: io::Error,
     },
-    /// The answer could not be read or says that the dump was refused.
+    /// The answer could not be parsed, or reports that the dump was refused.
     #[error("reading {family:?} tcp sockets from the kernel: {source}")]
     Parse {
-        /// Which half of the dump.
+        /// The family being dumped.
         family: Family,
-        /// Where reading stopped.
+        /// Where parsing stopped.
         source: ParseError,
     },
-    /// The kernel went on past [`MAX_DATAGRAMS`] without an end.
+    /// The kernel sent more than [`MAX_DATAGRAMS`] without an end.
     #[error("reading {family:?} tcp sockets from the kernel: no end after {MAX_DATAGRAMS} datagrams")]
     Endless {
-        /// Which half of the dump.
+        /// The family being dumped.
         family: Family,
     },
 }
@@ -85,11 +85,11 @@ impl Dump {
     }
 
     /// Fills `out` (emptied first) with the established TCP sockets, IPv4 and IPv6, whose local port is one of `ports`.
-    /// An empty list of ports asks nothing and finds nothing. A socket can appear twice when connections come and go
-    /// during the dump. Blocks up to [`READ_TIMEOUT`] a datagram: call it off the async workers.
+    /// Without any port it requests nothing. A socket can occur twice if connections open and close during the dump.
+    /// Blocks up to [`READ_TIMEOUT`] per datagram: do not call it on an async worker.
     ///
     /// # Errors
-    /// [`DumpError`]; the next call starts afresh.
+    /// [`DumpError`]; the next call opens a new socket.
     pub fn read(&mut self, ports: &[u16], out: &mut Vec<TcpReading>) -> Result<DumpStats, DumpError> {
         out.clear();
         let mut stats = DumpStats::default();
@@ -118,7 +118,7 @@ impl Dump {
     }
 }
 
-/// Reads the kernel's answer for one family to its end; gives the number of datagrams it took.
+/// Reads the kernel's answer for one family to its end and returns the number of datagrams.
 fn read_family(
     socket: &Socket,
     family: Family,
@@ -150,21 +150,22 @@ fn connect() -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The most sockets one dump keeps: twice what the largest node serves. The rest is counted in [`DumpStats::cut`].
+/// The most sockets that one dump returns: twice what the largest node serves. The rest is counted in
+/// [`DumpStats::cut`].
 pub(super) const MAX_SOCKETS: usize = 200_000;
 
-/// How long one datagram of the kernel's answer may take before the dump is given up.
+/// Time limit of one datagram of the kernel's answer.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The most datagrams read for one family: each carries at least one socket, so this bounds a dump that would never
-/// end.
+/// The most datagrams of one family. Each carries at least one socket, so this bounds a dump that would never end.
 pub(super) const MAX_DATAGRAMS: u64 = 1_000_000;
 
-/// Room for one datagram; the kernel fills at most 32 KiB (`netlink_recvmsg` in `net/netlink/af_netlink.c`).
+/// Size of the buffer for one datagram; the kernel fills at most 32 KiB (`netlink_recvmsg` in
+/// `net/netlink/af_netlink.c`).
 const DATAGRAM_BYTES: usize = 64 * 1024;
-/// The netlink port of the kernel itself; others may not speak for it.
+/// The kernel's own netlink port; datagrams from others are ignored.
 const KERNEL: u32 = 0;
-/// What a kernel without IPv6 answers to the second half of the dump.
+/// The answer of a kernel without IPv6 to the second half of the dump.
 const ENOENT: i32 = 2;
 
 #[cfg(test)]
@@ -183,7 +184,7 @@ mod tests {
     #[test]
     fn a_few_hundred_sockets_are_counted_exactly() {
         let (plain, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
-        // A host without IPv6 has all the same 350 sockets to count.
+        // A host without IPv6 also has 350 sockets to count.
         let dual = TcpListener::bind("[::]:0").or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
         let dual_port = dual.local_addr().unwrap().port();
         let mapped: Vec<TcpStream> = (0..50).map(|_| TcpStream::connect(("127.0.0.1", dual_port)).unwrap()).collect();
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn many_ports_are_filtered_here() {
+    fn many_ports_are_filtered_in_the_reader() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _held = connections(&listener, 3);
         let mut ports = vec![1; MAX_FILTER_PORTS];
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn no_port_finds_nothing_and_a_failed_dump_starts_afresh() {
+    fn no_port_finds_nothing_and_a_failed_dump_is_repeated() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let _held = connections(&listener, 2);
         let (mut dump, mut sockets) = (Dump::open().unwrap(), Vec::new());

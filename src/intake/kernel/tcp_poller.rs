@@ -1,6 +1,5 @@
-//! The ways to the viewers, by the kernel's word: once a tick one dump of sockets, joined to the roster, folded per
-//! class. Runs on a thread of its own, since the kernel is asked in one blocking call; refuses to guess where client
-//! lists are not clear.
+//! Polls the kernel once a tick on a thread of its own, since a dump is a blocking call: joins the sockets to the
+//! client lists of media servers and folds them per class. Where a client list is ambiguous, no socket is assigned.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,71 +18,71 @@ use super::watchlist::{ConnectionWatchlist, Entry};
 use crate::intake::Observations;
 use crate::platform::{SelfMetrics, clock};
 
-/// What the thread needs.
+/// Everything the thread needs.
 pub(crate) struct TcpPoller {
-    /// Whose connections to look for.
-    pub roster: Arc<ArcSwap<ConnectionWatchlist>>,
+    /// The connections to look for.
+    pub watchlist: Arc<ArcSwap<ConnectionWatchlist>>,
     /// The ports on which each source serves viewers over TCP.
     pub ports: Arc<ArcSwap<BTreeMap<SourceName, Vec<u16>>>>,
-    /// What access logs tell of connections.
+    /// The connections that access logs contain.
     pub edge: HttpEdge,
-    /// Where observations go.
+    /// Receives the observations.
     pub out: Observations,
-    /// The daemon's own counters.
+    /// The daemon's own metrics.
     pub meters: SelfMetrics,
 }
 
-/// All that is remembered from look to look.
+/// State kept from poll to poll.
 #[derive(Default)]
-struct Memory {
+struct State {
     dump: Option<Dump>,
     sockets: Vec<TcpReading>,
     watches: BTreeMap<SourceName, Watch>,
     edge: EdgeWatch,
 }
 
-/// One source's sockets.
+/// The sockets of one source.
 #[derive(Default)]
 struct Watch {
     table: PathTable,
     folds: Folds,
     candidates: Vec<Candidate>,
     untracked: u64,
-    looked: Option<Timestamp>,
+    observed_at: Option<Timestamp>,
 }
 
 impl TcpPoller {
-    /// Looks once a tick until `stop` turns true.
+    /// Polls once a tick until `stop` is set.
     pub(crate) fn run(mut self, stop: &AtomicBool) {
-        let mut memory = Memory::default();
+        let mut state = State::default();
         let mut epoch = clock::Epoch::default();
         while !stop.load(Ordering::Relaxed) {
             let now = clock::now();
             let wait = (now.floor(TICK) + TICK).since(now);
-            std::thread::sleep(wait + AFTER_BEAT);
-            let roster = self.roster.load_full();
+            std::thread::sleep(wait + TICK_OFFSET);
+            let watchlist = self.watchlist.load_full();
             if epoch.is_new() {
-                memory = Memory::default();
+                state = State::default();
                 continue;
             }
             let started = Instant::now();
-            if let Err(error) = self.look(&mut memory, &roster) {
-                tracing::warn!("{error}; the viewers' paths are not seen, trying again in {} s", RETRY.as_secs());
+            if let Err(error) = self.poll(&mut state, &watchlist) {
+                tracing::warn!("{error}; the paths to viewers are unknown, next attempt in {} s", RETRY.as_secs());
                 self.meters.shed(ShedReason::SockDiag, 1);
-                memory.dump = None;
+                state.dump = None;
                 std::thread::sleep(RETRY);
             }
             std::thread::sleep(started.elapsed() * DUTY);
         }
     }
 
-    fn look(&mut self, memory: &mut Memory, roster: &ConnectionWatchlist) -> Result<(), DumpError> {
-        let Memory { dump, sockets, watches, edge } = memory;
-        watches.retain(|source, _| roster.entries.iter().any(|entry| entry.source == *source));
+    fn poll(&mut self, state: &mut State, watchlist: &ConnectionWatchlist) -> Result<(), DumpError> {
+        let State { dump, sockets, watches, edge } = state;
+        watches.retain(|source, _| watchlist.entries.iter().any(|entry| entry.source == *source));
         let ports = self.ports.load();
         let mut asked: Vec<u16> = ports.values().flatten().copied().collect();
         let edge_ports = self.edge.ports(&asked);
-        if roster.entries.is_empty() {
+        if watchlist.entries.is_empty() {
             asked.clear();
         }
         asked.extend(&edge_ports);
@@ -100,12 +99,12 @@ impl TcpPoller {
         self.meters.shed(ShedReason::Sockets, stats.cut);
         let at = clock::now();
         for (source, ports) in ports.iter() {
-            let entries: Vec<&Entry> = roster.entries.iter().filter(|entry| entry.source == *source).collect();
+            let entries: Vec<&Entry> = watchlist.entries.iter().filter(|entry| entry.source == *source).collect();
             if !entries.is_empty() {
                 let own: Vec<TcpReading> =
                     sockets.iter().filter(|socket| ports.contains(&socket.local.port())).copied().collect();
                 let watch = watches.entry(source.clone()).or_default();
-                let out = watch.look(at, &own, &entries);
+                let out = watch.observe(at, &own, &entries);
                 self.meters.shed(ShedReason::TrackedSockets, watch.table.untracked_total() - watch.untracked);
                 watch.untracked = watch.table.untracked_total();
                 self.send(out);
@@ -127,8 +126,8 @@ impl TcpPoller {
 }
 
 impl Watch {
-    fn look(&mut self, at: Timestamp, sockets: &[TcpReading], entries: &[&Entry]) -> Vec<Observation> {
-        let interval = self.looked.replace(at).map_or(TICK, |looked| at.since(looked));
+    fn observe(&mut self, at: Timestamp, sockets: &[TcpReading], entries: &[&Entry]) -> Vec<Observation> {
+        let interval = self.observed_at.replace(at).map_or(TICK, |last| at.since(last));
         let rate = |index: SessionIndex| entries.get(index.0 as usize)?.media_rate;
         self.table.step(at, sockets, rate, &mut self.folds);
         self.join(sockets, entries, interval);
@@ -137,7 +136,7 @@ impl Watch {
             let session = SessionIndex(u32::try_from(index).unwrap_or(u32::MAX));
             let publisher_rtt = self.table.publisher_rtt(session);
             let fold = self.folds.get(&session);
-            // Before the first viewer the way from the publisher is known all the same.
+            // Without viewers the path from the publisher is known as well.
             if fold.is_none() && publisher_rtt.is_none() {
                 continue;
             }
@@ -156,7 +155,7 @@ impl Watch {
         out
     }
 
-    /// Sockets to clients, each tick anew: the roster may have moved on, and an index means nothing in the next one.
+    /// Assigns sockets to clients, anew each tick: an index is valid only within one watch list.
     fn join(&mut self, sockets: &[TcpReading], entries: &[&Entry], interval: Duration) {
         let mut clients = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
@@ -178,9 +177,8 @@ fn observation(at: Timestamp, source: &SourceName, stream: &StreamKey, view: Pat
     Observation { source: source.clone(), stream: stream.clone(), at, fact: Fact::Path(Box::new(view)) }
 }
 
-/// After the engine's tick, so that a look is folded before the next one.
-const AFTER_BEAT: Duration = Duration::from_millis(100);
-/// A look may take one part in so many of the thread's time: with very many connections it comes less often than each
-/// tick.
+/// Delay after the engine's tick, so that a poll is folded before the next one.
+const TICK_OFFSET: Duration = Duration::from_millis(100);
+/// A poll may take this part of the thread's time: with very many connections it runs less often than once a tick.
 const DUTY: u32 = 100;
 const RETRY: Duration = Duration::from_secs(10);

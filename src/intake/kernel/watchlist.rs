@@ -1,5 +1,5 @@
-//! Whose connections the kernel intake looks for: the live classes, what their servers list and how fast their media
-//! flows. Decides nothing; made by the engine each second, read by the kernel's thread.
+//! The connections that the kernel intake looks for: the live classes, the clients that their servers list, and the
+//! media rate. The engine makes a new list each second; the kernel's thread reads it.
 
 use liveqos_core::model::{Client, Protocol, SourceName, StreamKey, Timestamp};
 use liveqos_core::session::Registry;
@@ -7,27 +7,27 @@ use liveqos_core::session::Registry;
 /// The live classes with their connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectionWatchlist {
-    /// One entry a stream and source.
+    /// One entry per stream and source.
     pub entries: Vec<Entry>,
 }
 
 /// One stream as one source lists it.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
-    /// Who lists it.
+    /// The source.
     pub source: SourceName,
     /// The stream.
     pub stream: StreamKey,
-    /// Its connections.
+    /// The clients in its list.
     pub clients: Vec<Client>,
-    /// When they were listed.
+    /// When the list was read.
     pub listed_at: Timestamp,
-    /// Media bytes a second that each viewer should get.
+    /// Media bytes per second that each viewer should receive.
     pub media_rate: Option<f64>,
 }
 
 impl Entry {
-    /// The protocol of its viewers: the one most of them use.
+    /// The protocol that most of its viewers use.
     #[must_use]
     pub(crate) fn protocol(&self) -> Protocol {
         let viewers = || self.clients.iter().filter(|client| !client.publisher);
@@ -37,7 +37,7 @@ impl Entry {
 }
 
 impl ConnectionWatchlist {
-    /// The roster at `now`; only streams that list connections are in it.
+    /// The watch list at `now`, with the streams whose source lists clients.
     #[must_use]
     pub(crate) fn of(registry: &Registry, now: Timestamp) -> Self {
         let mut entries = Vec::new();

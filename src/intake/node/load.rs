@@ -1,5 +1,4 @@
-//! How loaded this node is, once every five seconds: for the judge, `/metrics` and the daemon's own account. Decides
-//! only the pace; what cannot be read is absent and said once.
+//! Reads the node's load every five seconds. What cannot be read is absent and logged once.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,26 +16,26 @@ pub(crate) struct LoadReader {
     source: NodeSource,
     out: Arc<ArcSwap<NodeLoad>>,
     meters: SelfMetrics,
-    complained: BTreeSet<String>,
+    logged: BTreeSet<String>,
 }
 
 impl LoadReader {
-    /// Reads into `out`; `link_bits_per_second` stands in where drivers do not tell a link's speed, 0 for nothing.
+    /// Reads into `out`. `link_bits_per_second` replaces the link speed that drivers report; 0 keeps theirs.
     #[must_use]
     pub(crate) fn new(link_bits_per_second: u64, out: Arc<ArcSwap<NodeLoad>>, meters: SelfMetrics) -> Self {
         let link_bits_per_second = (link_bits_per_second > 0).then_some(link_bits_per_second);
         let source = NodeSource { link_bits_per_second, ..NodeSource::default() };
-        Self { source, out, meters, complained: BTreeSet::new() }
+        Self { source, out, meters, logged: BTreeSet::new() }
     }
 
     /// Reads until the task is dropped.
     pub(crate) async fn run(mut self) {
         let mut earlier = self.read();
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(INTERVAL).await;
             let later = self.read();
             let reading = NodeReading::between(&earlier, &later);
-            self.tell(&reading);
+            self.publish(&reading);
             earlier = later;
         }
     }
@@ -45,14 +44,14 @@ impl LoadReader {
         let mut failures = Vec::new();
         let totals = self.source.read(clock::now(), &mut failures);
         for failure in failures.iter().map(ToString::to_string) {
-            if self.complained.insert(failure.clone()) {
+            if self.logged.insert(failure.clone()) {
                 tracing::warn!("{failure}");
             }
         }
         totals
     }
 
-    fn tell(&self, reading: &NodeReading) {
+    fn publish(&self, reading: &NodeReading) {
         let load =
             NodeLoad { cpu_ratio: reading.cpu_ratio, memory_ratio: reading.memory_ratio, nic_ratio: reading.nic_ratio };
         self.out.store(Arc::new(load));
@@ -64,4 +63,4 @@ impl LoadReader {
     }
 }
 
-const EVERY: Duration = Duration::from_secs(5);
+const INTERVAL: Duration = Duration::from_secs(5);

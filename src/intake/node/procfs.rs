@@ -1,5 +1,5 @@
-//! This node's own load, read from `/proc` and `/sys`. Decides which network links count and what they can carry;
-//! refuses to fail as a whole: what cannot be read is absent and named.
+//! The totals of this node's load from `/proc` and `/sys`. Decides which network links count and what their capacity
+//! is. It never fails as a whole: what cannot be read is absent and reported.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,22 +13,22 @@ use procfs::{
     FromRead, FromReadSI, KernelStats, Meminfo, ProcError, WithSystemInfo, current_system_info, ticks_per_second,
 };
 
-/// Where the node's load is read.
+/// Where the node's load is read from.
 #[derive(Clone, Debug)]
 pub(super) struct NodeSource {
-    /// The root of the process file system, `/proc` but in tests.
+    /// The root of the process file system: `/proc`, another folder in tests.
     pub proc_root: PathBuf,
-    /// The root of the device file system, `/sys` but in tests.
+    /// The root of the device file system: `/sys`, another folder in tests.
     pub sys_root: PathBuf,
-    /// What each link can carry in each direction, bit/s, instead of what its driver says; for virtual machines, whose
-    /// drivers say nothing, and for links that the provider limits.
+    /// Capacity of each link in each direction in bit/s, instead of what its driver reports: for virtual machines,
+    /// whose drivers report nothing, and for links that the provider limits.
     pub link_bits_per_second: Option<u64>,
 }
 
 /// Why a part of the load is absent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NodeError {
-    /// A file of `/proc` could not be read or has another form than known.
+    /// A file of `/proc` cannot be read or has an unknown form.
     #[error("reading the node's load from {file}: {source}")]
     Read {
         /// The file, relative to the root of the process file system.
@@ -36,32 +36,32 @@ pub(super) enum NodeError {
         /// What went wrong.
         source: ProcError,
     },
-    /// The kernel does not tell `MemAvailable` (before Linux 3.14).
+    /// The kernel does not report `MemAvailable` (before Linux 3.14).
     #[error("reading the node's load from meminfo: no MemAvailable")]
     MemoryAvailable,
-    /// More links than [`MAX_LINKS`]; the last by name are left out.
-    #[error("reading the node's load: {0} network links left out")]
+    /// More links than [`MAX_LINKS`]; the last by name are omitted.
+    #[error("reading the node's load: {0} network links omitted")]
     LinksCut(usize),
 }
 
 impl Default for NodeSource {
-    /// This machine as it shows itself.
+    /// The file systems of this machine.
     fn default() -> Self {
         Self { proc_root: PathBuf::from("/proc"), sys_root: PathBuf::from("/sys"), link_bits_per_second: None }
     }
 }
 
 impl NodeSource {
-    /// Reads all totals at `at`; what fails is absent there and pushed to `failures`. A few small reads, well under 1
-    /// ms.
+    /// Reads all totals at `at`. What fails is absent there and pushed to `failures`. Takes a few small reads, well
+    /// under 1 ms.
     pub(super) fn read(&self, at: Timestamp, failures: &mut Vec<NodeError>) -> NodeTotals {
-        let mut tell = |failure| failures.push(failure);
+        let mut report = |failure| failures.push(failure);
         NodeTotals {
             at,
-            cpu: self.cpu().map_err(&mut tell).ok(),
-            memory: self.memory().map_err(&mut tell).ok(),
-            links: self.links(&mut tell),
-            process: self.process().map_err(&mut tell).ok(),
+            cpu: self.cpu().map_err(&mut report).ok(),
+            memory: self.memory().map_err(&mut report).ok(),
+            links: self.links(&mut report),
+            process: self.process().map_err(&mut report).ok(),
         }
     }
 
@@ -95,14 +95,14 @@ impl NodeSource {
         Ok(ProcessTotals { cpu, resident_bytes: stat.rss_bytes().with_system_info(current_system_info()) })
     }
 
-    /// The links that are up and have hardware behind them (`/sys/class/net/<name>/device`). Bridges, tunnels and bonds
-    /// are left out: their bytes pass through a physical link as well. With a configured capacity and no hardware in
-    /// sight (a container) every link that is up counts, but the loopback.
-    fn links(&self, tell: &mut impl FnMut(NodeError)) -> Vec<LinkTotals> {
+    /// The links that are up and have hardware (`/sys/class/net/<name>/device`). Bridges, tunnels and bonds are
+    /// omitted, because their bytes also pass through a physical link. With a configured capacity and without any
+    /// hardware (in a container) every link that is up counts, except the loopback.
+    fn links(&self, report: &mut impl FnMut(NodeError)) -> Vec<LinkTotals> {
         let devices = match InterfaceDeviceStatus::from_file(self.proc_root.join("net/dev")) {
             Ok(devices) => devices.0,
             Err(source) => {
-                tell(NodeError::Read { file: "net/dev", source });
+                report(NodeError::Read { file: "net/dev", source });
                 return Vec::new();
             }
         };
@@ -123,14 +123,14 @@ impl NodeSource {
             .collect();
         links.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         if let Some(over) = links.len().checked_sub(MAX_LINKS).filter(|over| *over > 0) {
-            tell(NodeError::LinksCut(over));
+            report(NodeError::LinksCut(over));
             links.truncate(MAX_LINKS);
         }
         links
     }
 }
 
-/// What a link's driver says it carries, bit/s; virtual drivers say -1 or nothing.
+/// The capacity that a link's driver reports, in bit/s; virtual drivers report -1 or nothing.
 fn capacity(classes: &Path, name: &str) -> Option<u64> {
     let megabits: u64 = text(classes, name, "speed")?.parse().ok()?;
     megabits.checked_mul(1_000_000).filter(|bits| *bits > 0)
@@ -141,7 +141,7 @@ fn text(classes: &Path, name: &str, file: &str) -> Option<String> {
     Some(text.trim().to_owned())
 }
 
-/// The loopback's name, the same on every Linux.
+/// The loopback's name on every Linux.
 const LOOPBACK: &str = "lo";
 
 #[cfg(test)]
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// A machine with two physical links, one of them down, and a bridge, as it stands after `seconds`.
+    /// A machine with two physical links, one of them down, and a bridge, in its state after `seconds`.
     fn machine(root: &Path, seconds: u64) -> NodeSource {
         let ticks = seconds * 200;
         let files = [
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn two_looks_at_a_machine_give_its_load() {
+    fn two_readings_of_a_machine_give_its_load() {
         let root = tempfile::tempdir().unwrap();
         let source = machine(root.path(), 0);
         let reading = between(root.path(), &source);
@@ -215,31 +215,27 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_driver_leaves_the_share_absent_unless_configured() {
+    fn a_link_without_speed_has_no_ratio_unless_configured() {
         let root = tempfile::tempdir().unwrap();
         let mut source = machine(root.path(), 0);
         source.link_bits_per_second = Some(400_000_000);
         assert_eq!(between(root.path(), &source).nic_ratio, Some(0.5));
         source.link_bits_per_second = None;
-        for silent in ["-1\n", "0\n", "", "18446744073709551615\n"] {
-            let mut looks = [10, 15].map(|seconds| {
+        for speed in ["-1\n", "0\n", "", "18446744073709551615\n"] {
+            let mut readings = [10, 15].map(|seconds| {
                 machine(root.path(), seconds);
-                fs::write(root.path().join("sys/class/net/eth0/speed"), silent).unwrap();
+                fs::write(root.path().join("sys/class/net/eth0/speed"), speed).unwrap();
                 source.read(Timestamp::from_secs(seconds), &mut Vec::new())
             });
-            let reading = NodeReading::between(&looks[0], &looks[1]);
-            assert_eq!(
-                (reading.nic_ratio, reading.nic_sent_bits_per_second),
-                (None, Some(200_000_000.0)),
-                "{silent:?}"
-            );
-            looks[1].links.clear();
-            assert_eq!(NodeReading::between(&looks[0], &looks[1]).nic_sent_bits_per_second, None);
+            let reading = NodeReading::between(&readings[0], &readings[1]);
+            assert_eq!((reading.nic_ratio, reading.nic_sent_bits_per_second), (None, Some(200_000_000.0)), "{speed:?}");
+            readings[1].links.clear();
+            assert_eq!(NodeReading::between(&readings[0], &readings[1]).nic_sent_bits_per_second, None);
         }
     }
 
     #[test]
-    fn a_container_without_hardware_counts_its_links_when_told_what_they_carry() {
+    fn a_container_counts_its_links_when_their_capacity_is_configured() {
         let root = tempfile::tempdir().unwrap();
         let mut source = machine(root.path(), 0);
         for link in ["eth0", "eth1"] {
@@ -252,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_absent_and_named() {
+    fn unreadable_files_are_absent_and_reported() {
         let root = tempfile::tempdir().unwrap();
         let source = machine(root.path(), 1);
         fs::remove_file(root.path().join("proc/stat")).unwrap();
@@ -265,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_tells_its_load() {
+    fn the_load_of_this_machine_is_read() {
         let mut failures = Vec::new();
         let totals = NodeSource::default().read(Timestamp::from_secs(1), &mut failures);
         assert!(failures.is_empty(), "{failures:?}");

@@ -1,5 +1,5 @@
-//! One HTTP GET of a source that may be anything: slow, endless, lying, gone. Decides how long, how much and how far a
-//! question goes; refuses redirects to elsewhere and any proxy of the environment.
+//! One HTTP GET from a source that may be slow, endless, false or gone. Limits time, size and redirects; rejects
+//! redirects to other servers and ignores the proxy of the environment.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -17,8 +17,8 @@ pub(crate) struct HttpClient {
 }
 
 impl HttpClient {
-    /// A client that opens a connection for every question. On a host without CA certificates plain HTTP works all the
-    /// same; HTTPS then fails as `tls`.
+    /// A client that opens a new connection for every request. On a host without CA certificates plain HTTP still
+    /// works; HTTPS then fails as `tls`.
     ///
     /// # Errors
     /// [`FetchError::Client`] when the TLS library does not start.
@@ -28,8 +28,7 @@ impl HttpClient {
             Client::builder()
                 .no_proxy()
                 .redirect(redirect::Policy::custom(same_origin))
-                // Each worker of an nginx knows its own viewers only: one kept connection would ask the same worker for
-                // ever.
+                // Each nginx worker knows only its own viewers: a kept connection would always reach the same worker.
                 .pool_max_idle_per_host(0)
                 .referer(false)
                 .user_agent(concat!("liveqos/", env!("CARGO_PKG_VERSION")))
@@ -39,33 +38,34 @@ impl HttpClient {
         Ok(Self { client, max_body: MAX_BODY })
     }
 
-    /// The same with another limit of an answer's bytes than [`MAX_BODY`].
+    /// The same client with another size limit than [`MAX_BODY`].
     #[cfg(test)]
     pub(super) fn with_max_body(self, max_body: usize) -> Self {
         Self { max_body, ..self }
     }
 
-    /// The body that `source` answers for `path` (as [`liveqos_probes::probe::Request::path`]) within `limit`.
+    /// Requests `path` (as [`liveqos_probes::probe::Request::path`]) from `source` and returns the body that arrives
+    /// within `limit`.
     pub(crate) async fn get(&self, source: &Source, path: &str, limit: Duration) -> Result<Vec<u8>, FetchError> {
         let url = below(&source.url, path);
-        let place = shown(&url);
-        match tokio::time::timeout(limit, self.body(source, url, &place)).await {
+        let shown_url = shown(&url);
+        match tokio::time::timeout(limit, self.body(source, url, &shown_url)).await {
             Ok(answer) => answer,
-            Err(_) => Err(FetchError::Timeout { url: place, limit }),
+            Err(_) => Err(FetchError::Timeout { url: shown_url, limit }),
         }
     }
 
-    async fn body(&self, source: &Source, url: Url, place: &str) -> Result<Vec<u8>, FetchError> {
+    async fn body(&self, source: &Source, url: Url, shown_url: &str) -> Result<Vec<u8>, FetchError> {
         let mut request = self.client.get(url);
-        if let Some(login) = &source.login {
-            request = login.show(request);
+        if let Some(credentials) = &source.credentials {
+            request = credentials.authorize(request);
         }
-        let broken = |error: &reqwest::Error| FetchError::of(error, place);
+        let broken = |error: &reqwest::Error| FetchError::of(error, shown_url);
         let mut response = request.send().await.map_err(|error| broken(&error))?;
         if !response.status().is_success() {
-            return Err(bad_status(&response, place));
+            return Err(bad_status(&response, shown_url));
         }
-        let too_large = || FetchError::TooLarge { url: place.to_owned(), limit: self.max_body };
+        let too_large = || FetchError::TooLarge { url: shown_url.to_owned(), limit: self.max_body };
         if response.content_length().is_some_and(|length| length > self.max_body as u64) {
             return Err(too_large());
         }
@@ -80,68 +80,68 @@ impl HttpClient {
     }
 }
 
-/// Why a question had no usable answer. URLs stand in it without user, password and query.
+/// Why a request got no usable response. URLs in it contain no user, password or query.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FetchError {
-    /// Not all of the answer came in time.
-    #[error("asking {url}: no whole answer within {limit:?}")]
+    /// The response was not complete in time.
+    #[error("requesting {url}: no complete response within {limit:?}")]
     Timeout {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// How long was waited.
+        /// The time limit.
         limit: Duration,
     },
     /// No connection.
-    #[error("asking {url}: connecting: {detail}")]
+    #[error("requesting {url}: connecting: {detail}")]
     Connect {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// The system's words.
+        /// The system's message.
         detail: String,
     },
-    /// No trust.
-    #[error("asking {url}: TLS: {detail}")]
+    /// The TLS handshake failed.
+    #[error("requesting {url}: TLS: {detail}")]
     Tls {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// The TLS library's words.
+        /// The TLS library's message.
         detail: String,
     },
-    /// Sent elsewhere or too often.
-    #[error("asking {url}: {detail}")]
+    /// A redirect to another server, or too many redirects.
+    #[error("requesting {url}: {detail}")]
     Redirect {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// Where to.
+        /// Where it leads.
         detail: String,
     },
-    /// Another status than 2xx.
-    #[error("asking {url}: status {status}{help}")]
+    /// A status other than 2xx.
+    #[error("requesting {url}: status {status}{help}")]
     Status {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// The status.
+        /// The HTTP status.
         status: u16,
-        /// What to look at.
+        /// A hint what to check.
         help: &'static str,
     },
-    /// More than is read.
-    #[error("asking {url}: answer of more than {limit} bytes")]
+    /// The response is larger than the limit.
+    #[error("requesting {url}: response of more than {limit} bytes")]
     TooLarge {
-        /// What was asked.
+        /// The requested URL.
         url: String,
         /// The limit in bytes.
         limit: usize,
     },
-    /// It ended in the middle, or was no HTTP, or could not be unpacked.
-    #[error("asking {url}: broken answer: {detail}")]
+    /// The response ended early, was not HTTP or could not be decompressed.
+    #[error("requesting {url}: broken response: {detail}")]
     Broken {
-        /// What was asked.
+        /// The requested URL.
         url: String,
-        /// The HTTP library's words.
+        /// The HTTP library's message.
         detail: String,
     },
-    /// The HTTP client itself could not be made.
+    /// The HTTP client could not be created.
     #[error("starting the HTTP client: {0}")]
     Client(String),
 }
@@ -162,8 +162,8 @@ impl FetchError {
         }
     }
 
-    fn of(error: &reqwest::Error, place: &str) -> Self {
-        let (url, detail) = (place.to_owned(), innermost(error));
+    fn of(error: &reqwest::Error, shown_url: &str) -> Self {
+        let (url, detail) = (shown_url.to_owned(), innermost(error));
         if error.is_redirect() {
             Self::Redirect { url, detail }
         } else if is_tls(error) {
@@ -176,8 +176,8 @@ impl FetchError {
     }
 }
 
-/// Follows at most [`MAX_REDIRECTS`] redirects, and only on the host and port that were configured: a media server must
-/// not be able to make this node ask others.
+/// Follows at most [`MAX_REDIRECTS`] redirects, and only on the configured host and port: a media server must not make
+/// this node send requests to others.
 fn same_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
     let from = attempt.previous().first();
     if from.is_none_or(|from| from.origin() != attempt.url().origin()) {
@@ -191,21 +191,21 @@ fn same_origin(attempt: redirect::Attempt<'_>) -> redirect::Action {
     attempt.follow()
 }
 
-fn bad_status(response: &Response, place: &str) -> FetchError {
+fn bad_status(response: &Response, shown_url: &str) -> FetchError {
     let status = response.status();
     let help = match status {
         StatusCode::UNAUTHORIZED => "; set username and password_file, or token_file",
-        StatusCode::FORBIDDEN => "; the server must allow this address, or wants a login",
-        StatusCode::NOT_FOUND => "; the path of url is wrong, or the status page is not switched on",
+        StatusCode::FORBIDDEN => "; the server must allow this address or requires credentials",
+        StatusCode::NOT_FOUND => "; the path of url is wrong, or the status page is not enabled",
         _ if status.is_redirection() && response.headers().contains_key(LOCATION) => {
             "; its redirect cannot be followed"
         }
         _ => "",
     };
-    FetchError::Status { url: place.to_owned(), status: status.as_u16(), help }
+    FetchError::Status { url: shown_url.to_owned(), status: status.as_u16(), help }
 }
 
-/// `path` (with its query) below `base`; the base's own query stays.
+/// `path` (with its query) below `base`, whose own query is kept.
 fn below(base: &Url, path: &str) -> Url {
     let mut url = base.clone();
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
@@ -220,13 +220,14 @@ fn below(base: &Url, path: &str) -> Url {
     url
 }
 
-/// Whether TLS is the cause. An I/O error hides the one it wraps from `source`, and may wrap another I/O error.
+/// Whether TLS is the cause. An I/O error does not return the error that it wraps as `source`, and may wrap another I/O
+/// error.
 fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
     error.is::<rustls::Error>() || wrapped.is_some_and(|inner| is_tls(inner)) || error.source().is_some_and(is_tls)
 }
 
-/// The words of the first cause; those around it repeat the URL with its secrets.
+/// The message of the first cause; the errors around it repeat the URL with its secrets.
 fn innermost(error: &reqwest::Error) -> String {
     let mut cause = error.source();
     let mut text = None;
@@ -234,12 +235,12 @@ fn innermost(error: &reqwest::Error) -> String {
         text = Some(error.to_string());
         cause = error.source();
     }
-    text.unwrap_or_else(|| "no cause known".to_owned())
+    text.unwrap_or_else(|| "unknown cause".to_owned())
 }
 
-/// Longest answer that is read, in bytes after unpacking: the client list of an SRS with 100,000 viewers.
+/// Largest response that is read, in bytes after decompression: the client list of an SRS with 100,000 viewers.
 pub(super) const MAX_BODY: usize = 32 * 1024 * 1024;
-/// Redirects that are followed for one question.
+/// Largest number of redirects for one request.
 pub(super) const MAX_REDIRECTS: usize = 3;
 
 #[cfg(test)]
@@ -247,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_go_below_the_base() {
+    fn paths_are_joined_below_the_base_url() {
         for (base, path, expected) in [
             ("http://h:1985", "/api/v1/streams/?count=9", "http://h:1985/api/v1/streams/?count=9"),
             ("http://h/srs/", "/api", "http://h/srs/api"),

@@ -1,5 +1,5 @@
-//! Asks the sources that are polled, each on a task of its own, so that a bad server costs nobody else anything.
-//! Decides only the order: wait, ask, hand on, tell the table; refuses to wait for a reader that is behind.
+//! Polls every source in a task of its own, so that a bad server delays no other. Repeats: wait, run a round, record
+//! its result, deliver the observations. Never waits for the receiver of the observations.
 
 use std::sync::Arc;
 
@@ -13,42 +13,42 @@ use super::schedule::{LastRound, Schedule};
 use crate::intake::observations::{Observations, deliver, stream_count};
 use crate::intake::source::{RoundReport, Source, SourceEntry, SourceTable};
 
-/// Begins to ask every polled source of `sources`. Dropping what is returned ends the asking; so does the receiver's
-/// end.
+/// Starts to poll every polled source of `sources`. Polling ends when the returned set is dropped or the receiver of
+/// the observations is gone.
 ///
 /// Must be called inside a tokio runtime with time and net.
-#[must_use = "dropping it ends the asking"]
+#[must_use = "dropping it ends the polling"]
 pub(crate) fn start(
     sources: &[Arc<Source>],
     table: &SourceTable,
-    fetcher: &HttpClient,
+    client: &HttpClient,
     now: &Now,
     out: &Observations,
 ) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     for source in sources.iter().filter(|source| source.kind.intake == Intake::Poll) {
-        // Every source has its entry when the table was made of these sources; one without is not asked.
+        // The table was made of these sources, so each has an entry; one without is not polled.
         if let Some(entry) = table.entry(&source.name) {
-            let asker = SourcePoller::new(source.clone(), fetcher.clone(), now.clone());
-            tasks.spawn(poll(source.clone(), asker, entry, now.clone(), out.clone()));
+            let poller = SourcePoller::new(source.clone(), client.clone(), now.clone());
+            tasks.spawn(poll(source.clone(), poller, entry, now.clone(), out.clone()));
         }
     }
     tasks
 }
 
-/// Asks until nobody reads any more.
-async fn poll(source: Arc<Source>, mut asker: SourcePoller, entry: Arc<SourceEntry>, now: Now, out: Observations) {
-    let pace = Schedule::new(&source.name, source.interval, Instant::now());
-    let mut next = pace.first();
+/// Polls until the receiver of the observations is gone.
+async fn poll(source: Arc<Source>, mut poller: SourcePoller, entry: Arc<SourceEntry>, now: Now, out: Observations) {
+    let schedule = Schedule::new(&source.name, source.interval, Instant::now());
+    let mut next = schedule.first();
     let mut failures = 0_u32;
     entry.started(now());
     loop {
         tokio::time::sleep_until(next).await;
         let started = Instant::now();
-        let round = asker.round().await;
+        let round = poller.round().await;
         let ended = Instant::now();
         failures = if round.failures.is_empty() { 0 } else { failures.saturating_add(1) };
-        next = pace.next(LastRound { started, ended, asked: round.asked, failures });
+        next = schedule.next(LastRound { started, ended, busy: round.busy, failures });
         entry.round(&RoundReport {
             at: now(),
             duration: ended - started,
@@ -57,14 +57,14 @@ async fn poll(source: Arc<Source>, mut asker: SourcePoller, entry: Arc<SourceEnt
             streams: stream_count(&round.observations),
             failures: round.failures.iter().map(|error| (error.reason(), error.to_string())).collect(),
         });
-        tell(&source, &round);
+        log_failures(&source, &round);
         if !deliver(round.observations, &entry, &out) {
             return;
         }
     }
 }
 
-fn tell(source: &Source, round: &Round) {
+fn log_failures(source: &Source, round: &Round) {
     for error in &round.failures {
         tracing::debug!(source = %source.name, reason = error.reason(), "{error}");
     }
@@ -97,7 +97,7 @@ mod tests {
     }
 
     impl Polled {
-        /// Waits until the first source's line fulfils `wanted`.
+        /// Waits until the first source's status fulfils `wanted`.
         async fn until(&self, wanted: impl Fn(&SourceStatus) -> bool) -> SourceStatus {
             loop {
                 let status = self.table.snapshot(Timestamp::from_secs(1_010)).remove(0);
@@ -109,14 +109,14 @@ mod tests {
         }
     }
 
-    fn settings_of(kind: &str, name: &str, url: &str) -> Arc<Source> {
+    fn slow_source(kind: &str, name: &str, url: &str) -> Arc<Source> {
         let text = format!("kind = '{kind}'\nname = '{name}'\nurl = '{url}'\ninterval = '250ms'\ntimeout = '30s'");
         Arc::new(Source::new(&settings(&text), KINDS).expect("good"))
     }
 
     #[tokio::test]
-    async fn a_good_source_is_asked_again_and_again() {
-        let server = Server::start(|_, _| Does::Says(200, "live/a 3\nlive/b 4")).await;
+    async fn a_good_source_is_polled_repeatedly() {
+        let server = Server::start(|_, _| Does::Answers(200, "live/a 3\nlive/b 4")).await;
         let mut polled = polled(&[server.source("")], 8);
         for _ in 0..2 {
             assert_eq!(polled.seen.recv().await.map(|seen| seen.len()), Some(2));
@@ -131,7 +131,7 @@ mod tests {
         let good = Arc::new(AtomicBool::new(false));
         let switch = good.clone();
         let server = Server::start(move |_, _| {
-            if switch.load(Ordering::SeqCst) { Does::Says(200, "live/a 3") } else { Does::Says(503, "") }
+            if switch.load(Ordering::SeqCst) { Does::Answers(200, "live/a 3") } else { Does::Answers(503, "") }
         })
         .await;
         let mut polled = polled(&[server.source("")], 8);
@@ -144,11 +144,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn hanging_sources_do_not_hold_up_a_healthy_one() {
+    async fn hanging_sources_do_not_delay_a_healthy_one() {
         let hanging = Server::start(|_, _| Does::Hangs).await;
-        let healthy = Server::start(|_, _| Does::Says(200, "live/a 3")).await;
+        let healthy = Server::start(|_, _| Does::Answers(200, "live/a 3")).await;
         let mut sources = vec![healthy.source("")];
-        sources.extend((0..20).map(|number| settings_of("fake", &format!("hanging-{number}"), &hanging.url())));
+        sources.extend((0..20).map(|number| slow_source("fake", &format!("hanging-{number}"), &hanging.url())));
         let mut polled = polled(&sources, 8);
         while hanging.asked.load(Ordering::SeqCst) < 20 {
             tokio::task::yield_now().await;
@@ -157,13 +157,13 @@ mod tests {
         for _ in 0..=before + 2 {
             assert!(polled.seen.recv().await.is_some_and(|seen| &*seen[0].source == "fake"));
         }
-        let hung = polled.table.snapshot(Timestamp::from_secs(1_010));
-        assert!(hung[1..].iter().all(|status| status.rounds == 0), "all still wait for their first answer");
+        let statuses = polled.table.snapshot(Timestamp::from_secs(1_010));
+        assert!(statuses[1..].iter().all(|status| status.rounds == 0), "all still wait for their first answer");
     }
 
     #[tokio::test]
     async fn a_full_queue_sheds_and_counts() {
-        let server = Server::start(|_, _| Does::Says(200, "live/a 3\nlive/b 4")).await;
+        let server = Server::start(|_, _| Does::Answers(200, "live/a 3\nlive/b 4")).await;
         let polled = polled(&[server.source("")], 1);
         let status = polled.until(|status| status.rounds >= 2).await;
         let status = polled.until(|now| now.shed > 0 && now.rounds >= status.rounds).await;
@@ -182,22 +182,22 @@ mod tests {
         let _tasks = start(&sources, &table, &HttpClient::new().expect("a client"), &now, &out);
         let mut asked_at = async || seen.recv().await.expect("an answer")[0].at;
         let (first, second) = (asked_at().await, asked_at().await);
-        // A start is never early, so this cannot fail on a slow machine; without the rest it would be 250 ms.
+        // A round never starts early, so this cannot fail on a slow machine; without the pause it would be 250 ms.
         assert!(second.since(first) >= answer * DUTY, "{:?}", second.since(first));
     }
 
     #[tokio::test]
-    async fn the_task_ends_with_its_reader() {
-        let server = Server::start(|_, _| Does::Says(200, "")).await;
+    async fn the_task_ends_with_its_receiver() {
+        let server = Server::start(|_, _| Does::Answers(200, "")).await;
         let Polled { seen, mut tasks, .. } = polled(&[server.source("")], 1);
         drop(seen);
         assert!(tasks.join_next().await.is_some_and(|ended| ended.is_ok()));
     }
 
     #[tokio::test]
-    async fn what_is_only_pushed_is_not_asked() {
+    async fn a_push_source_is_not_polled() {
         let server = Server::start(|_, _| Does::Hangs).await;
-        let polled = polled(&[settings_of("pushed", "pushed", &server.url())], 1);
+        let polled = polled(&[slow_source("pushed", "pushed", &server.url())], 1);
         assert!(polled.tasks.is_empty());
     }
 }

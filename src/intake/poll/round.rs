@@ -1,6 +1,5 @@
-//! One round: what a probe asks, what the server answers, what the probe reads. Decides what ends a round early;
-//! refuses more than [`MAX_ROUND`] questions, and lets neither a panic nor a long reading of a probe reach the other
-//! tasks.
+//! One round: the probe's requests, the server's responses, what the probe reads. Decides what ends a round early: at
+//! most [`MAX_ROUND`] requests, and neither a panic nor slow parsing of a probe affects other tasks.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,50 +12,50 @@ use tokio::time::Instant;
 use super::http_client::{FetchError, HttpClient};
 use crate::intake::source::Source;
 
-/// Gives the wall clock's time; production passes the process's one clock, tests a clock of theirs.
+/// Returns the wall clock's time: the clock of the process in production, a clock of their own in tests.
 pub(crate) type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// Asks one source, round after round, with the one probe that remembers between them.
+/// Polls one source, round after round, with one probe that keeps its state between them.
 pub(crate) struct SourcePoller {
     source: Arc<Source>,
-    fetcher: HttpClient,
+    client: HttpClient,
     now: Now,
     /// `None` after the probe panicked: the next round begins with a new one.
     probe: Option<Box<dyn Probe>>,
 }
 
-/// What a round gave.
+/// The result of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Round {
-    /// What was read, also where something failed.
+    /// What was read, also when something failed.
     pub observations: Vec<Observation>,
-    /// What failed, in order; a good round has none.
+    /// The failures in order; a good round has none.
     pub failures: Vec<RoundError>,
-    /// Questions that were sent.
+    /// Number of requests sent.
     pub requests: usize,
-    /// How long the server was busy with them, as far as can be seen from here.
-    pub asked: Duration,
+    /// How long the server was busy with them, as seen from here.
+    pub busy: Duration,
 }
 
 /// Why a round failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoundError {
-    /// No usable answer.
+    /// No usable response.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// An answer that the probe could not read.
+    /// A response that the probe could not read.
     #[error(transparent)]
     Probe(#[from] ProbeError),
     /// The probe could not be built.
     #[error("building the probe: {0}")]
     Settings(#[from] SettingsError),
-    /// The probe wanted to ask on and on.
+    /// The probe had more requests than a round may have.
     #[error("reading: the server has more than {MAX_ROUND} pages")]
     TooManyRequests,
-    /// The round's own time was over before all was asked.
-    #[error("asking: the round took longer than {0:?}")]
+    /// The round's time limit passed before all requests were sent.
+    #[error("polling: the round took longer than {0:?}")]
     TooLong(Duration),
-    /// A defect of the probe.
+    /// The probe panicked.
     #[error("reading: the probe panicked, which is a defect of liveqos; please report it with the server's version")]
     Panicked,
 }
@@ -75,7 +74,7 @@ impl RoundError {
         }
     }
 
-    /// Whether the server did answer, so that asking it more is worth its time.
+    /// Whether the server did respond, so that further requests are worth their time.
     const fn is_answer(&self) -> bool {
         matches!(
             self,
@@ -86,21 +85,21 @@ impl RoundError {
 }
 
 impl SourcePoller {
-    pub(crate) fn new(source: Arc<Source>, fetcher: HttpClient, now: Now) -> Self {
-        Self { source, fetcher, now, probe: None }
+    pub(crate) fn new(source: Arc<Source>, client: HttpClient, now: Now) -> Self {
+        Self { source, client, now, probe: None }
     }
 
-    /// Asks everything once. What was read stands, whatever fails after it.
+    /// Runs one round. What was read before a failure is kept.
     pub(crate) async fn round(&mut self) -> Round {
         let mut round = Round::default();
-        if let Err(error) = self.fill(&mut round).await {
+        if let Err(error) = self.poll_all(&mut round).await {
             round.failures.push(error);
         }
         round
     }
 
-    /// The error that ended the round early, where one did.
-    async fn fill(&mut self, round: &mut Round) -> Result<(), RoundError> {
+    /// Returns the error that ended the round early, if one did.
+    async fn poll_all(&mut self, round: &mut Round) -> Result<(), RoundError> {
         let allowed = self.source.timeout.saturating_mul(ROUND_TIMEOUTS);
         let deadline = Instant::now() + allowed;
         #[expect(
@@ -118,8 +117,8 @@ impl SourcePoller {
             }
             round.requests += 1;
             let (asked_at, sent) = ((self.now)(), Instant::now());
-            let answer = self.fetcher.get(&self.source, &request.path, left.min(self.source.timeout)).await;
-            round.asked += sent.elapsed();
+            let answer = self.client.get(&self.source, &request.path, left.min(self.source.timeout)).await;
+            round.busy += sent.elapsed();
             let read = match answer {
                 Ok(body) => self.read(request.tag, asked_at, body, round).await,
                 Err(error) => Err(error.into()),
@@ -151,8 +150,7 @@ impl SourcePoller {
         Ok(more?)
     }
 
-    /// Runs `job` where it may take its time and panic: on a thread of its own, as reading 32 MiB takes long enough for
-    /// the other sources to notice.
+    /// Runs `job` on a blocking thread, where it may panic and take its time: parsing 32 MiB would delay other sources.
     async fn with_probe<T, F>(&mut self, job: F) -> Result<T, RoundError>
     where
         T: Send + 'static,
@@ -169,7 +167,7 @@ impl SourcePoller {
     }
 }
 
-/// A round may take so many times as long as one answer.
+/// The time limit of a round, as a multiple of that of one response.
 pub(crate) const ROUND_TIMEOUTS: u32 = 5;
 
 #[cfg(test)]
@@ -181,15 +179,15 @@ mod tests {
     use crate::intake::poll::trial::try_once;
     use crate::intake::testing::{Does, KINDS, Server, settings, ticking};
 
-    fn fetcher() -> HttpClient {
+    fn client() -> HttpClient {
         HttpClient::new().expect("a client")
     }
 
     async fn round_of(server: &Server, more: &str) -> Round {
-        SourcePoller::new(server.source(more), fetcher().with_max_body(1_000_000), ticking()).round().await
+        SourcePoller::new(server.source(more), client().with_max_body(1_000_000), ticking()).round().await
     }
 
-    /// The reason and text of the only failure against a server that always does `what`, and how often it was asked.
+    /// Reason and message of the only failure against a server that always does `what`, and the number of requests.
     async fn failure(what: Does, more: &str) -> (&'static str, String, usize) {
         let server = Server::start(move |_, _| what.clone()).await;
         let round = round_of(&server, more).await;
@@ -201,28 +199,28 @@ mod tests {
     #[tokio::test]
     async fn a_good_server_is_read_with_all_its_pages() {
         let server = Server::start(|path, _| match path {
-            "/" => Does::Says(200, "live/a 3\nmore /next"),
-            "/1" => Does::Says(200, "live/b 4"),
-            "/next" => Does::Says(200, "live/a 5"),
-            _ => Does::Says(404, ""),
+            "/" => Does::Answers(200, "live/a 3\nmore /next"),
+            "/1" => Does::Answers(200, "live/b 4"),
+            "/next" => Does::Answers(200, "live/a 5"),
+            _ => Does::Answers(404, ""),
         })
         .await;
         let round = round_of(&server, "pages = 2").await;
         assert!(round.failures.is_empty(), "{:?}", round.failures);
         let at: Vec<u64> = round.observations.iter().map(|observation| observation.at.millis()).collect();
-        assert_eq!(at, [1_000_000, 1_000_001, 1_000_002], "each its own question's instant");
-        let summary = try_once(&server.source("pages = 2"), &fetcher(), &ticking()).await.expect("good");
+        assert_eq!(at, [1_000_000, 1_000_001, 1_000_002], "each has the instant of its own request");
+        let summary = try_once(&server.source("pages = 2"), &client(), &ticking()).await.expect("good");
         assert_eq!((summary.requests, summary.streams, summary.viewers), (3, 2, Some(9)));
         assert!(summary.to_string().starts_with("streams: 2, viewers: 9, answered within "), "{summary}");
     }
 
     #[tokio::test]
-    async fn bad_servers_have_a_reason_and_a_bounded_cost() {
+    async fn failures_have_a_reason_and_a_bounded_cost() {
         let short = "timeout = '100ms'";
-        for (what, more, reason, says) in [
-            (Does::Hangs, short, "timeout", "/: no whole answer within 100ms"),
-            (Does::Drips, short, "timeout", "no whole answer"),
-            (Does::Floods, "", "too_large", "answer of more than 1000000 bytes"),
+        for (what, more, reason, expected) in [
+            (Does::Hangs, short, "timeout", "/: no complete response within 100ms"),
+            (Does::Drips, short, "timeout", "no complete response"),
+            (Does::Floods, "", "too_large", "response of more than 1000000 bytes"),
             (
                 Does::Sends(b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n".to_vec()),
                 "",
@@ -233,30 +231,30 @@ mod tests {
                 Does::Sends(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nlive/a 3".to_vec()),
                 "",
                 "broken",
-                "broken answer: ",
+                "broken response: ",
             ),
-            (Does::Sends(b"\x03rubbish\r\n\r\n".to_vec()), "", "broken", "broken answer: "),
-            (Does::Sends(Vec::new()), "", "broken", "broken answer: "),
-            (Does::Says(500, "live/a 3"), "", "status", "status 500"),
-            (Does::Says(401, ""), "", "status", "status 401; set username and password_file, or token_file"),
-            (Does::Says(200, "rubbish"), "", "malformed", "reading the fake's lines: a line without blank"),
-            (Does::Says(200, "panic"), "", "panic", "the probe panicked"),
+            (Does::Sends(b"\x03rubbish\r\n\r\n".to_vec()), "", "broken", "broken response: "),
+            (Does::Sends(Vec::new()), "", "broken", "broken response: "),
+            (Does::Answers(500, "live/a 3"), "", "status", "status 500"),
+            (Does::Answers(401, ""), "", "status", "status 401; set username and password_file, or token_file"),
+            (Does::Answers(200, "rubbish"), "", "malformed", "reading the fake's lines: a line without a space"),
+            (Does::Answers(200, "panic"), "", "panic", "the probe panicked"),
         ] {
             let (got, text, asked) = failure(what, more).await;
             assert_eq!((got, asked), (reason, 1), "{text}");
-            assert!(text.contains(says), "{text}");
+            assert!(text.contains(expected), "{text}");
         }
     }
 
     #[tokio::test]
-    async fn nobody_listening_is_a_connect_error() {
+    async fn a_closed_port_is_a_connect_error() {
         let source = {
             let server = Server::start(|_, _| Does::Hangs).await;
             server.source("")
         };
         // The port is free again once the server's task is gone.
         let error = loop {
-            match try_once(&source, &fetcher(), &ticking()).await {
+            match try_once(&source, &client(), &ticking()).await {
                 Err(RoundError::Fetch(error @ FetchError::Connect { .. })) => break error,
                 _ => tokio::task::yield_now().await,
             }
@@ -265,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_server_that_speaks_no_tls_is_a_tls_error() {
+    async fn a_server_without_tls_is_a_tls_error() {
         use tokio::io::AsyncWriteExt as _;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("bound").port();
@@ -276,7 +274,7 @@ mod tests {
         });
         let text = format!("kind = 'fake'\nurl = 'https://127.0.0.1:{port}/'");
         let source = Arc::new(Source::new(&settings(&text), KINDS).expect("good"));
-        let error = try_once(&source, &fetcher(), &ticking()).await.expect_err("no TLS");
+        let error = try_once(&source, &client(), &ticking()).await.expect_err("no TLS");
         assert_eq!(error.reason(), "tls", "{error}");
         server.abort();
     }
@@ -288,29 +286,29 @@ mod tests {
         };
         let (same, endless) = (to("/real"), to("/"));
         let server =
-            Server::start(move |path, _| if path == "/" { same.clone() } else { Does::Says(200, "live/a 3") }).await;
+            Server::start(move |path, _| if path == "/" { same.clone() } else { Does::Answers(200, "live/a 3") }).await;
         let round = round_of(&server, "").await;
         assert!(round.failures.is_empty() && round.observations.len() == 1, "{round:?}");
 
-        let elsewhere = Server::start(|_, _| Does::Says(200, "live/a 3")).await;
+        let elsewhere = Server::start(|_, _| Does::Answers(200, "live/a 3")).await;
         let (reason, text, _) = failure(to(&format!("{}?token=x", elsewhere.url())), "").await;
         assert_eq!(reason, "redirect");
         assert!(
             text.contains("another server; if that is right, make it the source's url") && !text.contains("token"),
             "{text}"
         );
-        assert_eq!(elsewhere.asked.load(Ordering::SeqCst), 0, "it was never asked");
+        assert_eq!(elsewhere.asked.load(Ordering::SeqCst), 0, "it received no request");
 
         let (reason, text, asked) = failure(endless, "").await;
         assert_eq!((reason, asked), ("redirect", 4), "{text}");
     }
 
     #[tokio::test]
-    async fn what_was_read_before_a_failure_stands() {
+    async fn observations_from_before_a_failure_are_kept() {
         let server = Server::start(|path, _| match path {
-            "/" => Does::Says(200, "live/a 3\nrubbish"),
-            "/1" => Does::Says(404, ""),
-            _ => Does::Says(200, "live/b 4"),
+            "/" => Does::Answers(200, "live/a 3\nrubbish"),
+            "/1" => Does::Answers(404, ""),
+            _ => Does::Answers(200, "live/b 4"),
         })
         .await;
         let round = round_of(&server, "pages = 3").await;
@@ -321,7 +319,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_of_endless_pages_ends_the_round() {
-        let (reason, _, asked) = failure(Does::Says(200, "more /again"), "").await;
+        let (reason, _, asked) = failure(Does::Answers(200, "more /again"), "").await;
         assert_eq!((reason, asked), ("too_many_requests", MAX_ROUND));
     }
 
@@ -335,16 +333,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_probe_that_panicked_is_replaced() {
-        let server = Server::start(|_, number| Does::Says(200, if number == 0 { "panic" } else { "live/a 3" })).await;
-        let mut asker = SourcePoller::new(server.source(""), fetcher(), ticking());
-        assert_eq!(asker.round().await.failures.len(), 1);
-        let round = asker.round().await;
+        let server =
+            Server::start(|_, number| Does::Answers(200, if number == 0 { "panic" } else { "live/a 3" })).await;
+        let mut poller = SourcePoller::new(server.source(""), client(), ticking());
+        assert_eq!(poller.round().await.failures.len(), 1);
+        let round = poller.round().await;
         assert_eq!((round.failures.len(), round.observations.len()), (0, 1));
     }
 
     #[tokio::test]
-    async fn the_login_is_shown() {
-        let server = Server::start(|_, _| Does::Says(200, "")).await;
+    async fn the_credentials_are_sent() {
+        let server = Server::start(|_, _| Does::Answers(200, "")).await;
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "open sesame\n").expect("written");
         let path = file.path().display();
@@ -359,22 +358,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_packed_answer_is_unpacked_and_its_limit_is_that_of_the_unpacked() {
+    async fn a_compressed_response_is_limited_by_its_decompressed_size() {
         use std::io::Write as _;
-        let packed = |body: &[u8]| {
+        let compressed = |body: &[u8]| {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            encoder.write_all(body).expect("packed");
-            let packed = encoder.finish().expect("packed");
+            encoder.write_all(body).expect("compressed");
+            let compressed = encoder.finish().expect("compressed");
             let mut answer =
-                format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", packed.len())
+                format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", compressed.len())
                     .into_bytes();
-            answer.extend(packed);
+            answer.extend(compressed);
             answer
         };
-        let good = packed(b"live/a 3");
+        let good = compressed(b"live/a 3");
         let server = Server::start(move |_, _| Does::Sends(good.clone())).await;
         assert_eq!(round_of(&server, "").await.observations.len(), 1);
-        let (reason, text, _) = failure(Does::Sends(packed(&vec![b'\n'; 2_000_000])), "").await;
+        let (reason, text, _) = failure(Does::Sends(compressed(&vec![b'\n'; 2_000_000])), "").await;
         assert_eq!(reason, "too_large", "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! One round of a source for `liveqos check` and `liveqos discover`, summed up for people.
+//! One trial round of a source for `liveqos check` and `liveqos discover`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,25 +15,25 @@ use super::round::{Now, Round, RoundError, SourcePoller};
 use crate::intake::observations::stream_count;
 use crate::intake::source::Source;
 
-/// What one round told, for people.
+/// What one round found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Summary {
-    /// Questions asked; none of a source that is only pushed to.
+    /// Requests sent; 0 for a source that only pushes.
     pub requests: usize,
-    /// Streams seen.
+    /// Number of streams.
     pub streams: usize,
-    /// Their viewers together; `None` where the server told of none of them.
+    /// Viewers of all streams; `None` where the server reports none.
     pub viewers: Option<u64>,
-    /// How long the round took.
+    /// Duration of the round.
     #[serde(rename = "duration_seconds", serialize_with = "seconds")]
     pub duration: Duration,
 }
 
 impl fmt::Display for Summary {
-    /// As `liveqos check` prints it behind the source's name.
+    /// As `liveqos check` prints it after the source's name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.requests == 0 {
-            return f.write_str("waits to be pushed to");
+            return f.write_str("waits for hooks");
         }
         write!(f, "streams: {}", self.streams)?;
         if let Some(viewers) = self.viewers {
@@ -43,16 +43,15 @@ impl fmt::Display for Summary {
     }
 }
 
-/// One round of `source` with a new probe, as `liveqos check` does it. A source that is only pushed to is asked nothing
-/// and is good.
+/// Runs one round of `source` with a new probe. A source that only pushes is not polled and is good.
 ///
 /// # Errors
 /// The round's first [`RoundError`].
-pub(crate) async fn try_once(source: &Arc<Source>, fetcher: &HttpClient, now: &Now) -> Result<Summary, RoundError> {
+pub(crate) async fn try_once(source: &Arc<Source>, client: &HttpClient, now: &Now) -> Result<Summary, RoundError> {
     let started = Instant::now();
     let mut round = Round::default();
     if source.kind.intake == Intake::Poll {
-        round = SourcePoller::new(source.clone(), fetcher.clone(), now.clone()).round().await;
+        round = SourcePoller::new(source.clone(), client.clone(), now.clone()).round().await;
     }
     if !round.failures.is_empty() {
         return Err(round.failures.swap_remove(0));
@@ -61,7 +60,7 @@ pub(crate) async fn try_once(source: &Arc<Source>, fetcher: &HttpClient, now: &N
     Ok(Summary { requests: round.requests, streams, viewers, duration: started.elapsed() })
 }
 
-/// The viewers of all streams together, by each one's last view.
+/// The viewers of all streams, by the last view of each.
 fn viewers(observations: &[Observation]) -> Option<u64> {
     let mut last: BTreeMap<&StreamKey, u64> = BTreeMap::new();
     for observation in observations {

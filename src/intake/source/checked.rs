@@ -1,5 +1,5 @@
-//! One configured source: what may be written about it and what that means. Decides names, URLs, pace and secrets
-//! before anything is asked; refuses what it does not know, with the key, the value and what to do.
+//! Checks a `[[sources]]` table before anything is requested from it: names, URLs, intervals and secrets. A fault names
+//! the source, the key, the value and what to do.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -16,20 +16,20 @@ use super::settings::{COMMON_KEYS, SourceSettings};
 use super::shown_url::shown;
 use crate::platform::suggest::did_you_mean;
 
-/// A source that was found good: everything needed to ask it.
+/// A source whose settings are valid: everything needed to poll it.
 pub struct Source {
     /// Its unique name.
     pub name: SourceName,
-    /// What it is.
+    /// The kind of server.
     pub kind: &'static Kind,
-    /// How often a round of questions begins, where its answers are quick.
+    /// Time from the start of one poll round to the next, as long as the server answers quickly.
     pub interval: Duration,
-    /// How long one answer may take.
+    /// Time limit of one response.
     pub timeout: Duration,
     /// TCP ports on which it serves viewers.
     pub media_ports: Vec<u16>,
     pub(crate) url: Url,
-    pub(crate) login: Option<Credentials>,
+    pub(crate) credentials: Option<Credentials>,
     settings: toml::Table,
 }
 
@@ -54,14 +54,14 @@ impl Source {
                 .map_err(wrong)?,
             timeout: within("timeout", settings.timeout.unwrap_or(DEFAULT_TIMEOUT), TIMEOUTS).map_err(wrong)?,
             media_ports: settings.media_ports.clone().unwrap_or_else(|| kind.media_ports.to_vec()),
-            login: login_of(settings).map_err(wrong)?,
+            credentials: credentials_of(settings).map_err(wrong)?,
             settings: settings.settings.clone(),
         };
-        source.probe().map_err(|error| wrong(own_fault(&source, &error)))?;
+        source.probe().map_err(|error| wrong(kind_fault(&source, &error)))?;
         Ok(source)
     }
 
-    /// Checks all tables, and that no name stands twice.
+    /// Checks all tables, and that every name is unique.
     ///
     /// # Errors
     /// The first [`SourceError`].
@@ -78,15 +78,15 @@ impl Source {
         Ok(sources)
     }
 
-    /// A new probe of this source, knowing nothing yet.
+    /// A new probe of this source, without any state.
     ///
     /// # Errors
-    /// [`SettingsError`]; not for a source that [`Source::new`] found good, as kinds judge by their table alone.
+    /// [`SettingsError`]; never for a source that [`Source::new`] accepted, as a kind decides by its settings alone.
     pub fn probe(&self) -> Result<Box<dyn Probe>, SettingsError> {
         (self.kind.build)(self.settings.clone())
     }
 
-    /// The base URL as it may be shown: without user, password, query and fragment.
+    /// The base URL without user, password, query and fragment, fit to be shown.
     #[must_use]
     pub fn shown_url(&self) -> String {
         shown(&self.url)
@@ -105,72 +105,72 @@ impl fmt::Debug for Source {
     }
 }
 
-/// A source's table is wrong.
+/// A `[[sources]]` table that is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("source \"{name}\": {fault}")]
 pub struct SourceError {
-    /// The source's name as it was written.
+    /// The source's name as configured.
     pub name: String,
     /// What is wrong.
     pub fault: Fault,
 }
 
-/// What may be wrong with a source's table.
+/// What can be wrong with a `[[sources]]` table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// No such kind.
+    /// The kind is not supported.
     #[error("kind = \"{kind}\" is not supported{near}; known kinds: {known}")]
     Kind {
-        /// What was written.
+        /// The configured value.
         kind: String,
-        /// The nearest known one, as a question.
+        /// The most similar supported kind, as a question; may be empty.
         near: String,
-        /// All of them.
+        /// All supported kinds.
         known: String,
     },
-    /// The name cannot stand in labels and paths.
+    /// The name does not fit into labels and URL paths.
     #[error("name must be 1 to 128 bytes of printable text without / ? # %; choose another name")]
     Name,
-    /// Two sources would be told apart by nothing.
-    #[error("name stands twice; give each source of the same kind its own name = \"...\"")]
+    /// Two sources have the same name.
+    #[error("name is used twice; give each source of the same kind its own name = \"...\"")]
     Twice,
-    /// The URL cannot be asked. `url` is without its secrets.
+    /// The URL cannot be requested. `url` contains no secrets.
     #[error("url = \"{url}\" {detail}")]
     Url {
-        /// What was written, where it may be shown.
+        /// The configured value, as far as it may be shown.
         url: String,
-        /// What is wrong and what to write.
+        /// What is wrong and what to write instead.
         detail: String,
     },
-    /// A duration outside its range.
+    /// A duration outside its allowed range.
     #[error("{key} = \"{value}\" is outside \"{least}\" to \"{most}\"; choose one within")]
     Range {
-        /// Its key.
+        /// The key.
         key: &'static str,
-        /// What was written.
+        /// The configured value.
         value: String,
         /// The shortest allowed.
         least: String,
         /// The longest allowed.
         most: String,
     },
-    /// Keys of the login do not fit together.
+    /// The keys for credentials contradict each other.
     #[error("{0}")]
     Credentials(&'static str),
-    /// A secret could not be had.
+    /// A secret cannot be read.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// A key that neither sources in general nor this kind know.
+    /// A key that belongs neither to sources in general nor to this kind.
     #[error("unknown key \"{key}\"{near}; known keys: {known}")]
     Key {
         /// The key.
         key: String,
-        /// The nearest known one, as a question.
+        /// The most similar known key, as a question; may be empty.
         near: String,
-        /// All of them.
+        /// All known keys.
         known: String,
     },
-    /// The kind refused its own keys.
+    /// The kind rejected its own keys.
     #[error("{0}")]
     Own(String),
 }
@@ -187,17 +187,18 @@ fn kind_of(name: &str, kinds: &[&'static Kind]) -> Result<&'static Kind, Fault> 
     })
 }
 
-/// Userinfo is refused, because a secret belongs into a file or the environment and the URL is shown to people.
+/// User and password in a URL are rejected: a secret belongs in a file or the environment, and URLs are shown to
+/// people.
 fn url_of(text: &str) -> Result<Url, Fault> {
     let fault = |url: String, detail: String| Fault::Url { url, detail };
     let example = "write one such as \"http://127.0.0.1:1985\"";
     let url = Url::parse(text.trim()).map_err(|error| {
-        // What cannot be read may carry a secret anywhere behind its first part.
+        // A text that cannot be parsed may contain a secret anywhere after its first part.
         let start = text.split(['@', '?']).next().filter(|start| start.len() == text.len()).unwrap_or("(hidden)");
-        fault(start.to_owned(), format!("is no URL ({error}); {example}"))
+        fault(start.to_owned(), format!("is not a URL ({error}); {example}"))
     })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(fault(shown(&url), format!("is not of http or https; {example}")));
+        return Err(fault(shown(&url), format!("is neither http nor https; {example}")));
     }
     if !url.username().is_empty() || url.password().is_some() {
         let detail =
@@ -215,7 +216,7 @@ fn within(key: &'static str, value: Duration, (least, most): (Duration, Duration
     Err(Fault::Range { key, value: text(value), least: text(least), most: text(most) })
 }
 
-fn login_of(settings: &SourceSettings) -> Result<Option<Credentials>, Fault> {
+fn credentials_of(settings: &SourceSettings) -> Result<Option<Credentials>, Fault> {
     let secret = |file: Option<&PathBuf>, env: Option<&String>, both: &'static str| match (file, env) {
         (Some(_), Some(_)) => Err(Fault::Credentials(both)),
         (Some(file), None) => Ok(Some(Secret::of_file(file)?)),
@@ -241,13 +242,13 @@ fn login_of(settings: &SourceSettings) -> Result<Option<Credentials>, Fault> {
         }
         (None, Some(_), None) => Err(Fault::Credentials("a password is set without username; add username")),
         (.., Some(_)) => {
-            Err(Fault::Credentials("a token is set beside username or a password; keep one way of logging in"))
+            Err(Fault::Credentials("a token is set as well as a username or password; keep one kind of credentials"))
         }
     }
 }
 
-/// Says which key is unknown where that is what made the kind refuse; else repeats the kind's words.
-fn own_fault(source: &Source, error: &SettingsError) -> Fault {
+/// Names the unknown key where that is why the kind rejected its table, otherwise repeats the kind's message.
+fn kind_fault(source: &Source, error: &SettingsError) -> Fault {
     let schema = (source.kind.schema)();
     let own = schema.get("properties").and_then(serde_json::Value::as_object);
     let known: Vec<&str> =
@@ -262,11 +263,11 @@ fn own_fault(source: &Source, error: &SettingsError) -> Fault {
     }
 }
 
-/// How long one answer may take where nothing is configured.
+/// Time limit of one response where none is configured.
 pub(super) const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
-/// From how often to how seldom a source may be asked: a tick, and an hour.
+/// Shortest and longest poll interval: one tick, one hour.
 pub(super) const INTERVALS: (Duration, Duration) = (liveqos_core::model::TICK, Duration::from_hours(1));
-/// Shortest and longest time that an answer may be given.
+/// Shortest and longest time limit of one response.
 pub(super) const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(30));
 #[cfg(test)]
 mod tests {
@@ -278,16 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn the_kind_fills_what_is_not_written() {
+    fn missing_keys_take_the_defaults_of_the_kind() {
         let source = Source::new(&settings("kind = 'fake'"), KINDS).expect("good");
         assert_eq!((&*source.name, source.shown_url().as_str()), ("fake", "http://127.0.0.1:9/stat"));
         assert_eq!((source.interval, source.timeout), (Duration::from_secs(5), Duration::from_secs(2)));
         assert_eq!(source.media_ports, [1935]);
-        assert_eq!(source.login, None);
+        assert_eq!(source.credentials, None);
     }
 
     #[test]
-    fn what_is_written_wins() {
+    fn configured_values_override_defaults() {
         let text = "kind = 'fake'\nname = 'a'\nurl = 'http://h:1/x?secret=s'\ninterval = '1s'\ntimeout = '300ms'\nmedia_ports = [80]\npages = 3";
         let written = settings(text);
         let source = Source::new(&written, KINDS).expect("good");
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_key_value_and_what_to_do() {
+    fn errors_name_the_key_the_value_and_the_fix() {
         for (text, says) in [
             (
                 "kind = 'fak'",
@@ -322,18 +323,18 @@ mod tests {
         }
         let twice = [settings("kind = 'fake'"), settings("kind = 'pushed'\nname = 'fake'")];
         let error = Source::all(&twice, KINDS).expect_err("twice").to_string();
-        assert!(error.starts_with("source \"fake\": name stands twice; give each"), "{error}");
+        assert!(error.starts_with("source \"fake\": name is used twice; give each"), "{error}");
     }
 
     #[test]
-    fn errors_of_values_show_no_secret() {
+    fn errors_contain_no_secrets() {
         for (text, says) in [
             ("kind = 'fake'\ninterval = '1ms'", "interval = \"1ms\" is outside \"250ms\" to \"1h\"; choose one within"),
             ("kind = 'fake'\ntimeout = '1h'", "timeout = \"1h\" is outside \"10ms\" to \"30s\""),
-            ("kind = 'fake'\nurl = 'rtmp://h/x'", "url = \"rtmp://h/x\" is not of http or https; write one such as"),
+            ("kind = 'fake'\nurl = 'rtmp://h/x'", "url = \"rtmp://h/x\" is neither http nor https; write one such as"),
             (
                 "kind = 'fake'\nurl = '127.0.0.1'",
-                "url = \"127.0.0.1\" is no URL (relative URL without a base); write one such as",
+                "url = \"127.0.0.1\" is not a URL (relative URL without a base); write one such as",
             ),
             (
                 "kind = 'fake'\nurl = 'http://u:pw@h/'",
@@ -351,15 +352,15 @@ mod tests {
     }
 
     #[test]
-    fn secrets_come_from_the_environment() {
+    fn secrets_are_read_from_the_environment() {
         let text = "kind = 'fake'\nusername = 'u'\npassword_env = 'PATH'";
         let source = Source::new(&settings(text), KINDS).expect("good");
-        let Some(Credentials::Basic { username, password }) = source.login else { panic!("basic") };
+        let Some(Credentials::Basic { username, password }) = source.credentials else { panic!("basic") };
         assert_eq!((username.as_str(), password.reveal()), ("u", std::env::var("PATH").expect("set").as_str()));
     }
 
     #[test]
-    fn the_schema_knows_the_common_keys() {
+    fn the_schema_contains_the_common_keys() {
         let schema = schemars::schema_for!(SourceSettings);
         let properties = schema.get("properties").and_then(|value| value.as_object()).expect("properties");
         for key in COMMON_KEYS {

@@ -1,5 +1,5 @@
-//! What liveqos shows a media server to be let in. Decides where a secret may stand (a file or the environment, never
-//! the configuration itself); refuses to print it.
+//! Credentials that liveqos presents to a media server. A secret comes from a file or an environment variable, never
+//! from the configuration itself, and is never printed.
 
 use std::fmt;
 use std::io::Read as _;
@@ -10,29 +10,29 @@ use std::path::Path;
 pub(crate) struct Secret(String);
 
 impl Secret {
-    /// Reads the secret in `path`; the line end after it does not count.
+    /// Reads the secret in `path`, without the line end after it.
     ///
     /// # Errors
-    /// [`SecretError`] with the path, never with what is in it.
+    /// [`SecretError`] with the path, never with the content.
     pub(crate) fn of_file(path: &Path) -> Result<Self, SecretError> {
-        let place = path.display().to_string();
+        let origin = path.display().to_string();
         let mut text = String::new();
         std::fs::File::open(path)
             .and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_string(&mut text))
-            .map_err(|error| SecretError::Unreadable(place.clone(), error.to_string()))?;
-        Self::checked(&text, place)
+            .map_err(|error| SecretError::Unreadable(origin.clone(), error.to_string()))?;
+        Self::checked(&text, origin)
     }
 
     /// Reads the secret in the environment variable `name`.
     ///
     /// # Errors
-    /// [`SecretError`] with the name, never with what is in it.
+    /// [`SecretError`] with the name, never with the content.
     pub(crate) fn of_env(name: &str) -> Result<Self, SecretError> {
-        let place = format!("${name}");
-        // Some names make `var` give an error, none makes it panic. Its error may show the value, so it is not
-        // repeated.
-        let text = std::env::var(name).map_err(|_| SecretError::NotSet(place.clone()))?;
-        Self::checked(&text, place)
+        let origin = format!("${name}");
+        // `var` returns an error for names that cannot exist and never panics. Its error may contain the value, so it
+        // is not repeated.
+        let text = std::env::var(name).map_err(|_| SecretError::NotSet(origin.clone()))?;
+        Self::checked(&text, origin)
     }
 
     /// The secret itself, for the request that needs it.
@@ -40,16 +40,16 @@ impl Secret {
         &self.0
     }
 
-    fn checked(text: &str, place: String) -> Result<Self, SecretError> {
+    fn checked(text: &str, origin: String) -> Result<Self, SecretError> {
         let text = text.trim_end_matches(['\r', '\n']);
         if text.is_empty() {
-            return Err(SecretError::Empty(place));
+            return Err(SecretError::Empty(origin));
         }
         if text.len() as u64 > MAX_SECRET_BYTES {
-            return Err(SecretError::TooLong(place));
+            return Err(SecretError::TooLong(origin));
         }
         if text.chars().any(char::is_control) {
-            return Err(SecretError::Control(place));
+            return Err(SecretError::Control(origin));
         }
         Ok(Self(text.to_owned()))
     }
@@ -61,32 +61,32 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why a secret could not be had. Each names the place.
+/// Why a secret cannot be read. Each variant names the file or variable.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// The file could not be read.
     #[error("reading the secret in {0}: {1}")]
     Unreadable(String, String),
-    /// The variable is not set, or is no text.
+    /// The variable is not set, or not valid UTF-8.
     #[error("reading the secret in {0}: the variable is not set")]
     NotSet(String),
-    /// There is nothing in it.
+    /// The file or variable is empty.
     #[error("reading the secret in {0}: it is empty")]
     Empty(String),
     /// Longer than 4 KiB.
     #[error("reading the secret in {0}: it is longer than {MAX_SECRET_BYTES} bytes")]
     TooLong(String),
-    /// It cannot stand in an HTTP header.
-    #[error("reading the secret in {0}: it has a control character or more than one line")]
+    /// The secret does not fit into an HTTP header.
+    #[error("reading the secret in {0}: it contains a control character or more than one line")]
     Control(String),
 }
 
-/// How a source is logged into.
+/// How liveqos authenticates to a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Credentials {
     /// HTTP Basic (RFC 7617).
     Basic {
-        /// The user's name.
+        /// The user name.
         username: String,
         /// The password.
         password: Secret,
@@ -96,8 +96,8 @@ pub(crate) enum Credentials {
 }
 
 impl Credentials {
-    /// The request with its `Authorization` header.
-    pub(crate) fn show(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    /// Adds the `Authorization` header to `request`.
+    pub(crate) fn authorize(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match self {
             Self::Basic { username, password } => request.basic_auth(username, Some(password.reveal())),
             Self::Bearer(token) => request.bearer_auth(token.reveal()),
@@ -105,7 +105,7 @@ impl Credentials {
     }
 }
 
-/// Longest secret kept.
+/// Longest secret that is accepted, in bytes.
 const MAX_SECRET_BYTES: u64 = 4 * 1024;
 
 #[cfg(test)]
@@ -121,24 +121,24 @@ mod tests {
     }
 
     #[test]
-    fn a_file_holds_a_secret_that_is_never_shown() {
+    fn a_secret_from_a_file_is_never_shown() {
         let secret = Secret::of_file(file(b"hunter2\r\n").path()).expect("a secret");
         assert_eq!(secret.reveal(), "hunter2");
-        let login = Credentials::Bearer(secret);
-        assert_eq!(format!("{login:?}"), "Bearer((hidden))");
+        let credentials = Credentials::Bearer(secret);
+        assert_eq!(format!("{credentials:?}"), "Bearer((hidden))");
     }
 
     #[test]
-    fn what_is_no_secret_is_refused() {
+    fn invalid_secrets_are_rejected() {
         let of = |text: &[u8]| Secret::of_file(file(text).path()).map_err(|error| error.to_string());
-        for (text, says) in [
+        for (text, expected) in [
             (&b"\n"[..], "it is empty"),
             (b"two\nlines", "control character or more than one line"),
             (&[b'x'; 5_000], "longer than 4096 bytes"),
             (&[0xff, 0xfe], "reading the secret in"),
         ] {
             let error = of(text).expect_err("refused");
-            assert!(error.contains(says) && !error.contains("two"), "{error}");
+            assert!(error.contains(expected) && !error.contains("two"), "{error}");
         }
         let error = Secret::of_file(Path::new("/no/such/file")).expect_err("missing").to_string();
         assert!(error.starts_with("reading the secret in /no/such/file: "), "{error}");
@@ -146,6 +146,6 @@ mod tests {
             Secret::of_env("LIVEQOS_NO_SUCH_VARIABLE"),
             Err(SecretError::NotSet("$LIVEQOS_NO_SUCH_VARIABLE".to_owned()))
         );
-        assert!(Secret::of_env("PATH").is_ok(), "set wherever tests run");
+        assert!(Secret::of_env("PATH").is_ok(), "PATH is always set");
     }
 }

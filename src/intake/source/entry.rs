@@ -1,5 +1,5 @@
-//! How each source does: up or down, since when, and what failed. Decides when a source counts as down; refuses to read
-//! a clock, so every instant is an argument.
+//! Records what is known of one source and decides whether it is up or down. Reads no clock: every instant is an
+//! argument.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,24 +11,24 @@ use liveqos_probes::probe::Intake;
 use super::checked::Source;
 use super::status::{LastError, SourceState, SourceStatus};
 
-/// What one round came to.
+/// The result of one poll round.
 #[derive(Debug)]
 pub(crate) struct RoundReport {
-    /// When it was over.
+    /// When the round ended.
     pub at: Timestamp,
-    /// How long it took.
+    /// How long the round took.
     pub duration: Duration,
-    /// How long until the next one begins.
+    /// Time until the next round begins.
     pub gap: Duration,
-    /// Observations read.
+    /// Number of observations read.
     pub observations: usize,
-    /// Different streams among them.
+    /// Number of different streams among them.
     pub streams: usize,
-    /// What failed; a round is good when nothing did.
+    /// Reason and message of each failure; a round without any is good.
     pub failures: Vec<(&'static str, String)>,
 }
 
-/// One source's line of the table.
+/// The record of one source in the table.
 #[derive(Debug)]
 pub struct SourceEntry {
     name: SourceName,
@@ -51,7 +51,7 @@ impl SourceEntry {
         }
     }
 
-    /// An entry of something that is no `[[sources]]` table: an access log or a peer.
+    /// An entry for an input without a `[[sources]]` table: an access log or a peer.
     pub(super) fn of_input(name: SourceName, kind: &'static str, url: String) -> Self {
         let (intake, record) = (Intake::Poll, Mutex::default());
         Self { name, kind, url, intake, is_configured_source: false, record }
@@ -61,22 +61,22 @@ impl SourceEntry {
         &self.name
     }
 
-    /// Whether it stands for a `[[sources]]` table, so that a reload may change it.
+    /// Whether the entry belongs to a `[[sources]]` table, which a reload may change.
     pub(super) const fn is_configured_source(&self) -> bool {
         self.is_configured_source
     }
 
-    /// Whether it stands for the same server as `source`: same kind and URL.
+    /// Whether `source` is the same server: same kind and URL.
     pub(super) fn is_of(&self, source: &Source) -> bool {
         self.kind == source.kind.name && self.url == source.shown_url()
     }
 
-    /// Asking began.
+    /// Polling began.
     pub(crate) fn started(&self, at: Timestamp) {
         self.record().began.get_or_insert(at);
     }
 
-    /// A round is over.
+    /// Records the end of a round.
     pub(crate) fn round(&self, report: &RoundReport) {
         let mut record = self.record();
         record.rounds += 1;
@@ -94,14 +94,14 @@ impl SourceEntry {
         }
     }
 
-    /// It answered what it was asked since the last word.
+    /// Records a successful probe of an input without rounds.
     pub(crate) fn answered(&self, at: Timestamp) {
         let mut record = self.record();
         record.rounds += 1;
         record.succeeded(at);
     }
 
-    /// It did not, and why.
+    /// Records a failed probe of an input without rounds.
     pub(crate) fn unanswered(&self, at: Timestamp, reason: &'static str, message: &str) {
         let mut record = self.record();
         record.rounds += 1;
@@ -109,14 +109,14 @@ impl SourceEntry {
         record.round_failed(at);
     }
 
-    /// A hook body was posted, and read well (with so many observations) or not.
+    /// Records a hook: the number of observations read from it, or reason and message of the failure.
     pub(crate) fn hook(&self, at: Timestamp, outcome: Result<usize, (&'static str, String)>) {
         let mut record = self.record();
         record.hooks += 1;
         match outcome {
             Ok(observations) => {
                 record.observations += observations as u64;
-                // Whether a polled source is up is for its rounds to say.
+                // The state of a polled source depends on its rounds alone.
                 if self.intake == Intake::Push {
                     record.succeeded(at);
                 }
@@ -125,12 +125,12 @@ impl SourceEntry {
         }
     }
 
-    /// So many observations found the queue full.
+    /// Records observations that were dropped because the queue was full.
     pub(crate) fn shed(&self, observations: usize) {
         self.record().shed += observations as u64;
     }
 
-    /// How it does at `now`.
+    /// The state at `now`.
     #[must_use]
     pub fn status(&self, now: Timestamp) -> SourceStatus {
         let record = self.record();
@@ -157,7 +157,7 @@ impl SourceEntry {
         }
     }
 
-    /// A holder that panicked leaves counters that are each whole, so they stay in use.
+    /// Every counter is valid on its own, so a record stays usable after a panic of another holder.
     fn record(&self) -> MutexGuard<'_, Record> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,15 +166,16 @@ impl SourceEntry {
 #[derive(Debug, Default)]
 struct Record {
     began: Option<Timestamp>,
-    /// When the source came up, while it is not known to be down.
+    /// When the source came up, unless it is known to be down.
     up_since: Option<Timestamp>,
     last_success: Option<Timestamp>,
-    /// The pause after the last good round.
+    /// Time from the last good round to the next.
     gap: Duration,
-    /// Failed rounds in a row, the first of them and the one that was too many.
+    /// Failed rounds in a row, when the first of them ended, and when the source counted as down because of their
+    /// number.
     failed_rounds: u32,
     first_failure: Option<Timestamp>,
-    too_many: Option<Timestamp>,
+    down_by_count: Option<Timestamp>,
     duration: Option<Duration>,
     last_error: Option<LastError>,
     rounds: u64,
@@ -191,14 +192,14 @@ impl Record {
             self.up_since = Some(at);
         }
         self.last_success = Some(at);
-        (self.failed_rounds, self.first_failure, self.too_many) = (0, None, None);
+        (self.failed_rounds, self.first_failure, self.down_by_count) = (0, None, None);
     }
 
     fn round_failed(&mut self, at: Timestamp) {
         self.failed_rounds = self.failed_rounds.saturating_add(1);
         self.first_failure.get_or_insert(at);
         if self.failed_rounds >= DOWN_AFTER_ROUNDS {
-            self.too_many.get_or_insert(at);
+            self.down_by_count.get_or_insert(at);
         }
     }
 
@@ -208,15 +209,16 @@ impl Record {
         self.last_error = Some(LastError { reason, message, at });
     }
 
-    /// Down after [`DOWN_AFTER_ROUNDS`] failed rounds in a row, or with a failed round after [`DOWN_AFTER_SILENCE`]
-    /// without a good one (twice the pause between rounds where that is longer), whichever is first.
+    /// A source is down after [`DOWN_AFTER_ROUNDS`] failed rounds in a row, or when a round fails and
+    /// [`DOWN_AFTER_SILENCE`] (twice the interval where that is longer) has passed since the last good one, whichever
+    /// comes first.
     fn state(&self, now: Timestamp) -> (SourceState, Option<Timestamp>) {
         let silent = self.first_failure.map(|failure| {
             let limit = DOWN_AFTER_SILENCE.max(self.gap.saturating_mul(2));
-            let heard = self.last_success.or(self.began).unwrap_or(failure);
-            (heard + limit).max(failure)
+            let last_good = self.last_success.or(self.began).unwrap_or(failure);
+            (last_good + limit).max(failure)
         });
-        let down = [self.too_many, silent].into_iter().flatten().filter(|at| *at <= now).min();
+        let down = [self.down_by_count, silent].into_iter().flatten().filter(|at| *at <= now).min();
         match (down, self.up_since) {
             (Some(at), _) => (SourceState::Down, Some(at)),
             (None, Some(at)) => (SourceState::Up, Some(at)),
@@ -227,9 +229,9 @@ impl Record {
 
 /// Failed rounds in a row after which a source is down.
 pub(super) const DOWN_AFTER_ROUNDS: u32 = 3;
-/// Time without a good round after which a source that fails is down.
+/// Time since the last good round after which a failing source is down.
 pub(super) const DOWN_AFTER_SILENCE: Duration = Duration::from_secs(15);
-/// Characters kept of an error, part of which a server may have chosen.
+/// Characters kept of an error message; a server may have chosen part of it.
 pub(super) const MAX_MESSAGE_CHARS: usize = 300;
 
 #[cfg(test)]
@@ -281,11 +283,11 @@ mod tests {
     }
 
     #[test]
-    fn silence_with_a_failure_is_down_and_without_one_is_not() {
+    fn a_source_goes_down_by_silence_only_after_a_failure() {
         let (table, entry) = table("kind = 'fake'");
         entry.started(Timestamp::from_secs(99));
         entry.round(&round(100, false));
-        assert_eq!(state(&table, 1_000), (SourceState::Up, Some(100)), "a long pause is no failure");
+        assert_eq!(state(&table, 1_000), (SourceState::Up, Some(100)), "a long pause is not a failure");
         entry.round(&round(108, true));
         assert_eq!(state(&table, 114), (SourceState::Up, Some(100)));
         assert_eq!(state(&table, 115), (SourceState::Down, Some(115)));
@@ -294,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seldom_asked_source_is_not_down_at_its_first_failure() {
+    fn a_source_with_a_long_interval_is_not_down_at_its_first_failure() {
         let (table, entry) = table("kind = 'fake'");
         entry.round(&RoundReport { gap: Duration::from_mins(1), ..round(100, false) });
         entry.round(&round(160, true));
@@ -303,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_that_never_answered_goes_down_too() {
+    fn a_source_that_never_answered_goes_down() {
         let (table, entry) = table("kind = 'fake'");
         entry.started(Timestamp::from_secs(100));
         entry.round(&round(102, true));
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pushed_source_is_up_by_its_posts_and_never_down() {
+    fn a_push_source_comes_up_by_its_hooks_and_never_goes_down() {
         let (table, entry) = table("kind = 'pushed'");
         entry.hook(Timestamp::from_secs(5), Err(("malformed", "x\ny".repeat(400))));
         assert_eq!(state(&table, 500).0, SourceState::Unknown);
@@ -324,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_keeps_the_counters_of_what_stayed() {
+    fn a_reload_keeps_the_counters_of_unchanged_sources() {
         let (before, entry) = table("kind = 'fake'");
         entry.round(&round(100, false));
         let rounds = |text: &str| {
@@ -336,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_reads_it_as_json() {
+    fn the_status_is_serialized_as_json() {
         let (table, entry) = table("kind = 'fake'\nurl = 'http://h:1/?secret=x'");
         entry.round(&round(100, true));
         let json = serde_json::to_value(table.snapshot(Timestamp::from_secs(101))).expect("json");

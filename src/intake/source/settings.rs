@@ -10,54 +10,54 @@ use serde::Deserialize;
 
 use super::shown_url::shown;
 
-/// A `[[sources]]` table as it is written.
+/// A `[[sources]]` table as configured.
 #[derive(Clone, Default, Deserialize, JsonSchema)]
 pub struct SourceSettings {
-    /// What it is: one of the supported kinds, such as `srs` or `nginx-rtmp`.
+    /// Kind of server: one of the supported kinds, such as `srs` or `nginx-rtmp`.
     pub kind: String,
-    /// Its name in labels, errors and `/v1/hooks/{name}`; unique. Without one: the kind.
+    /// Unique name in labels, errors and `/v1/hooks/{name}`; the default is the kind.
     #[serde(default)]
     pub name: Option<String>,
-    /// Base URL of its status interface. Without one: the kind's usual one on this host.
+    /// Base URL of the status interface; the default is the kind's usual URL on this host.
     #[serde(default)]
     pub url: Option<String>,
-    /// How often it is asked, from `250ms` to `1h`. Without one: the kind's usual pace.
+    /// Poll interval, from `250ms` to `1h`; the default depends on the kind.
     #[serde(default, with = "crate::platform::duration::option")]
     #[schemars(schema_with = "crate::platform::duration::schema")]
     pub interval: Option<Duration>,
-    /// How long one answer may take, from `10ms` to `30s`; `2s` without one.
+    /// Time limit of one response, from `10ms` to `30s`; the default is `2s`.
     #[serde(default, with = "crate::platform::duration::option")]
     #[schemars(schema_with = "crate::platform::duration::schema")]
     pub timeout: Option<Duration>,
-    /// TCP ports on which it serves viewers. Without any: the kind's usual ones.
+    /// TCP ports on which the server serves viewers; the default is the kind's usual ports.
     #[serde(default)]
     pub media_ports: Option<Vec<u16>>,
-    /// User of HTTP Basic authentication.
+    /// User name for HTTP Basic authentication.
     #[serde(default)]
     pub username: Option<String>,
-    /// File that holds the password.
+    /// File with the password.
     #[serde(default)]
     pub password_file: Option<PathBuf>,
-    /// Environment variable that holds the password.
+    /// Environment variable with the password.
     #[serde(default)]
     pub password_env: Option<String>,
-    /// File that holds a bearer token.
+    /// File with a bearer token.
     #[serde(default)]
     pub token_file: Option<PathBuf>,
-    /// Environment variable that holds a bearer token.
+    /// Environment variable with a bearer token.
     #[serde(default)]
     pub token_env: Option<String>,
-    /// What the kind itself knows; see its own reference.
+    /// Further keys of the kind; see its own reference.
     #[serde(flatten)]
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
     pub settings: toml::Table,
 }
 
 impl fmt::Debug for SourceSettings {
-    /// Without the values of the kind's own keys and of the URL's query, since they may be secret.
+    /// Omits the values of the kind's own keys and the query of the URL, which may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url =
-            self.url.as_deref().map(|url| Url::parse(url).map_or_else(|_| "(no URL)".to_owned(), |url| shown(&url)));
+            self.url.as_deref().map(|url| Url::parse(url).map_or_else(|_| "(not a URL)".to_owned(), |url| shown(&url)));
         f.debug_struct("SourceSettings")
             .field("kind", &self.kind)
             .field("name", &self.name)
@@ -69,7 +69,7 @@ impl fmt::Debug for SourceSettings {
     }
 }
 
-/// The keys that every source knows.
+/// The keys that every source has.
 pub(super) const COMMON_KEYS: [&str; 11] = [
     "kind",
     "name",

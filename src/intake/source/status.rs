@@ -1,45 +1,45 @@
-//! The state of a source as the API shows it.
+//! The status of a source as the API shows it.
 
 use std::collections::BTreeMap;
 
 use liveqos_core::model::{SourceName, Timestamp};
 use serde::Serialize;
 
-/// How one source does.
+/// The status of one source.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceStatus {
-    /// Its name.
+    /// The source's name.
     pub name: SourceName,
-    /// Its kind.
+    /// The source's kind.
     pub kind: &'static str,
-    /// Its base URL without user, password and query.
+    /// The base URL without user, password and query.
     pub url: String,
     /// `poll` or `push`.
     pub intake: &'static str,
-    /// Whether it answers.
+    /// Whether the source answers.
     pub state: SourceState,
-    /// Since when the state holds; `None` before anything was asked. In JSON seconds since the Unix epoch, as every
-    /// instant here.
+    /// Start of the state; `None` before the first request. As every instant here, JSON has it in seconds since the
+    /// Unix epoch.
     #[serde(serialize_with = "seconds_or_none")]
     pub since: Option<Timestamp>,
-    /// When it last answered everything well.
+    /// End of the last round without a failure.
     #[serde(serialize_with = "seconds_or_none")]
     pub last_success: Option<Timestamp>,
-    /// How long the last round took, in seconds.
+    /// Duration of the last round in seconds.
     pub last_duration_seconds: Option<f64>,
-    /// What failed last; stays when the source recovers, its instant tells.
+    /// The last failure; it remains when the source recovers.
     pub last_error: Option<LastError>,
-    /// Rounds asked, good and bad.
+    /// Number of rounds, good and failed.
     pub rounds: u64,
-    /// Hook bodies posted by it.
+    /// Number of hooks that the source posted.
     pub hooks: u64,
-    /// What failed how often, by reason: the `reason` label of `liveqos_probe_failures_total`.
+    /// Number of failures by reason: the `reason` label of `liveqos_probe_failures_total`.
     pub failures: BTreeMap<&'static str, u64>,
-    /// Observations read.
+    /// Number of observations read.
     pub observations: u64,
-    /// Of them lost because the queue to the registry was full.
+    /// Number of observations dropped because the queue to the engine was full.
     pub shed: u64,
-    /// Streams seen in the last good round; `None` before one.
+    /// Streams in the last good round; `None` before the first.
     pub streams: Option<usize>,
 }
 
@@ -47,22 +47,22 @@ pub struct SourceStatus {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceState {
-    /// It does.
+    /// The source answers.
     Up,
-    /// It does not.
+    /// The source does not answer.
     Down,
-    /// Nothing is known yet; for a pushed source: it has not posted yet.
+    /// Nothing is known yet; a push source has not posted yet.
     Unknown,
 }
 
-/// A failure in words.
+/// A failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LastError {
-    /// Its reason, as in the metric label.
+    /// The reason, as in the metric label.
     pub reason: &'static str,
-    /// Its text, of bounded length and without secrets.
+    /// The message, of bounded length and without secrets.
     pub message: String,
-    /// When it was met.
+    /// When it occurred.
     #[serde(serialize_with = "seconds")]
     pub at: Timestamp,
 }

@@ -1,4 +1,4 @@
-//! The kernel's word on real viewers: sockets on loopback, dumped, joined and folded as in the daemon.
+//! Real viewers on loopback, whose sockets are dumped, joined and folded as in the daemon.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
@@ -16,10 +16,10 @@ const CLASS: SessionIndex = SessionIndex(4);
 const BYTES_PER_SECOND: f64 = 200_000.0;
 const WRITE_INTERVAL: Duration = Duration::from_millis(20);
 const WRITE_BYTES: usize = 4_000;
-/// When the test gives up waiting for a condition; a machine would have to be far slower than any node to come near.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// When the test stops waiting for a condition; far longer than the slowest machine needs.
+const MAX_WAIT: Duration = Duration::from_mins(1);
 
-/// A class of three viewers on loopback, fed at a steady rate, the last of which stops reading when told.
+/// A class of three viewers on loopback, fed at a steady rate; the last one stops reading while `stall` is set.
 struct Class {
     port: u16,
     stall: Arc<AtomicBool>,
@@ -53,7 +53,7 @@ impl Class {
     }
 }
 
-/// A media server: what the socket does not take is dropped, as servers do with slow viewers.
+/// A media server: data that the socket does not accept is dropped, as servers do for slow viewers.
 fn serve(viewers: &[TcpStream], end: &AtomicBool) {
     for viewer in viewers {
         viewer.set_nonblocking(true).unwrap();
@@ -68,7 +68,7 @@ fn serve(viewers: &[TcpStream], end: &AtomicBool) {
     }
 }
 
-/// A player: reads what comes unless it hangs.
+/// A player: reads what arrives unless it hangs.
 fn watch(mut stream: TcpStream, end: &AtomicBool, hangs: impl Fn() -> bool) {
     stream.set_read_timeout(Some(WRITE_INTERVAL)).unwrap();
     let mut buffer = vec![0; 64 * 1024];
@@ -81,8 +81,8 @@ fn watch(mut stream: TcpStream, end: &AtomicBool, hangs: impl Fn() -> bool) {
     }
 }
 
-/// The daemon's tick, in small: dump, step, join.
-struct Witness {
+/// The daemon's tick in short: dump, step, join.
+struct Poller {
     dump: Dump,
     sockets: Vec<TcpReading>,
     table: PathTable,
@@ -90,12 +90,12 @@ struct Witness {
     epoch: Instant,
 }
 
-impl Witness {
+impl Poller {
     fn now(&self) -> Timestamp {
         Timestamp::from_secs(1_000) + self.epoch.elapsed()
     }
 
-    /// One tick; gives the fold of the class, if it has one, and what the join made of the sockets.
+    /// One tick; returns the fold of the class, if it has one, and the join of the sockets.
     fn tick(&mut self, port: u16) -> (Option<PathFold>, Join) {
         self.dump.read(&[port], &mut self.sockets).unwrap();
         let at = self.now();
@@ -110,24 +110,24 @@ impl Witness {
         (self.folds.get(&CLASS).cloned(), join)
     }
 
-    /// Ticks until `told` says enough.
-    fn tick_until(&mut self, port: u16, mut told: impl FnMut(&PathFold) -> bool) -> PathFold {
+    /// Ticks until `is_enough` holds.
+    fn tick_until(&mut self, port: u16, mut is_enough: impl FnMut(&PathFold) -> bool) -> PathFold {
         let begun = Instant::now();
         loop {
             if let (Some(fold), _) = self.tick(port)
-                && told(&fold)
+                && is_enough(&fold)
             {
                 return fold;
             }
-            assert!(begun.elapsed() < PATIENCE, "the condition never came: {:?}", self.folds);
+            assert!(begun.elapsed() < MAX_WAIT, "the condition never held: {:?}", self.folds);
         }
     }
 }
 
 #[test]
-fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
+fn a_viewer_that_stops_reading_is_distinguished_from_those_that_read() {
     let class = Class::start();
-    let mut witness = Witness {
+    let mut poller = Poller {
         dump: Dump::open().unwrap(),
         sockets: Vec::new(),
         table: PathTable::default(),
@@ -135,17 +135,17 @@ fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
         epoch: Instant::now(),
     };
 
-    // All read: once the join burst is over, every dump gives three latencies of half a loopback round trip.
+    // All read: after the join burst, every dump gives three latencies of half a loopback round trip.
     let healthy =
-        witness.tick_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
+        poller.tick_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
     assert_eq!((healthy.viewers, healthy.joining, healthy.unmeasured), (3, 0, 0));
     assert!(healthy.segments_sent.unwrap() > 0);
-    assert!(witness.now().since(Timestamp::from_secs(1_000)) >= JOIN_BURST);
+    assert!(poller.now().since(Timestamp::from_secs(1_000)) >= JOIN_BURST);
 
-    // One stops reading: its latency passes 200 ms and grows, the two others' stays where it was.
+    // One stops reading: its latency exceeds 200 ms and grows, that of the two others stays the same.
     class.stall.store(true, Ordering::Relaxed);
     let mut worst = Vec::new();
-    let stalled = witness.tick_until(class.port, |fold| {
+    let stalled = poller.tick_until(class.port, |fold| {
         worst.push(fold.latencies().max_millis());
         fold.latencies().max_millis() > Some(3_000) && fold.latencies().quantile_millis(0.6) < Some(100)
     });
@@ -154,11 +154,11 @@ fn a_viewer_that_stops_reading_is_told_from_those_that_read() {
     assert_eq!(stalled.latencies().len(), 3);
     assert!(stalled.latencies().quantile_millis(0.6) < Some(100), "two of three are as before");
     assert!(stalled.backlog_bytes > 500_000);
-    let (_, join) = witness.tick(class.port);
+    let (_, join) = poller.tick(class.port);
     assert_eq!((join.assignments.len(), join.foreign, join.ambiguous), (3, 0, 0));
 
-    // It reads again: the backlog drains and all are well.
+    // It reads again: the backlog drains and all recover.
     class.stall.store(false, Ordering::Relaxed);
-    witness.tick_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
+    poller.tick_until(class.port, |fold| fold.latencies().len() == 3 && fold.latencies().max_millis() < Some(100));
     class.stop();
 }
