@@ -8,8 +8,6 @@
 //! **May import:** `platform`, `http`, `intake`.
 
 mod beacon;
-mod beacon_report;
-mod beacon_viewer;
 mod client_policy;
 mod cmcd;
 mod ended_sessions;
@@ -21,8 +19,7 @@ mod settings;
 mod state;
 mod token;
 
-pub use self::beacon::{Beacons, Taken};
-pub use self::beacon_report::{MAX_MESSAGES, MAX_SPAN};
+pub use self::beacon::Beacons;
 pub(crate) use self::client_policy::ClientPolicy;
 pub(crate) use self::cmcd::{CmcdIntake, StreamLookup};
 pub(crate) use self::ended_sessions::EndedSessions;

@@ -1,5 +1,8 @@
 //! FACE
 
+mod beacon_fold;
+mod beacon_report;
+mod beacon_viewer;
 mod buffer_stall;
 mod class_table;
 mod fold;
@@ -11,6 +14,10 @@ mod recent_stall;
 mod state_stall;
 mod table;
 
+pub use self::beacon_fold::{Beacon, BeaconFold, BeaconOutcome, BeaconRefused};
+pub use self::beacon_report::{
+    BeaconBody, BeaconReport, MAX_BEACON_BYTES, MAX_EXPOSURE, MAX_MESSAGES, MalformedBeacon,
+};
 pub use self::class_table::MAX_SESSIONS;
 pub use self::fold::{FoldCounts, Request, ViewerFold, ViewerKey};
 pub use self::group_table::{GroupTable, MAX_NAMED, Membership, Watched};

@@ -1,59 +1,61 @@
-//! One report of a player, as it stands in the body of `POST /v1/beacon`. Decides what a value may be; refuses a report
-//! without class, viewer, number or viewing time whole, and any other wrong value singly.
+//! One player's report, the body of `POST /v1/beacon`. Decides which values are in range; refuses a report without
+//! class, viewer, sequence number or exposure as a whole, and leaves out any other wrong value alone.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
-use liveqos_core::base::LatencyHistogram;
-use liveqos_core::model::{Name, PlayerView, Protocol};
-use liveqos_core::viewer::PlayerName;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Largest body of a report in bytes; a full one has about 400.
-pub(super) const MAX_REPORT: usize = 4 * 1024;
+use super::player_name::PlayerName;
+use crate::base::LatencyHistogram;
+use crate::model::{Name, PlayerView, Protocol};
 
-/// Longest span one report may speak for.
-pub const MAX_SPAN: Duration = Duration::from_mins(1);
+/// Largest body of a report in bytes; one with all fields has about 400.
+pub const MAX_BEACON_BYTES: usize = 4 * 1024;
 
-/// Most messages that one report tells of.
+/// Longest exposure of one report.
+pub const MAX_EXPOSURE: Duration = Duration::from_mins(1);
+
+/// Most message latencies of one report.
 pub const MAX_MESSAGES: usize = 64;
 
-/// Longest mark of a viewer in bytes.
-pub(super) const MAX_VIEWER: usize = 128;
+/// Longest viewer id in bytes.
+const MAX_VIEWER_ID: usize = 128;
 
-/// Sums since the same viewer's last report. Names, units (seconds, bytes, packets, frames) and meaning as
-/// `inbound-rtp` and `candidate-pair` of W3C webrtc-stats, where it has them, as growth since the last report. A value
-/// that the player does not know is left out.
+/// The body as sent: growth of sums since the same viewer's last report.
+///
+/// Names, units (seconds, bytes, packets, frames) and meaning follow `inbound-rtp` and `candidate-pair` of W3C
+/// webrtc-stats, where these have the value. A player leaves out a value that it does not know.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Report<'a> {
+pub struct BeaconBody<'a> {
     /// The class.
     #[serde(borrow, alias = "session_id")]
     session_id: Cow<'a, str>,
-    /// The viewer's own opaque mark, new for each viewing.
+    /// The viewer's opaque id, new for each viewing.
     #[serde(borrow)]
     viewer: Cow<'a, str>,
-    /// Number of this report among the viewer's, from 0; a report that is sent again keeps it.
+    /// Sequence number of the viewer's report, from 0; a report that is sent again keeps its number.
     sequence: u32,
     /// Seconds in playing or stalled state.
     exposure: f64,
-    /// How the class is delivered.
+    /// The delivery protocol.
     #[serde(default)]
     protocol: Value,
-    /// What plays it, name and version.
+    /// Name and version of the player.
     #[serde(default)]
     player: Value,
-    /// How long messages of this viewer took, each in seconds: from sending one to the platform's answer to it.
+    /// Latencies of this viewer's messages in seconds, each from sending a message to the platform's answer.
     #[serde(default)]
     message_latencies: Value,
     /// Freezes or stalls that began.
     #[serde(default)]
     freeze_count: Value,
-    /// Seconds frozen or stalled, a still open gap included.
+    /// Seconds frozen or stalled, including a stall that has not ended.
     #[serde(default)]
     total_freezes_duration: Value,
-    /// Frames decoded or shown.
+    /// Frames decoded or rendered.
     #[serde(default)]
     frames_decoded: Value,
     /// Media payload bytes received.
@@ -68,10 +70,10 @@ pub(super) struct Report<'a> {
     /// Newest round trip to the node, in seconds (`currentRoundTripTime`).
     #[serde(default)]
     round_trip_time: Value,
-    /// Delivery latency now, in seconds, where the player knows it better than by the round trip.
+    /// Current delivery latency in seconds, where the player measures it better than by the round trip.
     #[serde(default)]
     delivery_latency: Value,
-    /// Seconds from asking to the first frame, in the first report that knows it.
+    /// Seconds from the request to the first frame, in the first report that has it.
     #[serde(default)]
     first_frame: Value,
 }
@@ -79,77 +81,72 @@ pub(super) struct Report<'a> {
 /// Why a report cannot be read: the field and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("reading the report: {0}")]
-pub struct Malformed(pub String);
+pub struct MalformedBeacon(String);
 
-/// What a good report says.
+/// A report with its values checked.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Said<'a> {
+pub struct BeaconReport<'a> {
+    /// Sequence number among the viewer's reports.
+    pub sequence: u32,
     /// The sums, of this viewer alone.
     pub view: PlayerView,
     /// Newest round trip to the node.
     pub round_trip: Option<Duration>,
-    /// Delivery latency by the player's own word.
+    /// Delivery latency as the player reports it.
     pub latency: Option<Duration>,
-    /// What plays, by the page's word; empty where it gave none.
+    /// The player as the page names it; empty where it does not.
     pub player: &'a str,
     /// Values left out because they were wrong.
     pub bad_values: u32,
 }
 
-impl<'a> Report<'a> {
-    /// Reads a body.
+impl<'a> BeaconBody<'a> {
+    /// Parses a body.
     ///
     /// # Errors
-    /// [`Malformed`].
-    pub(super) fn read(body: &'a [u8]) -> Result<Self, Malformed> {
-        let report: Self = serde_json::from_slice(body).map_err(|error| Malformed(error.to_string()))?;
-        if report.viewer.is_empty() || report.viewer.len() > MAX_VIEWER {
-            return Err(Malformed(format!("viewer must have 1 to {MAX_VIEWER} bytes")));
+    /// What is wrong with it.
+    pub fn parse(body: &'a [u8]) -> Result<Self, MalformedBeacon> {
+        let body: Self = serde_json::from_slice(body).map_err(|error| MalformedBeacon(error.to_string()))?;
+        if body.viewer.is_empty() || body.viewer.len() > MAX_VIEWER_ID {
+            return Err(MalformedBeacon(format!("viewer must have 1 to {MAX_VIEWER_ID} bytes")));
         }
-        report.watched()?;
-        Ok(report)
+        body.exposure()?;
+        Ok(body)
     }
 
     /// The class.
     ///
     /// # Errors
-    /// [`Malformed`] when its id is no name.
-    pub(super) fn session(&self) -> Result<Name, Malformed> {
-        Name::new(&self.session_id).map_err(|error| Malformed(format!("sessionId: {error}")))
+    /// When its id is not a valid name.
+    pub fn session(&self) -> Result<Name, MalformedBeacon> {
+        Name::new(&self.session_id).map_err(|error| MalformedBeacon(format!("sessionId: {error}")))
     }
 
-    /// The viewer's mark.
+    /// The viewer's id.
     #[must_use]
-    pub(super) fn viewer(&self) -> &str {
+    pub fn viewer(&self) -> &str {
         &self.viewer
     }
 
-    /// The report's number.
-    #[must_use]
-    pub(super) const fn sequence(&self) -> u32 {
-        self.sequence
-    }
-
     /// Time in playing or stalled state.
-    ///
-    /// # Errors
-    /// [`Malformed`] when it is negative or over [`MAX_SPAN`].
-    pub(super) fn watched(&self) -> Result<Duration, Malformed> {
-        let watched = Duration::try_from_secs_f64(self.exposure).ok().filter(|watched| *watched <= MAX_SPAN);
-        watched.ok_or_else(|| Malformed(format!("exposure: {} is not 0 to {} s", self.exposure, MAX_SPAN.as_secs())))
+    fn exposure(&self) -> Result<Duration, MalformedBeacon> {
+        let exposure = Duration::try_from_secs_f64(self.exposure).ok().filter(|exposure| *exposure <= MAX_EXPOSURE);
+        exposure.ok_or_else(|| {
+            MalformedBeacon(format!("exposure: {} is not 0 to {} s", self.exposure, MAX_EXPOSURE.as_secs()))
+        })
     }
 
-    /// What it says.
+    /// The values, each checked.
     ///
     /// # Errors
-    /// [`Malformed`] as [`Report::watched`].
-    pub(super) fn said(&self) -> Result<Said<'_>, Malformed> {
-        let exposure = self.watched()?;
+    /// When the exposure is negative or longer than [`MAX_EXPOSURE`].
+    pub fn report(&self) -> Result<BeaconReport<'_>, MalformedBeacon> {
+        let exposure = self.exposure()?;
         let mut reader = Reader { seconds: (exposure + AHEAD).as_secs_f64(), bad_values: 0 };
         let received = reader.count(&self.packets_received, MOST_PACKETS);
-        // Duplicates may make the loss negative: then nothing was lost.
+        // Duplicates may make the loss negative (RFC 3550, section 6.4.1); nothing was lost then.
         let lost = reader.signed(&self.packets_lost, MOST_PACKETS).map(|lost| lost.max(0.0) as u64);
-        // A sum that did not grow may be left out beside the one that did.
+        // A player may leave out a sum that did not grow.
         let expected = received.or(lost.map(|_| 0)).map(|received| received.saturating_add(lost.unwrap_or(0)));
         let first_frame = reader.duration(&self.first_frame);
         let player = reader.player(&self.player).unwrap_or_default();
@@ -169,12 +166,14 @@ impl<'a> Report<'a> {
         };
         let round_trip = reader.duration(&self.round_trip_time);
         let latency = reader.duration(&self.delivery_latency);
-        Ok(Said { view, round_trip, latency, player, bad_values: reader.bad_values })
+        let (sequence, bad_values) = (self.sequence, reader.bad_values);
+        Ok(BeaconReport { sequence, view, round_trip, latency, player, bad_values })
     }
 }
 
-/// Reads values one by one and counts those that cannot be.
+/// Reads values one by one and counts those that are out of range.
 struct Reader {
+    /// Time in which sums may have grown, in seconds.
     seconds: f64,
     bad_values: u32,
 }
@@ -207,16 +206,16 @@ impl Reader {
         self.good(value.as_str().filter(|player| PlayerName::is_told_well(player)))
     }
 
-    /// Each message for itself; what is beyond [`MAX_MESSAGES`] counts as wrong.
+    /// Each latency for itself; those beyond [`MAX_MESSAGES`] count as wrong.
     fn messages(&mut self, value: &Value) -> Option<LatencyHistogram> {
         present(value)?;
-        let told = self.good(value.as_array())?;
+        let reported = self.good(value.as_array())?;
         let mut latencies = LatencyHistogram::default();
-        for latency in told.iter().take(MAX_MESSAGES) {
+        for latency in reported.iter().take(MAX_MESSAGES) {
             let latency = self.good(Some(latency).filter(|latency| !latency.is_null()));
             self.duration(latency.unwrap_or(&Value::Null)).into_iter().for_each(|latency| latencies.record(latency));
         }
-        self.bad_values += told.len().saturating_sub(MAX_MESSAGES) as u32;
+        self.bad_values += reported.len().saturating_sub(MAX_MESSAGES) as u32;
         (!latencies.is_empty()).then_some(latencies)
     }
 
@@ -230,14 +229,14 @@ fn present(value: &Value) -> Option<()> {
     (!value.is_null()).then_some(())
 }
 
-/// More of these a second no viewer gets: 400 Mbit/s, and a freeze each time the rule can find one.
+/// Most of each per second that a viewer can receive: 400 Mbit/s, and as many freezes as the freeze rule can find.
 const MOST_BYTES: f64 = 50e6;
 const MOST_PACKETS: f64 = 50e3;
 const MOST_FRAMES: f64 = 250.0;
 const MOST_FREEZES: f64 = 6.0;
-/// Sums may run ahead of the viewing time: packets come before there is a picture and while nobody looks.
+/// How far sums may be ahead of the exposure: packets arrive before the first frame and while the page is hidden.
 const AHEAD: Duration = Duration::from_secs(5);
-/// Longest duration that is believed.
+/// Longest duration that is accepted.
 const MAX_DURATION: Duration = Duration::from_hours(1);
 
 #[cfg(test)]
@@ -252,9 +251,9 @@ mod tests {
         format!(r#"{{"sessionId":"s1","viewer":"v","sequence":3,"exposure":5{more}}}"#)
     }
 
-    fn said(more: &str) -> Said<'static> {
-        let report = Report::read(body(more).leak().as_bytes()).expect("a report");
-        Box::leak(Box::new(report)).said().expect("a good one")
+    fn report(more: &str) -> BeaconReport<'static> {
+        let body = BeaconBody::parse(body(more).leak().as_bytes()).expect("a report");
+        Box::leak(Box::new(body)).report().expect("a good one")
     }
 
     fn latencies(millis: &[u64]) -> LatencyHistogram {
@@ -266,18 +265,18 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_taken_one_by_one() {
-        let some = said(r#","messageLatencies":[0.25,-1,"1",null,7200,[],0]"#);
+    fn messages_are_checked_one_by_one() {
+        let some = report(r#","messageLatencies":[0.25,-1,"1",null,7200,[],0]"#);
         assert_eq!((some.view.messages, some.bad_values), (Some(latencies(&[250, 0])), 5));
-        let many = said(&format!(r#","messageLatencies":[{}0.1]"#, "0.1,".repeat(MAX_MESSAGES)));
+        let many = report(&format!(r#","messageLatencies":[{}0.1]"#, "0.1,".repeat(MAX_MESSAGES)));
         assert_eq!((many.view.messages.map(|taken| taken.len()), many.bad_values), (Some(MAX_MESSAGES as u64), 1));
-        let none = said(r#","messageLatencies":[]"#);
+        let none = report(r#","messageLatencies":[]"#);
         assert_eq!((none.view.messages, none.bad_values), (None, 0));
     }
 
     #[test]
-    fn all_of_the_stats_are_taken_in_their_units() {
-        let said = said(
+    fn all_values_are_read_in_their_units() {
+        let report = report(
             r#","protocol":"webrtc","freezeCount":2,"totalFreezesDuration":0.75,"framesDecoded":125,"bytesReceived":250000,
             "packetsReceived":297.0,"packetsLost":3,"roundTripTime":0.041,"firstFrame":1.5,"jitter":0.002,
             "player":"hls.js 1.7","messageLatencies":[0.08,0.1]"#,
@@ -297,16 +296,17 @@ mod tests {
             ..PlayerView::default()
         };
         let round_trip = Some(Duration::from_millis(41));
-        assert_eq!(said, Said { view, round_trip, latency: None, player: "hls.js 1.7", bad_values: 0 });
+        let (player, latency) = ("hls.js 1.7", None);
+        assert_eq!(report, BeaconReport { sequence: 3, view, round_trip, latency, player, bad_values: 0 });
     }
 
     #[test]
-    fn what_is_not_told_is_absent_and_a_wrong_value_spoils_no_other() {
-        let silent = said("").view;
-        assert_eq!((silent.frames, silent.packets_expected, silent.packets_lost), (None, None, None));
-        let outage = said(r#","packetsLost":40"#).view;
+    fn a_missing_value_is_absent_and_a_wrong_one_affects_no_other() {
+        let empty = report("").view;
+        assert_eq!((empty.frames, empty.packets_expected, empty.packets_lost), (None, None, None));
+        let outage = report(r#","packetsLost":40"#).view;
         assert_eq!((outage.packets_expected, outage.packets_lost), (Some(40), Some(40)));
-        let healed = said(r#","packetsReceived":9,"packetsLost":-4"#).view;
+        let healed = report(r#","packetsReceived":9,"packetsLost":-4"#).view;
         assert_eq!((healed.packets_expected, healed.packets_lost), (Some(9), Some(0)));
         for wrong in [
             r#""framesDecoded":-1"#,
@@ -323,19 +323,19 @@ mod tests {
             r#""messageLatencies":0.1"#,
             r#""messageLatencies":[-0.1]"#,
         ] {
-            let said = said(&format!(r#","totalFreezesDuration":1,{wrong}"#));
-            assert_eq!((said.bad_values, said.view.stalled), (1, Duration::from_secs(1)), "{wrong}");
+            let report = report(&format!(r#","totalFreezesDuration":1,{wrong}"#));
+            assert_eq!((report.bad_values, report.view.stalled), (1, Duration::from_secs(1)), "{wrong}");
         }
     }
 
     #[test]
-    fn stalled_is_never_more_than_watched() {
-        assert_eq!(said(r#","totalFreezesDuration":9"#).view.stalled, Duration::from_secs(5));
+    fn stalled_time_is_at_most_the_exposure() {
+        assert_eq!(report(r#","totalFreezesDuration":9"#).view.stalled, Duration::from_secs(5));
     }
 
     #[test]
-    fn without_class_viewer_number_or_time_it_is_no_report() {
-        let long = "v".repeat(MAX_VIEWER + 1);
+    fn a_report_without_class_viewer_number_or_exposure_is_refused() {
+        let long = "v".repeat(MAX_VIEWER_ID + 1);
         for wrong in [
             "[".to_owned(),
             "{}".to_owned(),
@@ -346,9 +346,9 @@ mod tests {
             body("").replace(":5", ":61"),
             body("").replace(":5", ":\"5\""),
         ] {
-            assert!(Report::read(wrong.as_bytes()).is_err(), "{wrong}");
+            assert!(BeaconBody::parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
-        assert!(Report::read(body("").replace("s1", "a\\nb").as_bytes()).expect("read").session().is_err());
+        assert!(BeaconBody::parse(body("").replace("s1", "a\\nb").as_bytes()).expect("parsed").session().is_err());
     }
 
     proptest! {
@@ -363,13 +363,13 @@ mod tests {
             let messages: Vec<_> = messages.iter().filter(|value| value.is_finite()).map(|value| format!("{value:e}")).collect();
             write!(more, r#","messageLatencies":[{}]"#, messages.join(",")).unwrap();
             let text = body(&more);
-            let report = Report::read(text.as_bytes()).unwrap();
-            let said = report.said().unwrap();
-            let view = said.view;
+            let body = BeaconBody::parse(text.as_bytes()).unwrap();
+            let report = body.report().unwrap();
+            let view = report.view;
             prop_assert!(view.stalled <= view.exposure);
             prop_assert!(view.packets_lost <= view.packets_expected);
-            let told = view.messages.map_or(0, |messages| messages.len() as usize);
-            prop_assert!(told <= MAX_MESSAGES && told + said.bad_values as usize >= messages.len());
+            let counted = view.messages.map_or(0, |messages| messages.len() as usize);
+            prop_assert!(counted <= MAX_MESSAGES && counted + report.bad_values as usize >= messages.len());
             prop_assert!(view.frames.unwrap_or(0) <= 2_500 && view.bytes.unwrap_or(0) <= 500_000_000);
         }
     }
