@@ -24,7 +24,7 @@ fn main() {
         let format = LogFormat::json([]).expect("plain");
         LogFold::new(format, ClassRule::Path(None), "log".into(), edge.key())
     });
-    folds[1].claims().keep_words([1, 2]);
+    folds[1].connections().keep_reports([1, 2]);
     let (mut dump, mut sockets) = (Dump::open().expect("a netlink socket"), Vec::new());
     let (mut watch, meters) =
         (EdgeWatch::default(), SelfMetrics::new(&prometheus::Registry::new()).expect("instruments"));
@@ -38,7 +38,7 @@ fn main() {
         read(&mut folds[0], &without);
         times.push(spent());
         read(&mut folds[1], &with);
-        edge.take(&"log".into(), clock::now(), &[], folds[1].claims());
+        edge.take(&"log".into(), clock::now(), &[], folds[1].connections());
         times.push(spent());
         dump.read(&[port], &mut sockets).expect("a dump");
         times.push(spent());

@@ -12,14 +12,14 @@ const TEXT: &str =
 fuzz_target!(|data: &[u8]| {
     for format in [LogFormat::json([]), LogFormat::text(TEXT)] {
         let mut fold = LogFold::new(format.expect("good"), ClassRule::ContentId, "fuzz".into(), [1, 2]);
-        fold.claims().keep_words([1, 2]);
+        fold.connections().keep_reports([1, 2]);
         let mut claims = AttributionTable::new([1, 2]);
         let mut seen = 0;
         for line in data.split(|byte| *byte == b'\n') {
             seen += u64::from(!line.trim_ascii().is_empty());
             if let Ok(Some(now)) = fold.line(line) {
                 fold.drain(now);
-                claims.take(&"fuzz".into(), now, fold.claims().words());
+                claims.apply(&"fuzz".into(), now, fold.connections().take_reports());
             }
         }
         fold.finish(Timestamp::from_secs(2_000_000_000));

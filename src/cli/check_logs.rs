@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
-use liveqos_core::access_log::{Dirty, MAX_LINE};
+use liveqos_core::access_log::{LineError, MAX_LINE};
 
 use crate::intake::access_log::{AccessLogSettings, LogSource, SyslogSocket};
 
@@ -41,17 +41,17 @@ fn file(log: &AccessLogSettings, path: &Path) -> Result<String, String> {
         return Ok("can be read; no line in it yet".to_owned());
     };
     let mut fold = log.fold([0, 0]).map_err(|error| error.to_string())?;
-    let missing = match fold.open(&line) {
+    let missing = match fold.parse(&line) {
         Ok(None) => return Ok("can be read; its last line is empty".to_owned()),
         Ok(Some(opened)) => opened.missing(),
-        Err(Dirty::Form) if log.format.is_empty() => {
+        Err(LineError::Form) if log.format.is_empty() => {
             return Err(
                 "its last line is no JSON object: write its nginx log_format as format, or let nginx write JSON"
                     .to_owned(),
             );
         }
-        Err(Dirty::Form) => return Err("its last line is not of the form that format says".to_owned()),
-        Err(Dirty::Time) => {
+        Err(LineError::Form) => return Err("its last line is not of the form that format says".to_owned()),
+        Err(LineError::Time) => {
             let what = "no instant in its last line: log $msec, $time_iso8601 or $time_local";
             return Err(format!("{what}, and name its key in fields if it is neither \"t\" nor the variable's name"));
         }

@@ -129,7 +129,7 @@ fn fold(path: &Path, form: Form) -> (Answer, Duration, u64) {
     let mut answer = Answer::new();
     let mut next = None;
     each_line(path, |line| {
-        if let Ok(Some(opened)) = fold.open(line) {
+        if let Ok(Some(opened)) = fold.parse(line) {
             let next = next.get_or_insert(opened.logged.floor(TICK) + TICK);
             while *next <= opened.logged {
                 count(&mut answer, fold.drain(*next), *next);

@@ -1,18 +1,18 @@
-//! Which class an HTTP path belongs to, and what is asked for. Decides by the habits of HLS, DASH and HTTP-FLV
-//! packagers; refuses a path that is not media, so that pages, icons and reports are no class.
+//! The class and the kind of media that an HTTP path names, by the naming habits of HLS, DASH and HTTP-FLV packagers. A
+//! path that is not media (a page, an icon, a report) belongs to no class.
 
 use memchr::memchr;
 
 use crate::model::Protocol;
 
-/// What a path says.
+/// What an HTTP path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassPath<'a> {
     /// The application: the folder above the class's name; empty at the root.
     pub app: &'a str,
     /// The class's name.
     pub name: &'a str,
-    /// How it is delivered, where the ending says so.
+    /// How the media is delivered, where the file's extension implies it.
     pub protocol: Option<Protocol>,
     /// Whether it is a manifest or playlist.
     pub is_manifest: bool,
@@ -24,25 +24,26 @@ impl<'a> ClassPath<'a> {
     #[must_use]
     pub fn of(path: &'a str) -> Option<Self> {
         let path = memchr(b'?', path.as_bytes()).map_or(path, |end| &path[..end]);
-        let (folder, file) = parted(path, b'/')?;
-        let (stem, ending) = parted(file, b'.')?;
+        let (folder, file) = split_at_last(path, b'/')?;
+        let (stem, ending) = split_at_last(file, b'.')?;
         let (protocol, is_manifest) = kind_of(ending)?;
         let stem = if is_manifest || ending == "flv" { stem } else { without_number(stem) };
-        let is_part = |stem: &str| stem.starts_with(PARTS_BEGIN) && PARTS.iter().any(|part| stem.starts_with(part));
-        let own = !stem.is_empty() && !is_part(stem);
-        let (folder, name) = if own { (folder, stem) } else { parted(folder, b'/')? };
-        let app = parted(folder, b'/').map_or(folder, |(_, app)| app);
+        let is_part =
+            |stem: &str| stem.starts_with(GENERIC_INITIALS) && GENERIC_STEMS.iter().any(|part| stem.starts_with(part));
+        let is_class_name = !stem.is_empty() && !is_part(stem);
+        let (folder, name) = if is_class_name { (folder, stem) } else { split_at_last(folder, b'/')? };
+        let app = split_at_last(folder, b'/').map_or(folder, |(_, app)| app);
         (!name.is_empty()).then_some(Self { app, name, protocol, is_manifest })
     }
 }
 
-/// What stands before and behind the last `byte` of `text`, an ASCII character.
-fn parted(text: &str, byte: u8) -> Option<(&str, &str)> {
+/// `text` before and after the last `byte`, which must be ASCII.
+fn split_at_last(text: &str, byte: u8) -> Option<(&str, &str)> {
     let at = text.bytes().rposition(|other| other == byte)?;
     Some((&text[..at], &text[at + 1..]))
 }
 
-/// Protocol and whether it is a manifest, by a file's ending; `None` when it is not media.
+/// The protocol that a file extension implies, and whether it is a manifest; `None` when it is not media.
 pub(crate) fn kind_of(ending: &str) -> Option<(Option<Protocol>, bool)> {
     Some(match ending {
         "m3u8" => (Some(Protocol::Hls), true),
@@ -54,29 +55,29 @@ pub(crate) fn kind_of(ending: &str) -> Option<(Option<Protocol>, bool)> {
     })
 }
 
-/// A segment's name without its number.
+/// A segment's stem without its number: `c1` of `c1-67`.
 fn without_number(stem: &str) -> &str {
-    let until =
+    let end_of_non =
         |text: &str, within: fn(u8) -> bool| text.bytes().rposition(|byte| !within(byte)).map_or(0, |at| at + 1);
-    let digits = until(stem, |byte| byte.is_ascii_digit());
+    let digits = end_of_non(stem, |byte| byte.is_ascii_digit());
     if digits == stem.len() {
         return stem;
     }
-    &stem[..until(&stem[..digits], |byte| matches!(byte, b'-' | b'_' | b'.'))]
+    &stem[..end_of_non(&stem[..digits], |byte| matches!(byte, b'-' | b'_' | b'.'))]
 }
 
-/// Beginnings of names that are parts of a class, not the class.
-const PARTS: [&str; 10] =
+/// Stems that name a part of a class rather than the class: the folder is the class then.
+const GENERIC_STEMS: [&str; 10] =
     ["index", "playlist", "master", "manifest", "chunk", "init", "seg", "media", "stream", "frag"];
-/// Their first letters.
-const PARTS_BEGIN: [char; 6] = ['i', 'p', 'm', 'c', 's', 'f'];
+/// Their first letters, for a fast check.
+const GENERIC_INITIALS: [char; 6] = ['i', 'p', 'm', 'c', 's', 'f'];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_habits_of_packagers() {
+    fn paths_of_common_packagers_are_recognised() {
         for (path, app, name, is_manifest) in [
             ("/hls/class101/67.ts", "hls", "class101", false),
             ("/hls/class101-67.ts", "hls", "class101", false),

@@ -1,22 +1,22 @@
-//! A class's name by a written pattern of paths: `/live/{class}/*.m4s`, `/hls/{class}-*.ts`, `/vod/*/{class}/...`.
-//! Decides in one pass without looking back, so that a line costs the same whatever it holds; refuses patterns that
-//! could be read in two ways.
+//! The class's name by a configured path pattern: `/live/{class}/*.m4s`, `/hls/{class}-*.ts`, `/vod/*/{class}/...`.
+//! Matching is one pass without backtracking, so every line costs the same. A pattern that could match in two ways is
+//! refused.
 
 use std::fmt;
 
 use super::class_path::{ClassPath, kind_of};
 
-/// A pattern, taken apart.
+/// A parsed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassPattern {
     segments: Vec<Segment>,
-    /// Whether anything may follow (`...`).
+    /// Whether anything may follow (the pattern ends in `...`).
     open: bool,
-    /// The application's name that stands before the class's in its key; empty without one.
+    /// The application that precedes the class's name in the class's key; empty without one.
     pub(crate) app: String,
 }
 
-/// One part between slashes: literal texts with wildcards between them.
+/// The part between two slashes: literal texts with wildcards between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Segment {
     texts: Vec<String>,
@@ -38,14 +38,14 @@ pub enum PatternError {
     Slash,
     /// No `{class}`, or more than one.
     Class,
-    /// A brace that is not of `{class}`.
+    /// Braces around another name than `class`.
     Brace,
-    /// More than two wildcards in a part, or two without text between them.
+    /// More than two wildcards between two slashes, or two without text between them.
     Wild,
 }
 
 impl ClassPattern {
-    /// Reads a pattern; `app` is the application of all its classes, empty without one.
+    /// Parses a pattern; `app` is the application of all its classes, empty without one.
     ///
     /// # Errors
     /// [`PatternError`].
@@ -63,7 +63,8 @@ impl ClassPattern {
         Ok(Self { segments, open, app: app.to_owned() })
     }
 
-    /// What a path says by this pattern; `None` where it does not fit. A path with an unknown ending is media.
+    /// What `path` names by this pattern; `None` where it does not match. A matching path with an unknown extension
+    /// counts as media.
     #[must_use]
     pub fn read<'a>(&self, path: &'a str) -> Option<ClassPath<'a>> {
         let path = path.split('?').next()?;
@@ -109,8 +110,8 @@ impl Segment {
         if wilds.len() > MAX_WILDS || touching { Err(PatternError::Wild) } else { Ok(Self { texts, wilds }) }
     }
 
-    /// The class's name in a `part` that fits, empty where the segment has none. Of two wildcards the first takes what
-    /// it can.
+    /// The class's name in a `part` that matches, empty where this segment has no `{class}`. Of two wildcards the first
+    /// is greedy.
     fn read<'a>(&self, part: &'a str) -> Option<&'a str> {
         let (first, last) = (self.texts.first()?, self.texts.last()?);
         if self.wilds.is_empty() {
@@ -131,10 +132,10 @@ impl Segment {
 impl fmt::Display for PatternError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Slash => "a pattern begins with /, as paths do",
-            Self::Class => "a pattern has {class} once",
-            Self::Brace => "the only name in braces is {class}",
-            Self::Wild => "between two slashes at most two of {class} and * may stand, with text between them",
+            Self::Slash => "a pattern must begin with /, as paths do",
+            Self::Class => "a pattern must contain {class} exactly once",
+            Self::Brace => "the only name allowed in braces is {class}",
+            Self::Wild => "between two slashes at most two of {class} and * are allowed, with text between them",
         })
     }
 }
@@ -156,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_fit_or_not() {
+    fn paths_match_or_not() {
         for (pattern, path, name) in [
             ("/live/{class}/...", "/live/c1/v1/7.ts?x=/", Some("c1")),
             ("/live/{class}/...", "/live/c1", None),
@@ -175,11 +176,11 @@ mod tests {
         let read = ClassPattern::new("/l/{class}/*", "").expect("good");
         let kind = |path| read.read(path).map(|path| (path.protocol, path.is_manifest));
         assert_eq!(kind("/l/c/x.m3u8"), Some((Some(Protocol::Hls), true)));
-        assert_eq!(kind("/l/c/part-7"), Some((None, false)), "the pattern says that it is media");
+        assert_eq!(kind("/l/c/part-7"), Some((None, false)), "the pattern makes it media");
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_refused() {
+    fn ambiguous_patterns_are_refused() {
         for (pattern, error) in [
             ("live/{class}", PatternError::Slash),
             ("/live/*", PatternError::Class),
@@ -201,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn what_was_put_in_is_read(name in "[a-z0-9_-]{1,20}", number in 0_u32..1_000_000) {
+        fn a_generated_name_is_read_back(name in "[a-z0-9_-]{1,20}", number in 0_u32..1_000_000) {
             let path = format!("/live/{name}/seg-{number}.m4s");
             prop_assert_eq!(class("/live/{class}/*.m4s", &path), Some(name.as_str()));
         }

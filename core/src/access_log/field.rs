@@ -1,64 +1,63 @@
-//! The fields of an access-log line that are read, and the names they go by. Decides what `nginx` calls what; a name
-//! that is not known is left alone.
+//! The fields read from an access-log line, and the names that log formats give them. Unknown names are ignored.
 
 /// A field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// When the answer was done, Unix seconds with fraction.
+    /// When the response was finished, Unix seconds with fraction.
     Seconds,
-    /// The same by ISO 8601.
+    /// The same instant in ISO 8601.
     Iso,
-    /// The same as the common log format has it.
+    /// The same instant in the common log format.
     Local,
-    /// From the first byte of the request to the last of the answer handed to the kernel, in seconds.
+    /// Seconds from the first byte of the request until the last byte of the response was written to the socket.
     Duration,
-    /// Status of the answer.
+    /// Status of the response.
     Status,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     Bytes,
     /// Path, without query.
     Path,
-    /// Query.
+    /// Query string.
     Query,
-    /// Value of the query's `CMCD` alone, still encoded.
+    /// Value of the query argument `CMCD`, still percent-encoded.
     Cmcd,
-    /// Header CMCD-Session.
-    Session,
-    /// Header CMCD-Request.
-    Request,
-    /// Header CMCD-Object.
-    Object,
-    /// Header CMCD-Status.
-    Told,
-    /// Body of the request: event reports.
+    /// Request header CMCD-Session.
+    CmcdSession,
+    /// Request header CMCD-Request.
+    CmcdRequest,
+    /// Request header CMCD-Object.
+    CmcdObject,
+    /// Request header CMCD-Status.
+    CmcdStatus,
+    /// Body of the request: posted event reports.
     Body,
     /// User agent.
-    Agent,
-    /// Other end of the connection: the viewer's address, or a proxy's.
+    UserAgent,
+    /// Remote address of the connection: the viewer's, or a proxy's.
     Address,
-    /// What a proxy says of the addresses before it (`X-Forwarded-For`).
+    /// Addresses that proxies report (`X-Forwarded-For`).
     Forwarded,
-    /// Where the viewer is, as the log's writer names it.
+    /// Region of the viewer, as the writer of the log names it.
     Region,
-    /// Method, path with query and protocol in one.
+    /// Method, path with query, and protocol in one.
     RequestLine,
-    /// The viewer's port.
+    /// Remote port of the connection.
     Port,
-    /// The port of the listener.
+    /// Port of the listener.
     ServerPort,
-    /// Smoothed round trip of the connection as the kernel had it when the line was written, microseconds.
+    /// Smoothed round-trip time of the connection when the line was written, in microseconds (nginx `$tcpinfo_rtt`).
     Rtt,
-    /// Until the upstream's answer began, in seconds, one value an upstream asked.
-    Waited,
-    /// HTTP version, or what nginx's `$http3` tells.
-    Version,
-    /// Totals of a QUIC connection as h2o's `http3.quic-stats` writes them.
-    Quic,
+    /// Seconds until each upstream began its response (nginx `$upstream_header_time`).
+    UpstreamHeaderTime,
+    /// HTTP version, or nginx's `$http3`.
+    HttpVersion,
+    /// Totals of a QUIC connection, as h2o's `http3.quic-stats` writes them.
+    QuicStats,
 }
 
 impl Field {
-    /// How many there are.
-    pub const COUNT: usize = Self::Quic as usize + 1;
+    /// Number of fields.
+    pub const COUNT: usize = Self::QuicStats as usize + 1;
 
     /// The field of this name: an nginx variable without `$`, or a key of `log_format liveqos`.
     #[must_use]
@@ -66,7 +65,7 @@ impl Field {
         Self::of(name.to_ascii_lowercase().as_bytes())
     }
 
-    /// As [`Field::named`], of a key as it stands in a line.
+    /// As [`Field::named`], for a key as it stands in a line.
     #[must_use]
     pub fn of(name: &[u8]) -> Option<Self> {
         Some(match name {
@@ -76,12 +75,12 @@ impl Field {
             b"b" | b"body_bytes_sent" => Self::Bytes,
             b"u" | b"uri" | b"path" | b"request_uri" => Self::Path,
             b"q" | b"arg_cmcd" | b"arg_CMCD" => Self::Cmcd,
-            b"s" | b"http_cmcd_session" | b"cmcd_session" => Self::Session,
-            b"r" | b"http_cmcd_request" | b"cmcd_request" => Self::Request,
-            b"o" | b"http_cmcd_object" | b"cmcd_object" => Self::Object,
-            b"a" | b"http_cmcd_status" | b"cmcd_status" => Self::Told,
+            b"s" | b"http_cmcd_session" | b"cmcd_session" => Self::CmcdSession,
+            b"r" | b"http_cmcd_request" | b"cmcd_request" => Self::CmcdRequest,
+            b"o" | b"http_cmcd_object" | b"cmcd_object" => Self::CmcdObject,
+            b"a" | b"http_cmcd_status" | b"cmcd_status" => Self::CmcdStatus,
             b"e" | b"request_body" | b"body" => Self::Body,
-            b"ua" | b"http_user_agent" => Self::Agent,
+            b"ua" | b"http_user_agent" => Self::UserAgent,
             b"ip" | b"remote_addr" => Self::Address,
             b"xff" | b"http_x_forwarded_for" | b"proxy_add_x_forwarded_for" => Self::Forwarded,
             b"region" => Self::Region,
@@ -92,9 +91,9 @@ impl Field {
             b"rp" | b"remote_port" => Self::Port,
             b"sp" | b"server_port" => Self::ServerPort,
             b"rtt_us" | b"tcpinfo_rtt" => Self::Rtt,
-            b"uh" | b"upstream_header_time" => Self::Waited,
-            b"h3" | b"http3" | b"server_protocol" => Self::Version,
-            b"quic" | b"quic_stats" => Self::Quic,
+            b"uh" | b"upstream_header_time" => Self::UpstreamHeaderTime,
+            b"h3" | b"http3" | b"server_protocol" => Self::HttpVersion,
+            b"quic" | b"quic_stats" => Self::QuicStats,
             _ => return None,
         })
     }

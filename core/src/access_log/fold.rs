@@ -1,35 +1,23 @@
-//! An access log folded line by line into what each class's viewers saw. Decides which lines are media requests and
-//! which are event posts, and when each was; counts what cannot be read by its reason and never stops for it.
+//! The fold of an access log: each line becomes a request or an event report of its class's viewers. Lines that cannot
+//! be read are counted by reason and never stop the fold.
 
 use std::time::Duration;
 
 use memchr::memchr;
 
 use super::class_path::ClassPath;
-use super::class_pattern::ClassPattern;
-use super::connections::{Answer, LoggedConnections};
-use super::event_posts::PostCounts;
+use super::class_rule::ClassRule;
+use super::connections::{LoggedConnections, LoggedResponse};
 use super::field::Field;
-use super::format::{Line, LogFormat, unescape};
+use super::format::{LogFormat, unescape};
 use super::layout_cache::Layouts;
+use super::line::{Line, ParsedLine};
+use super::rejects::{LineError, LineErrorCounts, MAX_LINE, PostCounts};
 use super::request_target::{argument, instant, target};
 use super::timestamp::{digits, seconds};
 use crate::cmcd::{Cmcd, records};
 use crate::model::{Observation, Protocol, SourceName, Timestamp};
 use crate::viewer::{Address, FoldCounts, GroupRules, Origin, PlayerName, Request, ViewerFold, ViewerKey};
-
-/// Where a class's identity lies.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClassRule {
-    /// In the path, as `app/name`; with an application's name that stands instead of the path's.
-    Path(Option<String>),
-    /// In CMCD's content id; a request without one by its path.
-    ContentId,
-    /// In the query argument of this name; a request without one by its path.
-    Argument(String),
-    /// Where this pattern says it in the path; a path that does not fit is of no class.
-    Pattern(ClassPattern),
-}
 
 /// The fold of one log.
 #[derive(Clone, Debug)]
@@ -38,69 +26,12 @@ pub struct LogFold {
     layouts: Layouts,
     pub(super) rule: ClassRule,
     pub(super) fold: ViewerFold,
-    claims: LoggedConnections,
-    pub(super) dirty: DirtyCounts,
+    connections: LoggedConnections,
+    pub(super) line_errors: LineErrorCounts,
     lines: u64,
-    other: u64,
+    not_media: u64,
     pub(super) posts: PostCounts,
     scratch: Scratch,
-}
-
-/// Why a line was left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Dirty {
-    /// Longer than [`MAX_LINE`].
-    #[error("longer than {MAX_LINE} bytes")]
-    Long,
-    /// Not of the configured form.
-    #[error("not of the configured form")]
-    Form,
-    /// No instant in it.
-    #[error("no readable instant")]
-    Time,
-    /// A CMCD set of a version that is not known.
-    #[error("cmcd of a newer version")]
-    Version,
-}
-
-/// Lines left out, by reason, and values of CMCD left out within good lines.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DirtyCounts {
-    /// [`Dirty::Long`].
-    pub long: u64,
-    /// [`Dirty::Form`].
-    pub form: u64,
-    /// [`Dirty::Time`].
-    pub time: u64,
-    /// [`Dirty::Version`].
-    pub version: u64,
-    /// Malformed CMCD values in lines that were taken.
-    pub values: u64,
-}
-
-/// A line taken apart.
-#[derive(Clone, Debug)]
-pub struct OpenedLine<'a> {
-    /// When it was logged.
-    pub logged: Timestamp,
-    line: Line<'a>,
-}
-
-impl OpenedLine<'_> {
-    /// What the line does not tell and figures would need, with the nginx variable that does.
-    #[must_use]
-    pub fn missing(&self) -> Vec<&'static str> {
-        let has = |field| !self.line.raw(field).is_empty();
-        [
-            (has(Field::Path) || has(Field::RequestLine) || has(Field::Body), "path ($uri)"),
-            (has(Field::Status) || has(Field::Body), "status ($status)"),
-            (has(Field::Bytes) || has(Field::Body), "bytes ($body_bytes_sent)"),
-            (has(Field::Address) || has(Field::Body), "viewer's address ($remote_addr), for players without CMCD"),
-        ]
-        .into_iter()
-        .filter_map(|(has, what)| (!has).then_some(what))
-        .collect()
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -111,7 +42,7 @@ struct Scratch {
 }
 
 impl LogFold {
-    /// A fold of lines of `format`; `key` as in [`ViewerFold::new`].
+    /// An empty fold for lines of `format`; `key` as in [`ViewerFold::new`].
     #[must_use]
     pub fn new(format: LogFormat, rule: ClassRule, source: SourceName, key: impl Into<ViewerKey>) -> Self {
         let key = key.into();
@@ -119,20 +50,20 @@ impl LogFold {
             format,
             layouts: Layouts::default(),
             rule,
-            claims: LoggedConnections::new(SourceName::clone(&source), key.words()),
+            connections: LoggedConnections::new(SourceName::clone(&source), key.words()),
             fold: ViewerFold::new(source, key),
-            dirty: DirtyCounts::default(),
+            line_errors: LineErrorCounts::default(),
             lines: 0,
-            other: 0,
+            not_media: 0,
             posts: PostCounts::default(),
             scratch: Scratch::default(),
         }
     }
 
-    /// With the play time of one segment, for answers whose player does not tell it.
+    /// Sets the duration of one segment, for responses whose player does not report it.
     #[must_use]
     pub fn with_play_time(mut self, play_time: Option<Duration>) -> Self {
-        self.claims.set_play_time(play_time);
+        self.connections.set_play_time(play_time);
         self
     }
 
@@ -143,247 +74,215 @@ impl LogFold {
         self
     }
 
-    /// What its lines tell of connections.
-    pub const fn claims(&mut self) -> &mut LoggedConnections {
-        &mut self.claims
+    /// The transport side of the lines.
+    pub const fn connections(&mut self) -> &mut LoggedConnections {
+        &mut self.connections
     }
 
-    /// When a line was logged; what several logs are joined by.
+    /// When a line was logged: the key by which several logs are merged.
     #[must_use]
     pub fn time_of(&self, line: &[u8]) -> Option<Timestamp> {
         instant(&self.format.split(line)?)
     }
 
-    /// Folds one line, without its end. Gives when it was logged; empty lines and requests that are not media are well.
+    /// Folds one line, without its line end, and returns when it was logged; `None` for an empty line. A request that
+    /// is not media is no error.
     ///
     /// # Errors
-    /// [`Dirty`]; it is counted already.
-    pub fn line(&mut self, line: &[u8]) -> Result<Option<Timestamp>, Dirty> {
-        match self.open(line)? {
-            Some(opened) => self.fold(&opened).map(|()| Some(opened.logged)),
+    /// [`LineError`]; it is counted already.
+    pub fn line(&mut self, line: &[u8]) -> Result<Option<Timestamp>, LineError> {
+        match self.parse(line)? {
+            Some(parsed) => self.fold(&parsed).map(|()| Some(parsed.logged)),
             None => Ok(None),
         }
     }
 
-    /// The first half of [`LogFold::line`]: takes a line apart, so that its instant is known before it is folded.
-    /// `None` when it is empty.
+    /// The first half of [`LogFold::line`]: parses a line, so that its instant is known before it is folded. `None`
+    /// when it is empty.
     ///
     /// # Errors
-    /// [`Dirty`]; it is counted already.
-    pub fn open<'a>(&mut self, line: &'a [u8]) -> Result<Option<OpenedLine<'a>>, Dirty> {
+    /// [`LineError`]; it is counted already.
+    pub fn parse<'a>(&mut self, line: &'a [u8]) -> Result<Option<ParsedLine<'a>>, LineError> {
         let line = line.trim_ascii();
         if line.is_empty() {
             return Ok(None);
         }
         self.lines += 1;
-        let opened = if line.len() > MAX_LINE {
-            Err(Dirty::Long)
+        let parsed = if line.len() > MAX_LINE {
+            Err(LineError::Long)
         } else {
-            let split = self.format.split_known(line, &mut self.layouts).ok_or(Dirty::Form);
-            split.and_then(|line| Ok(OpenedLine { logged: instant(&line).ok_or(Dirty::Time)?, line }))
+            let split = self.format.split_known(line, &mut self.layouts).ok_or(LineError::Form);
+            split.and_then(|line| Ok(ParsedLine { logged: instant(&line).ok_or(LineError::Time)?, line }))
         };
-        self.counted(opened).map(Some)
+        self.count_error(parsed).map(Some)
     }
 
-    /// The second half: folds it.
+    /// The second half of [`LogFold::line`]: folds a parsed line.
     ///
     /// # Errors
-    /// [`Dirty`]; it is counted already.
-    pub fn fold(&mut self, opened: &OpenedLine<'_>) -> Result<(), Dirty> {
-        let taken = self.take(&opened.line, opened.logged);
-        self.counted(taken)
+    /// [`LineError`]; it is counted already.
+    pub fn fold(&mut self, parsed: &ParsedLine<'_>) -> Result<(), LineError> {
+        let taken = self.take(&parsed.line, parsed.logged);
+        self.count_error(taken)
     }
 
-    fn counted<T>(&mut self, outcome: Result<T, Dirty>) -> Result<T, Dirty> {
+    fn count_error<T>(&mut self, outcome: Result<T, LineError>) -> Result<T, LineError> {
         if let Err(reason) = &outcome {
             *match reason {
-                Dirty::Long => &mut self.dirty.long,
-                Dirty::Form => &mut self.dirty.form,
-                Dirty::Time => &mut self.dirty.time,
-                Dirty::Version => &mut self.dirty.version,
+                LineError::Long => &mut self.line_errors.long,
+                LineError::Form => &mut self.line_errors.form,
+                LineError::Time => &mut self.line_errors.time,
+                LineError::Version => &mut self.line_errors.version,
             } += 1;
         }
         outcome
     }
 
-    /// Counts a line that was not even read because it is longer than [`MAX_LINE`].
-    pub const fn too_long(&mut self) {
+    /// Counts a line that was not read because it is longer than [`MAX_LINE`].
+    pub const fn count_too_long(&mut self) {
         self.lines += 1;
-        self.dirty.long += 1;
+        self.line_errors.long += 1;
     }
 
     /// As [`ViewerFold::drain`].
     pub fn drain(&mut self, now: Timestamp) -> Vec<Observation> {
         let mut out = self.fold.drain(now);
-        out.append(&mut self.claims.drain(now));
+        out.append(&mut self.connections.drain(now));
         out
     }
 
     /// As [`ViewerFold::finish`].
     pub fn finish(&mut self, now: Timestamp) -> Vec<Observation> {
         let mut out = self.fold.finish(now);
-        out.append(&mut self.claims.finish(now));
+        out.append(&mut self.connections.finish(now));
         out
     }
 
-    /// Lines seen, of them neither media nor event reports, and the rest in detail.
+    /// Lines seen; lines that were neither media nor event reports; and the errors and fold counts in detail.
     #[must_use]
-    pub const fn counts(&self) -> (u64, u64, DirtyCounts, FoldCounts) {
-        (self.lines, self.other, self.dirty, self.fold.counts())
+    pub const fn counts(&self) -> (u64, u64, LineErrorCounts, FoldCounts) {
+        (self.lines, self.not_media, self.line_errors, self.fold.counts())
     }
 
-    /// Viewers and classes remembered now.
+    /// Number of viewers and of classes remembered now.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
         self.fold.sizes()
     }
 
-    fn take(&mut self, line: &Line<'_>, logged: Timestamp) -> Result<(), Dirty> {
+    fn take(&mut self, line: &Line<'_>, logged: Timestamp) -> Result<(), LineError> {
         let body = line.raw(Field::Body);
         if !body.is_empty() {
-            return self.events(logged, body);
+            return self.take_event_post(logged, body);
         }
-        let (path, query) = target(line).ok_or(Dirty::Form)?;
-        let class = match &self.rule {
-            ClassRule::Pattern(pattern) => pattern.read(path),
-            _ => ClassPath::of(path),
-        };
-        let Some(class) = class else {
-            self.other += 1;
+        let (path, query) = target(line).ok_or(LineError::Form)?;
+        let Some(class) = self.rule.class_of(path) else {
+            self.not_media += 1;
             return Ok(());
         };
-        self.request(line, logged, &class, query)
+        self.take_request(line, logged, &class, query)
     }
 
-    fn request(
+    fn take_request(
         &mut self,
         line: &Line<'_>,
         logged: Timestamp,
         class: &ClassPath<'_>,
         query: &[u8],
-    ) -> Result<(), Dirty> {
+    ) -> Result<(), LineError> {
         let Scratch { plain, decoded, class: key } = &mut self.scratch;
         plain.clear();
-        let headers = [Field::Session, Field::Request, Field::Object, Field::Told].map(|field| line.raw(field));
-        let mut set = Cmcd::default();
+        let headers =
+            [Field::CmcdSession, Field::CmcdRequest, Field::CmcdObject, Field::CmcdStatus].map(|field| line.raw(field));
+        let mut cmcd = Cmcd::default();
         if headers.iter().all(|header| header.is_empty()) {
-            let told = line.raw(Field::Cmcd);
-            let mut told = if told.is_empty() { argument(query, "CMCD") } else { told };
-            if memchr(b'\\', told).is_some() {
-                unescape(told, plain);
-                told = plain;
+            let logged_value = line.raw(Field::Cmcd);
+            let mut value = if logged_value.is_empty() { argument(query, "CMCD") } else { logged_value };
+            if memchr(b'\\', value).is_some() {
+                unescape(value, plain);
+                value = plain;
             }
-            set.take_query(told, decoded).map_err(|_| Dirty::Version)?;
+            cmcd.take_query(value, decoded).map_err(|_| LineError::Version)?;
         } else {
             let [a, b, c, d] = headers.map(|header| {
                 unescape(header, plain);
                 plain.len()
             });
-            set.take_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]]).map_err(|_| Dirty::Version)?;
+            cmcd.take_headers([&plain[..a], &plain[a..b], &plain[b..c], &plain[c..d]])
+                .map_err(|_| LineError::Version)?;
         }
-        self.dirty.values += u64::from(set.malformed);
-        if class.is_manifest && set.sid.is_none() {
-            // A player's first look, before it has a session; the same viewer comes back with its media.
-            self.other += 1;
+        self.line_errors.values += u64::from(cmcd.malformed);
+        if class.is_manifest && cmcd.sid.is_none() {
+            // A player's first manifest request, before it has a session id; the same viewer returns with media
+            // requests.
+            self.not_media += 1;
             return Ok(());
         }
         key.clear();
-        name_class(&self.rule, class, &set, query, key);
-        let took = seconds(line.raw(Field::Duration)).unwrap_or_default();
+        self.rule.write_class_name(class, &cmcd, query, key);
+        let duration = seconds(line.raw(Field::Duration)).unwrap_or_default();
         let served = line.raw(Field::Status).first().is_none_or(|digit| *digit == b'2');
-        let protocol = class.protocol.or(set.protocol());
+        let protocol = class.protocol.or(cmcd.protocol());
         let request = Request {
-            at: logged - took.min(MAX_TOOK),
+            at: logged - duration.min(MAX_DURATION),
             class: key,
-            viewer: [line.raw(Field::Address), line.raw(Field::Agent)],
+            viewer: [line.raw(Field::Address), line.raw(Field::UserAgent)],
             origin: origin(line, protocol),
             protocol,
             is_media: !class.is_manifest,
             is_served: served,
             bytes: digits(line.raw(Field::Bytes)),
         };
-        // A failed answer brings no media: its `bl` and `d` come again with the retry.
+        // A failed request brings no media: its `bl` and `d` come again with the retry.
         if !served || class.is_manifest {
-            set.keep_identity();
+            cmcd.keep_identity();
         }
-        self.fold.request(&request, &set);
-        let sid = set.sid.map(|sid| [sid.raw(), b""]);
-        self.claims.answer(
+        self.fold.request(&request, &cmcd);
+        let sid = cmcd.sid.map(|sid| [sid.raw(), b""]);
+        self.connections.record(
             line,
-            &Answer {
+            &LoggedResponse {
                 logged,
                 class: key,
                 viewer: sid.unwrap_or(request.viewer),
                 protocol: request.protocol,
-                took: request
+                duration: request
                     .bytes
                     .filter(|_| served && request.is_media)
-                    .map(|_| took.min(MAX_TOOK))
+                    .map(|_| duration.min(MAX_DURATION))
                     .filter(|_| class.protocol != Some(Protocol::HttpFlv)),
-                play_time: set.d.map(|millis| Duration::from_millis(u64::from(millis))),
+                play_time: cmcd.d.map(|millis| Duration::from_millis(u64::from(millis))),
             },
         );
         Ok(())
     }
 
-    fn events(&mut self, logged: Timestamp, body: &[u8]) -> Result<(), Dirty> {
+    fn take_event_post(&mut self, logged: Timestamp, body: &[u8]) -> Result<(), LineError> {
         let plain = &mut self.scratch.plain;
         plain.clear();
         unescape(body, plain);
         let mut refused = false;
         for record in records(plain) {
-            let Ok(set) = Cmcd::parse(record) else {
+            let Ok(cmcd) = Cmcd::parse(record) else {
                 refused = true;
                 continue;
             };
-            self.dirty.values += u64::from(set.malformed);
-            // Whoever passed the post on may be the peer here: the viewer's requests tell its groups.
-            self.fold.event(logged, content_id(&self.rule, &set), None, &set);
+            self.line_errors.values += u64::from(cmcd.malformed);
+            // The sender here may be a relay: only a viewer's own requests assign it to groups.
+            self.fold.event(logged, self.rule.content_id(&cmcd), None, &cmcd);
         }
-        if refused { Err(Dirty::Version) } else { Ok(()) }
+        if refused { Err(LineError::Version) } else { Ok(()) }
     }
 }
 
-/// What a line says of where its viewer is and what it plays with.
+/// Address, region and player of the viewer, as far as a line contains them.
 fn origin<'a>(line: &Line<'a>, protocol: Option<Protocol>) -> Origin<'a> {
     Origin {
         address: Address::Told { peer: line.raw(Field::Address), forwarded: line.raw(Field::Forwarded) },
         region: line.raw(Field::Region),
-        player: PlayerName { told: "", protocol, agent: line.raw(Field::Agent) },
+        player: PlayerName { told: "", protocol, agent: line.raw(Field::UserAgent) },
     }
 }
 
-/// The class's key, by rule.
-fn name_class(rule: &ClassRule, path: &ClassPath<'_>, set: &Cmcd<'_>, query: &[u8], key: &mut String) {
-    let told = match rule {
-        ClassRule::Path(_) | ClassRule::Pattern(_) => None,
-        ClassRule::ContentId => content_id(rule, set),
-        ClassRule::Argument(name) => std::str::from_utf8(argument(query, name)).ok().filter(|id| !id.is_empty()),
-    };
-    if let Some(told) = told {
-        key.push_str(told);
-        return;
-    }
-    let app = match rule {
-        ClassRule::Path(Some(app)) | ClassRule::Pattern(ClassPattern { app, .. }) => app,
-        _ => path.app,
-    };
-    key.push_str(app);
-    if !app.is_empty() {
-        key.push('/');
-    }
-    key.push_str(path.name);
-}
-
-/// CMCD's content id, where the rule names classes by it.
-pub(super) fn content_id<'a>(rule: &ClassRule, set: &Cmcd<'a>) -> Option<&'a str> {
-    match rule {
-        ClassRule::ContentId => std::str::from_utf8(set.cid?.raw()).ok(),
-        _ => None,
-    }
-}
-
-/// Longest line, bytes: nginx caps a request's head at 8 KiB, event bodies come on top.
-pub const MAX_LINE: usize = 65_536;
-/// Longest request that is believed.
-const MAX_TOOK: Duration = Duration::from_hours(1);
+/// A longer request duration is cut to this: the field is wrong.
+const MAX_DURATION: Duration = Duration::from_hours(1);

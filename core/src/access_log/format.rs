@@ -1,65 +1,44 @@
-//! How a log line is taken apart: a JSON object, or any nginx `log_format` given as text. Decides where each field
-//! lies, compiled once; refuses a line that has another form, without a guess.
+//! How a log line is split into fields: as a JSON object, or by any nginx `log_format` given as text. The format is
+//! compiled once. A line of another form is refused; nothing is guessed.
 
 use memchr::{memchr, memchr2};
 
 use super::field::Field;
 use super::layout_cache::{Layout, Layouts};
+use super::line::Line;
 use crate::base::hex;
 
-/// The fields of one line as they stand in it, escapes still in; empty where absent.
-#[derive(Clone, Debug, Default)]
-pub struct Line<'a> {
-    fields: [&'a [u8]; Field::COUNT],
-}
-
-/// A form of lines.
+/// The format of a log's lines.
 #[derive(Clone, Debug)]
 pub struct LogFormat {
     names: Vec<(Box<[u8]>, Field)>,
-    /// Literal and variable in turn; empty for JSON.
+    /// Literals, each with the variable before it; empty for JSON.
     parts: Vec<(Box<[u8]>, Option<Field>)>,
 }
 
 /// Why a format was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FormatError {
-    /// No variable says when the request was.
+    /// No variable contains the request's time.
     #[error("reading log_format: none of $msec, $time_iso8601 and $time_local is in it")]
     Time,
-    /// No variable says what was asked for.
+    /// No variable contains the request's path.
     #[error("reading log_format: none of $uri, $request_uri and $request is in it")]
     Path,
-    /// Two variables with nothing between them cannot be told apart.
-    #[error("reading log_format: nothing parts ${0} from what follows it")]
+    /// Two variables with nothing between them: their values could not be separated.
+    #[error("reading log_format: no text separates ${0} from the variable after it")]
     Joined(String),
-    /// A name given for a JSON key is no field.
-    #[error("reading fields: \"{0}\" is no field; use the name of an nginx variable such as request_time")]
+    /// A JSON key is mapped to an unknown field.
+    #[error("reading fields: \"{0}\" is not a known field; use the name of an nginx variable such as request_time")]
     Field(String),
-    /// Too long.
-    #[error("reading log_format: {0} parts are more than {MAX_PARTS}")]
+    /// More than [`MAX_PARTS`] parts.
+    #[error("reading log_format: {0} parts exceed the maximum of {MAX_PARTS}")]
     Long(usize),
 }
 
-impl<'a> Line<'a> {
-    /// A field's text as it stands in the line; nginx writes `-` for what is absent.
-    #[must_use]
-    pub fn raw(&self, field: Field) -> &'a [u8] {
-        let text = self.fields[field as usize];
-        if text == b"-" { b"" } else { text }
-    }
-
-    #[inline]
-    pub(crate) fn put(&mut self, field: Option<Field>, text: &'a [u8]) {
-        if let Some(field) = field {
-            self.fields[field as usize] = text;
-        }
-    }
-}
-
 impl LogFormat {
-    /// Lines that are JSON objects without nesting (`escape=json`). `names` adds keys: what the log calls it, and the
-    /// nginx variable.
+    /// Lines that are JSON objects (`escape=json`). `names` maps further keys of the log to nginx variables. Nested
+    /// objects are skipped.
     ///
     /// # Errors
     /// [`FormatError::Field`].
@@ -77,8 +56,7 @@ impl LogFormat {
         Self::text_naming(format, [])
     }
 
-    /// As [`LogFormat::text`]; `names` adds variables: what the format calls it, and which nginx variable it stands
-    /// for.
+    /// As [`LogFormat::text`]; `names` maps further variables of the format to nginx variables.
     ///
     /// # Errors
     /// [`FormatError`].
@@ -97,9 +75,9 @@ impl LogFormat {
             if parts.len() > 1 && parts.last().is_some_and(|(literal, _)| literal.is_empty()) {
                 return Err(FormatError::Joined(name.to_owned()));
             }
-            let own = names.iter().find(|(own, _)| **own == *name.as_bytes()).map(|(_, field)| *field);
-            // A short key of `log_format liveqos` is no variable.
-            let field = own.or_else(|| Field::named(name).filter(|_| name.len() > 2));
+            let custom = names.iter().find(|(custom, _)| **custom == *name.as_bytes()).map(|(_, field)| *field);
+            // The short keys of `log_format liveqos` are JSON keys, not variables.
+            let field = custom.or_else(|| Field::named(name).filter(|_| name.len() > 2));
             parts.push((literal.as_bytes().into(), field));
         }
         let has = |wanted: &[Field]| parts.iter().any(|(_, field)| field.is_some_and(|field| wanted.contains(&field)));
@@ -115,13 +93,13 @@ impl LogFormat {
         Ok(Self { names: Vec::new(), parts })
     }
 
-    /// The fields of a line; `None` when it has another form.
+    /// The fields of a line; `None` when it has another format.
     #[must_use]
     pub fn split<'a>(&self, line: &'a [u8]) -> Option<Line<'a>> {
         self.split_learning(line, &mut Layout::default())
     }
 
-    /// As [`LogFormat::split`], by what was learnt of the log's lines before.
+    /// As [`LogFormat::split`], faster for lines whose layout was seen before.
     pub(crate) fn split_known<'a>(&self, line: &'a [u8], layouts: &mut Layouts) -> Option<Line<'a>> {
         if !self.parts.is_empty() {
             return self.split(line);
@@ -145,7 +123,7 @@ impl LogFormat {
             let end = match index {
                 0 => Some(0),
                 _ if literal.is_empty() => Some(rest.len()),
-                _ => find(rest, literal),
+                _ => position_of(rest, literal),
             }?;
             out.put(*field, &rest[..end]);
             rest = rest[end..].strip_prefix(&**literal)?;
@@ -156,13 +134,13 @@ impl LogFormat {
     fn split_json<'a>(&self, line: &'a [u8], out: &mut Line<'a>, layout: &mut Layout) -> Option<()> {
         let line = line.trim_ascii();
         let mut rest = line.strip_prefix(b"{")?.strip_suffix(b"}")?;
-        // Within `line`, the brace at the end not counted.
+        // Offset within `line`, whose closing brace is already stripped from `rest`.
         let place = |rest: &[u8]| line.len() - 1 - rest.len();
-        let (mut told, mut is_flat) = (0, true);
+        let (mut covered, mut is_flat) = (0, true);
         loop {
             rest = rest.trim_ascii_start();
             if rest.is_empty() {
-                layout.end(&line[told..]);
+                layout.end(&line[covered..]);
                 if !is_flat {
                     layout.forget();
                 }
@@ -176,14 +154,14 @@ impl LogFormat {
                 Some(b'"') => json_string(rest)?,
                 Some(b'{') => {
                     is_flat = false;
-                    (&b""[..], &rest[nested(rest)?..])
+                    (&b""[..], &rest[object_end(rest)?..])
                 }
-                // An empty variable outside of quotes leaves nothing; nginx writes it so.
+                // nginx writes an empty variable outside of quotes as nothing.
                 _ => rest.split_at(memchr(b',', rest).unwrap_or(rest.len())),
             };
             let field = self.key(key);
-            layout.push(&line[told..begin], is_quoted, field);
-            told = begin + value.len();
+            layout.push(&line[covered..begin], is_quoted, field);
+            covered = begin + value.len();
             out.put(field, value.trim_ascii());
             rest = after.trim_ascii_start();
             rest = match rest.first() {
@@ -195,12 +173,12 @@ impl LogFormat {
     }
 
     fn key(&self, key: &[u8]) -> Option<Field> {
-        let own = self.names.iter().find(|(name, _)| **name == *key).map(|(_, field)| *field);
-        own.or_else(|| Field::of(key))
+        let custom = self.names.iter().find(|(name, _)| **name == *key).map(|(_, field)| *field);
+        custom.or_else(|| Field::of(key))
     }
 }
 
-/// Appends `text` to `out` without the escapes that nginx writes: `\xHH`, and those of JSON; surrogates become `?`.
+/// Appends `text` to `out` with nginx's escapes resolved: `\xHH` and those of JSON; surrogates become `?`.
 pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
@@ -210,9 +188,9 @@ pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
             return;
         };
         rest = after;
-        let (code, length) = match after.first() {
-            Some(b'x') => (code(after, 2), 3),
-            Some(b'u') => (code(after, 4), 5),
+        let (hex_code, length) = match after.first() {
+            Some(b'x') => (hex_code(after, 2), 3),
+            Some(b'u') => (hex_code(after, 4), 5),
             Some(b'n') => (Some(10), 1),
             Some(b't') => (Some(9), 1),
             Some(b'r') => (Some(13), 1),
@@ -221,24 +199,24 @@ pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) {
             Some(other) => (Some(u32::from(*other)), 1),
             None => (None, 0),
         };
-        let Some(code) = code else {
+        let Some(hex_code) = hex_code else {
             out.push(b'\\');
             continue;
         };
         if length == 5 {
-            out.extend_from_slice(char::from_u32(code).unwrap_or('?').encode_utf8(&mut [0; 4]).as_bytes());
+            out.extend_from_slice(char::from_u32(hex_code).unwrap_or('?').encode_utf8(&mut [0; 4]).as_bytes());
         } else {
-            out.push(code as u8);
+            out.push(hex_code as u8);
         }
         rest = &after[length..];
     }
 }
 
-fn code(text: &[u8], digits: usize) -> Option<u32> {
+fn hex_code(text: &[u8], digits: usize) -> Option<u32> {
     u32::try_from(hex::number(text.get(1..=digits)?)?).ok()
 }
 
-/// The inside of the JSON string that `text` begins with, and what follows.
+/// The content of the JSON string at the head of `text`, still escaped, and what follows.
 fn json_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = text.strip_prefix(b"\"")?;
     let mut at = 0;
@@ -251,8 +229,8 @@ fn json_string(text: &[u8]) -> Option<(&[u8], &[u8])> {
     }
 }
 
-/// Where the object that `text` begins with ends.
-fn nested(text: &[u8]) -> Option<usize> {
+/// The end of the object at the head of `text`.
+fn object_end(text: &[u8]) -> Option<usize> {
     let (mut depth, mut at) = (0_u32, 0);
     loop {
         match text.get(at)? {
@@ -266,7 +244,7 @@ fn nested(text: &[u8]) -> Option<usize> {
     }
 }
 
-fn find(text: &[u8], literal: &[u8]) -> Option<usize> {
+fn position_of(text: &[u8], literal: &[u8]) -> Option<usize> {
     let (first, _) = literal.split_first()?;
     let mut from = 0;
     loop {
@@ -290,20 +268,20 @@ mod tests {
     const COMBINED: &str = r#"$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent "$http_referer" "$http_user_agent" "$http_cmcd_session" $request_time"#;
 
     #[test]
-    fn the_combined_format_is_taken_apart() {
+    fn the_combined_format_is_split() {
         let format = LogFormat::text(COMBINED).expect("good");
         let line = br#"10.0.0.1 - - [23/Nov/2026:13:20:20 +0000] "GET /hls/c1/67.ts?CMCD=bl%3D1 HTTP/1.1" 200 99 "-" "A \x22B\x22" "sid=\x22s\x22" 0.010"#;
         let line = format.split(line).expect("it fits");
         assert_eq!(line.raw(Field::RequestLine), b"GET /hls/c1/67.ts?CMCD=bl%3D1 HTTP/1.1");
         assert_eq!((line.raw(Field::Status), line.raw(Field::Duration)), (&b"200"[..], &b"0.010"[..]));
         let mut session = Vec::new();
-        unescape(line.raw(Field::Session), &mut session);
+        unescape(line.raw(Field::CmcdSession), &mut session);
         assert_eq!(session, b"sid=\"s\"");
         assert!(format.split(b"10.0.0.1 - - nonsense").is_none());
     }
 
     #[test]
-    fn json_is_taken_apart_with_its_own_names() {
+    fn json_is_split_with_custom_names() {
         let format = LogFormat::json([("when", "msec")]).expect("good");
         let line =
             format.split(br#"{"when":1.5,"u":"/a","rt":,"x":{"y":"}"},"s":"sid=\"q\"","cwnd":10}"#).expect("it fits");
@@ -311,7 +289,7 @@ mod tests {
             (line.raw(Field::Seconds), line.raw(Field::Path), line.raw(Field::Duration)),
             (&b"1.5"[..], &b"/a"[..], &b""[..])
         );
-        assert_eq!(line.raw(Field::Session), br#"sid=\"q\""#);
+        assert_eq!(line.raw(Field::CmcdSession), br#"sid=\"q\""#);
         for bad in [&b"{"[..], b"", b"[1]", br#"{"a"}"#, br#"{"a":"b}"#, br#"{"a":"b" 1}"#] {
             assert!(format.split(bad).is_none(), "{bad:?}");
         }
@@ -327,12 +305,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_learnt_changes_nothing(lines in proptest::collection::vec("(\\{\"t\":1|\\{\"t\": \"1\")?(,? ?\"(u|q|s|x)\":(\"[a-z\\\\\",}]{0,4}\"|[0-9]{0,2}|\\{\"y\":1\\})){0,4}\\}?", 1..8)) {
+        fn cached_layouts_split_as_uncached_ones(lines in proptest::collection::vec("(\\{\"t\":1|\\{\"t\": \"1\")?(,? ?\"(u|q|s|x)\":(\"[a-z\\\\\",}]{0,4}\"|[0-9]{0,2}|\\{\"y\":1\\})){0,4}\\}?", 1..8)) {
             let format = LogFormat::json([]).expect("good");
             let mut layouts = Layouts::default();
             for line in lines.iter().chain(&lines) {
                 let (known, split) = (format.split_known(line.as_bytes(), &mut layouts), format.split(line.as_bytes()));
-                prop_assert_eq!(known.map(|line| line.fields), split.map(|line| line.fields), "{}", line);
+                prop_assert_eq!(known, split, "{}", line);
             }
         }
 

@@ -1,36 +1,36 @@
-//! How the JSON lines of a log are laid out, learnt from the lines: a log has few layouts, its writer has them compiled
-//! in. Decides nothing that [`LogFormat::split`](super::format::LogFormat::split) would not: a line that differs in one
+//! A cache of the layouts of a log's JSON lines: a log has few of them, compiled into its writer. Splitting by a cached
+//! layout gives exactly what [`LogFormat::split`](super::format::LogFormat::split) gives: a line that differs in one
 //! byte outside of its values is not taken.
 
 use memchr::memchr2;
 
 use super::field::Field;
-use super::format::Line;
-use crate::base::swar::equal;
+use super::line::Line;
+use crate::base::swar::byte_matches;
 
-/// The last few layouts that were seen.
+/// The last few layouts seen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layouts {
-    known: [Layout; KNOWN],
+    known: [Layout; MAX_LAYOUTS],
     newest: usize,
     oldest: usize,
-    /// What is being learnt.
+    /// The layout being learnt.
     next: Layout,
 }
 
-/// What stands between the values of a line.
+/// The literals between the values of a line.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Layout {
     literals: Vec<u8>,
     values: Vec<Value>,
-    /// Where the literal behind the last value begins.
+    /// Where the literal after the last value begins.
     end: usize,
 }
 
 /// A value and the literal before it.
 #[derive(Clone, Copy, Debug)]
 struct Value {
-    /// The first eight bytes of the literal, and which of their bits it has.
+    /// The first eight bytes of the literal, and the mask of those that it has.
     word: u64,
     mask: u64,
     literal_end: usize,
@@ -39,11 +39,11 @@ struct Value {
 }
 
 impl Layouts {
-    /// The fields of a line whose layout is known.
+    /// The fields of a line whose layout is cached.
     #[inline]
     pub(crate) fn split<'a>(&mut self, line: &'a [u8]) -> Option<Line<'a>> {
-        for step in 0..KNOWN {
-            let place = (self.newest + step) % KNOWN;
+        for step in 0..MAX_LAYOUTS {
+            let place = (self.newest + step) % MAX_LAYOUTS;
             if let Some(split) = self.known[place].split(line) {
                 self.newest = place;
                 return Some(split);
@@ -52,36 +52,36 @@ impl Layouts {
         None
     }
 
-    /// Learns a line by `split`; the oldest layout gives way. Room is kept, so that learning again takes none.
+    /// Learns the layout of a line while `split` splits it; it replaces the oldest one. Allocations are reused.
     pub(crate) fn learn<'a>(&mut self, split: impl FnOnce(&mut Layout) -> Option<Line<'a>>) -> Option<Line<'a>> {
         self.next.forget();
         let line = split(&mut self.next)?;
         if !self.next.values.is_empty() {
             std::mem::swap(&mut self.known[self.oldest], &mut self.next);
             self.newest = self.oldest;
-            self.oldest = (self.oldest + 1) % KNOWN;
+            self.oldest = (self.oldest + 1) % MAX_LAYOUTS;
         }
         Some(line)
     }
 }
 
 impl Layout {
-    /// Notes a value: what stands before it since the last one, and what it is.
+    /// Records a value: the literal before it, and its kind.
     pub(crate) fn push(&mut self, before: &[u8], is_quoted: bool, field: Option<Field>) {
         if self.values.len() > MAX_VALUES || self.literals.len() > MAX_LITERALS {
             return;
         }
         self.literals.extend_from_slice(before);
-        let mut eight = [0; 8];
+        let mut chunk = [0; 8];
         let length = before.len().min(8);
-        eight[..length].copy_from_slice(&before[..length]);
+        chunk[..length].copy_from_slice(&before[..length]);
         let mask = if length == 8 { u64::MAX } else { (1 << (8 * length)) - 1 };
         let literal_end = self.literals.len();
-        self.values.push(Value { word: u64::from_le_bytes(eight), mask, literal_end, is_quoted, field });
+        self.values.push(Value { word: u64::from_le_bytes(chunk), mask, literal_end, is_quoted, field });
         self.end = self.literals.len();
     }
 
-    /// Notes what stands behind the last value; too long a layout is not kept.
+    /// Records the literal after the last value; a layout that is too long is dropped.
     pub(crate) fn end(&mut self, behind: &[u8]) {
         self.literals.extend_from_slice(behind);
         if self.values.len() > MAX_VALUES || self.literals.len() > MAX_LITERALS {
@@ -103,7 +103,7 @@ impl Layout {
         for value in &self.values {
             let length = value.literal_end - from;
             let begins = match rest.first_chunk::<8>() {
-                Some(eight) if length <= 8 => u64::from_le_bytes(*eight) & value.mask == value.word,
+                Some(chunk) if length <= 8 => u64::from_le_bytes(*chunk) & value.mask == value.word,
                 _ => rest.starts_with(&self.literals[from..value.literal_end]),
             };
             if !begins {
@@ -120,7 +120,7 @@ impl Layout {
     }
 }
 
-/// Where the string ends that this is the inside of.
+/// The end of the string whose inside `text` begins with.
 #[inline]
 fn quoted_end(text: &[u8]) -> Option<usize> {
     if text.first() == Some(&b'"') {
@@ -136,7 +136,7 @@ fn quoted_end(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Where a value without quotes ends; `None` where it may be something else.
+/// The end of a value without quotes; `None` where `text` may be something else.
 #[inline]
 fn bare_end(text: &[u8]) -> Option<usize> {
     let first = text.first()?;
@@ -144,9 +144,9 @@ fn bare_end(text: &[u8]) -> Option<usize> {
         return None;
     }
     let mut at = 0;
-    while let Some(eight) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        let word = u64::from_le_bytes(*eight);
-        let ends = equal(word, b',') | equal(word, b'}');
+    while let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<8>) {
+        let word = u64::from_le_bytes(*chunk);
+        let ends = byte_matches(word, b',') | byte_matches(word, b'}');
         if ends != 0 {
             return Some(at + ends.trailing_zeros() as usize / 8);
         }
@@ -156,6 +156,6 @@ fn bare_end(text: &[u8]) -> Option<usize> {
 }
 
 /// Requests, event posts, and two more.
-const KNOWN: usize = 4;
+const MAX_LAYOUTS: usize = 4;
 const MAX_VALUES: usize = 64;
 const MAX_LITERALS: usize = 2_048;

@@ -1,14 +1,13 @@
-//! What a line asked for and when. Refuses a path that is no UTF-8, and a line without an instant in any of nginx's
-//! three forms.
+//! The requested path, its query, and when the line was logged.
 
 use memchr::memchr;
 
 use super::field::Field;
-use super::format::Line;
+use super::line::Line;
 use super::timestamp::{common, iso, seconds};
 use crate::model::Timestamp;
 
-/// Path and query of what was asked for.
+/// The requested path and query; `None` when the path is not UTF-8.
 pub(crate) fn target<'a>(line: &Line<'a>) -> Option<(&'a str, &'a [u8])> {
     let path = line.raw(Field::Path);
     let path = if path.is_empty() {
@@ -24,7 +23,7 @@ pub(crate) fn target<'a>(line: &Line<'a>) -> Option<(&'a str, &'a [u8])> {
     Some((path, memchr(b'?', path.as_bytes()).map_or(b"", |at| &path.as_bytes()[at + 1..])))
 }
 
-/// The value of a query argument as it stands.
+/// The value of a query argument, still percent-encoded; empty where absent.
 pub(crate) fn argument<'a>(query: &'a [u8], name: &str) -> &'a [u8] {
     let mut rest = query;
     loop {
@@ -39,7 +38,7 @@ pub(crate) fn argument<'a>(query: &'a [u8], name: &str) -> &'a [u8] {
     }
 }
 
-/// When a line was logged.
+/// When a line was logged; `None` without a readable time in any of nginx's three forms.
 pub(crate) fn instant(line: &Line<'_>) -> Option<Timestamp> {
     let since = seconds(line.raw(Field::Seconds))
         .or_else(|| iso(line.raw(Field::Iso)))

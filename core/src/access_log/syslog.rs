@@ -1,10 +1,8 @@
-//! The header of a syslog datagram, as nginx (`access_log syslog:`), rsyslog and journald send it: RFC 3164 and RFC
-//! 5424. Decides where the message begins; takes nothing else from it, since the line carries its own instant, and
-//! refuses what has no priority.
+//! Removes the header of a syslog datagram, as nginx (`access_log syslog:`), rsyslog and journald send it: RFC 3164 and
+//! RFC 5424. Nothing of the header is used, since the line has its own time.
 
-/// The message of a datagram: what stands after `<134>Nov 23 15:04:05 host nginx: ` (RFC 3164, with or without the
-/// host) or after `<134>1 2026-11-23T15:04:05Z host nginx 77 - - ` (RFC 5424). `None` when it does not begin with a
-/// priority.
+/// The message of a datagram: what follows `<134>Nov 23 15:04:05 host nginx: ` (RFC 3164, with or without the host) or
+/// `<134>1 2026-11-23T15:04:05Z host nginx 77 - - ` (RFC 5424). `None` when it does not begin with a priority.
 #[must_use]
 pub fn message(datagram: &[u8]) -> Option<&[u8]> {
     let (priority, rest) = split_once(datagram.strip_prefix(b"<")?, b'>')?;
@@ -17,7 +15,7 @@ pub fn message(datagram: &[u8]) -> Option<&[u8]> {
     Some(message.strip_suffix(b"\n").unwrap_or(message).trim_ascii_start())
 }
 
-/// Instant, host, application, process, message id, then structured data (RFC 5424 §6).
+/// Skips time, host, application, process and message id, then the structured data (RFC 5424 section 6).
 fn of_5424(rest: &[u8]) -> Option<&[u8]> {
     let mut rest = rest;
     for _ in 0..FIELDS_OF_5424 {
@@ -28,7 +26,7 @@ fn of_5424(rest: &[u8]) -> Option<&[u8]> {
     Some(message.strip_prefix(b"\xef\xbb\xbf").unwrap_or(message))
 }
 
-/// `-`, or elements in brackets whose quoted values may hold escaped quotes and brackets.
+/// Skips `-`, or elements in brackets whose quoted values may contain escaped quotes and brackets.
 fn after_structured(rest: &[u8]) -> Option<&[u8]> {
     if let Some(rest) = rest.strip_prefix(b"-") {
         return Some(rest);
@@ -53,15 +51,15 @@ fn after_structured(rest: &[u8]) -> Option<&[u8]> {
     Some(rest)
 }
 
-/// `Mmm dd hh:mm:ss `, then `host tag: ` or `tag: ` (nginx with `nohostname`). What has no such header is message from
-/// its start on (RFC 3164 §4.3.3).
+/// Skips `Mmm dd hh:mm:ss `, then `host tag: ` or `tag: ` (nginx with `nohostname`). Without such a header all of it is
+/// the message (RFC 3164 section 4.3.3).
 fn of_3164(rest: &[u8]) -> &[u8] {
     let is_stamp = rest.len() > STAMP && rest[3] == b' ' && rest[6] == b' ' && rest[9] == b':' && rest[12] == b':';
     if !is_stamp || rest[STAMP] != b' ' {
         return rest;
     }
     let rest = &rest[STAMP + 1..];
-    // The tag is the first word that ends with a colon; at most one word, the host, stands before it.
+    // The tag is the first word that ends with a colon; at most one word, the host, precedes it.
     let Some((word, after)) = split_once(rest, b' ') else {
         return rest;
     };
@@ -79,9 +77,9 @@ fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&text[..index], &text[index + 1..]))
 }
 
-/// Bytes of `Mmm dd hh:mm:ss`.
+/// Length of `Mmm dd hh:mm:ss`.
 const STAMP: usize = 15;
-/// What stands between the version and the structured data.
+/// Fields between the version and the structured data.
 const FIELDS_OF_5424: usize = 5;
 
 #[cfg(test)]
@@ -91,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_message_is_found_behind_each_header() {
+    fn the_message_follows_each_header() {
         for datagram in [
             "<190>Nov 23 15:04:05 edge-7 nginx: {\"t\":1}",
             "<190>Nov  3 15:04:05 edge-7 nginx: {\"t\":1}\n",
@@ -110,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_priority_is_refused() {
+    fn datagrams_without_priority_are_refused() {
         for datagram in ["", "<", "<>x", "<1234>x", "<x>y", "{\"t\":1}", "<190>1 - - - - - [open", "<190>1 - -"] {
             assert_eq!(message(datagram.as_bytes()), None, "{datagram}");
         }
@@ -126,7 +124,7 @@ mod tests {
         }
 
         #[test]
-        fn a_line_is_found_whatever_it_holds(line in "\\{[ -~]{0,60}", host in "[a-z0-9.-]{1,20} |") {
+        fn any_line_is_found(line in "\\{[ -~]{0,60}", host in "[a-z0-9.-]{1,20} |") {
             let datagram = format!("<190>Nov 23 15:04:05 {host}nginx: {line}");
             prop_assert_eq!(message(datagram.as_bytes()).map(String::from_utf8_lossy), Some(line.as_str().into()));
         }

@@ -1,16 +1,16 @@
-//! Instants as logs write them, read without allocation. Decides the forms of nginx: Unix seconds, ISO 8601, and the
-//! common log format; refuses everything else.
+//! Reads timestamps of access logs without allocation, in nginx's three forms: Unix seconds, ISO 8601 and the common
+//! log format.
 
 use std::time::Duration;
 
-use crate::base::swar::{eight_digits, less_zeros, over_nine};
+use crate::base::swar::{digit_values, non_digits, parse_eight_digits};
 
 /// Unix seconds with up to nine digits of fraction: `1795404980.817`.
 #[must_use]
 pub(crate) fn seconds(text: &[u8]) -> Option<Duration> {
     let (mut whole, mut at) = (0_u64, 0);
-    if let Some(eight) = text.first_chunk::<8>().filter(|eight| over_nine(less_zeros(**eight)) == 0) {
-        (whole, at) = (eight_digits(less_zeros(*eight)), 8);
+    if let Some(chunk) = text.first_chunk::<8>().filter(|chunk| non_digits(digit_values(**chunk)) == 0) {
+        (whole, at) = (parse_eight_digits(digit_values(*chunk)), 8);
     }
     while let Some(digit) = text.get(at).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
         whole = whole * 10 + u64::from(digit);
@@ -81,7 +81,7 @@ fn days(year: u64, month: u64, day: u64) -> Option<u64> {
     if !(1_970..=9_999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
         return None;
     }
-    // March begins the year, so that the leap day is its last.
+    // The year begins in March, so that the leap day is its last.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year / 4 - year / 100 + year / 400;
     (year * 365 + leap_days + (month * 153 + 2) / 5 + day - 1).checked_sub(719_468)
@@ -96,7 +96,7 @@ pub(crate) fn digits(text: &[u8]) -> Option<u64> {
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-/// Far beyond any log, and well within what nanoseconds hold.
+/// Beyond any log, and well within what 64-bit nanoseconds hold.
 const MAX_SECONDS: u64 = 10_000_000_000;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use memchr::{memchr2, memchr3};
 
-use crate::base::swar::{eight_digits, equal, less_zeros, over_nine, small_letters};
+use crate::base::swar::{byte_matches, digit_values, lowercase_mask, non_digits, parse_eight_digits};
 use crate::base::{hex, percent};
 
 /// A place in a text; `ENCODED`: its bytes are percent-encoded, as in a query.
@@ -109,12 +109,13 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     #[inline]
     pub(crate) fn key(self) -> Read<'a, Code, ENCODED> {
         // The standard's keys are of few small letters: eight bytes at once.
-        if let Some(eight) = self.rest.first_chunk::<8>() {
-            let word = u64::from_le_bytes(*eight);
-            let ends = if ENCODED { equal(word, b'%') } else { equal(word, b'=') | equal(word, b',') };
+        if let Some(chunk) = self.rest.first_chunk::<8>() {
+            let word = u64::from_le_bytes(*chunk);
+            let ends =
+                if ENCODED { byte_matches(word, b'%') } else { byte_matches(word, b'=') | byte_matches(word, b',') };
             let length = ends.trailing_zeros() as usize / 8;
             let key = word & !(u64::MAX << (length * 8 % 64));
-            if (1..8).contains(&length) && small_letters(word) | u64::MAX << (length * 8) == u64::MAX {
+            if (1..8).contains(&length) && lowercase_mask(word) | u64::MAX << (length * 8) == u64::MAX {
                 let rest = &self.rest[length..];
                 // An escape may also be one more letter of the key.
                 if !ENCODED || matches!(rest, [b'%', b'2', b'C' | b'c', ..] | [b'%', b'3', b'D' | b'd', ..]) {
@@ -166,12 +167,12 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     /// The whole part, thousandths, and what follows.
     #[inline]
     fn decimal(self) -> Option<(u64, u32, Self)> {
-        if let Some(eight) = self.rest.first_chunk::<8>() {
-            let digits = less_zeros(*eight);
-            let length = over_nine(digits).trailing_zeros() as usize / 8;
+        if let Some(chunk) = self.rest.first_chunk::<8>() {
+            let digits = digit_values(*chunk);
+            let length = non_digits(digits).trailing_zeros() as usize / 8;
             let rest = self.rest.get(length..).filter(|_| (1..8).contains(&length));
             if let Some(rest) = rest.filter(|rest| ends_number::<ENCODED>(rest)) {
-                return Some((eight_digits(digits << (64 - 8 * length)), 0, Self { rest }));
+                return Some((parse_eight_digits(digits << (64 - 8 * length)), 0, Self { rest }));
             }
         }
         self.decimal_by_digit()

@@ -1,6 +1,6 @@
-//! From dump to dump, how late and how lossy the way to each joined viewer is, folded into one total per session.
-//! Decides what a socket's backlog means in time; refuses a latency where the media rate or the round-trip time is not
-//! known.
+//! Delivery latency and loss of each viewer that a media server's client list attributes, from socket dump to socket
+//! dump, folded per session. Decides how much time a socket's backlog amounts to; without media rate or round-trip time
+//! there is no latency.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -11,27 +11,28 @@ use super::summary::PathFold;
 use super::tcp_info::TcpReading;
 use crate::model::Timestamp;
 
-/// What is remembered of each socket between dumps. At most [`MAX_TRACKED`] sockets.
+/// The state of each socket between dumps, of at most [`MAX_TRACKED`] sockets.
 #[derive(Debug, Default)]
 pub struct PathTable {
-    tracks: HashMap<u64, Track>,
+    sockets: HashMap<u64, TrackedSocket>,
     dumps: u64,
     last: Option<Timestamp>,
     untracked: u64,
 }
 
-/// The folds of one dump: one for each session that has a viewer in it.
+/// The folds of one dump, one for each session with a viewer in it.
 pub type Folds = BTreeMap<SessionIndex, PathFold>;
 
 impl PathTable {
-    /// Takes in one dump made at `at` and folds each joined viewer in it into `folds`, which is emptied first (its
-    /// memory is kept). `egress` gives the bytes per second of media sent to one viewer of a session, when known.
+    /// Folds one dump, made at `at`: each attributed viewer goes into its session's fold in `folds`, which is cleared
+    /// first (its memory is kept). `egress` gives the bytes per second of media sent to one viewer of a session, where
+    /// known.
     ///
-    /// Delivery latency of a viewer = the greater of queued media time and time waited, plus RTT/2. Queued media time
-    /// is `tcpi_notsent_bytes` over `egress`: not `idiag_wqueue`, which also holds what is in flight, and that is in
-    /// RTT/2 already. Time waited is how long unacknowledged bytes have been there without any being acknowledged, as
-    /// far as dumps prove it. What the server itself still holds for a full socket is not seen: the latency of such a
-    /// viewer is a floor.
+    /// Delivery latency of a viewer = max(queued media time, waiting time) + RTT/2. Queued media time is
+    /// `tcpi_notsent_bytes` / `egress`; `idiag_wqueue` would also contain what is in flight, which RTT/2 covers
+    /// already. Waiting time is how long unacknowledged bytes have been there without any being acknowledged, as far as
+    /// dumps prove it. What the server itself still holds for a full socket is not visible: the latency of such a
+    /// viewer is a lower bound.
     pub fn step(
         &mut self,
         at: Timestamp,
@@ -44,93 +45,94 @@ impl PathTable {
         let started = gap.filter(|gap| *gap <= LONGEST_GAP).map(|gap| at - gap / 2);
         self.dumps += 1;
         for reading in dump {
-            if !self.tracks.contains_key(&reading.identity) && self.tracks.len() >= MAX_TRACKED {
+            if !self.sockets.contains_key(&reading.identity) && self.sockets.len() >= MAX_TRACKED {
                 self.untracked += 1;
                 continue;
             }
-            let track = self.tracks.entry(reading.identity).or_insert_with(|| Track::new(at, started));
-            if track.dump == self.dumps {
+            let socket = self.sockets.entry(reading.identity).or_insert_with(|| TrackedSocket::new(at, started));
+            if socket.dump == self.dumps {
                 continue;
             }
-            let lost = track.advance(at, reading, self.dumps);
-            if let Some((session, Role::Viewer)) = track.assigned {
+            let lost = socket.advance(at, reading, self.dumps);
+            if let Some((session, Role::Viewer)) = socket.assigned {
                 let fold = folds.entry(session).or_default();
                 fold.count_segments(lost);
-                track.fold(at, reading, egress(session), fold);
+                socket.fold(at, reading, egress(session), fold);
             }
         }
         self.last = Some(at);
-        self.tracks.retain(|_, track| self.dumps - track.dump < FORGET_AFTER_DUMPS);
+        self.sockets.retain(|_, socket| self.dumps - socket.dump < FORGET_AFTER_DUMPS);
         folds.retain(|_, fold| !fold.is_empty());
     }
 
-    /// Fills `out` (emptied first) with what the join needs of each socket of `dump`. Sockets that the table has not
-    /// seen in [`PathTable::step`] are left out.
+    /// Fills `out` (cleared first) with what the join needs of each socket in `dump`. Sockets that [`PathTable::step`]
+    /// has not seen are left out.
     pub fn candidates(&self, dump: &[TcpReading], out: &mut Vec<Candidate>) {
         out.clear();
         out.extend(dump.iter().filter_map(|reading| {
-            let track = self.tracks.get(&reading.identity)?;
+            let socket = self.sockets.get(&reading.identity)?;
             Some(Candidate {
                 address: reading.peer.ip(),
                 role: Role::of(reading),
-                first_seen: track.started,
+                first_seen: socket.started,
                 identity: reading.identity,
             })
         }));
     }
 
-    /// Replaces all assignments by those of a new join: a socket that it does not name belongs to nobody.
+    /// Replaces all assignments by those of a new join; a socket that it does not name is unassigned.
     pub fn assign(&mut self, assignments: &[Assignment]) {
-        self.tracks.values_mut().for_each(|track| track.assigned = None);
+        self.sockets.values_mut().for_each(|socket| socket.assigned = None);
         for assignment in assignments {
-            if let Some(track) = self.tracks.get_mut(&assignment.identity) {
-                track.assigned = Some((assignment.session, assignment.role));
+            if let Some(socket) = self.sockets.get_mut(&assignment.identity) {
+                socket.assigned = Some((assignment.session, assignment.role));
             }
         }
     }
 
-    /// The newest round trip to the publisher of `session`, where its socket is joined and tells one.
+    /// The newest round-trip time to the publisher of `session`, where its socket is joined and has one.
     #[must_use]
     pub fn publisher_rtt(&self, session: SessionIndex) -> Option<Duration> {
-        let publishers = self.tracks.values().filter(|track| track.assigned == Some((session, Role::Publisher)));
-        publishers.filter_map(|track| track.rtt).min()
+        let publishers = self.sockets.values().filter(|socket| socket.assigned == Some((session, Role::Publisher)));
+        publishers.filter_map(|socket| socket.rtt).min()
     }
 
-    /// Sockets remembered now.
+    /// Number of sockets remembered now.
     #[must_use]
     pub fn tracked(&self) -> usize {
-        self.tracks.len()
+        self.sockets.len()
     }
 
-    /// How often a socket was passed over because [`MAX_TRACKED`] were remembered already; a total.
+    /// How often a socket was skipped because [`MAX_TRACKED`] were remembered already; a running total.
     #[must_use]
     pub const fn untracked_total(&self) -> u64 {
         self.untracked
     }
 }
 
-/// The most sockets remembered at once, as many as one dump gives. The cost is [`PathTable::untracked_total`].
+/// The most sockets remembered at once, as many as one dump contains. Skipped ones are counted in
+/// [`PathTable::untracked_total`].
 pub(super) const MAX_TRACKED: usize = 200_000;
 
-/// The start of a connection that says nothing about its path: the server sends its stored group of pictures at once.
+/// The start of a connection, in which the server sends its stored group of pictures at once: no measure of the path.
 pub const JOIN_BURST: Duration = Duration::from_secs(2);
 
-/// A socket without any acknowledgement for this long leads to nobody: it is counted as gone and has no latency.
+/// A socket without any acknowledgement for this long has no viewer: it is counted as gone and has no latency.
 pub(super) const GONE_AFTER: Duration = Duration::from_mins(2);
 
-/// The longest time between two dumps after which a new socket's appearance still tells when its connection began.
+/// After a longer gap between two dumps, the start of a socket that is new in the second is not known.
 pub(super) const LONGEST_GAP: Duration = Duration::from_secs(2);
 
-/// After how many dumps without it a socket is forgotten: the kernel can pass one over while others come and go.
+/// A socket is forgotten after this many dumps without it: the kernel can skip one while others come and go.
 pub(super) const FORGET_AFTER_DUMPS: u64 = 4;
 
-/// One socket's past.
+/// The state of one socket.
 #[derive(Debug)]
-struct Track {
+struct TrackedSocket {
     appeared: Timestamp,
-    /// Halfway between the dump that did not have it and the one that did; `None` when nobody was watching.
+    /// Halfway between the last dump without it and the first dump with it; `None` when it may be older.
     started: Option<Timestamp>,
-    /// The number of the last dump that had it.
+    /// The number of the last dump that contained it.
     dump: u64,
     assigned: Option<(SessionIndex, Role)>,
     bytes_acked: Option<u64>,
@@ -140,7 +142,7 @@ struct Track {
     rtt: Option<Duration>,
 }
 
-impl Track {
+impl TrackedSocket {
     fn new(at: Timestamp, started: Option<Timestamp>) -> Self {
         Self {
             appeared: at,
@@ -154,8 +156,8 @@ impl Track {
         }
     }
 
-    /// Moves on to `reading`; gives the segments (sent, lost) since the last one, or `None` when the kernel does not
-    /// tell.
+    /// Advances to `reading`; returns the segments (sent, lost) since the last one, or `None` when the kernel does not
+    /// report them.
     fn advance(&mut self, at: Timestamp, reading: &TcpReading, dump: u64) -> Option<(u32, u32)> {
         self.dump = dump;
         self.rtt = reading.rtt;
@@ -171,29 +173,28 @@ impl Track {
     }
 
     fn fold(&self, at: Timestamp, reading: &TcpReading, egress: Option<f64>, fold: &mut PathFold) {
-        let waited = self.waiting_since.map_or(Duration::ZERO, |since| at.since(since));
-        if waited > GONE_AFTER {
+        let waiting = self.waiting_since.map_or(Duration::ZERO, |since| at.since(since));
+        if waiting > GONE_AFTER {
             fold.gone += 1;
             return;
         }
         fold.viewers += 1;
-        fold.note_rtt(reading.rtt);
+        fold.record_rtt(reading.rtt);
         fold.backlog_bytes = fold.backlog_bytes.saturating_add(u64::from(reading.notsent_bytes.unwrap_or_default()));
         fold.zero_window += u32::from(reading.send_window_bytes == Some(0));
         if at.since(self.appeared) < JOIN_BURST {
             fold.joining += 1;
             return;
         }
-        match delivery_latency(reading, waited, egress) {
+        match delivery_latency(reading, waiting, egress) {
             Some(latency) => fold.record(latency),
             None => fold.unmeasured += 1,
         }
     }
 }
 
-/// The delivery latency of one viewer, or `None` when RTT or backlog is not told, or bytes wait at an unknown media
-/// rate.
-fn delivery_latency(reading: &TcpReading, waited: Duration, egress: Option<f64>) -> Option<Duration> {
+/// The delivery latency of one viewer; `None` without RTT or backlog, or when bytes wait at an unknown media rate.
+fn delivery_latency(reading: &TcpReading, waiting: Duration, egress: Option<f64>) -> Option<Duration> {
     let one_way = reading.rtt? / 2;
     let queued = match reading.notsent_bytes? {
         0 => Duration::ZERO,
@@ -202,7 +203,7 @@ fn delivery_latency(reading: &TcpReading, waited: Duration, egress: Option<f64>)
             Duration::try_from_secs_f64(f64::from(bytes) / rate).unwrap_or(Duration::MAX)
         }
     };
-    Some(queued.max(waited).saturating_add(one_way))
+    Some(queued.max(waiting).saturating_add(one_way))
 }
 
 #[cfg(test)]
@@ -245,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flowing_viewer_is_half_a_round_trip_away() {
+    fn a_viewer_without_backlog_has_half_a_round_trip() {
         let (_, folds) = table(&[reading(1)]);
         let fold = &folds[&CLASS];
         assert_eq!((fold.viewers, fold.backlog_bytes, fold.latencies().len()), (1, 0, 1));
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_is_media_time_only_where_the_rate_is_known() {
+    fn a_backlog_becomes_time_only_where_the_rate_is_known() {
         let queued = TcpReading { notsent_bytes: Some(50_000), wqueue_bytes: 60_000, ..reading(1) };
         let progressed = TcpReading { bytes_acked: Some(200_000), ..queued };
         let (mut table, mut folds) = table(&[queued, reading(2)]);
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_viewer_is_at_least_as_late_as_its_wait_and_then_gone() {
+    fn a_stalled_viewer_is_as_late_as_it_waits_and_then_gone() {
         let stalled = TcpReading { wqueue_bytes: 1, send_window_bytes: Some(0), ..reading(1) };
         let (mut table, mut folds) = (PathTable::default(), Folds::new());
         table.step(Timestamp::from_secs(0), &[reading(1)], rate, &mut folds);
@@ -281,8 +282,8 @@ mod tests {
         for second in 10..=130 {
             table.step(Timestamp::from_secs(second), &[stalled], rate, &mut folds);
             let fold = &folds[&CLASS];
-            let waited = fold.latencies().max_millis();
-            assert!(waited.is_some_and(|millis| millis >= (second - 10) * 1000), "at {second} s");
+            let waiting = fold.latencies().max_millis();
+            assert!(waiting.is_some_and(|millis| millis >= (second - 10) * 1000), "at {second} s");
             assert_eq!((fold.zero_window, fold.gone), (1, 0));
         }
         table.step(Timestamp::from_secs(131), &[stalled], rate, &mut folds);
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_join_burst_is_no_latency() {
+    fn the_join_burst_has_no_latency() {
         let burst = TcpReading { notsent_bytes: Some(500_000), wqueue_bytes: 500_000, ..reading(1) };
         let (mut table, mut folds) = (PathTable::default(), Folds::new());
         table.step(Timestamp::from_millis(0), &[burst], rate, &mut folds);
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn loss_is_what_was_needed_again() {
+    fn needless_retransmissions_are_not_loss() {
         let at = |second, sent, retransmitted, dsacked| {
             let counters = (Some(sent), Some(retransmitted), Some(dsacked));
             let mut reading = reading(1);
@@ -317,15 +318,19 @@ mod tests {
             (Timestamp::from_secs(second), [reading])
         };
         let (mut table, mut folds) = table(&[reading(1)]);
-        let mut told = |(at, dump): (Timestamp, [TcpReading; 1])| {
+        let mut segments_at = |(at, dump): (Timestamp, [TcpReading; 1])| {
             table.step(at, &dump, rate, &mut folds);
             (folds[&CLASS].segments_sent, folds[&CLASS].segments_lost)
         };
-        assert_eq!(told(at(11, 300, 3, 1)), (Some(200), Some(2)));
-        assert_eq!(told(at(12, 400, 3, 2)), (Some(100), Some(0)), "a late report takes nothing back");
-        assert_eq!(told(at(13, 500, 5, 2)), (Some(100), Some(1)), "but is taken off what is lost next");
-        assert_eq!(told(at(14, 10, 0, 0)), (None, None), "the counters began anew");
-        assert_eq!(told(at(15, 20, 15, 0)), (Some(10), Some(10)), "no more lost than sent");
+        assert_eq!(segments_at(at(11, 300, 3, 1)), (Some(200), Some(2)));
+        assert_eq!(
+            segments_at(at(12, 400, 3, 2)),
+            (Some(100), Some(0)),
+            "a late duplicate report reduces nothing counted"
+        );
+        assert_eq!(segments_at(at(13, 500, 5, 2)), (Some(100), Some(1)), "but the next loss");
+        assert_eq!(segments_at(at(14, 10, 0, 0)), (None, None), "the counters restarted");
+        assert_eq!(segments_at(at(15, 20, 15, 0)), (Some(10), Some(10)), "no more lost than sent");
     }
 
     #[test]
@@ -350,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_is_known_only_when_someone_was_watching() {
+    fn a_start_is_known_only_between_close_dumps() {
         let (mut table, mut folds, mut found) = (PathTable::default(), Folds::new(), Vec::new());
         let mut first_seen = |millis, dump: &[TcpReading], id| {
             table.step(Timestamp::from_millis(millis), dump, rate, &mut folds);
@@ -374,7 +379,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn losses_of_a_life_lie_between_net_and_gross(steps in proptest::collection::vec((0_u32..50, 0_u32..5, 0_u32..5), 1..60)) {
+        fn all_losses_of_a_connection_lie_between_net_and_gross(steps in proptest::collection::vec((0_u32..50, 0_u32..5, 0_u32..5), 1..60)) {
             let (mut table, mut folds) = table(&[reading(1)]);
             let mut now = reading(1);
             let (mut sent, mut lost, mut gross, mut net) = (0, 0, 0, 0_i64);
@@ -393,7 +398,7 @@ mod tests {
         }
 
         #[test]
-        fn any_dump_is_taken_and_each_viewer_counted_once(
+        fn any_dump_counts_each_viewer_once(
             dumps in proptest::collection::vec(proptest::collection::vec((0_u64..6, any::<[Option<u32>; 5]>(), any::<[Option<u64>; 2]>()), 0..12), 1..8),
             at in any::<[u32; 8]>(), egress in any::<Option<f64>>(),
         ) {
@@ -412,13 +417,13 @@ mod tests {
                 }).collect();
                 table.step(Timestamp::from_millis(u64::from(at)), &dump, |_| egress, &mut folds);
                 let joined: std::collections::BTreeSet<u64> = dump.iter().map(|r| r.identity).filter(|id| *id < 3).collect();
-                let told = folds.get(&CLASS).map_or(0, |fold| {
+                let segments_at = folds.get(&CLASS).map_or(0, |fold| {
                     assert!(fold.segments_lost <= fold.segments_sent);
                     assert_eq!(fold.latencies().len() + u64::from(fold.joining + fold.unmeasured), u64::from(fold.viewers));
                     fold.viewers + fold.gone
                 });
-                // A socket that was away too long comes back unjoined.
-                prop_assert!(told as usize <= joined.len());
+                // A socket that was absent too long comes back unassigned.
+                prop_assert!(segments_at as usize <= joined.len());
             }
         }
     }

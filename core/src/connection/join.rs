@@ -1,6 +1,6 @@
-//! Which socket belongs to which client of a media server that lists addresses without ports (nginx-rtmp, SRS). Decides
-//! by address, direction and start time; refuses to guess: a socket that fits two classes about equally well stays
-//! unjoined.
+//! Matches sockets to the clients of media servers that list addresses without ports (nginx-rtmp, SRS). Decides by
+//! address, direction and start time. Nothing is guessed: a socket that fits two classes about equally well is left
+//! out.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::tcp_info::TcpReading;
 use crate::model::Timestamp;
 
-/// The caller's number of a live session; the same session as long as any socket is tracked under it.
+/// The caller's number of a live session; unchanged as long as any socket is tracked under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionIndex(pub u32);
 
-/// Which way the media goes.
+/// The direction of the media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Role {
     /// The node sends media to the client.
@@ -26,60 +26,59 @@ pub enum Role {
 pub struct Client {
     /// The remote address, without port.
     pub address: IpAddr,
-    /// Which way its media goes.
+    /// The direction of its media.
     pub role: Role,
-    /// When its connection began: instant of the answer less nginx-rtmp `<time>` (ms) or SRS `alive` (s).
+    /// When its connection began: time of the server's response minus nginx-rtmp `<time>` (ms) or SRS `alive` (s).
     pub started: Option<Timestamp>,
     /// What it plays or publishes.
     pub session: SessionIndex,
 }
 
-/// One socket on the media server's port, as far as the join needs it.
+/// One socket on the media server's port, reduced to what the join needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Candidate {
     /// The remote address.
     pub address: IpAddr,
-    /// Which way most bytes went; `None` while too few did.
+    /// The direction of most bytes; `None` while too few were carried.
     pub role: Option<Role>,
-    /// When it appeared, to half a dump interval; `None` when it may be older than that.
+    /// When it appeared, to within half a dump interval; `None` when it may be older.
     pub first_seen: Option<Timestamp>,
-    /// `TcpReading::identity`.
+    /// [`TcpReading::identity`].
     pub identity: u64,
 }
 
 /// A socket and the session it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Assignment {
-    /// `TcpReading::identity`.
+    /// [`TcpReading::identity`].
     pub identity: u64,
     /// The session whose media it carries.
     pub session: SessionIndex,
-    /// Which way the media goes.
+    /// The direction of the media.
     pub role: Role,
 }
 
-/// The outcome of one join: every socket is in exactly one of the counts or in the assignments.
+/// The outcome of one join: every socket is either assigned or in exactly one of the counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Join {
     /// Sorted by identity; each identity once.
     pub assignments: Vec<Assignment>,
-    /// Sockets at an address of several sessions that no client fits clearly.
+    /// Sockets at an address of several sessions that fit no client clearly.
     pub ambiguous: u32,
-    /// Sockets whose address and direction no client of the list has.
-    pub foreign: u32,
-    /// Sockets of which too few bytes are known to tell viewer from publisher.
+    /// Sockets whose address and direction match no client.
+    pub unmatched: u32,
+    /// Sockets with too few bytes to distinguish viewer from publisher.
     pub undecided: u32,
     /// Sockets that appeared more than one dump interval after the list was made.
     pub too_new: u32,
     /// Clients and sockets left out because of [`MAX_JOINED`].
-    pub cut: u64,
+    pub truncated: u64,
 }
 
 impl Role {
-    /// Tells a viewer's socket from a publisher's by what went each way, counting what the node has written and the
-    /// peer has not acknowledged yet, so that a viewer that never read is one all the same. `None` below
-    /// [`DIRECTION_FLOOR_BYTES`] or when neither way has [`DIRECTION_FACTOR`] times the other: a handshake, a page, an
-    /// API call.
+    /// Distinguishes a viewer's socket from a publisher's by the bytes of each direction. Bytes written and not yet
+    /// acknowledged count too, so a viewer that never read is one all the same. `None` below [`DIRECTION_FLOOR_BYTES`],
+    /// or when neither direction has [`DIRECTION_FACTOR`] times the other: a handshake, a page, an API call.
     #[must_use]
     pub fn of(reading: &TcpReading) -> Option<Self> {
         let received = reading.bytes_received?;
@@ -96,10 +95,10 @@ impl Role {
 impl Join {
     /// Joins the server's `clients`, listed at `listed_at`, with the `sockets` on its port, dumped every `interval`.
     ///
-    /// Per address and direction: clients of one session take all sockets. Clients of several sessions take the sockets
-    /// that began when they did, closest first, each client one socket, unless a client of another session is less than
-    /// `interval` + [`SERVER_SLACK`] farther off. What then remains without a known start is joined only when the
-    /// clients left are of one session and enough. The order of both inputs does not matter.
+    /// Per address and direction: clients of a single session take all sockets. Clients of several sessions take the
+    /// sockets that began when they did, closest first, one socket a client, unless a client of another session is less
+    /// than `interval` + [`SERVER_SLACK`] farther off. The remaining sockets of unknown start are joined only when the
+    /// remaining clients are of one session and enough. The order of both inputs does not matter.
     #[must_use]
     pub fn of(clients: &[Client], sockets: &[Candidate], listed_at: Timestamp, interval: Duration) -> Self {
         let timing = Timing { newest: listed_at + interval, margin: interval.saturating_add(SERVER_SLACK) };
@@ -107,9 +106,9 @@ impl Join {
         let mut clients: Vec<Client> =
             clients.iter().map(|client| Client { address: client.address.to_canonical(), ..*client }).collect();
         clients.sort_unstable();
-        join.cut += cut(&mut clients);
+        join.truncated += truncate(&mut clients);
         let mut sockets = distinct(sockets);
-        join.cut += cut(&mut sockets);
+        join.truncated += truncate(&mut sockets);
 
         let mut rest = sockets.as_slice();
         while let Some(first) = rest.first() {
@@ -134,7 +133,7 @@ impl Join {
             sockets.iter().partition(|socket| socket.first_seen.is_none_or(|seen| seen <= timing.newest));
         self.too_new += new.len() as u32;
         let Some(first) = clients.first() else {
-            self.foreign += known.len() as u32;
+            self.unmatched += known.len() as u32;
             return;
         };
         if single_session(clients.iter()) {
@@ -147,13 +146,13 @@ impl Join {
             (client_taken[client], socket_taken[socket]) = (true, true);
             self.assignments.push(assign(&known[socket], &clients[client]));
         }
-        let clients_left: Vec<&Client> = left(clients, &client_taken).collect();
-        let sockets_left: Vec<&Candidate> = left(&known, &socket_taken).collect();
+        let clients_left: Vec<&Client> = remaining(clients, &client_taken).collect();
+        let sockets_left: Vec<&Candidate> = remaining(&known, &socket_taken).collect();
         let fits = sockets_left.len() <= clients_left.len() && single_session(clients_left.iter().copied());
-        let timeless = clients_left.iter().all(|client| client.started.is_none());
+        let unknown_start = clients_left.iter().all(|client| client.started.is_none());
         for socket in sockets_left {
             match clients_left.first() {
-                Some(client) if fits && (timeless || socket.first_seen.is_none()) => {
+                Some(client) if fits && (unknown_start || socket.first_seen.is_none()) => {
                     self.assignments.push(assign(socket, client));
                 }
                 _ => self.ambiguous += 1,
@@ -162,37 +161,37 @@ impl Join {
     }
 }
 
-/// How far apart the server's and the kernel's idea of a connection's start may be: half a dump interval, the server's
-/// delay from accept to play, and the age of its answer.
-pub const START_TOLERANCE: Duration = Duration::from_secs(1);
+/// How far apart server and kernel may place the start of a connection: half a dump interval, the server's delay from
+/// accept to play, and the age of its response.
+pub(super) const START_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// By how much, beyond the dump interval, the server's own start times may be wrong against each other.
-pub const SERVER_SLACK: Duration = Duration::from_millis(50);
+/// How far the server's own start times may be off against each other, beyond the dump interval.
+pub(super) const SERVER_SLACK: Duration = Duration::from_millis(50);
 
-/// The most clients and the most sockets one join looks at; what is left out is counted in [`Join::cut`].
-pub const MAX_JOINED: usize = 200_000;
+/// Most clients and most sockets of one join; those left out are counted in [`Join::truncated`].
+pub(super) const MAX_JOINED: usize = 200_000;
 
-/// Bytes that must have gone the main way before a direction is told: five times an RTMP handshake (3,073 bytes each
-/// way).
-pub const DIRECTION_FLOOR_BYTES: u64 = 16 * 1024;
+/// Bytes in the main direction before it is decided: five times an RTMP handshake (3,073 bytes each way).
+pub(super) const DIRECTION_FLOOR_BYTES: u64 = 16 * 1024;
 
-/// How many times more bytes must have gone the main way than the other.
-pub const DIRECTION_FACTOR: u64 = 4;
+/// How many times more bytes the main direction must have carried than the other.
+pub(super) const DIRECTION_FACTOR: u64 = 4;
 
-/// How finely starts are known in one join.
+/// How precisely starts are known in one join.
 #[derive(Clone, Copy)]
 struct Timing {
-    /// What appeared later than this cannot be in the list.
+    /// A socket that appeared later cannot be in the list.
     newest: Timestamp,
     /// How much closer in time a client must be than every client of another session.
     margin: Duration,
 }
 
-/// How many clients before and after a socket's start are considered for it. Bounds a crowd behind one address.
+/// How many clients before and after a socket's start are compared with it: a bound for many clients behind one
+/// address.
 const NEIGHBOURS: usize = 8;
 
-/// Pairs of (client, socket) positions, by start time: closest first, each once, without those another session fits
-/// nearly as well.
+/// Pairs of (client, socket) indexes by start time, closest first, each index once, without those that another session
+/// fits nearly as well.
 fn match_by_start(clients: &[Client], sockets: &[Candidate], margin: Duration) -> Vec<(usize, usize)> {
     let starts: Vec<(Timestamp, usize)> =
         clients.iter().enumerate().filter_map(|(index, client)| Some((client.started?, index))).collect();
@@ -225,14 +224,13 @@ fn match_by_start(clients: &[Client], sockets: &[Candidate], margin: Duration) -
     matched
 }
 
-/// For each start time, where the nearest one of another session lies on either side: answers "who else" without a
-/// scan.
+/// For each start time, the nearest one of another session on either side, so that rivals are found without a scan.
 struct Others {
     starts: Vec<(Timestamp, SessionIndex)>,
     before: Vec<Option<usize>>,
     after: Vec<Option<usize>>,
-    /// Sessions of clients whose start is unknown, at most two: they may own any socket.
-    timeless: Vec<SessionIndex>,
+    /// Sessions of clients whose start is unknown, at most two: any socket may be theirs.
+    unknown_start: Vec<SessionIndex>,
 }
 
 impl Others {
@@ -244,24 +242,24 @@ impl Others {
             let back = starts.len() - 1 - at;
             after[back] = if starts[back + 1].1 == starts[back].1 { after[back + 1] } else { Some(back + 1) };
         }
-        let mut timeless: Vec<_> =
+        let mut unknown_start: Vec<_> =
             clients.iter().filter(|client| client.started.is_none()).map(|client| client.session).collect();
-        timeless.sort_unstable();
-        timeless.dedup();
-        timeless.truncate(2);
-        Self { starts, before, after, timeless }
+        unknown_start.sort_unstable();
+        unknown_start.dedup();
+        unknown_start.truncate(2);
+        Self { starts, before, after, unknown_start }
     }
 
-    /// How far from `seen` the nearest client of a session other than `own` began; zero when such a client's start is
+    /// How far from `seen` the nearest client of a session other than `session` began; zero when such a client's start is
     /// unknown.
-    fn nearest(&self, own: SessionIndex, seen: Timestamp) -> Option<Duration> {
-        if self.timeless.iter().any(|session| *session != own) {
+    fn nearest(&self, session: SessionIndex, seen: Timestamp) -> Option<Duration> {
+        if self.unknown_start.iter().any(|other| *other != session) {
             return Some(Duration::ZERO);
         }
         let at = self.starts.partition_point(|(start, _)| *start < seen);
         let side = |position: Option<usize>, next: &[Option<usize>]| {
             let position = position.filter(|position| *position < self.starts.len())?;
-            let other = if self.starts[position].1 == own { next[position]? } else { position };
+            let other = if self.starts[position].1 == session { next[position]? } else { position };
             Some(distance(self.starts[other].0, seen))
         };
         [side(at.checked_sub(1), &self.before), side(Some(at), &self.after)].into_iter().flatten().min()
@@ -281,11 +279,11 @@ fn single_session<'a>(mut clients: impl Iterator<Item = &'a Client>) -> bool {
     first.is_some_and(|first| clients.all(|client| client.session == first.session))
 }
 
-fn left<'a, T>(items: &'a [T], taken: &[bool]) -> impl Iterator<Item = &'a T> {
+fn remaining<'a, T>(items: &'a [T], taken: &[bool]) -> impl Iterator<Item = &'a T> {
     items.iter().zip(taken).filter(|(_, taken)| !**taken).map(|(item, _)| item)
 }
 
-/// The sockets with plain addresses, each identity once, by address, role and start.
+/// The sockets with canonical addresses, each identity once, sorted by address, role and start.
 fn distinct(sockets: &[Candidate]) -> Vec<Candidate> {
     let mut sockets: Vec<Candidate> =
         sockets.iter().map(|socket| Candidate { address: socket.address.to_canonical(), ..*socket }).collect();
@@ -295,7 +293,7 @@ fn distinct(sockets: &[Candidate]) -> Vec<Candidate> {
     sockets
 }
 
-fn cut<T>(items: &mut Vec<T>) -> u64 {
+fn truncate<T>(items: &mut Vec<T>) -> u64 {
     let over = items.len().saturating_sub(MAX_JOINED);
     items.truncate(MAX_JOINED);
     over as u64
@@ -334,11 +332,11 @@ mod tests {
         let sockets = [socket(1, 1, None), socket(1, 2, Some(900_000)), socket(2, 3, None), socket(3, 4, None)];
         let join = Join::of(&clients, &sockets, LISTED, TICK);
         assert_eq!(joined(&join), [(1, 7), (2, 7), (3, 8)]);
-        assert_eq!((join.foreign, join.ambiguous), (1, 0));
+        assert_eq!((join.unmatched, join.ambiguous), (1, 0));
     }
 
     #[test]
-    fn a_school_with_two_classes_is_told_apart_by_start() {
+    fn two_classes_at_one_address_are_separated_by_start() {
         let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(20_000)), client(1, 2, Some(20_100))];
         let sockets = [socket(1, 1, Some(10_200)), socket(1, 2, Some(20_250)), socket(1, 3, Some(20_000))];
         assert_eq!(joined(&Join::of(&clients, &sockets, LISTED, TICK)), [(1, 1), (2, 2), (3, 2)]);
@@ -350,24 +348,24 @@ mod tests {
         let sockets = [socket(1, 1, Some(10_000)), socket(1, 2, Some(10_100)), socket(1, 3, Some(50_000))];
         let join = Join::of(&clients, &sockets, LISTED, TICK);
         assert_eq!((joined(&join), join.ambiguous), (vec![(3, 1)], 2));
-        let timeless = [client(1, 1, Some(10_000)), client(1, 2, None)];
-        let join = Join::of(&timeless, &[socket(1, 1, Some(10_000)), socket(1, 2, Some(9_000))], LISTED, TICK);
+        let unknown_start = [client(1, 1, Some(10_000)), client(1, 2, None)];
+        let join = Join::of(&unknown_start, &[socket(1, 1, Some(10_000)), socket(1, 2, Some(9_000))], LISTED, TICK);
         assert_eq!((joined(&join), join.ambiguous), (vec![], 2), "a client of unknown start may own either");
     }
 
     #[test]
-    fn what_remains_of_one_class_takes_the_sockets_of_unknown_start() {
+    fn remaining_clients_of_one_class_take_sockets_of_unknown_start() {
         let clients = [client(1, 1, Some(10_000)), client(1, 2, Some(500))];
         let known = socket(1, 1, Some(10_000));
         assert_eq!(joined(&Join::of(&clients, &[known, socket(1, 2, None)], LISTED, TICK)), [(1, 1), (2, 2)]);
-        let stranger = Join::of(&clients, &[known, socket(1, 2, Some(300_000))], LISTED, TICK);
+        let unfit = Join::of(&clients, &[known, socket(1, 2, Some(300_000))], LISTED, TICK);
         assert_eq!(
-            (joined(&stranger), stranger.ambiguous),
+            (joined(&unfit), unfit.ambiguous),
             (vec![(1, 1)], 1),
-            "a known start that fits nobody stays out"
+            "a known start that fits no client is not joined"
         );
-        let crowd = Join::of(&clients, &[known, socket(1, 2, None), socket(1, 3, None)], LISTED, TICK);
-        assert_eq!((joined(&crowd), crowd.ambiguous), (vec![(1, 1)], 2), "one client cannot own two");
+        let too_many = Join::of(&clients, &[known, socket(1, 2, None), socket(1, 3, None)], LISTED, TICK);
+        assert_eq!((joined(&too_many), too_many.ambiguous), (vec![(1, 1)], 2), "one client cannot own two");
     }
 
     #[test]
@@ -420,7 +418,7 @@ mod tests {
         ) {
             let join = Join::of(&clients, &sockets, Timestamp::from_millis(4_000), TICK);
             prop_assert!(join.assignments.windows(2).all(|pair| pair[0].identity < pair[1].identity));
-            let counted = join.ambiguous + join.foreign + join.undecided + join.too_new;
+            let counted = join.ambiguous + join.unmatched + join.undecided + join.too_new;
             prop_assert_eq!(counted as usize + join.assignments.len(), distinct(&sockets).len());
             for (host, role) in (0..4).flat_map(|host| [(host, Role::Viewer), (host, Role::Publisher)]) {
                 let address = IpAddr::from([10, 0, 0, host]);
@@ -428,12 +426,12 @@ mod tests {
                 for client in clients.iter().filter(|client| client.address == address && client.role == role) {
                     *room.entry(client.session).or_default() += 1;
                 }
-                let here = |identity| distinct(&sockets).iter().any(|s| s.identity == identity && s.address == address);
-                for assignment in join.assignments.iter().filter(|a| a.role == role && here(a.identity)) {
-                    let several = room.len() > 1;
-                    let left = room.get_mut(&assignment.session).expect("a session that the address has");
-                    prop_assert!(!several || *left > 0, "more sockets than clients");
-                    *left = left.saturating_sub(1);
+                let at_address = |identity| distinct(&sockets).iter().any(|s| s.identity == identity && s.address == address);
+                for assignment in join.assignments.iter().filter(|a| a.role == role && at_address(a.identity)) {
+                    let is_shared = room.len() > 1;
+                    let remaining = room.get_mut(&assignment.session).expect("a session that the address has");
+                    prop_assert!(!is_shared || *remaining > 0, "more sockets than clients");
+                    *remaining = remaining.saturating_sub(1);
                 }
             }
         }

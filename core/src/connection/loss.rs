@@ -1,20 +1,20 @@
-//! Loss of one TCP connection from reading to reading: (Δretransmitted − Δneedless) of Δsent segments. Decides what a
-//! late report of a needless retransmission takes back; refuses a difference to a first reading or over counters that
-//! went back.
+//! Loss of one TCP connection between two readings: (Δretransmitted − Δneedless) of Δsent segments. A retransmission
+//! reported as needless after its loss was counted reduces the next loss. There is no difference to a first reading or
+//! over counters that went back.
 
 use super::tcp_info::{SegmentTotals, TcpReading};
 
-/// What is remembered of a connection's counters.
+/// The counters of a connection at its last reading.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct TcpLoss {
     segments: Option<SegmentTotals>,
-    /// Needless retransmissions reported after their loss was counted: taken off what is lost next.
+    /// Retransmissions reported as needless after their loss was counted; deducted from the next losses.
     forgiven: u32,
 }
 
 impl TcpLoss {
-    /// Moves on to `reading`; gives the segments (sent, lost) since the last one, or `None` when the kernel does not
-    /// tell.
+    /// Advances to `reading`; returns the segments (sent, lost) since the last one, or `None` when the kernel does not
+    /// report them.
     pub(crate) fn advance(&mut self, reading: &TcpReading) -> Option<(u32, u32)> {
         let (earlier, later) = (self.segments, reading.segment_totals());
         self.segments = later;

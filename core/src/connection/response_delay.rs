@@ -1,11 +1,11 @@
-//! The way to each viewer of an HTTP edge, from dump to dump, for sockets that the access log claims. Decides how long
-//! what a viewer asked for has been on its way beyond what keeps up with the class; what no line claims is told per
-//! listener and of no class.
+//! Delivery latency and loss of each viewer of an HTTP server, from socket dump to socket dump, for sockets that the
+//! access log attributes to a class. Decides how long a response has been in flight beyond its playout budget. Sockets
+//! that no line attributes count for their listener only.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use super::attribution::{Attribution, AttributionTable, CLAIM_SPEAKS, ServedResponse};
+use super::attribution::{Attribution, AttributionTable, ServedResponse, VALIDITY};
 use super::delivery::{FORGET_AFTER_DUMPS, Folds, GONE_AFTER, JOIN_BURST, MAX_TRACKED};
 use super::join::SessionIndex;
 use super::loss::TcpLoss;
@@ -13,10 +13,10 @@ use super::tcp_info::TcpReading;
 use crate::base::Hashed;
 use crate::model::Timestamp;
 
-/// What is remembered of each socket of the edge's listeners between dumps. At most [`MAX_TRACKED`] sockets.
+/// The history of each socket on the server's listeners, of at most [`MAX_TRACKED`] sockets.
 #[derive(Debug, Default)]
 pub struct ResponseDelayTable {
-    tracks: HashMap<u64, SocketHistory, Hashed>,
+    histories: HashMap<u64, SocketHistory, Hashed>,
     listeners: BTreeMap<u16, Listener>,
     viewers: Vec<(SessionIndex, u64)>,
     dumps: u64,
@@ -24,71 +24,72 @@ pub struct ResponseDelayTable {
     untracked: u64,
 }
 
-/// The connections of one listener in the newest dump, whether a line claims them or not.
+/// The connections of one listener in the newest dump, attributed or not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listener {
-    /// Connections that carry a class.
+    /// Connections attributed to a class.
     pub known: u64,
-    /// Connections of which no line told: before their first answer, idle, or other work than classes.
+    /// Connections that no line attributes: before their first response, idle, or serving something else.
     pub unknown: u64,
-    /// Bytes written and not sent even once.
+    /// Bytes written and not yet sent even once.
     pub backlog_bytes: u64,
-    /// Segments with data sent since the dump before.
+    /// Segments with data sent since the previous dump.
     pub segments_sent: u64,
-    /// Of them sent again and not proven needless.
+    /// Segments retransmitted and not proven needless since the previous dump.
     pub segments_lost: u64,
-    /// Round trips.
+    /// Round-trip times of its connections.
     pub rtts: Vec<Duration>,
 }
 
 impl ResponseDelayTable {
-    /// Takes in one dump made at `at` and folds each socket that a line claims into its class's fold. `folds` is
-    /// emptied first.
+    /// Folds one dump, made at `at`: each attributed socket goes into its class's fold in `folds`, which is cleared
+    /// first.
     ///
-    /// Delivery latency of a viewer = time underway beyond the answer's allowance, plus RTT/2. Underway is an answer
-    /// since its media could be sent: measured by the log up to its hand-over to the kernel, from there until a dump
-    /// finds it acknowledged. Of an answer that is not logged yet it is the time for which dumps saw bytes wait. Both
-    /// are floors by up to one dump. While answers follow each other without a rest, the last one's lag stands as the
-    /// least. A viewer for whom nothing waits has all it asked for: half its round trip.
-    pub fn step(&mut self, at: Timestamp, dump: &[TcpReading], claims: &mut AttributionTable, folds: &mut Folds) {
+    /// Delivery latency of a viewer = time in flight beyond the response's playout budget, plus RTT/2. A logged
+    /// response is in flight from when its media was available for sending (by the log, until it was written) to the
+    /// dump that finds it acknowledged. A response that is not logged yet is in flight for as long as dumps saw bytes
+    /// wait. Both are lower bounds, short by up to one dump interval. While responses follow each other without a
+    /// pause, the previous one's lag is the least. A viewer with an empty backlog has all it requested: its latency is
+    /// half the round-trip time.
+    pub fn step(&mut self, at: Timestamp, dump: &[TcpReading], attributions: &mut AttributionTable, folds: &mut Folds) {
         folds.clear();
         self.listeners.values_mut().for_each(Listener::clear);
         self.viewers.clear();
         self.dumps += 1;
         for reading in dump {
-            if !self.tracks.contains_key(&reading.identity) && self.tracks.len() >= MAX_TRACKED {
+            if !self.histories.contains_key(&reading.identity) && self.histories.len() >= MAX_TRACKED {
                 self.untracked += 1;
                 continue;
             }
-            // A line told of this very socket if it is younger than the last dump without it; of one that was always
-            // there, if younger than that.
+            // A line belongs to this socket if it is younger than the last dump without it; for a socket of the first
+            // dump, if it is younger than that dump.
             let since = self.last.unwrap_or(at);
-            let track = self.tracks.entry(reading.identity).or_insert_with(|| SocketHistory::new(at, since));
-            if track.dump == self.dumps {
+            let history = self.histories.entry(reading.identity).or_insert_with(|| SocketHistory::new(at, since));
+            if history.dump == self.dumps {
                 continue;
             }
-            track.dump = self.dumps;
-            let segments = track.loss.advance(reading);
+            history.dump = self.dumps;
+            let segments = history.loss.advance(reading);
             let listener = self.listeners.entry(reading.local.port()).or_default();
-            listener.note(reading, segments);
-            let claim = claims.find(reading.peer, reading.local.port(), at, Some(track.since));
-            let Some((class, viewer)) = track.fold(at, reading, claim) else {
+            listener.record(reading, segments);
+            let attribution = attributions.find(reading.peer, reading.local.port(), at, Some(history.since));
+            let Some((class, viewer)) = history.fold(at, reading, attribution) else {
                 listener.unknown += 1;
                 continue;
             };
             listener.known += 1;
             let fold = folds.entry(class).or_default();
-            // What was sent since the dump before belongs to one class only if the connection carried that one then
-            // too.
-            fold.count_segments(segments.filter(|_| track.was == Some(class)));
-            track.was = Some(class);
+            // Segments since the previous dump belong to one class only if the connection already carried that class
+            // then.
+            fold.count_segments(segments.filter(|_| history.class == Some(class)));
+            history.class = Some(class);
             match viewer {
-                Seen::Gone => fold.gone += 1,
-                Seen::There { viewer, latency } => {
+                ViewerState::Gone => fold.gone += 1,
+                ViewerState::Present { viewer, latency } => {
                     self.viewers.push((class, viewer));
                     fold.backlog_bytes += u64::from(reading.notsent_bytes.unwrap_or_default());
                     fold.zero_window += u32::from(reading.send_window_bytes == Some(0));
-                    fold.note_rtt(reading.rtt);
+                    fold.record_rtt(reading.rtt);
                     match latency {
                         Latency::Joining => fold.joining += 1,
                         Latency::Unmeasured => fold.unmeasured += 1,
@@ -98,11 +99,11 @@ impl ResponseDelayTable {
             }
         }
         self.last = Some(at);
-        self.tracks.retain(|_, track| self.dumps - track.dump < FORGET_AFTER_DUMPS);
+        self.histories.retain(|_, history| self.dumps - history.dump < FORGET_AFTER_DUMPS);
         self.count_viewers(folds);
     }
 
-    /// Players open several connections: viewers are told apart by the lines, not by the sockets.
+    /// A player opens several connections, so viewers are counted by their identity in the log, not by socket.
     fn count_viewers(&mut self, folds: &mut Folds) {
         self.viewers.sort_unstable();
         self.viewers.dedup();
@@ -119,12 +120,12 @@ impl ResponseDelayTable {
         &self.listeners
     }
 
-    /// Forgets the listeners whose ports are not among these.
+    /// Forgets the listeners of other ports.
     pub fn keep_listeners(&mut self, ports: &[u16]) {
         self.listeners.retain(|port, _| ports.contains(port));
     }
 
-    /// How often a socket was passed over because [`MAX_TRACKED`] were remembered already; a total.
+    /// How often a socket was skipped because [`MAX_TRACKED`] were remembered already; a running total.
     #[must_use]
     pub const fn untracked_total(&self) -> u64 {
         self.untracked
@@ -138,7 +139,7 @@ impl Listener {
         *self = Self { rtts, ..Self::default() };
     }
 
-    fn note(&mut self, reading: &TcpReading, segments: Option<(u32, u32)>) {
+    fn record(&mut self, reading: &TcpReading, segments: Option<(u32, u32)>) {
         let (sent, lost) = segments.unwrap_or_default();
         self.segments_sent += u64::from(sent);
         self.segments_lost += u64::from(lost);
@@ -147,9 +148,9 @@ impl Listener {
     }
 }
 
-/// What became of a claimed socket's viewer.
-enum Seen {
-    There { viewer: u64, latency: Latency },
+/// The viewer of an attributed socket.
+enum ViewerState {
+    Present { viewer: u64, latency: Latency },
     Gone,
 }
 
@@ -159,34 +160,34 @@ enum Latency {
     Unmeasured,
 }
 
-/// One socket's past.
+/// The history of one socket.
 #[derive(Debug)]
 struct SocketHistory {
     appeared: Timestamp,
-    /// A line older than this may be of an earlier connection between the same ends.
+    /// An older line may belong to an earlier connection with the same addresses and ports.
     since: Timestamp,
     dump: u64,
-    was: Option<SessionIndex>,
+    class: Option<SessionIndex>,
     loss: TcpLoss,
     bytes_acked: Option<u64>,
     bytes_received: Option<u64>,
-    looked: Timestamp,
-    /// When bytes were last acknowledged, or none waited.
+    last_dump: Timestamp,
+    /// When bytes were last acknowledged, or the backlog was empty.
     progressed: Timestamp,
-    /// Since when bytes wait that belong to no logged answer.
-    busy_since: Option<Timestamp>,
-    /// A logged answer of which the kernel still holds the end.
-    tail: Option<Tail>,
-    /// How late what is on its way was at the last dump.
-    late: Duration,
-    /// How late the answer before was, as long as the connection had no rest since.
-    carried: Duration,
+    /// Since when bytes wait that belong to no logged response.
+    unlogged_since: Option<Timestamp>,
+    /// A logged response whose end is not acknowledged yet.
+    unacknowledged: Option<ResponseEnd>,
+    /// Lag of what was in flight at the last dump.
+    lag: Duration,
+    /// Lag of the previous response, until the backlog is empty once.
+    carried_lag: Duration,
 }
 
-/// The end of an answer.
+/// The end of a response in the connection's byte stream.
 #[derive(Clone, Copy, Debug)]
-struct Tail {
-    /// The connection's byte after it.
+struct ResponseEnd {
+    /// Position of the byte after it.
     position: u64,
     started: Timestamp,
 }
@@ -197,86 +198,101 @@ impl SocketHistory {
             appeared: at,
             since,
             dump: 0,
-            was: None,
+            class: None,
             loss: TcpLoss::default(),
             bytes_acked: None,
             bytes_received: None,
-            looked: at,
+            last_dump: at,
             progressed: at,
-            busy_since: None,
-            tail: None,
-            late: Duration::ZERO,
-            carried: Duration::ZERO,
+            unlogged_since: None,
+            unacknowledged: None,
+            lag: Duration::ZERO,
+            carried_lag: Duration::ZERO,
         }
     }
 
-    /// Moves on to `reading`; `None` when no line speaks for the socket now.
+    /// Advances to `reading`; `None` when no line stands for the socket now.
     fn fold(
         &mut self,
         at: Timestamp,
         reading: &TcpReading,
-        claim: Option<&mut Attribution>,
-    ) -> Option<(SessionIndex, Seen)> {
-        let waits = reading.wqueue_bytes > 0;
-        if !waits || reading.bytes_acked.is_none() || reading.bytes_acked != self.bytes_acked {
+        attribution: Option<&mut Attribution>,
+    ) -> Option<(SessionIndex, ViewerState)> {
+        let has_backlog = reading.wqueue_bytes > 0;
+        if !has_backlog || reading.bytes_acked.is_none() || reading.bytes_acked != self.bytes_acked {
             self.progressed = at;
         }
-        let claim = claim.filter(|claim| waits || at.since(claim.seen) <= CLAIM_SPEAKS);
-        let (news, allowance) = claim.as_ref().map_or((None, None), |claim| (claim.news, claim.allowance));
-        let underway = self.underway(at, reading, news);
-        let Some(claim) = claim else {
-            self.was = None;
+        let attribution = attribution.filter(|attribution| has_backlog || at.since(attribution.seen) <= VALIDITY);
+        let (new_response, playout_budget) = attribution
+            .as_ref()
+            .map_or((None, None), |attribution| (attribution.new_response, attribution.playout_budget));
+        let in_flight = self.time_in_flight(at, reading, new_response);
+        let Some(attribution) = attribution else {
+            self.class = None;
             return None;
         };
-        claim.news = None;
+        attribution.new_response = None;
         if at.since(self.progressed) > GONE_AFTER {
-            return Some((claim.class, Seen::Gone));
+            return Some((attribution.class, ViewerState::Gone));
         }
         let latency = if at.since(self.appeared) < JOIN_BURST {
             Latency::Joining
         } else {
-            let late = allowance.map(|allowance| self.late(underway.saturating_sub(allowance), waits, news));
-            let latency = late.zip(reading.rtt).map(|(late, rtt)| late.saturating_add(rtt / 2));
+            let lag = playout_budget
+                .map(|playout_budget| self.lag(in_flight.saturating_sub(playout_budget), has_backlog, new_response));
+            let latency = lag.zip(reading.rtt).map(|(lag, rtt)| lag.saturating_add(rtt / 2));
             latency.map_or(Latency::Unmeasured, Latency::Of)
         };
-        Some((claim.class, Seen::There { viewer: claim.viewer, latency }))
+        Some((attribution.class, ViewerState::Present { viewer: attribution.viewer, latency }))
     }
 
-    /// How late the viewer is. One that is late and asks for the next at once is not in time because that has only
-    /// begun.
-    fn late(&mut self, late: Duration, waits: bool, news: Option<ServedResponse>) -> Duration {
-        let was = std::mem::replace(&mut self.late, late);
-        let handed = news.and_then(|news| news.late).unwrap_or_default();
-        if !waits {
-            self.carried = Duration::ZERO;
-        } else if late < was || news.is_some() {
-            self.carried = was.max(handed);
+    /// The viewer's lag. A viewer that is late and requests the next segment at once is not in time just because that
+    /// request is new.
+    fn lag(&mut self, lag: Duration, has_backlog: bool, new_response: Option<ServedResponse>) -> Duration {
+        let previous = std::mem::replace(&mut self.lag, lag);
+        let logged_lag = new_response.and_then(|new_response| new_response.lag).unwrap_or_default();
+        if !has_backlog {
+            self.carried_lag = Duration::ZERO;
+        } else if lag < previous || new_response.is_some() {
+            self.carried_lag = previous.max(logged_lag);
         }
-        late.max(handed).max(self.carried)
+        lag.max(logged_lag).max(self.carried_lag)
     }
 
-    /// How long what waits for the viewer has been on its way; zero when nothing waits.
-    fn underway(&mut self, at: Timestamp, reading: &TcpReading, news: Option<ServedResponse>) -> Duration {
-        let looked = std::mem::replace(&mut self.looked, at);
-        let asked_again = self.bytes_received.zip(reading.bytes_received).is_none_or(|(was, is)| is > was);
+    /// How long the viewer's backlog has been in flight; zero without one.
+    fn time_in_flight(
+        &mut self,
+        at: Timestamp,
+        reading: &TcpReading,
+        new_response: Option<ServedResponse>,
+    ) -> Duration {
+        let last_dump = std::mem::replace(&mut self.last_dump, at);
+        let requested_again =
+            self.bytes_received.zip(reading.bytes_received).is_none_or(|(previous, is)| is > previous);
         (self.bytes_acked, self.bytes_received) = (reading.bytes_acked, reading.bytes_received);
         if reading.wqueue_bytes == 0 {
-            (self.busy_since, self.tail) = (None, None);
+            (self.unlogged_since, self.unacknowledged) = (None, None);
             return Duration::ZERO;
         }
-        if self.tail.is_some_and(|tail| reading.bytes_acked.is_none_or(|acked| acked >= tail.position)) {
-            self.tail = None;
+        if self
+            .unacknowledged
+            .is_some_and(|unacknowledged| reading.bytes_acked.is_none_or(|acked| acked >= unacknowledged.position))
+        {
+            self.unacknowledged = None;
         }
-        if let Some(news) = news {
-            // A player asks again when it has what it asked for. So a request after the answer's own leaves nothing of
-            // it on the way, and where the two cannot be told apart nothing is claimed.
-            let held = news.started < looked && !asked_again;
+        if let Some(new_response) = new_response {
+            // A player requests again when it has the previous response. So a request after the response's own proves
+            // that nothing of it is in flight; where the two cannot be distinguished, nothing is counted.
+            let backlogged = new_response.started < last_dump && !requested_again;
             let position = reading.bytes_acked.map(|acked| acked + u64::from(reading.wqueue_bytes));
-            self.tail = position.filter(|_| held).map(|position| Tail { position, started: news.started });
-            self.busy_since = Some(news.ended.min(at));
+            self.unacknowledged =
+                position.filter(|_| backlogged).map(|position| ResponseEnd { position, started: new_response.started });
+            self.unlogged_since = Some(new_response.ended.min(at));
         }
-        let busy_since = *self.busy_since.get_or_insert(at);
-        at.since(self.tail.map_or(busy_since, |tail| tail.started.min(busy_since)))
+        let unlogged_since = *self.unlogged_since.get_or_insert(at);
+        at.since(
+            self.unacknowledged.map_or(unlogged_since, |unacknowledged| unacknowledged.started.min(unlogged_since)),
+        )
     }
 }
 
@@ -285,8 +301,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::access_log::transport::connection_hash;
     use crate::connection::attribution::ConnectionReport;
+    use crate::connection::connection_hash;
     use crate::model::Name;
 
     const KEY: [u64; 2] = [1, 2];
@@ -306,210 +322,218 @@ mod tests {
         }
     }
 
-    fn held(bytes: u32, acked: u64, identity: u64) -> TcpReading {
+    fn backlogged(bytes: u32, acked: u64, identity: u64) -> TcpReading {
         TcpReading { wqueue_bytes: bytes, notsent_bytes: Some(bytes), bytes_acked: Some(acked), ..reading(identity) }
     }
 
-    /// How long an answer took in ms, and its allowance.
-    type Took = Option<(u64, Option<Duration>)>;
+    /// Duration of a response in ms, and its playout budget.
+    type Timing = Option<(u64, Option<Duration>)>;
 
-    /// The daemon in small: lines and dumps by the second and millisecond.
+    /// A miniature of the daemon: lines and dumps at given milliseconds.
     struct Edge {
         table: ResponseDelayTable,
-        claims: AttributionTable,
+        attributions: AttributionTable,
         folds: Folds,
     }
 
     impl Edge {
         /// Sockets that were there at the first dump, at 1,000 s.
         fn new(dump: &[TcpReading]) -> Self {
-            let mut edge =
-                Self { table: ResponseDelayTable::default(), claims: AttributionTable::new(KEY), folds: Folds::new() };
-            edge.table.step(Timestamp::from_secs(1_000), dump, &mut edge.claims, &mut edge.folds);
+            let mut edge = Self {
+                table: ResponseDelayTable::default(),
+                attributions: AttributionTable::new(KEY),
+                folds: Folds::new(),
+            };
+            edge.table.step(Timestamp::from_secs(1_000), dump, &mut edge.attributions, &mut edge.folds);
             edge
         }
 
-        /// A line logged at `millis`, of a segment that took `took` so far; by the viewer of the socket's number.
-        fn line(&mut self, millis: u64, class: &str, socket: &TcpReading, took: Option<u64>) {
-            self.word(millis, class, socket, (took.map(|took| (took, Some(SEGMENT))), socket.identity));
+        /// A line logged at `millis`, of a segment that took `duration`, by the viewer of the socket's number.
+        fn line(&mut self, millis: u64, class: &str, socket: &TcpReading, duration: Option<u64>) {
+            self.report(millis, class, socket, (duration.map(|duration| (duration, Some(SEGMENT))), socket.identity));
         }
 
-        fn word(&mut self, millis: u64, class: &str, socket: &TcpReading, (took, viewer): (Took, u64)) {
+        fn report(&mut self, millis: u64, class: &str, socket: &TcpReading, (duration, viewer): (Timing, u64)) {
             let seen = Timestamp::from_millis(millis);
-            let answer = took.map(|(took, allowance)| {
-                let underway = Duration::from_millis(took);
-                let late = allowance.map(|allowance| underway.saturating_sub(allowance));
-                ServedResponse { started: seen - underway, ended: seen, allowance, late }
+            let response = duration.map(|(duration, playout_budget)| {
+                let in_flight = Duration::from_millis(duration);
+                let lag = playout_budget.map(|playout_budget| in_flight.saturating_sub(playout_budget));
+                ServedResponse { started: seen - in_flight, ended: seen, playout_budget, lag }
             });
             let class = Name::new(class).expect("a name");
-            let word = ConnectionReport { class, protocol: None, viewer, seen, answer };
+            let report = ConnectionReport { class, protocol: None, viewer, seen, response };
             let hash = connection_hash(KEY, socket.peer, socket.local.port());
-            self.claims.take(&"log".into(), seen, std::iter::once((hash, word)));
+            self.attributions.apply(&"log".into(), seen, std::iter::once((hash, report)));
         }
 
-        fn look(&mut self, millis: u64, dump: &[TcpReading]) {
-            self.table.step(Timestamp::from_millis(millis), dump, &mut self.claims, &mut self.folds);
+        fn dump(&mut self, millis: u64, dump: &[TcpReading]) {
+            self.table.step(Timestamp::from_millis(millis), dump, &mut self.attributions, &mut self.folds);
         }
 
         fn fold(&self, class: &str) -> Option<&crate::connection::summary::PathFold> {
             let mut folds = self.folds.iter();
             folds
-                .find(|(index, _)| self.claims.class_of(**index).is_some_and(|it| it.name.as_str() == class))
+                .find(|(index, _)| self.attributions.class_of(**index).is_some_and(|it| it.name.as_str() == class))
                 .map(|it| it.1)
         }
 
-        fn late(&self) -> Option<u64> {
+        fn lag(&self) -> Option<u64> {
             self.fold("live/a")?.latencies().max_millis()
         }
     }
 
     #[test]
-    fn a_viewer_that_has_all_it_asked_for_is_half_a_round_trip_away() {
+    fn a_viewer_without_backlog_has_half_a_round_trip() {
         let sockets = [reading(1), reading(2)];
         let mut edge = Edge::new(&sockets);
         edge.line(1_003_000, "live/a", &sockets[0], Some(40));
-        edge.look(1_003_250, &sockets);
+        edge.dump(1_003_250, &sockets);
         let fold = edge.fold("live/a").expect("joined");
         assert_eq!((fold.viewers, fold.joining, fold.latencies().max_millis()), (1, 0, Some(10)));
         let listener = &edge.table.listeners()[&443];
-        assert_eq!((listener.known, listener.unknown, listener.rtts.len()), (1, 1, 2), "no line told of the second");
-        edge.look(1_015_250, &sockets);
-        assert!(edge.folds.is_empty(), "after 12 s without a line nobody watches there");
+        assert_eq!((listener.known, listener.unknown, listener.rtts.len()), (1, 1, 2), "no line attributes the second");
+        edge.dump(1_015_250, &sockets);
+        assert!(edge.folds.is_empty(), "no viewer after 12 s without a line");
     }
 
     #[test]
-    fn what_the_kernel_still_holds_of_an_answer_is_on_its_way_until_it_is_acknowledged() {
+    fn a_written_response_is_in_flight_until_it_is_acknowledged() {
         let mut edge = Edge::new(&[reading(1)]);
-        edge.look(1_003_000, &[held(375_000, 100_000, 1)]);
-        // Asked for at 2.9 s, handed to the kernel at 3.1 s: the kernel holds nearly all of it.
+        edge.dump(1_003_000, &[backlogged(375_000, 100_000, 1)]);
+        // Requested at 2.9 s, written to the socket at 3.1 s: the kernel holds nearly all of it.
         edge.line(1_003_100, "live/a", &reading(1), Some(200));
-        edge.look(1_003_250, &[held(370_000, 105_000, 1)]);
-        assert_eq!(edge.late(), Some(10), "within its play time it is not late");
-        edge.look(1_006_000, &[held(100_000, 375_000, 1)]);
-        assert_eq!(edge.late(), Some(3_100 - 2_000 + 10));
-        edge.look(1_006_900, &[held(1, 474_999, 1)]);
-        assert_eq!(edge.late(), Some(4_000 - 2_000 + 10));
-        edge.look(1_007_000, &[reading(1)]);
-        assert_eq!(edge.late(), Some(10), "all of it is there");
+        edge.dump(1_003_250, &[backlogged(370_000, 105_000, 1)]);
+        assert_eq!(edge.lag(), Some(10), "not late within its budget");
+        edge.dump(1_006_000, &[backlogged(100_000, 375_000, 1)]);
+        assert_eq!(edge.lag(), Some(3_100 - 2_000 + 10));
+        edge.dump(1_006_900, &[backlogged(1, 474_999, 1)]);
+        assert_eq!(edge.lag(), Some(4_000 - 2_000 + 10));
+        edge.dump(1_007_000, &[reading(1)]);
+        assert_eq!(edge.lag(), Some(10), "all of it is acknowledged");
     }
 
     #[test]
-    fn an_answer_that_is_not_logged_yet_is_late_by_what_dumps_saw() {
+    fn an_unlogged_response_is_late_by_what_dumps_saw() {
         let mut edge = Edge::new(&[reading(1)]);
         edge.line(1_001_000, "live/a", &reading(1), Some(10));
-        edge.look(1_002_500, &[reading(1)]);
-        edge.look(1_003_000, &[held(900_000, 100_000, 1)]);
-        edge.look(1_008_000, &[held(900_000, 200_000, 1)]);
-        assert_eq!(edge.late(), Some(5_000 - 2_000 + 10));
-        edge.look(1_020_000, &[held(900_000, 300_000, 1)]);
-        assert_eq!(edge.late(), Some(17_000 - 2_000 + 10), "its line is old, but it carries what was asked for");
+        edge.dump(1_002_500, &[reading(1)]);
+        edge.dump(1_003_000, &[backlogged(900_000, 100_000, 1)]);
+        edge.dump(1_008_000, &[backlogged(900_000, 200_000, 1)]);
+        assert_eq!(edge.lag(), Some(5_000 - 2_000 + 10));
+        edge.dump(1_020_000, &[backlogged(900_000, 300_000, 1)]);
+        assert_eq!(edge.lag(), Some(17_000 - 2_000 + 10), "its line is old, but it has a backlog");
     }
 
     #[test]
-    fn a_viewer_that_asks_again_has_what_it_asked_for() {
+    fn a_viewer_that_requests_again_has_the_previous_response() {
         let mut edge = Edge::new(&[reading(1)]);
-        edge.look(1_003_000, &[held(300_000, 100_000, 1)]);
+        edge.dump(1_003_000, &[backlogged(300_000, 100_000, 1)]);
         edge.line(1_004_000, "live/a", &reading(1), Some(3_900));
-        let again = TcpReading { bytes_received: Some(2_000), ..held(300_000, 500_000, 1) };
-        edge.look(1_004_500, &[again]);
-        assert_eq!(edge.late(), Some(3_900 - 2_000 + 10), "the finished answer itself was late by this");
-        edge.look(1_004_750, &[TcpReading { bytes_acked: Some(600_000), ..again }]);
-        assert_eq!(edge.late(), Some(1_910), "the next has only begun: that makes the viewer no less late");
-        edge.look(1_008_000, &[TcpReading { bytes_acked: Some(700_000), ..again }]);
-        assert_eq!(edge.late(), Some(4_000 - 2_000 + 10), "and is later now than the one before");
-        edge.look(1_009_000, &[TcpReading { bytes_received: Some(2_000), ..reading(1) }]);
-        assert_eq!(edge.late(), Some(10), "a rest: it has all it asked for");
+        let again = TcpReading { bytes_received: Some(2_000), ..backlogged(300_000, 500_000, 1) };
+        edge.dump(1_004_500, &[again]);
+        assert_eq!(edge.lag(), Some(3_900 - 2_000 + 10), "the finished response itself was late by this");
+        edge.dump(1_004_750, &[TcpReading { bytes_acked: Some(600_000), ..again }]);
+        assert_eq!(edge.lag(), Some(1_910), "the next has only begun: the viewer is as late as before");
+        edge.dump(1_008_000, &[TcpReading { bytes_acked: Some(700_000), ..again }]);
+        assert_eq!(edge.lag(), Some(4_000 - 2_000 + 10), "later now than the previous one");
+        edge.dump(1_009_000, &[TcpReading { bytes_received: Some(2_000), ..reading(1) }]);
+        assert_eq!(edge.lag(), Some(10), "a pause: it has all it requested");
     }
 
     #[test]
     fn join_burst_and_unknown_play_time_give_no_latency() {
         let mut edge = Edge::new(&[]);
-        edge.look(1_000_250, &[reading(1)]);
+        edge.dump(1_000_250, &[reading(1)]);
         edge.line(1_000_300, "live/a", &reading(1), Some(10));
-        edge.look(1_000_500, &[reading(1)]);
+        edge.dump(1_000_500, &[reading(1)]);
         assert_eq!(edge.fold("live/a").map(|fold| (fold.viewers, fold.joining)), Some((1, 1)));
-        edge.word(1_002_400, "live/b", &reading(1), (Some((10, None)), 1));
-        edge.look(1_002_500, &[reading(1)]);
+        edge.report(1_002_400, "live/b", &reading(1), (Some((10, None)), 1));
+        edge.dump(1_002_500, &[reading(1)]);
         let fold = edge.fold("live/b").expect("joined");
-        assert_eq!((fold.unmeasured, fold.latencies().len(), fold.rtt().is_some()), (0, 1, true), "it had one before");
+        assert_eq!(
+            (fold.unmeasured, fold.latencies().len(), fold.rtt().is_some()),
+            (0, 1, true),
+            "from its earlier class"
+        );
         let mut edge = Edge::new(&[reading(1)]);
-        edge.word(1_002_400, "live/b", &reading(1), (Some((10, None)), 1));
-        edge.look(1_002_500, &[reading(1)]);
+        edge.report(1_002_400, "live/b", &reading(1), (Some((10, None)), 1));
+        edge.dump(1_002_500, &[reading(1)]);
         assert_eq!(edge.fold("live/b").map(|fold| (fold.unmeasured, fold.latencies().len())), Some((1, 0)));
     }
 
     #[test]
-    fn loss_belongs_to_the_class_that_was_carried_all_the_time() {
+    fn loss_belongs_to_the_class_carried_since_the_previous_dump() {
         let at = |sent, lost| {
             let mut now = reading(1);
             (now.data_segments_sent, now.retransmitted_segments) = (Some(sent), Some(lost));
             [now]
         };
         let mut edge = Edge::new(&at(100, 0));
-        let told = |edge: &Edge, class: &str| edge.fold(class).map(|fold| (fold.segments_sent, fold.segments_lost));
+        let segments_of =
+            |edge: &Edge, class: &str| edge.fold(class).map(|fold| (fold.segments_sent, fold.segments_lost));
         edge.line(1_003_000, "live/a", &reading(1), Some(1));
-        edge.look(1_003_250, &at(200, 1));
-        assert_eq!(told(&edge, "live/a"), Some((None, None)), "whose these were is not known");
-        edge.look(1_003_500, &at(300, 4));
-        assert_eq!(told(&edge, "live/a"), Some((Some(100), Some(3))));
+        edge.dump(1_003_250, &at(200, 1));
+        assert_eq!(segments_of(&edge, "live/a"), Some((None, None)), "their class is not known");
+        edge.dump(1_003_500, &at(300, 4));
+        assert_eq!(segments_of(&edge, "live/a"), Some((Some(100), Some(3))));
         edge.line(1_003_600, "live/b", &reading(1), Some(1));
-        edge.look(1_003_750, &at(400, 9));
-        assert_eq!((told(&edge, "live/a"), told(&edge, "live/b")), (None, Some((None, None))));
-        edge.look(1_004_000, &at(500, 10));
-        assert_eq!(told(&edge, "live/b"), Some((Some(100), Some(1))));
+        edge.dump(1_003_750, &at(400, 9));
+        assert_eq!((segments_of(&edge, "live/a"), segments_of(&edge, "live/b")), (None, Some((None, None))));
+        edge.dump(1_004_000, &at(500, 10));
+        assert_eq!(segments_of(&edge, "live/b"), Some((Some(100), Some(1))));
         assert_eq!(edge.table.listeners()[&443].segments_lost, 1);
     }
 
     #[test]
-    fn a_port_used_again_is_another_connection() {
+    fn a_reused_port_is_another_connection() {
         let mut edge = Edge::new(&[reading(1)]);
         edge.line(1_003_000, "live/a", &reading(1), Some(1));
-        edge.look(1_003_250, &[reading(1)]);
+        edge.dump(1_003_250, &[reading(1)]);
         let reused = TcpReading { identity: 77, ..reading(1) };
-        edge.look(1_003_500, &[reused]);
+        edge.dump(1_003_500, &[reused]);
         assert!(edge.folds.is_empty(), "the old line was not of this socket");
         edge.line(1_003_600, "live/b", &reused, Some(1));
-        edge.look(1_003_750, &[reused]);
+        edge.dump(1_003_750, &[reused]);
         assert!(edge.fold("live/b").is_some());
     }
 
     #[test]
-    fn viewers_are_counted_not_sockets_and_the_dead_are_gone() {
+    fn viewers_are_counted_not_sockets_and_dead_ones_are_gone() {
         let sockets = [reading(1), reading(2), reading(3)];
         let mut edge = Edge::new(&sockets);
         for (socket, viewer) in sockets.iter().zip([1, 1, 2]) {
-            edge.word(1_003_000, "live/a", socket, (Some((5, Some(SEGMENT))), viewer));
+            edge.report(1_003_000, "live/a", socket, (Some((5, Some(SEGMENT))), viewer));
         }
-        edge.look(1_003_250, &sockets);
+        edge.dump(1_003_250, &sockets);
         assert_eq!(edge.fold("live/a").map(|fold| (fold.viewers, fold.latencies().len())), Some((2, 3)));
-        edge.look(1_004_000, &[held(9, 100_000, 3)]);
-        edge.look(1_125_000, &[held(9, 100_000, 3)]);
+        edge.dump(1_004_000, &[backlogged(9, 100_000, 3)]);
+        edge.dump(1_125_000, &[backlogged(9, 100_000, 3)]);
         assert_eq!(edge.fold("live/a").map(|fold| (fold.viewers, fold.gone)), Some((0, 1)));
     }
 
     #[test]
     fn a_closed_socket_is_forgotten() {
         let mut edge = Edge::new(&[reading(1)]);
-        for look in 1..=FORGET_AFTER_DUMPS {
-            edge.look(1_000_000 + look * 250, &[]);
+        for dump in 1..=FORGET_AFTER_DUMPS {
+            edge.dump(1_000_000 + dump * 250, &[]);
         }
-        assert!(edge.table.tracks.is_empty());
+        assert!(edge.table.histories.is_empty());
         edge.table.keep_listeners(&[80]);
         assert!(edge.table.listeners().is_empty());
     }
 
     proptest! {
         #[test]
-        fn any_dump_and_line_is_taken_and_each_socket_counted_once(
-            looks in proptest::collection::vec(
+        fn any_dump_and_line_counts_each_socket_once(
+            dumps in proptest::collection::vec(
                 (0_u64..30_000, proptest::collection::vec((0_u64..5, any::<[Option<u32>; 4]>(), any::<[Option<u64>; 3]>()), 0..8),
                  proptest::collection::vec((0_u64..5, 0_u64..40_000, 0..3_u8, any::<Option<u16>>()), 0..4)),
                 1..12),
         ) {
             let mut edge = Edge::new(&[reading(0), reading(1)]);
-            for (at, dump, lines) in looks {
-                for (socket, millis, class, took) in lines {
-                    edge.line(1_000_000 + millis, &format!("c{class}"), &reading(socket), took.map(u64::from));
+            for (at, dump, lines) in dumps {
+                for (socket, millis, class, duration) in lines {
+                    edge.line(1_000_000 + millis, &format!("c{class}"), &reading(socket), duration.map(u64::from));
                 }
                 let dump: Vec<TcpReading> = dump.iter().map(|&(identity, small, large)| TcpReading {
                     rtt: large[2].map(Duration::from_nanos),
@@ -522,18 +546,18 @@ mod tests {
                     bytes_received: large[1],
                     ..reading(identity)
                 }).collect();
-                edge.look(1_000_000 + at, &dump);
+                edge.dump(1_000_000 + at, &dump);
                 let distinct: std::collections::BTreeSet<u64> = dump.iter().map(|reading| reading.identity).collect();
                 let listener = edge.table.listeners().get(&443).cloned().unwrap_or_default();
                 prop_assert_eq!(listener.known + listener.unknown, distinct.len() as u64);
-                let mut told = 0;
+                let mut counted = 0;
                 for fold in edge.folds.values() {
                     prop_assert!(fold.segments_lost <= fold.segments_sent);
                     let sockets = fold.latencies().len() + u64::from(fold.joining + fold.unmeasured);
                     prop_assert!(u64::from(fold.viewers) <= sockets);
-                    told += sockets + u64::from(fold.gone);
+                    counted += sockets + u64::from(fold.gone);
                 }
-                prop_assert_eq!(told, listener.known);
+                prop_assert_eq!(counted, listener.known);
             }
         }
     }

@@ -1,5 +1,4 @@
-//! What the kernel told of one session's viewers, added up. Decides how two folds become one; refuses to let what
-//! nobody measured look like a zero.
+//! The sockets of one session's viewers, summed up. What nobody measured is absent, never zero.
 
 use std::time::Duration;
 
@@ -10,35 +9,35 @@ use crate::model::Rtt;
 /// Counters and latencies add up over dumps; the levels (`viewers` to `backlog_bytes`) are those of the last dump.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PathFold {
-    /// Segments with data sent, retransmissions included; `None` when no socket told.
+    /// Segments with data sent, retransmissions included; `None` when no socket reported them.
     pub segments_sent: Option<u64>,
-    /// Segments that had to be sent again, at most `segments_sent`; `None` when no socket told.
+    /// Segments lost, at most `segments_sent`; `None` when no socket reported them.
     pub segments_lost: Option<u64>,
-    /// Viewer sockets, the gone ones left out.
+    /// Viewers, without the gone ones.
     pub viewers: u32,
-    /// Viewers still in their join burst: no latency yet.
+    /// Viewers still in their join burst, without a latency.
     pub joining: u32,
-    /// Viewers past it whose latency the kernel or the media rate does not give.
+    /// Viewers past the join burst whose latency is unknown, for want of round-trip time or media rate.
     pub unmeasured: u32,
-    /// Viewers that offer no window: their player does not read.
+    /// Viewers that offer no receive window: their player does not read.
     pub zero_window: u32,
-    /// Sockets that acknowledged nothing for so long that nobody watches.
+    /// Sockets without an acknowledgement for so long that nobody watches.
     pub gone: u32,
-    /// Bytes written for the viewers and not sent even once.
+    /// Bytes written for the viewers and not yet sent even once.
     pub backlog_bytes: u64,
     latencies: LatencyHistogram,
     rtts: Vec<Duration>,
 }
 
 impl PathFold {
-    /// Round trips of the last dump's viewers; `None` when the kernel told none.
+    /// Round-trip times of the last dump's viewers; `None` when the kernel reported none.
     #[must_use]
     pub fn rtt(&self) -> Option<Rtt> {
         Rtt::of(&mut self.rtts.clone())
     }
 
-    /// Notes one socket's round trip, where there is one.
-    pub(crate) fn note_rtt(&mut self, rtt: Option<Duration>) {
+    /// Records one socket's round-trip time, where there is one.
+    pub(crate) fn record_rtt(&mut self, rtt: Option<Duration>) {
         self.rtts.extend(rtt);
     }
 
@@ -48,8 +47,8 @@ impl PathFold {
         &self.latencies
     }
 
-    /// Adds the fold of a later dump of the same session. For a session that a dump has no fold for, merge
-    /// `PathFold::default()`: nobody was there.
+    /// Adds the fold of a later dump of the same session. Where a later dump has no fold for the session, merge
+    /// `PathFold::default()`: it has no viewer then.
     pub fn merge(&mut self, later: &Self) {
         add(&mut self.segments_sent, later.segments_sent);
         add(&mut self.segments_lost, later.segments_lost);
@@ -63,7 +62,7 @@ impl PathFold {
         self.rtts.clone_from(&later.rtts);
     }
 
-    /// Empties the fold and keeps its memory.
+    /// Clears the fold and keeps its memory.
     pub fn clear(&mut self) {
         (self.segments_sent, self.segments_lost) = (None, None);
         (self.viewers, self.joining, self.unmeasured) = (0, 0, 0);
@@ -72,7 +71,7 @@ impl PathFold {
         self.rtts.clear();
     }
 
-    /// Whether no socket of the session was there.
+    /// Whether the session has no socket.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.viewers == 0 && self.gone == 0
@@ -83,7 +82,7 @@ impl PathFold {
         self.latencies.record(latency);
     }
 
-    /// Adds one socket's segments (sent, lost), when it told them.
+    /// Adds one socket's segments (sent, lost), where it reports them.
     pub(crate) fn count_segments(&mut self, segments: Option<(u32, u32)>) {
         add(&mut self.segments_sent, segments.map(|(sent, _)| u64::from(sent)));
         add(&mut self.segments_lost, segments.map(|(_, lost)| u64::from(lost)));
@@ -118,14 +117,14 @@ mod tests {
         assert_eq!((window.segments_sent, window.segments_lost, window.viewers), (Some(100), Some(1), 5));
         assert_eq!((window.latencies().len(), window.latencies().quantile_millis(0.0)), (3, Some(10)));
         window.merge(&PathFold::default());
-        assert!(window.is_empty(), "nobody is left, though counters stay");
+        assert!(window.is_empty(), "no viewer is left, though counters stay");
         assert_eq!(window.segments_sent, Some(100));
         window.clear();
         assert_eq!(window, PathFold::default());
     }
 
     #[test]
-    fn what_nobody_told_is_absent() {
+    fn what_nobody_reported_is_absent() {
         let window = fold(&[], None, 1);
         assert_eq!((window.segments_sent, window.segments_lost, window.latencies().len()), (None, None, 0));
     }

@@ -1,6 +1,5 @@
-//! What the kernel says about one TCP connection at one instant: the vocabulary of the kernel intake. Decides which
-//! values an older kernel may leave out and when a counter pair gives a difference; refuses to stand in a zero for what
-//! was not told.
+//! One TCP connection as the kernel's socket dump describes it. Decides which values older kernels omit and when two
+//! counter readings give a difference; a value that is not reported is absent, never zero.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -67,7 +66,7 @@ pub struct TcpReading {
 }
 
 impl TcpReading {
-    /// A reading of which nothing is known but who talks to whom: every value absent, both queues empty.
+    /// A reading that contains only the two ends: every value absent, both queues empty.
     #[must_use]
     pub const fn bare(local: SocketAddr, peer: SocketAddr, identity: u64) -> Self {
         Self {
@@ -99,8 +98,7 @@ impl TcpReading {
         }
     }
 
-    /// The counters that loss is computed from, or `None` when the kernel tells less than all three (before Linux
-    /// 4.19).
+    /// The counters from which loss is computed; `None` unless the kernel reports all three (Linux 4.19).
     #[must_use]
     pub fn segment_totals(&self) -> Option<SegmentTotals> {
         Some(SegmentTotals {
@@ -123,7 +121,7 @@ pub struct SegmentTotals {
 }
 
 impl SegmentTotals {
-    /// What was added since `earlier`, or `None` when any of the three went back: then the counters began anew.
+    /// What was added since `earlier`; `None` when any of the three went back, because the counters restarted.
     #[must_use]
     pub fn since(self, earlier: Self) -> Option<Self> {
         Some(Self {
@@ -157,7 +155,7 @@ mod tests {
         let mut reading = TcpReading::bare(at, at, 1);
         assert_eq!(reading.segment_totals(), None);
         (reading.data_segments_sent, reading.retransmitted_segments) = (Some(10), Some(1));
-        assert_eq!(reading.segment_totals(), None, "an older kernel without duplicate reports tells no loss");
+        assert_eq!(reading.segment_totals(), None, "an older kernel without duplicate reports has no loss");
         reading.dsack_segments = Some(0);
         assert_eq!(reading.segment_totals(), Some(totals(10, 1, 0)));
     }

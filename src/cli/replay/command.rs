@@ -69,7 +69,7 @@ fn replay(options: &Options, config: &Config) -> Result<()> {
         let before = bytes;
         bytes += line.len() as u64;
         if line.len() > MAX_LINE {
-            player.fold.too_long();
+            player.fold.count_too_long();
         } else {
             player.line(line)?;
         }
@@ -96,7 +96,7 @@ struct Player<W> {
 impl<W: Write> Player<W> {
     fn line(&mut self, line: &[u8]) -> Result<()> {
         // What is wrong with a line is counted and stands in the summary.
-        if let Ok(Some(opened)) = self.fold.open(line) {
+        if let Ok(Some(opened)) = self.fold.parse(line) {
             self.advance(opened.logged)?;
             self.fold.fold(&opened).unwrap_or_default();
         }

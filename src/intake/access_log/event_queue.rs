@@ -115,7 +115,7 @@ impl EventReceiver {
             self.waiting_bytes -= waiting.record.len();
             let has_expired = now.since(waiting.at) > MAX_WAIT;
             // The viewer's groups come with its first request, so no address is kept here.
-            let poster = Poster { claim: Authority::Any(None), origin: None };
+            let poster = Poster { authority: Authority::Any(None), origin: None };
             fold.post(waiting.at, poster, &waiting.record, |record| {
                 if has_expired {
                     self.unmatched += 1;
@@ -130,7 +130,7 @@ impl EventReceiver {
                 OwnedAuthority::Only(names) => Authority::Only(names),
             };
             let origin = post.requester.origin();
-            let poster = Poster { claim: authority, origin: Some(&origin) };
+            let poster = Poster { authority: authority, origin: Some(&origin) };
             fold.post(post.at, poster, &post.body, |record| {
                 if !keep(&mut self.waiting, &mut self.waiting_bytes, post.at, record) {
                     self.unmatched += 1;
@@ -224,7 +224,7 @@ mod tests {
         fold.line(REQUEST.as_bytes()).expect("good");
         queue.put(post(1_002_010, PLAYS, OwnedAuthority::Only(vec![name("other"), name("id")]))).expect("room");
         receiver.fold_into(&mut fold, Timestamp::from_millis(1_002_250));
-        assert_eq!(fold.post_counts().foreign, 2);
+        assert_eq!(fold.post_counts().wrong_session, 2);
         queue.put(post(1_002_010, PLAYS, OwnedAuthority::Only(vec![name("live/c1"), name("hls/c1")]))).expect("room");
         queue
             .put(post(1_002_010, "e=ps,sid=\"b\",sn=0,sta=p,ts=1000000", OwnedAuthority::Only(vec![name("live/c2")])))
@@ -254,7 +254,7 @@ mod tests {
         let (at, requester) = (Timestamp::from_secs(1), Requester::default());
         queue.put(EventPost { at, authority, requester, body: body.into() }).expect("room");
         receiver.fold_into(&mut fold, Timestamp::from_secs(1));
-        assert_eq!((fold.sizes().0, fold.post_counts().crowded), (4, 46));
+        assert_eq!((fold.sizes().0, fold.post_counts().too_many_viewers), (4, 46));
     }
 
     #[test]

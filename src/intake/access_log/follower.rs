@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
-use liveqos_core::access_log::{ConnectionCounts, DirtyCounts, LogFold, PostCounts};
+use liveqos_core::access_log::{ConnectionCounts, LineErrorCounts, LogFold, PostCounts};
 use liveqos_core::metrics::ShedReason;
 use liveqos_core::model::{SourceName, TICK};
 use liveqos_core::viewer::FoldCounts;
@@ -88,7 +88,7 @@ pub(super) fn start(
     };
     let fold = settings.fold(settings.viewer_key()?)?;
     let mut fold = fold.grouped_by(settings.group_rules(context.group_key)?);
-    fold.claims().keep_words(context.edge.key());
+    fold.connections().keep_reports(context.edge.key());
     let Some(entry) = entry else {
         return Ok(());
     };
@@ -120,7 +120,7 @@ struct Follower {
 /// All counts so far of what was dropped.
 #[derive(Clone, Copy, Default)]
 struct ShedTotals {
-    dirty: DirtyCounts,
+    dirty: LineErrorCounts,
     fold: FoldCounts,
     posts: PostCounts,
     connections: ConnectionCounts,
@@ -149,7 +149,7 @@ impl Follower {
         if let Some(posts) = &mut self.posts {
             posts.fold_into(&mut self.fold, now);
         }
-        let refused = self.context.edge.take(&self.source, now, &self.ports, self.fold.claims());
+        let refused = self.context.edge.take(&self.source, now, &self.ports, self.fold.connections());
         let observations = self.fold.drain(now);
         self.count(refused);
         let waited = if matches!(self.input, Input::Syslog(_)) { TICK } else { std::time::Duration::ZERO };
@@ -175,7 +175,7 @@ impl Follower {
                 .read(|piece| match piece {
                     // The fold counts invalid lines.
                     Piece::Line(line) => fold.line(line).map_or((), |_| ()),
-                    Piece::Long => fold.too_long(),
+                    Piece::Long => fold.count_too_long(),
                 })
                 .map(drop),
             Input::Syslog(socket) => socket.read(TICK, |line| fold.line(line).map_or((), |_| ())),
@@ -199,7 +199,7 @@ impl Follower {
             dirty,
             fold,
             posts: self.fold.post_counts(),
-            connections: self.fold.claims().counts(),
+            connections: self.fold.connections().counts(),
             connections_refused: self.was.connections_refused + connections_refused,
             syslog,
             unmatched,
@@ -237,8 +237,8 @@ const SHED: [Reason; 22] = [
     (ShedReason::LogEventRepeated, |totals| totals.fold.repeated),
     (ShedReason::LogEventUnmatched, |totals| totals.unmatched),
     (ShedReason::LogPosition, |totals| totals.positions_lost),
-    (ShedReason::CmcdWrongSession, |totals| totals.posts.foreign),
-    (ShedReason::CmcdTooManyViewers, |totals| totals.posts.crowded),
+    (ShedReason::CmcdWrongSession, |totals| totals.posts.wrong_session),
+    (ShedReason::CmcdTooManyViewers, |totals| totals.posts.too_many_viewers),
     (ShedReason::SyslogForm, |totals| totals.syslog.form),
     (ShedReason::SyslogLost, |totals| totals.syslog.lost),
     (ShedReason::SyslogSender, |totals| totals.syslog.untrusted_senders),

@@ -302,7 +302,7 @@ mod tests {
         for (text, expected) in [
             ("path = 'x'\nclass = 'host'", "class = \"host\" is none of path"),
             ("path = 'x'\nname = 'a'\nformat = '$uri'", "log \"a\": reading log_format: none of $msec"),
-            ("path = 'x'\nfields = { when = 'tim' }", "\"tim\" is no field"),
+            ("path = 'x'\nfields = { when = 'tim' }", "\"tim\" is not a known field"),
             ("name = 'a'", "log \"a\": set either path"),
             ("name = 'cmcd'", "set either path"),
             ("path = 'x'\nlisten = 'udp://127.0.0.1:1'", "set either path"),
@@ -310,7 +310,7 @@ mod tests {
             ("listen = 'udp://127.0.0.1:1'\nposition_file = 'p'", "datagrams have no position"),
             ("listen = 'udp://127.0.0.1:1'\nfrom = ['x']", "from: \"x\" is neither"),
             ("path = 'x'\ntrusted_proxies = ['lb']", "trusted_proxies: \"lb\" is neither"),
-            ("path = 'x'\nclass = 'pattern:/live/*'", "a pattern has {class} once"),
+            ("path = 'x'\nclass = 'pattern:/live/*'", "a pattern must contain {class} exactly once"),
         ] {
             let error = check(&[log(text)]).expect_err("refused").to_string();
             assert!(error.contains(expected), "{text}: {error}");

@@ -55,14 +55,15 @@ impl HttpEdge {
         }
         let mut attributions = self.attributions.lock().unwrap_or_else(PoisonError::into_inner);
         let refused = attributions.refused();
-        attributions.take(source, now, fold.words());
+        attributions.apply(source, now, fold.take_reports());
         fold.set_joined(attributions.joined(source, now));
         let refused = attributions.refused() - refused;
         drop(attributions);
         let mut quic_views = self.quic_views.lock().unwrap_or_else(PoisonError::into_inner);
         quic_views.retain(|_, (reported, _)| now.since(*reported) <= MAX_QUIC_VIEW_AGE);
-        quic_views
-            .extend(fold.beside().into_iter().map(|(name, view)| ((SourceName::clone(source), name), (now, view))));
+        quic_views.extend(
+            fold.take_quic_views().into_iter().map(|(name, view)| ((SourceName::clone(source), name), (now, view))),
+        );
         refused
     }
 
@@ -201,7 +202,7 @@ mod tests {
     fn fold(edge: &HttpEdge) -> LogFold {
         let (format, rule) = (LogFormat::json([]).expect("plain"), ClassRule::Path(Some("live".to_owned())));
         let mut fold = LogFold::new(format, rule, "log".into(), edge.key());
-        fold.claims().keep_words(edge.key());
+        fold.connections().keep_reports(edge.key());
         fold
     }
 
@@ -225,7 +226,7 @@ mod tests {
         assert_eq!(edge.ports(&[]), [0_u16; 0]);
         assert!(watch.look(at(1_000), &sockets, &edge, (&[443], &meters)).is_empty());
         fold.line(LINE.as_bytes()).expect("a good line");
-        assert_eq!(edge.take(&"log".into(), at(1_003), &[], fold.claims()), 0);
+        assert_eq!(edge.take(&"log".into(), at(1_003), &[], fold.connections()), 0);
         assert_eq!((edge.ports(&[]), edge.ports(&[443])), (vec![443], vec![]), "a media server's port is left to it");
         let observations = watch.look(at(1_003), &sockets, &edge, (&[443], &meters));
         assert_eq!((observations.len(), observations[0].stream.as_str()), (1, "live/c1"));
@@ -235,11 +236,11 @@ mod tests {
         );
         // A second viewer of the class comes over QUIC: only the log reports it, and the kernel the first.
         let quic = LINE.replace("10.0.0.9", "10.0.0.8").replace("%22a", "%22b").replace("\"rtt_us\":\"9000\"", QUIC);
-        edge.take(&"log".into(), at(1_003), &[], fold.claims());
+        edge.take(&"log".into(), at(1_003), &[], fold.connections());
         fold.line(LINE.as_bytes()).expect("a good line");
         fold.line(quic.as_bytes()).expect("a good line");
         assert!(fold.drain(at(1_004)).iter().all(|one| !matches!(one.fact, Fact::Path(_))));
-        edge.take(&"log".into(), at(1_004), &[], fold.claims());
+        edge.take(&"log".into(), at(1_004), &[], fold.connections());
         let observations = watch.look(at(1_004), &sockets, &edge, (&[443], &meters));
         assert!(
             matches!(&observations[0].fact, Fact::Path(view) if view.viewers == 2 && observations.len() == 1),
@@ -264,7 +265,7 @@ mod tests {
         let edge = HttpEdge::new([1, 2]);
         let mut fold = fold(&edge);
         fold.line(LINE.as_bytes()).expect("a good line");
-        edge.take(&"log".into(), at(1_003), &[80, 8080], fold.claims());
+        edge.take(&"log".into(), at(1_003), &[80, 8080], fold.connections());
         assert_eq!(edge.ports(&[]), [80, 8080]);
     }
 
@@ -274,7 +275,7 @@ mod tests {
         let meters = SelfMetrics::new(&prometheus::Registry::new()).expect("instruments");
         let mut fold = fold(&edge);
         fold.line(LINE.as_bytes()).expect("a good line");
-        edge.take(&"log".into(), at(1_003), &[], fold.claims());
+        edge.take(&"log".into(), at(1_003), &[], fold.connections());
         for second in [1_003, 1_030, 1_062] {
             watch.look(at(second), &[socket("10.9.9.9:4000")], &edge, (&[443], &meters));
             assert!(matches!(watch.missing, MissingSockets::Since(_)), "at {second}");

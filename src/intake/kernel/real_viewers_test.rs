@@ -155,7 +155,7 @@ fn a_viewer_that_stops_reading_is_distinguished_from_those_that_read() {
     assert!(stalled.latencies().quantile_millis(0.6) < Some(100), "two of three are as before");
     assert!(stalled.backlog_bytes > 500_000);
     let (_, join) = poller.tick(class.port);
-    assert_eq!((join.assignments.len(), join.foreign, join.ambiguous), (3, 0, 0));
+    assert_eq!((join.assignments.len(), join.unmatched, join.ambiguous), (3, 0, 0));
 
     // It reads again: the backlog drains and all recover.
     class.stall.store(false, Ordering::Relaxed);
