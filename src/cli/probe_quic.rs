@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 use liveqos_core::model::Share;
-use liveqos_core::node::Ways;
+use liveqos_core::node::DirectionLoss;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
@@ -125,16 +125,16 @@ async fn ping(options: &Options, config: &Config, peer: &PeerSettings, credentia
 /// What came back in a span of time.
 struct Seen {
     micros: Histogram<u64>,
-    ways: Ways,
+    ways: DirectionLoss,
 }
 
 impl Seen {
     fn new() -> Result<Self> {
         let micros = Histogram::new_with_bounds(1, HIGHEST_MICROS, 3)?;
-        Ok(Self { micros, ways: Ways::default() })
+        Ok(Self { micros, ways: DirectionLoss::default() })
     }
 
-    fn add(&mut self, rtt: Duration, ways: Ways) {
+    fn add(&mut self, rtt: Duration, ways: DirectionLoss) {
         self.micros.saturating_record(u64::try_from(rtt.as_micros()).unwrap_or(HIGHEST_MICROS));
         self.ways.add(ways);
     }
@@ -155,7 +155,7 @@ impl Seen {
     fn text(&self) -> String {
         let Some((median, least)) = self.rtt() else { return "nothing came back".to_owned() };
         let way = |share: Share| format!("{:.0} of {:.0}", share.part, share.whole);
-        let Ways { out, back } = self.ways;
+        let DirectionLoss { out, back } = self.ways;
         format!(
             "round trip {:.2} ms (least {:.2} ms), lost there {}, back {}",
             median * 1e3,

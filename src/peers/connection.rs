@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
-use liveqos_core::node::{Echo, PathLoss, Ways, ping};
+use liveqos_core::node::{DirectionLoss, Echo, PathLoss, ping};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint};
 use tokio::net::lookup_host;
 use tokio::time::{Instant, timeout};
@@ -81,10 +81,10 @@ impl PeerConnection {
     ///
     /// # Errors
     /// [`PeerError`] where the connection is lost.
-    pub(crate) async fn receive(&mut self) -> Result<Option<(Duration, Ways)>, PeerError> {
+    pub(crate) async fn receive(&mut self) -> Result<Option<(Duration, DirectionLoss)>, PeerError> {
         let datagram = self.connection.read_datagram().await.map_err(|error| peer_error(&error))?;
         let now = self.opened_at.elapsed();
-        Ok(Echo::read(&datagram).and_then(|echo| self.loss.hear(now, &echo)))
+        Ok(Echo::read(&datagram).and_then(|echo| self.loss.receive(now, &echo)))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use liveqos_core::metrics::ShedReason;
-use liveqos_core::node::{Came, ECHO_BYTES, ping};
+use liveqos_core::node::{ECHO_BYTES, ReceivedPings, ping};
 use quinn::{Connection, Endpoint, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -56,7 +56,7 @@ async fn accept(incoming: Incoming, permit: OwnedSemaphorePermit, meters: SelfMe
 
 /// Echoes pings until the connection ends.
 async fn echo(connection: &Connection, meters: &SelfMetrics) {
-    let (mut received, mut budget) = (Came::default(), Budget { tokens: BURST, at: Instant::now() });
+    let (mut received, mut budget) = (ReceivedPings::default(), Budget { tokens: BURST, at: Instant::now() });
     while let Ok(datagram) = connection.read_datagram().await {
         let Some(number) = ping::read_ping(&datagram) else {
             meters.shed(ShedReason::PathUnrecognized, 1);

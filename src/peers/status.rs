@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use liveqos_core::model::{PathReport, Timestamp};
-use liveqos_core::node::{PathFigures, PathWindow, Ways};
+use liveqos_core::node::{DirectionLoss, PathFigures, PathWindow};
 use serde::Serialize;
 
 use super::settings::PathSettings;
@@ -61,7 +61,7 @@ impl PathTable {
     /// What was measured on each path since the last call; paths without any echo so far are left out.
     #[must_use]
     pub fn reports(&self, now: Timestamp) -> Vec<PathReport> {
-        self.paths.iter().filter_map(|path| path.window().word(&path.peer, now)).collect()
+        self.paths.iter().filter_map(|path| path.window().report(&path.peer, now)).collect()
     }
 
     /// The state of every path at `now`.
@@ -69,11 +69,11 @@ impl PathTable {
     pub fn status(&self, now: Timestamp) -> Vec<PathStatus> {
         let status = self.paths.iter().map(|path| {
             let window = path.window();
-            let Ways { out, back } = window.sums();
+            let DirectionLoss { out, back } = window.sums();
             PathStatus {
                 peer: Arc::clone(&path.peer),
                 address: path.address.clone(),
-                last_echo_at: window.heard().map(Timestamp::seconds),
+                last_echo_at: window.last_echo().map(Timestamp::seconds),
                 sent: out.whole as u64,
                 lost_out: out.part as u64,
                 arrived: back.whole as u64,
@@ -92,13 +92,13 @@ impl PathTable {
 
 impl PathEntry {
     /// Records an echo: its round trip and the losses that it decided.
-    pub(super) fn echo(&self, now: Timestamp, rtt: Duration, ways: Ways) {
-        self.window().hear(now, rtt, ways);
+    pub(super) fn echo(&self, now: Timestamp, rtt: Duration, ways: DirectionLoss) {
+        self.window().record(now, rtt, ways);
     }
 
     /// Records that the peer closed the connection.
     pub(super) fn closed(&self) {
-        self.window().part();
+        self.window().mark_departed();
     }
 
     /// A poisoned lock stays in use: a panic leaves each sum whole.

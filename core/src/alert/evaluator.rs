@@ -226,7 +226,7 @@ impl AlertEvaluator {
         registry: &Registry,
         environment: &Environment,
     ) -> Option<Notice> {
-        let measured = |leg: &crate::session::LiveLeg| u64::from(leg.heard_viewers(now));
+        let measured = |leg: &crate::session::LiveLeg| u64::from(leg.measured_viewers(now));
         let viewers = registry.sessions().map(|live| {
             let counted: u64 = live.viewers(now).values().map(|count| u64::from(*count)).sum();
             counted.max(live.legs().map(|(_, leg)| measured(leg)).sum())

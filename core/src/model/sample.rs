@@ -108,7 +108,7 @@ pub struct LegSample {
     /// How long messages took whose answer came in the window.
     pub messages: Option<LatencyHistogram>,
     /// Viewers that spoke for themselves (or whose connection was found) in the window.
-    pub heard_viewers: u32,
+    pub measured_viewers: u32,
 }
 
 impl LegSample {
@@ -133,7 +133,7 @@ impl LegSample {
             frames: None,
             first_frames: Vec::new(),
             messages: None,
-            heard_viewers: 0,
+            measured_viewers: 0,
         }
     }
 
@@ -147,7 +147,7 @@ impl LegSample {
     #[must_use]
     pub fn coverage(&self) -> Option<f64> {
         let viewers = self.viewers?.value;
-        (viewers > 0).then(|| (f64::from(self.heard_viewers) / f64::from(viewers)).min(1.0))
+        (viewers > 0).then(|| (f64::from(self.measured_viewers) / f64::from(viewers)).min(1.0))
     }
 }
 
@@ -244,7 +244,7 @@ impl Sample {
     pub fn coverage(&self) -> Option<f64> {
         let viewers = self.viewers()?.value;
         let heard: f64 =
-            self.egress().map(|leg| f64::from(leg.heard_viewers.min(leg.viewers.map_or(0, |v| v.value)))).sum();
+            self.egress().map(|leg| f64::from(leg.measured_viewers.min(leg.viewers.map_or(0, |v| v.value)))).sum();
         (viewers > 0).then(|| (heard / f64::from(viewers)).min(1.0))
     }
 

@@ -1,5 +1,5 @@
-//! The load of this node between two looks at the kernel's totals. Decides what counts as busy and which link is the
-//! worst; refuses to give a ratio when a total went back, no time passed or the machine does not tell the denominator.
+//! The load of this node between two readings of the kernel's totals. Decides what counts as busy and which link is the
+//! fullest. Gives no ratio when a total decreased, no time passed or the denominator is unknown.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub struct NodeTotals {
     pub at: Timestamp,
     /// CPU time of the whole machine.
     pub cpu: Option<CpuTicks>,
-    /// Memory of the whole machine; not a total but a level.
+    /// Memory of the whole machine; a level, not a total.
     pub memory: Option<Memory>,
     /// The network links that count, at most [`MAX_LINKS`].
     pub links: Vec<LinkTotals>,
@@ -20,8 +20,8 @@ pub struct NodeTotals {
     pub process: Option<ProcessTotals>,
 }
 
-/// The first line of `/proc/stat`, all CPUs together, in clock ticks since boot; 0 where the kernel has no such column.
-/// `guest` and `guest_nice` are left out: the kernel has them inside `user` and `nice` already.
+/// The first line of `/proc/stat` (proc(5)), all CPUs together, in clock ticks since boot; 0 where the kernel has no
+/// such column. `guest` and `guest_nice` are left out: `user` and `nice` include them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTicks {
     /// In user programs.
@@ -30,9 +30,9 @@ pub struct CpuTicks {
     pub nice: u64,
     /// In the kernel.
     pub system: u64,
-    /// Doing nothing.
+    /// Idle.
     pub idle: u64,
-    /// Doing nothing while a disk was awaited.
+    /// Idle while waiting for a disk.
     pub iowait: u64,
     /// Serving interrupts.
     pub irq: u64,
@@ -60,7 +60,7 @@ pub struct LinkTotals {
     pub received_bytes: u64,
     /// Bytes sent since the link came up.
     pub sent_bytes: u64,
-    /// What the link can carry in each direction, bit/s; `None` when neither driver nor configuration tells.
+    /// Capacity of the link in each direction, bit/s; `None` when neither driver nor configuration gives it.
     pub capacity_bits_per_second: Option<u64>,
 }
 
@@ -73,15 +73,15 @@ pub struct ProcessTotals {
     pub resident_bytes: u64,
 }
 
-/// What a node's load was between two looks. Every ratio is in 0..=1 but `self_cpu_ratio`, which counts cores.
+/// A node's load between two readings. Every ratio is in 0..=1 except `self_cpu_ratio`, which counts cores.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct NodeReading {
     /// Share of all CPU time that was not idle. Time waiting for a disk is idle (a core was free to work); stolen time
     /// is busy (the machine wanted it and could not have it).
     pub cpu_ratio: Option<f64>,
-    /// Share of memory that a new program could not get: 1 - `MemAvailable` / `MemTotal`, at the later look.
+    /// Share of memory that a new program could not get: 1 - `MemAvailable` / `MemTotal`, at the later reading.
     pub memory_ratio: Option<f64>,
-    /// The fuller direction of the fullest link, over its capacity; 1 at most. `None` when no link tells its capacity.
+    /// The fuller direction of the fullest link, over its capacity; at most 1. `None` when no link's capacity is known.
     pub nic_ratio: Option<f64>,
     /// Received over all links, bit/s.
     pub nic_received_bits_per_second: Option<f64>,
@@ -89,14 +89,14 @@ pub struct NodeReading {
     pub nic_sent_bits_per_second: Option<f64>,
     /// This daemon's CPU time over elapsed time: 1 is one whole core.
     pub self_cpu_ratio: Option<f64>,
-    /// This daemon's resident memory at the later look, bytes.
+    /// This daemon's resident memory at the later reading, bytes.
     pub self_resident_bytes: Option<u64>,
 }
 
 impl NodeReading {
-    /// The load between `earlier` and `later`. A link is compared with the link of the same name; one that appeared or
-    /// whose counters went back is left out of the worst link, and makes both sums absent, since a sum without it would
-    /// be too low.
+    /// The load between `earlier` and `later`. A link is compared with the link of the same name. One that is new or
+    /// whose counters decreased does not count for the fullest link, and makes both sums absent, since they would be
+    /// too low.
     #[must_use]
     pub fn between(earlier: &NodeTotals, later: &NodeTotals) -> Self {
         let elapsed = later.at.since(earlier.at);
@@ -120,7 +120,7 @@ impl NodeReading {
     }
 }
 
-/// The most links one reading looks at; the rest is left out by the reader, which counts them.
+/// Most links of one reading; the reader leaves out and counts the rest.
 pub const MAX_LINKS: usize = 64;
 
 /// One link's load in bit/s.
@@ -150,7 +150,7 @@ fn cpu_ratio(earlier: CpuTicks, later: CpuTicks) -> Option<f64> {
 }
 
 impl CpuTicks {
-    /// Idle and iowait together: the kernel moves ticks between the two, so each alone may go back (proc(5)).
+    /// Idle and iowait together: the kernel moves ticks between the two, so each alone may decrease (proc(5)).
     const fn idle_ticks(self) -> u64 {
         self.idle.saturating_add(self.iowait)
     }
@@ -197,7 +197,7 @@ mod tests {
         let starved = CpuTicks { user: 110, idle: 150, steal: 40, ..CpuTicks::default() };
         assert_eq!(cpu_ratio(earlier, starved), Some(0.5));
         let moved = CpuTicks { user: 110, idle: 90, iowait: 20, ..CpuTicks::default() };
-        assert_eq!(cpu_ratio(earlier, moved), Some(0.5), "ticks moved from idle to iowait are no step back");
+        assert_eq!(cpu_ratio(earlier, moved), Some(0.5), "ticks moved from idle to iowait are no decrease");
     }
 
     #[test]
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_back_or_is_new_or_took_no_time_is_absent() {
+    fn decreasing_new_or_simultaneous_totals_give_no_ratio() {
         let gigabit = Some(1_000_000_000);
         let earlier =
             totals(5, CpuTicks { user: 9, ..CpuTicks::default() }, &[("a", 9, 9, gigabit), ("b", 0, 0, gigabit)]);
@@ -227,7 +227,7 @@ mod tests {
         assert_eq!((reading.cpu_ratio, reading.nic_ratio, reading.nic_received_bits_per_second), (None, None, None));
         let new = totals(6, CpuTicks::default(), &[("b", 12_500_000, 0, gigabit), ("c", 5, 5, gigabit)]);
         let reading = NodeReading::between(&earlier, &new);
-        assert_eq!(reading.nic_ratio, Some(0.1), "the link that can be compared is still worth telling");
+        assert_eq!(reading.nic_ratio, Some(0.1), "the link that can be compared still counts");
         assert_eq!(reading.nic_received_bits_per_second, None, "a sum without the new link would be too low");
         assert_eq!(NodeReading::between(&earlier, &earlier).self_cpu_ratio, None);
         let blind = NodeReading::between(&NodeTotals::default(), &NodeTotals::default());

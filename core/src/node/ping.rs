@@ -1,17 +1,20 @@
-//! Pings along the path to another node: what a ping and its echo look like in a datagram, what the echoing node
-//! remembers. Decides what an echo tells of the pings before it, so that the asking node knows on which way one was
-//! lost; refuses every other form of bytes.
+//! Pings along the path to another node: the bytes of a ping and its echo, and what the echoing node remembers. Decides
+//! what an echo reports about earlier pings, so that the sender knows in which direction one was lost; all other bytes
+//! are refused.
+//!
+//! A ping is a type byte and its number; an echo is a type byte, the number it answers, the newest number received and
+//! a bitmap of the pings received before it. All numbers are big-endian `u64`.
 
 /// Bytes of a ping.
 pub const PING_BYTES: usize = 9;
 
 /// Bytes of an echo.
-pub const ECHO_BYTES: usize = 1 + 8 + 8 + 8 * WORDS;
+pub const ECHO_BYTES: usize = 1 + 8 + 8 + 8 * BITMAP_WORDS;
 
-/// Pings that an echo tells of: the newest that came and those numbered before it.
-pub const TOLD: u64 = 64 * WORDS as u64;
+/// Pings that an echo covers: the newest received one and those numbered before it.
+pub const ECHOED: u64 = 64 * BITMAP_WORDS as u64;
 
-/// A ping of this number.
+/// The bytes of the ping with this number.
 #[must_use]
 pub fn ping(number: u64) -> [u8; PING_BYTES] {
     let mut bytes = [PING; PING_BYTES];
@@ -26,19 +29,19 @@ pub fn read_ping(datagram: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(number.try_into().ok()?))
 }
 
-/// The pings that came, as far back as an echo tells.
+/// The pings received, as far back as an echo covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Came {
+pub struct ReceivedPings {
     newest: u64,
-    /// Bit `n` of all words together: whether `newest - n` came.
-    bits: [u64; WORDS],
+    /// Bit `n` over all words: whether `newest - n` was received.
+    bits: [u64; BITMAP_WORDS],
 }
 
-impl Came {
-    /// Whether the ping of this number is known to have come.
+impl ReceivedPings {
+    /// Whether the ping of this number is known to be received.
     #[must_use]
     pub fn has(&self, number: u64) -> bool {
-        let back = self.newest.checked_sub(number).filter(|back| *back < TOLD);
+        let back = self.newest.checked_sub(number).filter(|back| *back < ECHOED);
         back.is_some_and(|back| self.bits[(back / 64) as usize] >> (back % 64) & 1 == 1)
     }
 
@@ -49,15 +52,15 @@ impl Came {
             self.newest = number;
         }
         let back = self.newest - number;
-        if back < TOLD {
+        if back < ECHOED {
             self.bits[(back / 64) as usize] |= 1 << (back % 64);
         }
-        Echo { number, came: *self }
+        Echo { number, received: *self }
     }
 
-    /// Moves all by so many numbers into the past.
+    /// Shifts all bits by this many numbers into the past.
     fn age(&mut self, by: u64) {
-        let (words, bits) = ((by / 64).min(WORDS as u64) as usize, by % 64);
+        let (words, bits) = ((by / 64).min(BITMAP_WORDS as u64) as usize, by % 64);
         let old = self.bits;
         for (at, word) in self.bits.iter_mut().enumerate() {
             let from = |back: usize| at.checked_sub(words + back).map_or(0, |at| old[at]);
@@ -70,18 +73,18 @@ impl Came {
 /// The answer to a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Echo {
-    /// Of the ping that is answered.
+    /// The number of the ping that is answered.
     pub number: u64,
-    /// What came to the other node so far, that ping with it.
-    pub came: Came,
+    /// What the other node received so far, including that ping.
+    pub received: ReceivedPings,
 }
 
 impl Echo {
-    /// As it is sent.
+    /// The datagram.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; ECHO_BYTES] {
         let mut bytes = [ECHO; ECHO_BYTES];
-        let words = [self.number, self.came.newest].into_iter().chain(self.came.bits);
+        let words = [self.number, self.received.newest].into_iter().chain(self.received.bits);
         for (place, word) in bytes[1..].chunks_exact_mut(8).zip(words) {
             place.copy_from_slice(&word.to_be_bytes());
         }
@@ -97,18 +100,18 @@ impl Echo {
         }
         let mut words = rest.chunks_exact(8).map(|word| word.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
         let (number, newest) = (words.next()?, words.next()?);
-        let mut bits = [0; WORDS];
+        let mut bits = [0; BITMAP_WORDS];
         bits.iter_mut().zip(words).for_each(|(place, word)| *place = word);
-        let came = Came { newest, bits };
-        let told = newest.checked_sub(number).is_some_and(|back| back >= TOLD || came.has(number));
-        told.then_some(Self { number, came })
+        let received = ReceivedPings { newest, bits };
+        let plausible = newest.checked_sub(number).is_some_and(|back| back >= ECHOED || received.has(number));
+        plausible.then_some(Self { number, received })
     }
 }
 
 const PING: u8 = 1;
 const ECHO: u8 = 2;
-/// Of 64 pings each.
-const WORDS: usize = 8;
+/// 64-bit words of the bitmap.
+const BITMAP_WORDS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -121,23 +124,23 @@ mod tests {
     #[test]
     fn a_ping_and_its_echo_are_read_back() {
         assert_eq!(read_ping(&ping(7)), Some(7));
-        let mut came = Came::default();
+        let mut received = ReceivedPings::default();
         for number in [1, 2, 5, 70] {
-            came.take(number);
+            received.take(number);
         }
-        let echo = came.take(71);
+        let echo = received.take(71);
         assert_eq!(Echo::read(&echo.to_bytes()), Some(echo));
-        let told: Vec<_> = (0..=71).filter(|number| echo.came.has(*number)).collect();
-        assert_eq!(told, [1, 2, 5, 70, 71]);
+        let known: Vec<_> = (0..=71).filter(|number| echo.received.has(*number)).collect();
+        assert_eq!(known, [1, 2, 5, 70, 71]);
     }
 
     #[test]
-    fn an_echo_that_contradicts_itself_is_none() {
-        let mut bytes = Came::default().take(9).to_bytes();
+    fn an_echo_that_contradicts_itself_is_refused() {
+        let mut bytes = ReceivedPings::default().take(9).to_bytes();
         bytes[8] = 10;
         assert_eq!(Echo::read(&bytes), None, "newer than the newest");
         bytes[8] = 8;
-        assert_eq!(Echo::read(&bytes), None, "it answers a ping that did not come");
+        assert_eq!(Echo::read(&bytes), None, "it answers a ping that was not received");
     }
 
     proptest! {
@@ -150,18 +153,18 @@ mod tests {
         }
 
         #[test]
-        fn what_came_is_known_as_far_back_as_it_is_told(steps in prop::collection::vec((0_u64..700, any::<bool>()), 1..300)) {
-            let (mut came, mut all, mut newest) = (Came::default(), BTreeSet::new(), 0_u64);
+        fn received_pings_are_known_as_far_back_as_an_echo_covers(steps in prop::collection::vec((0_u64..700, any::<bool>()), 1..300)) {
+            let (mut received, mut all, mut newest) = (ReceivedPings::default(), BTreeSet::new(), 0_u64);
             for (step, back) in steps {
                 let number = if back { newest.saturating_sub(step) } else { newest + step };
                 newest = newest.max(number);
-                // What is older than an echo tells is not remembered, so it may be forgotten here too.
-                if newest - number < TOLD { all.insert(number); }
-                let echo = came.take(number);
+                // Older pings than an echo covers are not remembered, so they may be dropped here too.
+                if newest - number < ECHOED { all.insert(number); }
+                let echo = received.take(number);
                 prop_assert_eq!(Echo::read(&echo.to_bytes()), Some(echo));
             }
-            for number in newest.saturating_sub(TOLD - 1)..=newest + 3 {
-                prop_assert_eq!(came.has(number), all.contains(&number), "{}", number);
+            for number in newest.saturating_sub(ECHOED - 1)..=newest + 3 {
+                prop_assert_eq!(received.has(number), all.contains(&number), "{}", number);
             }
         }
     }

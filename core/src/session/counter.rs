@@ -1,13 +1,13 @@
-//! Running totals made into deltas and rates. Decides when two totals may be differenced (same base, not going back)
-//! and over what span a rate is honest for a server that refreshes its totals in steps; refuses to give a
-//! rate across a reset, a gap or fewer than two readings.
+//! Running totals as deltas and rates. Decides when two totals may be subtracted (same base, not decreasing) and over
+//! which span a rate is honest for a server that updates its totals in steps. Gives no rate across a reset or a gap, or
+//! from fewer than two readings.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::model::{Timestamp, Total};
 
-/// Most readings kept: a minute at one a second, with room.
+/// Most readings kept: a minute of one a second, with some room.
 pub(super) const MAX_POINTS: usize = 64;
 
 /// One counter of one source.
@@ -16,17 +16,17 @@ pub(super) struct Counter {
     last: Option<Total>,
     sum: u64,
     taken: u64,
-    /// Ascending; the newest was read at `newest` and stands at `sum`.
+    /// Ascending; the newest was read at `newest`, at the total `sum`.
     points: VecDeque<Point>,
     newest: Timestamp,
-    /// From the oldest to the newest.
+    /// From the oldest to the newest reading.
     span_micros: u64,
-    heard: Option<Timestamp>,
+    last_reading: Option<Timestamp>,
     widest_gap: Duration,
 }
 
-/// A reading by what came since the one before it: there are three counters a class. More than fits is told by several
-/// points.
+/// A reading as its difference to the one before, kept small since every class has three counters. A larger difference
+/// takes several points.
 #[derive(Clone, Copy, Debug)]
 struct Point {
     elapsed_micros: u32,
@@ -34,10 +34,10 @@ struct Point {
 }
 
 impl Counter {
-    /// Reads the server's total. `step` is how often the server refreshes it (zero: always current); a reading that
-    /// repeats a stepped total is not a new point.
+    /// Takes a reading of the server's total. `step` is how often the server updates it (zero: always current); a
+    /// repeated stepped total is not a new point.
     pub(super) fn observe(&mut self, at: Timestamp, total: Total, step: Duration) {
-        if self.heard.is_some_and(|heard| at <= heard) {
+        if self.last_reading.is_some_and(|last_reading| at <= last_reading) {
             return;
         }
         if let Some(delta) = self.last.and_then(|last| delta(last, total)) {
@@ -46,13 +46,13 @@ impl Counter {
             if delta > 0 || step.is_zero() {
                 self.push(at, self.sum - before);
             }
-            if let Some(heard) = self.heard {
-                self.widest_gap = (self.widest_gap * 7 / 8).max(at.since(heard));
+            if let Some(last_reading) = self.last_reading {
+                self.widest_gap = (self.widest_gap * 7 / 8).max(at.since(last_reading));
             }
         } else {
             self.begin(at);
         }
-        self.heard = Some(at);
+        self.last_reading = Some(at);
         self.last = Some(total);
         let kept = if step.is_zero() { SMOOTH_KEPT + self.widest_gap * 2 } else { KEPT };
         // One reading from before the span stays: a rate begins at it.
@@ -68,7 +68,7 @@ impl Counter {
         }
     }
 
-    /// Forgets all readings but this one.
+    /// Drops all readings but this one.
     fn begin(&mut self, at: Timestamp) {
         self.points.clear();
         self.points.push_back(Point { elapsed_micros: 0, more: 0 });
@@ -81,7 +81,7 @@ impl Counter {
         let now = micros(at);
         let elapsed = u32::try_from(now.since(self.newest).as_micros());
         let (Ok(mut elapsed_micros), true) = (elapsed, more <= whole * MOST_PARTS) else {
-            // Nothing was read for an hour and more, or more came than any link carries: no rate goes across that.
+            // No reading for more than an hour, or more than any link carries: no rate across it.
             return self.begin(at);
         };
         self.newest = now;
@@ -110,7 +110,7 @@ impl Counter {
         })
     }
 
-    /// What was counted since this was last asked; never negative, and the deltas of all askings sum to the whole.
+    /// What was counted since the last call. Never negative; all deltas add up to the total.
     pub(super) fn take_delta(&mut self) -> u64 {
         let delta = self.sum - self.taken;
         self.taken = self.sum;
@@ -122,16 +122,16 @@ impl Counter {
         self.sum
     }
 
-    /// Units a second up to `now`, over about `span`: for a stepped total over at least four steps, its elapsed time
-    /// snapped to whole steps when it is read often enough to tell them apart. `None` before two readings, across a
-    /// reset, or when the last reading is older than `span` and two gaps.
+    /// Units per second up to `now`, over about `span`. For a stepped total over at least four steps, with its elapsed
+    /// time rounded to whole steps where it is read often enough to distinguish them. `None` before two readings,
+    /// across a reset, or when the last reading is older than `span` plus two gaps.
     #[must_use]
     pub(super) fn rate(&self, now: Timestamp, span: Duration, step: Duration) -> Option<f64> {
-        let heard = self.heard?;
-        if now.since(heard) > (span + self.widest_gap * 2).max(step * 2) {
+        let last_reading = self.last_reading?;
+        if now.since(last_reading) > (span + self.widest_gap * 2).max(step * 2) {
             return None;
         }
-        if step.is_zero() { self.smooth_rate(now, span) } else { self.stepped_rate(heard, span, step) }
+        if step.is_zero() { self.smooth_rate(now, span) } else { self.stepped_rate(last_reading, span, step) }
     }
 
     fn smooth_rate(&self, now: Timestamp, span: Duration) -> Option<f64> {
@@ -147,15 +147,15 @@ impl Counter {
         per_second(last - begin.1, end.since(begin.0))
     }
 
-    fn stepped_rate(&self, heard: Timestamp, span: Duration, step: Duration) -> Option<f64> {
+    fn stepped_rate(&self, last_reading: Timestamp, span: Duration, step: Duration) -> Option<f64> {
         let (end, last) = self.readings().next()?;
-        if heard.since(end) > step * 2 + self.widest_gap {
+        if last_reading.since(end) > step * 2 + self.widest_gap {
             return (self.points.len() > 1).then_some(0.0);
         }
         let readable = self.widest_gap * 2 < step;
         let wanted = if readable { span.max(step * 4) } else { span.max(self.widest_gap * 8) };
         let from = end - wanted;
-        // The first point of a base is where reading began, at an unknown phase of the server's step: never a change.
+        // The first point of a base was read at an unknown phase of the server's step: it is no change.
         let changes = self.readings().take(self.points.len() - 1);
         let (start, first) = changes.take_while(|(at, _)| *at >= from).last()?;
         let elapsed = end.since(start);
@@ -179,15 +179,15 @@ fn per_second(units: u64, elapsed: Duration) -> Option<f64> {
     (elapsed >= SHORTEST).then(|| units as f64 / elapsed.as_secs_f64())
 }
 
-/// Readings of stepped totals older than this are forgotten.
+/// Older readings of stepped totals are dropped.
 const KEPT: Duration = Duration::from_mins(1);
-/// Readings of current totals need not reach back further: twice the grid, and what was missed.
+/// Readings of current totals need to reach back no further than this, twice the grid, plus missed polls.
 const SMOOTH_KEPT: Duration = Duration::from_secs(10);
 /// Rates over less than this are noise.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// Most points that tell one reading: 68 GB between two of them.
+/// Most points of one reading: 68 GB between two readings.
 const MOST_PARTS: u64 = 16;
-/// Room for readings is taken by so many.
+/// Capacity grows by this many readings.
 const ROOM: usize = 4;
 
 #[cfg(test)]
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_stepped_counter_gives_its_true_rate() {
-        // A server that refreshes every 3 s, read every second with jitter: 200 units a second.
+        // A server that updates every 3 s, read every second with jitter: 200 units a second.
         let mut counter = Counter::default();
         for reading in 0..30_u64 {
             let millis = reading * 1_000 + (reading * 37) % 90;
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stepped_counter_that_stands_still_is_zero_and_a_silent_one_absent() {
+    fn an_idle_stepped_counter_has_rate_zero_and_a_silent_one_none() {
         let mut counter = Counter::default();
         let step = Duration::from_secs(3);
         for second in 0..30_u64 {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_of_many_gigabytes_is_told_whole() {
+    fn a_reading_of_many_gigabytes_is_kept_exactly() {
         let mut counter = Counter::default();
         for second in 0..8 {
             counter.observe(at(second * 1_000), total(1, second * 10_000_000_001), Duration::ZERO);
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn one_reading_is_no_rate() {
+    fn one_reading_gives_no_rate() {
         let mut counter = Counter::default();
         counter.observe(at(0), total(1, 7), Duration::ZERO);
         assert_eq!(counter.rate(at(100), FIVE, Duration::ZERO), None);

@@ -1,11 +1,11 @@
-//! Watching and stalling of one leg's viewers by group. Decides which groups are kept: at most [`MAX_GROUPS`], those that
+//! Exposure and stalls of one leg's viewers by group. Decides which groups are kept: at most [`MAX_GROUPS`], those that
 //! stall most; the others stay in the sums without a name.
 
 use std::time::Duration;
 
 use crate::model::{Group, GroupKind, GroupView, MAX_GROUPS, Timestamp};
 
-/// The groups of one leg, fading.
+/// The groups of one leg, decaying.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
     kept: Vec<(Group, Tally)>,
@@ -13,7 +13,7 @@ pub struct Groups {
     left_out: u64,
 }
 
-/// Fading sums in seconds and numbers.
+/// Decaying sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
     /// Viewer-seconds in playing or stalled state.
@@ -22,29 +22,29 @@ pub struct Tally {
     pub stalled: f32,
     /// Stalls that began.
     pub starts: f32,
-    /// How many groups it may be.
+    /// Most groups that this may stand for.
     pub groups: f32,
 }
 
 impl Groups {
-    /// Folds what was told of groups at `at`.
+    /// Folds what was reported of groups at `at`.
     pub fn take(&mut self, at: Timestamp, views: Vec<GroupView>) {
         self.fade(at);
         let mut left_out = [0; GroupKind::ALL.len()];
         for view in views {
-            let told = Tally {
+            let reported = Tally {
                 exposure: view.exposure.as_secs_f32(),
                 stalled: view.stalled.min(view.exposure).as_secs_f32(),
                 starts: view.stall_starts as f32,
                 groups: view.groups as f32,
             };
             if view.group.is_named() && self.find(&view.group).is_err() && self.named() >= MAX_GROUPS {
-                let (group, told) = self.replace(view.group, told);
+                let (group, replaced) = self.replace(view.group, reported);
                 left_out[group.kind() as usize] += 1;
                 self.left_out += 1;
-                self.add(Group::Others(group.kind()), Tally { groups: 0.0, ..told });
+                self.add(Group::Others(group.kind()), Tally { groups: 0.0, ..replaced });
             } else {
-                self.add(view.group, told);
+                self.add(view.group, reported);
             }
         }
         for (kind, left_out) in GroupKind::ALL.into_iter().zip(left_out).filter(|(_, left_out)| *left_out > 0) {
@@ -55,12 +55,12 @@ impl Groups {
         }
     }
 
-    /// What is kept.
+    /// The groups kept.
     pub fn iter(&self) -> impl Iterator<Item = (&Group, &Tally)> {
         self.kept.iter().map(|(group, tally)| (group, tally))
     }
 
-    /// How often a group was left out for want of room; a total.
+    /// Running total of groups left out because the table was full.
     #[must_use]
     pub const fn left_out(&self) -> u64 {
         self.left_out
@@ -70,17 +70,17 @@ impl Groups {
         self.kept.binary_search_by(|(kept, _)| kept.cmp(group))
     }
 
-    /// Those that have a name stand before the others.
+    /// Number of named groups; they come before the others.
     fn named(&self) -> usize {
         self.kept.partition_point(|(group, _)| group.is_named())
     }
 
-    fn add(&mut self, group: Group, told: Tally) {
+    fn add(&mut self, group: Group, sums: Tally) {
         match self.find(&group) {
-            Ok(index) => self.kept[index].1.add(told),
+            Ok(index) => self.kept[index].1.add(sums),
             Err(index) => {
                 self.kept.reserve_exact(4);
-                self.kept.insert(index, (group, told));
+                self.kept.insert(index, (group, sums));
             }
         }
     }
@@ -99,15 +99,16 @@ impl Groups {
         self.kept.retain(|(_, tally)| tally.exposure > 0.01);
     }
 
-    /// Makes room for what stalls more than the calmest one; gives what is left out.
-    fn replace(&mut self, group: Group, told: Tally) -> (Group, Tally) {
+    /// Replaces the group that stalls least by one that stalls more; gives the one left out.
+    fn replace(&mut self, group: Group, sums: Tally) -> (Group, Tally) {
         let named = &self.kept[..self.named()];
-        let calmest = named.iter().enumerate().min_by(|a, b| a.1.1.stalled.total_cmp(&b.1.1.stalled));
-        let Some(index) = calmest.filter(|(_, kept)| kept.1.stalled < told.stalled).map(|(index, _)| index) else {
-            return (group, told);
+        let least_stalled = named.iter().enumerate().min_by(|a, b| a.1.1.stalled.total_cmp(&b.1.1.stalled));
+        let Some(index) = least_stalled.filter(|(_, kept)| kept.1.stalled < sums.stalled).map(|(index, _)| index)
+        else {
+            return (group, sums);
         };
         let gone = self.kept.remove(index);
-        self.add(group, told);
+        self.add(group, sums);
         gone
     }
 }
@@ -121,7 +122,7 @@ impl Tally {
     }
 }
 
-/// What was told of a group is half forgotten after so long: a fault is located by what happens now.
+/// Half-life of the sums: a fault is located by what happens now.
 pub(crate) const HALF_LIFE: Duration = Duration::from_secs(8);
 
 #[cfg(test)]
@@ -139,16 +140,16 @@ mod tests {
     }
 
     #[test]
-    fn groups_stay_few_and_those_that_stall_stay() {
+    fn the_groups_that_stall_most_are_kept() {
         let mut groups = Groups::default();
-        let calm = (0..100).map(|network| view(network, 0));
-        groups.take(Timestamp::from_secs(1), calm.chain([view(1_000, 900)]).collect());
+        let healthy = (0..100).map(|network| view(network, 0));
+        groups.take(Timestamp::from_secs(1), healthy.chain([view(1_000, 900)]).collect());
         assert!(groups.iter().count() == MAX_GROUPS + 1 && groups.left_out() == 69);
         let others = groups.iter().find(|(group, _)| **group == Group::Others(GroupKind::Network));
         let others = others.expect("what is left out stays in the sums").1;
         assert_eq!((others.groups, others.exposure), (69.0, 690.0));
         assert!(groups.iter().any(|(group, tally)| *group == Group::Network(1_000) && tally.stalled > 0.8));
         groups.take(Timestamp::from_secs(600), Vec::new());
-        assert_eq!(groups.iter().count(), 0, "what was told long ago is forgotten");
+        assert_eq!(groups.iter().count(), 0, "old reports are forgotten");
     }
 }

@@ -1,5 +1,5 @@
-//! A session while it lives: all that its sources said, folded. Decides what its sample holds and whether it is still
-//! alive; refuses to end a class because a source fell silent.
+//! One live session: the reports of all its sources, folded. Decides what its sample contains and whether the class is
+//! still live; a silent source alone does not end a class.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::model::{
 /// A live session.
 #[derive(Clone, Debug)]
 pub struct Live {
-    /// Who it is.
+    /// Its identity.
     pub session: Arc<Session>,
     pub(crate) opened: bool,
     descriptor: Descriptor,
@@ -29,9 +29,9 @@ pub struct Live {
     servers: SmallMap<(StreamKey, SourceName), ServerState>,
     legs: SmallMap<Protocol, LiveLeg>,
     publisher_rtt: Option<Duration>,
-    /// When it was last sampled before the daemon went down, until it is heard of again.
-    unheard: Option<Timestamp>,
-    /// Whether what is known of it changed since it was last noted.
+    /// After a restart: when it was last sampled before, until a source reports it again.
+    unseen_since: Option<Timestamp>,
+    /// Whether its [`Known`] part changed since it was last taken.
     changed: bool,
 }
 
@@ -50,12 +50,12 @@ impl Live {
             servers: SmallMap::new(),
             legs: SmallMap::new(),
             publisher_rtt: None,
-            unheard: None,
+            unseen_since: None,
             changed: true,
         }
     }
 
-    /// The class as it was when the daemon went down, not heard of since.
+    /// The class as it was when the daemon stopped, not reported since.
     pub(crate) fn resumed(class: &Class, now: Timestamp) -> Self {
         let mut live = Self::new(class.known.stream.clone(), class.known.descriptor.clone(), class.known.first_seen);
         if let Some(traced) = &class.traced {
@@ -66,12 +66,12 @@ impl Live {
         }
         live.last_seen = now;
         live.ended = class.known.ended;
-        live.unheard = Some(class.last_sampled.unwrap_or(class.known.first_seen));
+        live.unseen_since = Some(class.last_sampled.unwrap_or(class.known.first_seen));
         live.changed = false;
         live
     }
 
-    /// What is known of it, without its streams.
+    /// Its identity, without its streams, as it is kept on disk.
     pub(crate) fn known(&self) -> Known {
         Known {
             stream: self.session.stream.clone(),
@@ -82,12 +82,12 @@ impl Live {
         }
     }
 
-    /// Notes that what is known of it changed.
+    /// Marks its [`Known`] part as changed.
     pub(crate) const fn touch(&mut self) {
         self.changed = true;
     }
 
-    /// Whether what is known of it changed since this was last asked.
+    /// Whether its [`Known`] part changed since the last call.
     pub(crate) const fn take_changed(&mut self) -> bool {
         std::mem::replace(&mut self.changed, false)
     }
@@ -95,13 +95,13 @@ impl Live {
     pub(crate) fn observe(&mut self, observation: Observation) {
         let at = observation.at;
         self.last_seen = self.last_seen.max(at);
-        self.unheard = None;
+        self.unseen_since = None;
         match observation.fact {
             Fact::Described(descriptor) => self.describe(*descriptor),
-            Fact::Server(view) => self.hear_server((observation.stream, observation.source), at, *view),
+            Fact::Server(view) => self.update_server((observation.stream, observation.source), at, *view),
             Fact::Path(view) => {
                 self.publisher_rtt = view.publisher_rtt.or(self.publisher_rtt);
-                // Without viewers it tells of the publisher alone, and that is no leg.
+                // Without viewers it reports the publisher alone, and that is no leg.
                 if view.viewers > 0 || self.legs.get(&view.protocol).is_some() {
                     self.legs.at(view.protocol, LiveLeg::default).path(at, *view);
                 }
@@ -111,19 +111,19 @@ impl Live {
                 self.legs.at(protocol, LiveLeg::default).players(at, *view);
             }
             Fact::Gone => {
-                let whose = (observation.stream, observation.source);
+                let key = (observation.stream, observation.source);
                 if self.servers.values().next().is_none() {
-                    // Who says so listed it before the daemon came back.
-                    self.servers.at(whose.clone(), ServerState::default);
+                    // The source listed it before the daemon restarted.
+                    self.servers.at(key.clone(), ServerState::default);
                 }
-                if let Some(server) = self.servers.get_mut(&whose) {
-                    server.leave(at);
+                if let Some(server) = self.servers.get_mut(&key) {
+                    server.mark_gone(at);
                 }
             }
         }
     }
 
-    /// Takes over what the platform tells. The id and, once opened, the trace stay as they are.
+    /// Takes over what the platform reports. The id and, once opened, the trace stay as they are.
     pub(crate) fn describe(&mut self, descriptor: Descriptor) {
         let before = self.descriptor.clone();
         self.descriptor.merge(descriptor);
@@ -136,18 +136,18 @@ impl Live {
         }
     }
 
-    /// Lets go of what servers said of `stream`, for the session it now belongs to; the legs stay.
+    /// Gives up the servers' state of `stream`, for the session it now belongs to; the legs stay.
     pub(crate) fn release(&mut self, stream: &StreamKey) -> Vec<((StreamKey, SourceName), ServerState)> {
         self.servers.take(|(key, _)| key == stream)
     }
 
-    pub(crate) fn adopt(&mut self, words: Vec<((StreamKey, SourceName), ServerState)>) {
-        for (whose, word) in words {
-            self.servers.at(whose, || word);
+    pub(crate) fn adopt(&mut self, servers: Vec<((StreamKey, SourceName), ServerState)>) {
+        for (key, server) in servers {
+            self.servers.at(key, || server);
         }
     }
 
-    /// Takes over what was heard of a class that turned out to be this one.
+    /// Takes over what was folded for a class that turned out to be this one.
     pub(crate) fn absorb(&mut self, other: Self) {
         for (protocol, leg) in other.legs {
             self.legs.at(protocol, LiveLeg::default).absorb(leg);
@@ -157,7 +157,7 @@ impl Live {
         self.publisher_rtt = self.publisher_rtt.or(other.publisher_rtt);
     }
 
-    /// The same session under the id that the platform told, not opened yet.
+    /// The same session under the id that the platform reported, not opened yet.
     pub(crate) fn renamed(mut self, id: Name) -> Self {
         self.opened = false;
         self.changed = true;
@@ -172,7 +172,7 @@ impl Live {
         self.away_since.get_or_insert(at);
     }
 
-    fn hear_server(&mut self, whose: (StreamKey, SourceName), at: Timestamp, mut view: ServerView) {
+    fn update_server(&mut self, key: (StreamKey, SourceName), at: Timestamp, mut view: ServerView) {
         if let Some(protocol) = view.ingest_protocol
             && self.descriptor.stream_type.is_none()
         {
@@ -182,10 +182,10 @@ impl Live {
             self.away_since = None;
         }
         view.clients.truncate(MAX_CLIENTS);
-        self.servers.at(whose, ServerState::default).hear(at, view);
+        self.servers.at(key, ServerState::default).update(at, view);
     }
 
-    /// When its first byte was seen: the publisher's start where a server tells a plausible one.
+    /// When its first byte was seen: the publisher's start where a server reports a plausible one.
     pub(crate) fn started(&self) -> Timestamp {
         self.servers
             .values()
@@ -204,32 +204,33 @@ impl Live {
         self.publisher_rtt
     }
 
-    /// Whether its identity is settled: told by the platform, or waited for long enough.
+    /// Whether its identity is settled: reported by the platform, or the grace time is over.
     pub(crate) fn is_settled(&self, now: Timestamp, timeouts: &SessionTimeouts) -> bool {
         self.descriptor.session_id.is_some() || now.since(self.first_seen) >= timeouts.identity_grace
     }
 
-    /// Whether there is a class at all: a publisher sends, or players speak.
+    /// Whether there is a class at all: a publisher sends, or players report.
     pub(crate) fn is_alive(&self, now: Timestamp) -> bool {
-        self.publisher_state(now) == Some(true) || self.legs.values().any(|leg| leg.players_heard(now).is_some())
+        self.publisher_state(now) == Some(true) || self.legs.values().any(|leg| leg.reporting_players(now).is_some())
     }
 
-    /// Why it is over and since when, as noted at the last tick.
+    /// Why it is over and since when, as of the last tick.
     pub(crate) const fn over(&self) -> Option<(CloseReason, Timestamp)> {
         self.over
     }
 
-    /// Looks whether it is over. A publisher that returns before the cut takes the end back; an order to end stays.
-    pub(crate) fn note_over(&mut self, now: Timestamp, timeouts: &SessionTimeouts) {
-        self.over = self.judge_over(now, timeouts);
+    /// Checks whether it is over. A publisher that returns before the cut cancels the end; an end by the platform
+    /// stays.
+    pub(crate) fn check_over(&mut self, now: Timestamp, timeouts: &SessionTimeouts) {
+        self.over = self.find_end(now, timeouts);
     }
 
-    fn judge_over(&mut self, now: Timestamp, timeouts: &SessionTimeouts) -> Option<(CloseReason, Timestamp)> {
+    fn find_end(&mut self, now: Timestamp, timeouts: &SessionTimeouts) -> Option<(CloseReason, Timestamp)> {
         if self.ended {
             return Some((CloseReason::Ended, self.away_since.unwrap_or(now)));
         }
         if now.since(self.last_seen) > timeouts.idle_timeout {
-            let unseen = self.unheard.map(|last| (CloseReason::EndedUnseen, last));
+            let unseen = self.unseen_since.map(|last| (CloseReason::EndedUnseen, last));
             return unseen.or(Some((CloseReason::IdleTimeout, self.last_seen)));
         }
         if self.publisher_state(now)? {
@@ -246,8 +247,8 @@ impl Live {
         }
     }
 
-    /// Whether a publisher is there: `Some(true)` as soon as one server says so, `Some(false)` when all that speak deny
-    /// it, `None` when nobody speaks for the present.
+    /// Whether a publisher is connected: `Some(true)` as soon as one server reports it, `Some(false)` when all that
+    /// report deny it, `None` when no current report says either.
     #[must_use]
     pub fn publisher_state(&self, now: Timestamp) -> Option<bool> {
         let mut denied = None;
@@ -286,21 +287,21 @@ impl Live {
         self.legs.iter().map(|(protocol, leg)| (*protocol, leg))
     }
 
-    /// What each server says of each of its streams.
+    /// The state of each server's view of each stream.
     pub fn servers(&self) -> impl Iterator<Item = (&StreamKey, &SourceName, &ServerState)> {
         self.servers.iter().map(|((stream, source), server)| (stream, source, server))
     }
 
-    /// Media bytes a second that each viewer of it should get: what the publisher sends.
+    /// Media bytes per second that each viewer should receive: what the publisher sends.
     #[must_use]
     pub fn media_rate(&self, now: Timestamp) -> Option<f64> {
         self.servers.values().find_map(|server| server.ingest_bitrate(now)).map(|bits| bits / 8.0)
     }
 
-    /// The newest word of a server that sees the publisher, and when it was said.
+    /// The newest view of a server that sees the publisher, and its time.
     pub(crate) fn publishing(&self, now: Timestamp) -> Option<(Timestamp, &ServerView)> {
-        let told = self.servers.values().filter_map(|server| Some((server.at(), server.present(now)?)));
-        let mut sending = told.filter(|(_, view)| view.publishing == Some(true) && view.ingest_bytes.is_some());
+        let current = self.servers.values().filter_map(|server| Some((server.at(), server.present(now)?)));
+        let mut sending = current.filter(|(_, view)| view.publishing == Some(true) && view.ingest_bytes.is_some());
         sending.next()
     }
 
@@ -317,7 +318,8 @@ impl Live {
         let mut legs = BTreeMap::new();
         for (protocol, live) in self.legs.iter_mut() {
             let mut leg = live.cut(Leg::Egress(*protocol));
-            leg.viewers = live.players_heard(now).map(|count| Measured { value: count, source: Provenance::Player });
+            leg.viewers =
+                live.reporting_players(now).map(|count| Measured { value: count, source: Provenance::Player });
             legs.insert(*protocol, leg);
         }
         for (protocol, count) in &viewers {
@@ -358,7 +360,7 @@ impl Live {
                 leg.fps = leg.fps.or(server.ingest_fps(now).and_then(by_server));
             }
             if let (Some(protocol), Some(bytes)) = (server.egress_protocol(), bytes_out) {
-                // The server counts the whole audience, players speak for themselves only.
+                // The server counts the whole audience, players only themselves.
                 if let Some(players) = legs.get_mut(&protocol).filter(|_| !by_servers.contains(&protocol)) {
                     players.bytes = None;
                 }
@@ -378,5 +380,5 @@ fn add(sum: &mut Option<u64>, more: Option<u64>) {
     }
 }
 
-/// Most connections of one stream kept for the kernel's join: above it the join would cost more than it tells.
+/// Most connections of one stream kept for the kernel's join: with more it would cost more than it is worth.
 pub(super) const MAX_CLIENTS: usize = 20_000;

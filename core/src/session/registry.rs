@@ -1,5 +1,5 @@
-//! All live sessions of the node. Decides which stream belongs to which class, when a class opens, is cut and closes;
-//! refuses more sessions than its bounds, and counts what it refused.
+//! All live sessions of the node. Decides which stream belongs to which class, and when a class opens, is sampled and
+//! closes. Refuses sessions and announcements beyond its limits, and counts them.
 
 use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use crate::model::{
     StreamKey, Timestamp, Window,
 };
 
-/// Most classes the platform may announce before their first byte.
+/// Most announced classes that no source has reported yet.
 pub(super) const MAX_REGISTRATIONS: usize = 20_000;
 
-/// An announcement whose stream never came is forgotten after this.
+/// An announcement whose stream never came is dropped after this.
 pub(super) const REGISTRATION_KEPT: Duration = Duration::from_hours(24);
 
-/// What the bounds cost so far.
+/// What was refused at the limits so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Observations of streams beyond the most sessions.
+    /// Observations of streams beyond the limit of sessions.
     pub sessions: u64,
     /// Announcements beyond [`MAX_REGISTRATIONS`].
     pub registrations: u64,
@@ -38,7 +38,7 @@ pub struct Registry {
     last_cut: Option<Timestamp>,
     renamed: Vec<Closed>,
     refused: Refused,
-    /// What must outlive the daemon, since last asked.
+    /// Changes that must outlive the daemon, since they were last taken.
     entries: Vec<Entry>,
 }
 
@@ -59,20 +59,20 @@ impl Registry {
         }
     }
 
-    /// Takes over new timeouts, for the sessions that live too.
+    /// Applies new timeouts and a new limit, to live sessions too.
     pub fn set_timeouts(&mut self, timeouts: SessionTimeouts, max_sessions: usize) {
         self.timeouts = timeouts;
         self.max_sessions = max_sessions;
     }
 
-    /// Folds what a source said.
+    /// Folds an observation.
     pub fn observe(&mut self, observation: Observation) {
-        let told = match &observation.fact {
+        let reported = match &observation.fact {
             Fact::Described(descriptor) => descriptor.session_id.clone(),
             Fact::Gone if !self.streams.contains_key(&observation.stream) => return,
             _ => None,
         };
-        let Some(id) = self.session_of(&observation, told) else {
+        let Some(id) = self.session_of(&observation, reported) else {
             self.refused.sessions += 1;
             return;
         };
@@ -81,8 +81,8 @@ impl Registry {
         }
     }
 
-    /// The platform announces a class, or tells more of a live one. Without `stream` it is the one whose key, or last
-    /// part of it, is the id. Gives whether there was room.
+    /// The platform announces a class, or reports more about a live one. Without `stream` it is the one whose key, or
+    /// last part of it, is the id. Gives whether there was room.
     pub fn register(&mut self, id: &Name, stream: Option<StreamKey>, descriptor: Descriptor, at: Timestamp) -> bool {
         let descriptor = Descriptor { session_id: Some(id.clone()), ..descriptor };
         if let Some(live) = self.sessions.get_mut(id) {
@@ -108,7 +108,7 @@ impl Registry {
         true
     }
 
-    /// The platform says that a class is over. Gives whether it was known.
+    /// The platform ends a class. Gives whether it was known.
     pub fn end(&mut self, id: &Name, at: Timestamp) -> bool {
         let announced = self.registrations.len();
         self.withdraw(|(_, descriptor)| descriptor.session_id.as_ref() == Some(id));
@@ -121,7 +121,7 @@ impl Registry {
         }
     }
 
-    /// Forgets all live sessions; what was announced stays.
+    /// Forgets all live sessions; announcements stay.
     pub fn forget(&mut self) {
         self.sessions.clear();
         self.streams.clear();
@@ -130,7 +130,7 @@ impl Registry {
         self.entries.push(Entry::Forgotten);
     }
 
-    /// Goes on with what lived and was announced when the daemon went down. Gives the sessions that had opened.
+    /// Restores what was live and announced when the daemon stopped. Gives the sessions that had opened.
     pub(crate) fn resume(&mut self, checkpoint: &Checkpoint, now: Timestamp) -> Vec<Arc<Session>> {
         let mut opened = Vec::new();
         for (id, class) in &checkpoint.classes {
@@ -141,7 +141,7 @@ impl Registry {
         }
         let kept = checkpoint.announced.iter().filter(|(_, (since, _))| now.since(*since) < REGISTRATION_KEPT);
         self.registrations.extend(kept.map(|(stream, announced)| (stream.clone(), announced.clone())));
-        // What was cut before is not cut again.
+        // A window that was cut before is not cut again.
         self.last_cut = self.last_cut.or_else(|| checkpoint.last_cut().map(|cut| cut.max(now.floor(GRID))));
         opened
     }
@@ -151,12 +151,12 @@ impl Registry {
         !self.sessions.contains_key(id) && streams.iter().all(|stream| !self.streams.contains_key(stream))
     }
 
-    /// Whether a class is announced for the stream, or has it.
+    /// Whether a class is announced for the stream, or live on it.
     pub(crate) fn is_announced(&self, stream: &StreamKey) -> bool {
         self.registrations.contains_key(stream) || self.streams.contains_key(stream)
     }
 
-    /// What must outlive the daemon, since this was last asked.
+    /// Takes the changes that must outlive the daemon.
     pub(crate) fn take_entries(&mut self) -> Vec<Entry> {
         let mut entries = std::mem::take(&mut self.entries);
         let changed = self.sessions.iter_mut().filter_map(|(id, live)| live.take_changed().then(|| (id, live.known())));
@@ -172,11 +172,12 @@ impl Registry {
         entries
     }
 
-    /// One tick: opens what is settled, cuts the window when the grid was passed, closes at the cut what is over.
+    /// One tick: opens what is settled, cuts the window when a grid point was passed, and closes at the cut what is
+    /// over.
     pub fn tick(&mut self, now: Timestamp) -> Batch {
         let mut batch = Batch { opened: self.open(now), ..Batch::default() };
         for live in self.sessions.values_mut() {
-            live.note_over(now, &self.timeouts);
+            live.check_over(now, &self.timeouts);
         }
         let last_cut = *self.last_cut.get_or_insert_with(|| now.floor(GRID));
         let Some(window) = Window::due(last_cut, now) else {
@@ -192,7 +193,7 @@ impl Registry {
         batch
     }
 
-    /// The live sessions in the order of their ids, those not yet opened left out.
+    /// The live sessions in the order of their ids, without those not opened yet.
     pub fn sessions(&self) -> impl Iterator<Item = &Live> {
         self.sessions.values().map(Box::as_ref).filter(|live| live.opened)
     }
@@ -203,7 +204,7 @@ impl Registry {
         self.sessions.get(id).map(Box::as_ref)
     }
 
-    /// What the bounds cost.
+    /// What was refused at the limits.
     #[must_use]
     pub const fn refused(&self) -> Refused {
         self.refused
@@ -232,18 +233,18 @@ impl Registry {
         self.streams.retain(|_, id| sessions.contains_key(id));
     }
 
-    /// The id of the session that an observation speaks of; makes it where there is room.
-    fn session_of(&mut self, observation: &Observation, told: Option<Name>) -> Option<Name> {
+    /// The id of the session that an observation belongs to; creates the session where there is room.
+    fn session_of(&mut self, observation: &Observation, reported: Option<Name>) -> Option<Name> {
         let stream = &observation.stream;
         let known = self.streams.get(stream).cloned();
-        let id = match (known, told) {
+        let id = match (known, reported) {
             (Some(known), None) => return Some(known),
-            (Some(known), Some(told)) if known == told => return Some(known),
-            (Some(known), Some(told)) => {
-                self.rename(stream, &known, &told, observation.at);
-                return Some(told);
+            (Some(known), Some(reported)) if known == reported => return Some(known),
+            (Some(known), Some(reported)) => {
+                self.rename(stream, &known, &reported, observation.at);
+                return Some(reported);
             }
-            (None, told) => told,
+            (None, reported) => reported,
         };
         let mut descriptor = self.announced(stream).unwrap_or_default();
         if id.is_some() {
@@ -263,33 +264,33 @@ impl Registry {
         Some(id)
     }
 
-    /// A stream turns out to carry another class than it was taken for.
-    fn rename(&mut self, stream: &StreamKey, was: &Name, told: &Name, at: Timestamp) {
-        self.streams.insert(stream.clone(), told.clone());
+    /// Moves a stream to another class than it was attributed to.
+    fn rename(&mut self, stream: &StreamKey, was: &Name, reported: &Name, at: Timestamp) {
+        self.streams.insert(stream.clone(), reported.clone());
         let shared = self.streams.values().any(|id| id == was);
         let Some(old) = self.sessions.get_mut(was) else {
             return;
         };
-        let words = old.release(stream);
+        let servers = old.release(stream);
         let mut live =
-            Live::new(stream.clone(), Descriptor { session_id: Some(told.clone()), ..Descriptor::default() }, at);
+            Live::new(stream.clone(), Descriptor { session_id: Some(reported.clone()), ..Descriptor::default() }, at);
         if !shared {
-            // The whole session was this stream: it goes on under the new id with all that was folded.
+            // The whole session was this stream: it continues under the new id with all that was folded.
             if let Some(old) = self.sessions.remove(was) {
                 self.entries.push(Entry::Gone(was.clone()));
                 if old.opened {
                     let session = Arc::clone(&old.session);
                     self.renamed.push(Closed { session, at, reason: CloseReason::Renamed });
                 }
-                live = old.renamed(told.clone());
+                live = old.renamed(reported.clone());
             }
         }
-        match self.sessions.entry(told.clone()) {
-            btree_map::Entry::Vacant(empty) => empty.insert(Box::new(live)).adopt(words),
+        match self.sessions.entry(reported.clone()) {
+            btree_map::Entry::Vacant(empty) => empty.insert(Box::new(live)).adopt(servers),
             btree_map::Entry::Occupied(known) => {
                 let known = known.into_mut();
                 known.absorb(live);
-                known.adopt(words);
+                known.adopt(servers);
                 known.touch();
             }
         }
@@ -308,7 +309,7 @@ impl Registry {
         self.entries.extend(gone.map(|(stream, _)| Entry::Withdrawn(stream)));
     }
 
-    /// The live stream of this key, or whose last part it is.
+    /// The live stream with this key, or with this last part.
     fn stream_named(&self, stream: &StreamKey) -> Option<StreamKey> {
         if self.streams.contains_key(stream) {
             return Some(stream.clone());
@@ -359,7 +360,7 @@ mod tests {
         fact(millis, Fact::Described(Box::new(descriptor)))
     }
 
-    /// Polls each second, ticks each 250 ms from `from` to `to`; gives what opened, the samples and what closed.
+    /// Polls each second and ticks each 250 ms over `span`; gives what opened, the samples and what closed.
     fn run(registry: &mut Registry, span: std::ops::Range<u64>, poll: impl Fn(u64) -> Option<Observation>) -> Batch {
         let mut all = Batch::default();
         for millis in span.step_by(250) {
@@ -381,12 +382,12 @@ mod tests {
         let mut registry = Registry::new(SessionTimeouts::default(), 10);
         let live = run(&mut registry, 0..20_250, |millis| Some(view(millis, true, 3)));
         assert_eq!(live.opened.len(), 1);
-        assert_eq!(live.opened[0].session.id.as_str(), "live/c1", "nobody told an id within the grace");
+        assert_eq!(live.opened[0].session.id.as_str(), "live/c1", "no id was reported within the grace time");
         let sample = live.samples.last().expect("cut at 5, 10, 15 and 20 s");
         assert_eq!(live.samples.len(), 4);
         assert!((sample.bitrate().expect("two polls").value - 1_000_000.0).abs() < 1.0);
         assert_eq!(sample.viewers().map(|viewers| viewers.value), Some(3));
-        assert_eq!(sample.fps(), None, "what a server does not tell is absent");
+        assert_eq!(sample.fps(), None, "what a server does not report is absent");
 
         let over = run(&mut registry, 20_250..31_000, |millis| Some(fact(millis, Fact::Gone)));
         assert_eq!(over.closed.len(), 1);
@@ -395,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_told_id_opens_at_once_and_a_late_one_renames() {
+    fn a_reported_id_opens_at_once_and_a_late_one_renames() {
         let mut registry = Registry::new(SessionTimeouts::default(), 10);
         registry.observe(view(0, true, 0));
         registry.observe(described(100, "s1"));
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_source_ends_nothing_for_a_minute_and_its_figures_are_absent() {
+    fn a_silent_source_ends_no_class_for_a_minute_and_its_figures_are_absent() {
         let mut registry = Registry::new(SessionTimeouts::default(), 10);
         run(&mut registry, 0..10_000, |millis| Some(view(millis, true, 5)));
         let silent = run(&mut registry, 10_000..60_000, |_| None);
@@ -443,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn sessions_beyond_the_bound_are_refused_and_counted() {
+    fn sessions_beyond_the_limit_are_refused_and_counted() {
         let mut registry = Registry::new(SessionTimeouts::default(), 1);
         registry.observe(view(0, true, 0));
         let mut other = view(0, true, 0);
@@ -468,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn ended_by_the_platform() {
+    fn the_platform_ends_a_class() {
         let mut registry = Registry::new(SessionTimeouts::default(), 10);
         registry.observe(described(0, "s1"));
         run(&mut registry, 0..5_000, |millis| Some(view(millis, true, 5)));

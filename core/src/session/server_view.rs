@@ -1,12 +1,12 @@
-//! One server's word on one stream, kept from poll to poll. Decides what its totals mean in a window; refuses to let an
-//! old answer speak for the present.
+//! One server's view of one stream, kept from poll to poll. Decides what its totals mean in a window; an old view says
+//! nothing about the present.
 
 use std::time::Duration;
 
 use super::counter::Counter;
 use crate::model::{Client, GRID, Protocol, ServerView, Timestamp};
 
-/// A server's view older than this no longer speaks for the present: its viewers and rates become absent.
+/// An older view says nothing about the present: its viewers and rates are absent.
 pub(super) const FRESH: Duration = Duration::from_secs(12);
 
 /// The latest view of one source and the counters behind it.
@@ -24,7 +24,7 @@ pub struct ServerState {
 
 impl ServerState {
     /// Takes over a newer view.
-    pub fn hear(&mut self, at: Timestamp, view: ServerView) {
+    pub fn update(&mut self, at: Timestamp, view: ServerView) {
         let steps = (view.bytes_step, view.frames_step);
         for (counter, total, step) in [
             (&mut self.ingest_bytes, view.ingest_bytes, steps.0),
@@ -43,31 +43,31 @@ impl ServerState {
     }
 
     /// The source no longer lists the stream.
-    pub fn leave(&mut self, at: Timestamp) {
+    pub fn mark_gone(&mut self, at: Timestamp) {
         self.gone = true;
         self.at = at;
         self.view.clients = Vec::new();
     }
 
-    /// When it last spoke.
+    /// When it last reported.
     #[must_use]
     pub const fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// Whether the source says that the stream is not there.
+    /// Whether the source reports that the stream is gone.
     #[must_use]
     pub const fn is_gone(&self) -> bool {
         self.gone
     }
 
-    /// When the publisher connected, by the server's first word on it.
+    /// When the publisher connected, by the server's first report of it.
     #[must_use]
     pub fn started(&self) -> Option<Timestamp> {
         self.started
     }
 
-    /// The view, while it speaks for the present.
+    /// The view, while it is current.
     #[must_use]
     pub fn present(&self, now: Timestamp) -> Option<&ServerView> {
         (!self.gone && now.since(self.at) <= FRESH).then_some(&self.view)
@@ -100,8 +100,8 @@ impl ServerState {
         self.egress_bytes.rate(now, GRID, self.view.bytes_step).map(|bytes| bytes * 8.0)
     }
 
-    /// Bytes in, frames in and bytes out since last asked; `None` for what this server does not count. Bytes out wait
-    /// until it is known to which viewers they went.
+    /// Bytes in, frames in and bytes out since the last call; `None` for what this server does not count. Bytes out are
+    /// held back until the viewers' protocol is known.
     pub fn take_deltas(&mut self) -> (Option<u64>, Option<u64>, Option<u64>) {
         let view = &self.view;
         (
@@ -111,8 +111,8 @@ impl ServerState {
         )
     }
 
-    /// The one protocol its viewers use, or [`Protocol::Mixed`]; of the last ones when none are left, for what was sent
-    /// to them.
+    /// The one protocol its viewers use, or [`Protocol::Mixed`]; when none are left, that of the last ones, for the
+    /// bytes sent to them.
     #[must_use]
     pub const fn egress_protocol(&self) -> Option<Protocol> {
         self.egress

@@ -1,5 +1,4 @@
-//! How long the registry waits before it decides about a class. Decides the defaults (`[sessions]` of the
-//! configuration).
+//! How long the registry waits before it decides about a class: the defaults of `[sessions]` in the configuration.
 
 use std::time::Duration;
 
@@ -8,13 +7,13 @@ use serde::{Deserialize, Serialize};
 /// How long the registry waits before it decides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionTimeouts {
-    /// How long a stream may stay nameless before its key becomes the session's id.
+    /// How long a stream may have no reported id before its key becomes the session's id.
     pub identity_grace: Duration,
-    /// How long the publisher may be away, with nobody waiting, before the class is over.
+    /// How long the publisher may be away, with no viewer waiting, before the class is over.
     pub linger: Duration,
     /// How long the publisher may be away while viewers wait.
     pub publisher_grace: Duration,
-    /// How long nothing may be heard before the class is given up.
+    /// How long no source may report a class before it is closed.
     pub idle_timeout: Duration,
 }
 
