@@ -1,5 +1,5 @@
-//! The node's metrics: the snapshot's sums and the sources' state as metric families, by the catalogue. Refuses any
-//! name that the catalogue does not have. The series of single classes are [`super::session_series`]'s.
+//! The node's metrics, read when the page is requested: the snapshot's totals and the state of sources, paths and exports
+//! as metric families of the catalogue. The series of single classes are those of [`super::session_series`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{LabelPair, MetricFamily, MetricType};
 
 use super::exposition::{Exemplars, label_text};
-use super::series::{Series, counter, gauge, histogram, labelled, with};
+use super::series::{Series, counter, gauge, histogram, labels_of, with};
 use crate::engine::Snapshot;
 use crate::intake::{SourceState, SourceStatus, SourceTable};
 use crate::otlp::{Otlp, Signal, Target, stats};
@@ -19,7 +19,7 @@ use crate::peers::{PathStatus, PathTable};
 use crate::platform::{clock, self_metrics};
 use crate::storage::Watch;
 
-/// Gathers everything that is read at the time of asking rather than counted as it happens.
+/// Collects the metrics that are read at each request rather than counted when something happens.
 pub struct NodeCollector {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sources: Arc<ArcSwap<SourceTable>>,
@@ -30,10 +30,10 @@ pub struct NodeCollector {
 }
 
 impl NodeCollector {
-    /// A collector of what `snapshot` and `sources` hold at each asking, and of what `otlp` sent while it lives.
+    /// A collector of `snapshot` and `sources` at each request, and of the counters of `otlp` for as long as that lives.
     ///
     /// # Errors
-    /// When a row of the catalogue has a name or label that Prometheus does not take.
+    /// When a row of the catalogue has a name or label that Prometheus does not accept.
     pub fn new(
         snapshot: &Arc<ArcSwap<Snapshot>>,
         sources: &Arc<ArcSwap<SourceTable>>,
@@ -54,16 +54,14 @@ impl NodeCollector {
             descs: descs.collect::<prometheus::Result<_>>()?,
         })
     }
-}
 
-impl NodeCollector {
-    /// The same, telling too whether what waits outlives the daemon.
+    /// The collector with `liveqos_state_kept`.
     #[must_use]
     pub fn with_state(self, state: Watch) -> Self {
         Self { state: Some(state), ..self }
     }
 
-    /// The same, telling too of the paths to other nodes.
+    /// The collector with the metrics of paths to other nodes.
     #[must_use]
     pub fn with_paths(self, paths: &Arc<PathTable>) -> Self {
         Self { paths: Arc::clone(paths), ..self }
@@ -89,9 +87,9 @@ impl Collector for NodeCollector {
                     self.state.iter().map(|state| gauge(Vec::new(), f64::from(u8::from(state.health().kept)))).collect()
                 }
                 Read::Shell if metric.name.starts_with("liveqos_path_") => {
-                    paths.iter().filter_map(|path| of_path(metric.name, path)).collect()
+                    paths.iter().filter_map(|path| path_series(metric.name, path)).collect()
                 }
-                Read::Shell => shell(metric, &snapshot, &sources, &exports),
+                Read::Shell => shell_series(metric, &snapshot, &sources, &exports),
             };
             family(metric, series)
         });
@@ -105,34 +103,34 @@ fn fleet(snapshot: &Snapshot, read: impl Fn(&FleetTotals, Vec<LabelPair>) -> Opt
 
 fn fleet_labels(key: FleetKey) -> Vec<LabelPair> {
     let direction = if key.leg == Leg::Ingest { "receive" } else { "transmit" };
-    labelled(&[("stream_type", key.leg.as_str()), ("scenario", key.scenario.as_str()), ("direction", direction)])
+    labels_of(&[("stream_type", key.leg.as_str()), ("scenario", key.scenario.as_str()), ("direction", direction)])
 }
 
-fn shell(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports: &Exports) -> Vec<Series> {
+fn shell_series(metric: &Metric, snapshot: &Snapshot, sources: &[SourceStatus], exports: &Exports) -> Vec<Series> {
     match metric.name {
         "liveqos_viewer_count" => viewers(snapshot),
         "liveqos_session_active" => active(snapshot),
         "liveqos_sample_breach_total" => {
             let breaches = BREACHES.iter().zip(snapshot.fleet.breaches());
-            breaches.map(|(kind, count)| counter(labelled(&[("kind", kind)]), count as f64)).collect()
+            breaches.map(|(kind, count)| counter(labels_of(&[("kind", kind)]), count as f64)).collect()
         }
         "liveqos_alert_firing" => {
             let firing = Alert::ALL.iter().map(|alert| (alert.as_str(), snapshot.firing(*alert)));
-            firing.map(|(name, count)| gauge(labelled(&[("alertname", name)]), count as f64)).collect()
+            firing.map(|(name, count)| gauge(labels_of(&[("alertname", name)]), count as f64)).collect()
         }
         "liveqos_node_viewer_room" => {
             snapshot.capacity.iter().map(|capacity| gauge(Vec::new(), capacity.additional_viewers.floor())).collect()
         }
-        "liveqos_build_info" => vec![gauge(labelled(&[("version", env!("CARGO_PKG_VERSION"))]), 1.0)],
+        "liveqos_build_info" => vec![gauge(labels_of(&[("version", env!("CARGO_PKG_VERSION"))]), 1.0)],
         name if name.starts_with("liveqos_probe_") => {
-            sources.iter().flat_map(|source| of_source(name, source)).collect()
+            sources.iter().flat_map(|source| source_series(name, source)).collect()
         }
         "liveqos_sampling_total" => {
             let decisions = exports.sampled.iter();
-            decisions.map(|(name, count)| counter(labelled(&[("decision", name)]), *count as f64)).collect()
+            decisions.map(|(name, count)| counter(labels_of(&[("decision", name)]), *count as f64)).collect()
         }
-        // What is left are instruments of their own.
-        name => exports.counts.iter().flat_map(|counts| of_exports(name, counts)).collect(),
+        // The rest are instruments of `SelfMetrics`, which the registry gathers itself.
+        name => exports.counts.iter().flat_map(|counts| export_series(name, counts)).collect(),
     }
 }
 
@@ -145,7 +143,7 @@ fn viewers(snapshot: &Snapshot) -> Vec<Series> {
         }
     }
     let series = counts.into_iter().map(|((stream_type, scenario), count)| {
-        gauge(labelled(&[("stream_type", stream_type), ("scenario", scenario)]), count as f64)
+        gauge(labels_of(&[("stream_type", stream_type), ("scenario", scenario)]), count as f64)
     });
     series.collect()
 }
@@ -153,13 +151,13 @@ fn viewers(snapshot: &Snapshot) -> Vec<Series> {
 fn active(snapshot: &Snapshot) -> Vec<Series> {
     let of = |scenario| snapshot.sessions.values().filter(|state| state.session.scenario == scenario).count();
     let counts = Scenario::ALL.map(|scenario| (scenario, of(scenario)));
-    // One series stands even on an idle node, so that "no class" is told from "no daemon".
-    let told = counts.into_iter().filter(|(scenario, count)| *count > 0 || *scenario == Scenario::LiveTeaching);
-    told.map(|(scenario, count)| gauge(labelled(&[("scenario", scenario.as_str())]), count as f64)).collect()
+    // One series is present even on an idle node, so that "no class" differs from "no daemon".
+    let shown = counts.into_iter().filter(|(scenario, count)| *count > 0 || *scenario == Scenario::LiveTeaching);
+    shown.map(|(scenario, count)| gauge(labels_of(&[("scenario", scenario.as_str())]), count as f64)).collect()
 }
 
-fn of_source(name: &str, source: &SourceStatus) -> Vec<Series> {
-    let labels = || labelled(&[("source", &source.name), ("kind", source.kind)]);
+fn source_series(name: &str, source: &SourceStatus) -> Vec<Series> {
+    let labels = || labels_of(&[("source", &source.name), ("kind", source.kind)]);
     match name {
         "liveqos_probe_up" => match source.state {
             SourceState::Up => vec![gauge(labels(), 1.0)],
@@ -176,16 +174,16 @@ fn of_source(name: &str, source: &SourceStatus) -> Vec<Series> {
     }
 }
 
-fn of_path(name: &str, path: &PathStatus) -> Option<Series> {
+fn path_series(name: &str, path: &PathStatus) -> Option<Series> {
     let figures = &path.figures;
     let value = if name == "liveqos_path_rtt_seconds" { figures.rtt_seconds } else { figures.loss_ratio() };
-    Some(gauge(labelled(&[("peer", &path.peer)]), value?))
+    Some(gauge(labels_of(&[("peer", &path.peer)]), value?))
 }
 
-fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
-    let labels = || labelled(&[("target", &counts.target), ("signal", counts.signal)]);
+fn export_series(name: &str, counts: &ExportCounts) -> Vec<Series> {
+    let labels = || labels_of(&[("target", &counts.target), ("signal", counts.signal)]);
     match name {
-        "liveqos_spool_bytes" => vec![gauge(labels(), counts.waiting_bytes as f64)],
+        "liveqos_spool_bytes" => vec![gauge(labels(), counts.queued_bytes as f64)],
         "liveqos_spool_dropped_total" => vec![counter(labels(), counts.dropped as f64)],
         "liveqos_spool_damaged_total" => vec![counter(labels(), counts.damaged as f64)],
         "liveqos_export_total" => {
@@ -196,7 +194,7 @@ fn of_exports(name: &str, counts: &ExportCounts) -> Vec<Series> {
     }
 }
 
-/// What became of all that was to be exported.
+/// The counters of the export.
 #[derive(Default)]
 struct Exports {
     sampled: Vec<(&'static str, u64)>,
@@ -209,11 +207,11 @@ impl Exports {
     }
 }
 
-/// What became of one signal's records on their way to one target.
+/// The counters of one signal to one target.
 struct ExportCounts {
     target: String,
     signal: &'static str,
-    waiting_bytes: u64,
+    queued_bytes: u64,
     dropped: u64,
     damaged: u64,
     outcomes: [(&'static str, u64); 4],
@@ -228,7 +226,7 @@ fn export_counts(otlp: &Otlp) -> Vec<ExportCounts> {
             ExportCounts {
                 target: target.name().to_owned(),
                 signal: signal.as_str(),
-                waiting_bytes: target.backlog(signal).bytes,
+                queued_bytes: target.backlog(signal).bytes,
                 dropped: target.dropped(signal),
                 damaged: target.damaged(signal),
                 outcomes: [
@@ -244,24 +242,26 @@ fn export_counts(otlp: &Otlp) -> Vec<ExportCounts> {
     otlp.targets().iter().flat_map(of).collect()
 }
 
-/// The exemplars of a family: the worst class of the newest window, for the series of its leg and scenario.
+/// The exemplars of a family: the worst class of the newest window, on the series of its leg and scenario; `None` for
+/// families without exemplars.
 #[must_use]
 pub fn exemplars(name: &str, snapshot: &Snapshot, families: &[MetricFamily]) -> Option<Exemplars> {
     if name != "liveqos_latency_seconds" {
         return None;
     }
     let family = families.iter().find(|family| family.name() == name)?;
-    let pointed = family.get_metric().iter().filter_map(|series| {
+    let exemplars = family.get_metric().iter().filter_map(|series| {
         let value = |name: &str| series.get_label().iter().find(|pair| pair.name() == name).map(LabelPair::value);
         let (stream_type, scenario) = (value("stream_type")?, value("scenario")?);
         let is_of = |key: &FleetKey| key.leg.as_str() == stream_type && key.scenario.as_str() == scenario;
         let (_, exemplar) = snapshot.exemplars.iter().find(|(key, _)| is_of(key))?;
         Some((label_text(series.get_label()), exemplar.clone()))
     });
-    Some(pointed.collect())
+    Some(exemplars.collect())
 }
 
-pub(crate) fn family(metric: &Metric, series: Vec<Series>) -> MetricFamily {
+/// The family of a catalogue row.
+pub(super) fn family(metric: &Metric, series: Vec<Series>) -> MetricFamily {
     let mut family = MetricFamily::default();
     family.set_name(metric.name.to_owned());
     family.set_help(metric.help.to_owned());
@@ -270,7 +270,8 @@ pub(crate) fn family(metric: &Metric, series: Vec<Series>) -> MetricFamily {
     family
 }
 
-pub(crate) const fn kind_of(metric: &Metric) -> MetricType {
+/// The Prometheus type of a catalogue row.
+pub(super) const fn kind_of(metric: &Metric) -> MetricType {
     match metric.kind {
         Kind::Counter => MetricType::COUNTER,
         Kind::Gauge => MetricType::GAUGE,

@@ -1,6 +1,5 @@
-//! The text of gathered families, classic or OpenMetrics 1.0, with the exemplars that the `prometheus` crate lacks.
-//! Decides names and units by the catalogue (an OpenMetrics counter family loses its `_total`); refuses timestamps,
-//! which would switch staleness off.
+//! Metric families as text: Prometheus 0.0.4 or OpenMetrics 1.0, with the exemplars that the `prometheus` crate lacks. An
+//! OpenMetrics counter family loses its `_total`. No timestamps: they would disable Prometheus's staleness handling.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,7 +8,7 @@ use prometheus::proto::{Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use crate::engine::Exemplar;
 
-/// A text format of Prometheus.
+/// A text format that Prometheus scrapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// Prometheus text 0.0.4.
@@ -19,13 +18,13 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form for a scraper that sends this `Accept`.
+    /// The form for a scraper that sends this `Accept` header.
     #[must_use]
     pub fn accepted(accept: &str) -> Self {
         if accept.contains("application/openmetrics-text") { Self::OpenMetrics } else { Self::Classic }
     }
 
-    /// The content type to answer with.
+    /// The `Content-Type` of the response.
     #[must_use]
     pub const fn content_type(self) -> &'static str {
         match self {
@@ -42,18 +41,18 @@ pub type Exemplars = BTreeMap<String, Exemplar>;
 pub fn encode(form: Form, families: &[MetricFamily], exemplars: impl Fn(&str) -> Option<Exemplars>, out: &mut String) {
     let mut labels = String::with_capacity(128);
     for family in families {
-        let known = exemplars(family.name()).filter(|_| form == Form::OpenMetrics);
+        let exemplars = exemplars(family.name()).filter(|_| form == Form::OpenMetrics);
         let name = head(form, (family.name(), family.get_field_type(), family.help()), out);
         for series in family.get_metric() {
             labels.clear();
             write_labels(series.get_label(), &mut labels);
-            let exemplar = known.as_ref().and_then(|known| known.get(&labels));
+            let exemplar = exemplars.as_ref().and_then(|exemplars| exemplars.get(&labels));
             encode_series(Line { form, name, labels: &labels }, (family.get_field_type(), series, exemplar), out);
         }
     }
 }
 
-/// The end of the page.
+/// Writes the end of the page.
 pub fn finish(form: Form, out: &mut String) {
     if form == Form::OpenMetrics {
         out.push_str("# EOF\n");
@@ -68,7 +67,7 @@ pub fn label_text(labels: &[LabelPair]) -> String {
     out
 }
 
-/// The comments before a family of this name, type and help. Gives the name that its lines begin with.
+/// Writes the comments of a family of this name, type and help; returns the name that its lines begin with.
 pub(crate) fn head<'a>(form: Form, (full, kind, help): (&'a str, MetricType, &str), out: &mut String) -> &'a str {
     let (name, kind) = match kind {
         MetricType::COUNTER if form == Form::OpenMetrics => (full.trim_end_matches("_total"), "counter"),
@@ -92,8 +91,8 @@ pub(crate) fn head<'a>(form: Form, (full, kind, help): (&'a str, MetricType, &st
 fn encode_series(line: Line<'_>, (kind, series, exemplar): (MetricType, &Metric, Option<&Exemplar>), out: &mut String) {
     match kind {
         MetricType::COUNTER => {
-            let end = if line.form == Form::OpenMetrics { "_total" } else { "" };
-            line.write(end, None, Number::Float(series.get_counter().get_value()), out);
+            let suffix = if line.form == Form::OpenMetrics { "_total" } else { "" };
+            line.write(suffix, None, Number::Float(series.get_counter().get_value()), out);
         }
         MetricType::GAUGE => line.write("", None, Number::Float(series.get_gauge().get_value()), out),
         MetricType::HISTOGRAM => encode_histogram(line, series.get_histogram(), exemplar, out),
@@ -107,10 +106,10 @@ fn encode_series(line: Line<'_>, (kind, series, exemplar): (MetricType, &Metric,
 }
 
 fn encode_histogram(line: Line<'_>, histogram: &Histogram, exemplar: Option<&Exemplar>, out: &mut String) {
-    let mut waiting = exemplar;
+    let mut unplaced = exemplar;
     let mut bucket = |bound: f64, count: u64, out: &mut String| {
-        line.write("_bucket", Some(("le", bound)), Number::Whole(count), out);
-        if let Some(exemplar) = waiting.take_if(|exemplar| exemplar.value <= bound) {
+        line.write("_bucket", Some(("le", bound)), Number::Integer(count), out);
+        if let Some(exemplar) = unplaced.take_if(|exemplar| exemplar.value <= bound) {
             let Exemplar { trace_id, value, at } = exemplar;
             out.pop();
             put(out, format_args!(" # {{trace_id=\"{trace_id}\"}} {value:?} {:.3}\n", at.seconds()));
@@ -121,34 +120,34 @@ fn encode_histogram(line: Line<'_>, histogram: &Histogram, exemplar: Option<&Exe
     }
     bucket(f64::INFINITY, histogram.get_sample_count(), out);
     line.write("_sum", None, Number::Float(histogram.get_sample_sum()), out);
-    line.write("_count", None, Number::Whole(histogram.get_sample_count()), out);
+    line.write("_count", None, Number::Integer(histogram.get_sample_count()), out);
 }
 
-/// A value as it is written: floats with a point or an exponent, as OpenMetrics wants them.
+/// A value: OpenMetrics requires a point or an exponent in floats.
 #[derive(Clone, Copy)]
 pub(crate) enum Number {
     Float(f64),
-    Whole(u64),
+    Integer(u64),
 }
 
-/// What the lines of one series share.
+/// The common part of the lines of one series.
 #[derive(Clone, Copy)]
 pub(crate) struct Line<'a> {
     pub(crate) form: Form,
     pub(crate) name: &'a str,
-    /// As [`label_text`] writes them.
+    /// In the form of [`label_text`].
     pub(crate) labels: &'a str,
 }
 
 impl Line<'_> {
-    /// Writes one line: name and its end, labels and one more of a number, value.
-    pub(crate) fn write(&self, end: &str, more: Option<(&str, f64)>, value: Number, out: &mut String) {
+    /// Writes one line: name and suffix, labels and one additional label with a number, value.
+    pub(crate) fn write(&self, suffix: &str, extra: Option<(&str, f64)>, value: Number, out: &mut String) {
         out.push_str(self.name);
-        out.push_str(end);
-        if !self.labels.is_empty() || more.is_some() {
+        out.push_str(suffix);
+        if !self.labels.is_empty() || extra.is_some() {
             out.push('{');
             out.push_str(self.labels);
-            if let Some((label, number)) = more {
+            if let Some((label, number)) = extra {
                 out.push_str(if self.labels.is_empty() { "" } else { "," });
                 out.push_str(label);
                 out.push_str("=\"");
@@ -162,7 +161,7 @@ impl Line<'_> {
         out.push('\n');
     }
 
-    /// Writes a summary: its quantiles, the sum and count of all values.
+    /// Writes a summary: its quantiles, and the sum and count of all values.
     pub(crate) fn write_summary(
         &self,
         quantiles: impl Iterator<Item = (f64, f64)>,
@@ -173,12 +172,12 @@ impl Line<'_> {
             self.write("", Some(("quantile", at)), Number::Float(value), out);
         }
         self.write("_sum", None, Number::Float(sum), out);
-        self.write("_count", None, Number::Whole(count), out);
+        self.write("_count", None, Number::Integer(count), out);
     }
 
     fn write_number(&self, number: Number, out: &mut String) {
         match number {
-            Number::Whole(value) => put(out, format_args!("{value}")),
+            Number::Integer(value) => put(out, format_args!("{value}")),
             Number::Float(value) if value.is_nan() => out.push_str("NaN"),
             Number::Float(value) if value.is_infinite() => out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" }),
             Number::Float(value) if self.form == Form::Classic => put(out, format_args!("{value}")),
@@ -193,7 +192,7 @@ fn write_labels(labels: &[LabelPair], out: &mut String) {
     }
 }
 
-/// Writes one more label after those in `out`.
+/// Appends a label to those in `out`.
 pub(crate) fn write_label(name: &str, value: &str, out: &mut String) {
     if !out.is_empty() {
         out.push(',');
@@ -204,7 +203,7 @@ pub(crate) fn write_label(name: &str, value: &str, out: &mut String) {
     out.push('"');
 }
 
-/// `quotes` are escaped in labels, and in help texts by OpenMetrics only.
+/// Appends `text`, escaped; `quotes` too, which labels need always and help texts only in OpenMetrics.
 fn write_escaped(text: &str, quotes: bool, out: &mut String) {
     let special = |c: char| c == '\\' || c == '\n' || (quotes && c == '"');
     for part in text.split_inclusive(special) {
@@ -227,6 +226,7 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).unwrap_or_default();
 }
 
+/// Name endings that OpenMetrics declares as units.
 const UNITS: [&str; 4] = ["seconds", "bytes", "ratio", "bits_per_second"];
 
 #[cfg(test)]
@@ -237,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_are_written_by_the_standard() {
+    fn families_follow_the_formats() {
         let registry = Registry::new();
         let counter =
             IntCounterVec::new(Opts::new("liveqos_x_total", "Counts \"x\"."), &["kind"]).expect("good options");
@@ -273,6 +273,6 @@ mod tests {
         let classic = page(Form::Classic);
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).expect("encodes");
         let lines = |text: &str| text.lines().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
-        assert_eq!(lines(&classic), lines(&text), "as the registry's own encoder writes them");
+        assert_eq!(lines(&classic), lines(&text), "the same lines as the encoder of the prometheus crate");
     }
 }

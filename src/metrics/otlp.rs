@@ -1,5 +1,5 @@
-//! Gathered Prometheus families as OTLP metrics: cumulative sums, gauges, explicit-bucket histograms and summaries.
-//! Decides the shape by the family's type; leaves out what is not a number.
+//! Prometheus families as OTLP metrics: cumulative sums, gauges, explicit-bucket histograms and summaries, by the
+//! family's type. Values that are not a number are left out.
 
 use bytes::Bytes;
 use liveqos_core::base::hex;
@@ -21,24 +21,29 @@ use crate::otlp::{Record, Signal};
 /// The OpenTelemetry name and UCUM unit of a Prometheus name; `None` keeps the Prometheus name, without a unit.
 pub type Naming = fn(&str) -> Option<(&'static str, &'static str)>;
 
-/// The exemplars of a histogram family by its Prometheus name.
-pub type Pointing<'a> = &'a dyn Fn(&str) -> Option<Exemplars>;
+/// The exemplars of a histogram family by its Prometheus name; `None` where it has none.
+pub type ExemplarsOf<'a> = &'a dyn Fn(&str) -> Option<Exemplars>;
 
-/// When the counters began, and when they were read.
+/// The start of the counters, and when they were read.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
-    /// The start of the process: counters were zero then.
+    /// The start of the process, when all counters were zero.
     pub since: Timestamp,
     /// When the families were gathered.
     pub at: Timestamp,
 }
 
-/// One record a family, or several where it has more than 1,024 points.
+/// One record for each family, or several where it has more than 1,024 points.
 #[must_use]
-pub fn records(families: &[MetricFamily], reading: Reading, naming: Naming, pointing: Pointing<'_>) -> Vec<Record> {
+pub fn records(
+    families: &[MetricFamily],
+    reading: Reading,
+    naming: Naming,
+    exemplars_of: ExemplarsOf<'_>,
+) -> Vec<Record> {
     families
         .iter()
-        .flat_map(|family| metrics_of(family, reading, naming, pointing))
+        .flat_map(|family| metrics_of(family, reading, naming, exemplars_of))
         .map(|(metric, items)| Record {
             signal: Signal::Metrics,
             bytes: Bytes::from(metric.encode_to_vec()),
@@ -49,8 +54,13 @@ pub fn records(families: &[MetricFamily], reading: Reading, naming: Naming, poin
 }
 
 /// The metrics of one family, each with the number of its points.
-fn metrics_of(family: &MetricFamily, reading: Reading, naming: Naming, pointing: Pointing<'_>) -> Vec<(Metric, u32)> {
-    let exemplars = pointing(family.name()).unwrap_or_default();
+fn metrics_of(
+    family: &MetricFamily,
+    reading: Reading,
+    naming: Naming,
+    exemplars_of: ExemplarsOf<'_>,
+) -> Vec<(Metric, u32)> {
+    let exemplars = exemplars_of(family.name()).unwrap_or_default();
     let (name, unit) = naming(family.name()).unwrap_or((family.name(), ""));
     let rows = family.get_metric().chunks(MAX_POINTS);
     rows.filter_map(|rows| data(family.get_field_type(), rows, reading, &exemplars))
@@ -67,7 +77,7 @@ fn metrics_of(family: &MetricFamily, reading: Reading, naming: Naming, pointing:
         .collect()
 }
 
-/// The points of `rows`, or nothing where none has a value.
+/// The points of `rows`; `None` where no row has a value.
 fn data(kind: MetricType, rows: &[Row], reading: Reading, exemplars: &Exemplars) -> Option<(metric::Data, usize)> {
     let numbers = |value: fn(&Row) -> f64, since| -> Vec<_> {
         rows.iter().filter(|row| !value(row).is_nan()).map(|row| number(row, value(row), since, reading.at)).collect()
@@ -111,8 +121,8 @@ fn number(row: &Row, value: f64, since: Option<Timestamp>, at: Timestamp) -> Num
     }
 }
 
-/// Prometheus buckets count all below their bound; OTLP's count what lies between two bounds and end with all above the
-/// last.
+/// Prometheus buckets are cumulative; those of OTLP count the values between two bounds, the last one those above all
+/// bounds.
 fn histogram(row: &Row, reading: Reading, exemplars: &Exemplars) -> HistogramDataPoint {
     let all = row.get_histogram();
     let mut below = 0;
@@ -137,7 +147,7 @@ fn histogram(row: &Row, reading: Reading, exemplars: &Exemplars) -> HistogramDat
     }
 }
 
-/// `None` where its trace is no trace id.
+/// `None` where its trace id is invalid.
 fn exemplar(worst: &Exemplar) -> Option<proto::Exemplar> {
     let trace_id = hex::decode_array::<16>(worst.trace_id.as_bytes()).filter(|id| *id != [0; 16])?;
     Some(proto::Exemplar {
@@ -171,7 +181,7 @@ fn labels(row: &Row) -> Vec<KeyValue> {
         .collect()
 }
 
-/// Most data points in one record, so that a family of thousands of sessions still fits many small requests.
+/// Most data points in one record, so that a family of thousands of sessions is split over several requests.
 const MAX_POINTS: usize = 1_024;
 
 #[cfg(test)]
@@ -215,10 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_is_left_out() {
+    fn values_that_are_not_a_number_are_left_out() {
         let gauge = GaugeVec::new(Opts::new("g", "G."), &["leg"]).expect("a metric");
         gauge.with_label_values(&["rtmp"]).set(f64::NAN);
-        assert_eq!(read(&gauge.collect()), [], "a family without a value is no metric");
+        assert_eq!(read(&gauge.collect()), [], "a family without a value is left out");
         gauge.with_label_values(&["hls"]).set(0.0);
         let metrics = read(&gauge.collect());
         assert_eq!((metrics[0].name.as_str(), metrics[0].unit.as_str()), ("g", ""));
@@ -242,7 +252,7 @@ mod tests {
         };
         let point = &histogram.data_points[0];
         assert_eq!(point.explicit_bounds, [0.1, 0.2, 0.5]);
-        assert_eq!(point.bucket_counts, [1, 2, 0, 1], "the bound belongs to its bucket in both worlds");
+        assert_eq!(point.bucket_counts, [1, 2, 0, 1], "in both formats a bound belongs to its bucket");
         assert_eq!((point.count, point.sum), (4, Some(9.4)));
     }
 
@@ -254,22 +264,22 @@ mod tests {
         histograms.with_label_values(&["rtmp"]).observe(0.1);
         let trace_id = "9d5b219967131ccb6ff6e0346ac77d0a".to_owned();
         let worst = Exemplar { trace_id: trace_id.clone(), value: 0.9, at: Timestamp::from_secs(110) };
-        let pointing = |name: &str| {
+        let exemplars_of = |name: &str| {
             (name == "liveqos_latency_seconds").then(|| Exemplars::from([("leg=\"hls\"".to_owned(), worst.clone())]))
         };
-        let record = records(&histograms.collect(), READING, named, &pointing).remove(0);
+        let record = records(&histograms.collect(), READING, named, &exemplars_of).remove(0);
         let Some(metric::Data::Histogram(read)) = Metric::decode(record.bytes).expect("a metric").data else {
             panic!("not a histogram");
         };
-        let told: Vec<_> = read.data_points.iter().map(|point| point.exemplars.as_slice()).collect();
-        let [[exemplar], []] = told[..] else { panic!("{told:?}") };
+        let exemplars: Vec<_> = read.data_points.iter().map(|point| point.exemplars.as_slice()).collect();
+        let [[exemplar], []] = exemplars[..] else { panic!("{exemplars:?}") };
         assert_eq!(hex::encode(&exemplar.trace_id), trace_id);
         assert_eq!(exemplar.value, Some(proto::exemplar::Value::AsDouble(0.9)));
         assert_eq!(exemplar.time_unix_nano, 110_000_000_000);
     }
 
     #[test]
-    fn a_large_family_is_cut() {
+    fn a_large_family_is_split() {
         let gauge = GaugeVec::new(Opts::new("g", "G."), &["session_id"]).expect("a metric");
         for n in 0..=MAX_POINTS {
             gauge.with_label_values(&[&n.to_string()]).set(1.0);

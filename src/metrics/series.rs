@@ -1,26 +1,25 @@
-//! Series of the `prometheus` crate's model from plain values. Decides nothing; a short way to write what its setters
-//! make long.
+//! Short constructors for series of the `prometheus` crate's data model.
 
 use liveqos_core::metrics::{Buckets, QUANTILES};
 use liveqos_core::model::LatencyReading;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Quantile, Summary};
 
 /// One series of a family.
-pub(crate) type Series = Metric;
+pub(super) type Series = Metric;
 
-pub(crate) fn label(name: &str, value: &str) -> LabelPair {
+pub(super) fn label(name: &str, value: &str) -> LabelPair {
     let mut pair = LabelPair::default();
     pair.set_name(name.to_owned());
     pair.set_value(value.to_owned());
     pair
 }
 
-pub(crate) fn with(mut labels: Vec<LabelPair>, name: &str, value: &str) -> Vec<LabelPair> {
+pub(super) fn with(mut labels: Vec<LabelPair>, name: &str, value: &str) -> Vec<LabelPair> {
     labels.push(label(name, value));
     labels
 }
 
-pub(crate) fn gauge(labels: Vec<LabelPair>, value: f64) -> Series {
+pub(super) fn gauge(labels: Vec<LabelPair>, value: f64) -> Series {
     let mut gauge = Gauge::default();
     gauge.set_value(value);
     let mut series = Series::from_label(labels);
@@ -28,7 +27,7 @@ pub(crate) fn gauge(labels: Vec<LabelPair>, value: f64) -> Series {
     series
 }
 
-pub(crate) fn counter(labels: Vec<LabelPair>, value: f64) -> Series {
+pub(super) fn counter(labels: Vec<LabelPair>, value: f64) -> Series {
     let mut counter = Counter::default();
     counter.set_value(value);
     let mut series = Series::from_label(labels);
@@ -36,7 +35,7 @@ pub(crate) fn counter(labels: Vec<LabelPair>, value: f64) -> Series {
     series
 }
 
-pub(crate) fn histogram(labels: Vec<LabelPair>, buckets: &Buckets) -> Series {
+pub(super) fn histogram(labels: Vec<LabelPair>, buckets: &Buckets) -> Series {
     let mut cumulative = 0;
     let bounded = buckets.bounds.iter().zip(&buckets.counts).map(|(bound, count)| {
         cumulative += count;
@@ -54,8 +53,8 @@ pub(crate) fn histogram(labels: Vec<LabelPair>, buckets: &Buckets) -> Series {
     series
 }
 
-/// The quantiles of the newest window, with count and sum since the session began.
-pub(crate) fn summary(labels: Vec<LabelPair>, latency: &LatencyReading) -> Series {
+/// A summary: the quantiles of the newest window, count and sum since the session began.
+pub(super) fn summary(labels: Vec<LabelPair>, latency: &LatencyReading) -> Series {
     let quantiles = QUANTILES.iter().filter_map(|&at| {
         let mut quantile = Quantile::default();
         quantile.set_quantile(at);
@@ -71,7 +70,7 @@ pub(crate) fn summary(labels: Vec<LabelPair>, latency: &LatencyReading) -> Serie
     series
 }
 
-/// Labels of these names and values.
-pub(crate) fn labelled(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
+/// Labels from pairs of name and value.
+pub(super) fn labels_of(pairs: &[(&str, &str)]) -> Vec<LabelPair> {
     pairs.iter().map(|(name, value)| label(name, value)).collect()
 }

@@ -1,6 +1,6 @@
-//! The series of each live class: written as text at each scrape, or made into metric families for the push. Decides
-//! which classes have series of their own (at most so many, the rest counted). They stand beside the registry because
-//! its model makes ten strings a series, which a page of hundreds of classes cannot afford.
+//! The series of each live class: text at each scrape, metric families for the OTLP push. At most `max_sessions` classes
+//! have series; the rest are counted. They are kept out of the Prometheus registry, whose data model allocates ten
+//! strings for each series.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ pub struct SessionSeries {
     snapshot: Arc<ArcSwap<Snapshot>>,
     max_sessions: usize,
     left_out: prometheus::Counter,
-    /// Labels of every series, sorted.
-    place: Vec<(String, String)>,
+    /// Labels that all series carry, sorted.
+    node_labels: Vec<(String, String)>,
 }
 
 /// A value of one leg.
@@ -30,21 +30,21 @@ enum Value<'a> {
 }
 
 impl SessionSeries {
-    /// Series of what `snapshot` holds at each asking, with the labels `place`; at most `max_sessions` classes have
-    /// them, the rest is counted in `left_out` at each asking.
+    /// Series of the classes in `snapshot` at each request, with `node_labels` on each. At most `max_sessions` classes
+    /// have series; `left_out` counts the rest at each request.
     #[must_use]
     pub fn new(
         snapshot: &Arc<ArcSwap<Snapshot>>,
-        place: impl IntoIterator<Item = (String, String)>,
+        node_labels: impl IntoIterator<Item = (String, String)>,
         max_sessions: usize,
         left_out: prometheus::Counter,
     ) -> Self {
-        let mut place: Vec<_> = place.into_iter().collect();
-        place.sort();
-        Self { snapshot: Arc::clone(snapshot), max_sessions, left_out, place }
+        let mut node_labels: Vec<_> = node_labels.into_iter().collect();
+        node_labels.sort();
+        Self { snapshot: Arc::clone(snapshot), max_sessions, left_out, node_labels }
     }
 
-    /// Writes them all in `form`.
+    /// Writes all series in `form`.
     pub fn write(&self, form: Form, out: &mut String) {
         let snapshot = self.snapshot.load();
         let legs: Vec<_> = self.legs(&snapshot).collect();
@@ -68,7 +68,7 @@ impl SessionSeries {
         }
     }
 
-    /// The same as metric families.
+    /// All series as metric families.
     #[must_use]
     pub fn families(&self) -> Vec<MetricFamily> {
         let snapshot = self.snapshot.load();
@@ -93,7 +93,7 @@ impl SessionSeries {
     fn labels<'a>(&'a self, sample: &'a Sample, leg: &LegSample) -> impl Iterator<Item = (&'a str, &'a str)> {
         let course = sample.session.course_id.as_ref().map_or("", |id| id.as_str());
         let own = [("session_id", sample.session.id.as_str()), ("course_id", course), ("leg", leg.leg.as_str())];
-        own.into_iter().chain(self.place.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+        own.into_iter().chain(self.node_labels.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
     fn label_text(&self, sample: &Sample, leg: &LegSample) -> String {
@@ -111,7 +111,7 @@ impl SessionSeries {
     }
 }
 
-/// The value of a per-class metric, where there is one.
+/// The value of a per-class metric; `None` where it is unknown.
 fn read<'a>(metric: &Metric, leg: &'a LegSample) -> Option<Value<'a>> {
     match metric.read {
         Read::Leg(read) => read(leg).map(Value::Gauge),
