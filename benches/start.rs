@@ -107,7 +107,7 @@ impl<'a> Filled<'a> {
         let began = Instant::now();
         let opened = Opened::open(&self.settings(), &[("main".to_owned(), [true; 3])]).expect("nobody else has it");
         let took = began.elapsed();
-        let outbox = opened.outbox("main").expect("opened for it");
+        let outbox = opened.export_queue("main").expect("opened for it");
         let waits = [Signal::Traces, Signal::Logs].map(|signal| outbox.backlog(signal).records);
         assert_eq!(waits, self.ends.map(|end| end.position), "all of it is there");
         took

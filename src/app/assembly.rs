@@ -89,7 +89,7 @@ impl Assembly {
         let table = peers.fold(table, |table, peer| table.with_peer(&peer.name, &peer.address));
         let hooks = HookIntake::new(&sources, &table, now(), observations.clone())?;
         let notifiers = Notifiers::start(place.letterhead(config), &meters).context("starting receivers of alerts")?;
-        let lasting = Opened::open(&config.state, &config.otlp.waiting())?;
+        let lasting = Opened::open(&config.state, &config.otlp.spooled_targets())?;
         let otlp = Arc::new(start_otlp(config, &place, &lasting)?);
         let left_out = meters.shed.with_label_values(&[ShedReason::SessionSeries.as_str()]);
         let series = SessionSeries::new(&snapshot, place.labels(), config.metrics.max_sessions, left_out);
@@ -245,7 +245,7 @@ fn start_otlp(config: &Config, place: &NodeIdentity, opened: &Opened) -> Result<
         let Lasting { checkpoint, holding } = &opened.found;
         sampling = sampling.resumed(holding, |id| is_gone_on_with(checkpoint) && checkpoint.classes.contains_key(id));
     }
-    let open = |target: &str| opened.outbox(target);
+    let open = |target: &str| opened.export_queue(target);
     let otlp = Otlp::start_with(&config.otlp, &place.resource(config), sampling, &open, Pace::default());
     otlp.context("starting otlp")
 }

@@ -217,7 +217,7 @@ impl App {
         let settle = state.clone();
         let settled = move || settle.is_none_or(|state| state.settled(SETTLE));
         let kept = tokio::task::spawn_blocking(settled).await.unwrap_or_default();
-        let keeps = self.otlp.keeps() && kept;
+        let keeps = self.otlp.is_durable() && kept;
         if !keeps {
             // Nobody will judge what is held, so it leaves as far as there is time.
             self.otlp.release();

@@ -1,5 +1,5 @@
-//! The node's metrics, read when the page is requested: the snapshot's totals and the state of sources, paths and exports
-//! as metric families of the catalogue. The series of single classes are those of [`super::session_series`].
+//! The node's metrics, read when the page is requested: the snapshot's totals and the state of sources, paths and
+//! exports as metric families of the catalogue. The series of single classes are those of [`super::session_series`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -30,7 +30,8 @@ pub struct NodeCollector {
 }
 
 impl NodeCollector {
-    /// A collector of `snapshot` and `sources` at each request, and of the counters of `otlp` for as long as that lives.
+    /// A collector of `snapshot` and `sources` at each request, and of the counters of `otlp` for as long as that
+    /// lives.
     ///
     /// # Errors
     /// When a row of the catalogue has a name or label that Prometheus does not accept.
@@ -203,7 +204,7 @@ struct Exports {
 
 impl Exports {
     fn of(otlp: &Otlp) -> Self {
-        Self { sampled: otlp.sampled().read().to_vec(), counts: export_counts(otlp) }
+        Self { sampled: otlp.sampling_counts().read().to_vec(), counts: export_counts(otlp) }
     }
 }
 

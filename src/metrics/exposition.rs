@@ -1,5 +1,5 @@
-//! Metric families as text: Prometheus 0.0.4 or OpenMetrics 1.0, with the exemplars that the `prometheus` crate lacks. An
-//! OpenMetrics counter family loses its `_total`. No timestamps: they would disable Prometheus's staleness handling.
+//! Metric families as text: Prometheus 0.0.4 or OpenMetrics 1.0, with the exemplars that the `prometheus` crate lacks.
+//! An OpenMetrics counter family loses its `_total`. No timestamps: they would disable Prometheus's staleness handling.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,6 +1,6 @@
-//! The series of each live class: text at each scrape, metric families for the OTLP push. At most `max_sessions` classes
-//! have series; the rest are counted. They are kept out of the Prometheus registry, whose data model allocates ten
-//! strings for each series.
+//! The series of each live class: text at each scrape, metric families for the OTLP push. At most `max_sessions`
+//! classes have series; the rest are counted. They are kept out of the Prometheus registry, whose data model allocates
+//! ten strings for each series.
 
 use std::sync::Arc;
 

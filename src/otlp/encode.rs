@@ -1,5 +1,5 @@
-//! Span commands as OTLP messages. Decides ids, flags and field order, so that a command encoded twice gives the same
-//! bytes; refuses to add or drop what the command holds, save the hashed id of a trace that the platform named.
+//! Span commands as OTLP messages. A command encoded twice gives the same bytes, because ids, flags and the order of
+//! fields depend on it alone. Nothing is added to the command but the derived id of a trace that the platform named.
 
 use bytes::Bytes;
 use liveqos_core::base::hex;
@@ -13,7 +13,7 @@ use prost::Message as _;
 use super::record::{Record, Signal};
 use crate::platform::trace_id;
 
-/// The record of `command`, its ids taken in the name of `node`; its spans carry `trace_state`.
+/// The record of `command`, with the span ids of `node`; its spans carry `trace_state`.
 #[must_use]
 pub fn record(command: &SpanCommand, node: &str, trace_state: &str) -> Record {
     match command {
@@ -21,7 +21,7 @@ pub fn record(command: &SpanCommand, node: &str, trace_state: &str) -> Record {
             signal: Signal::Traces,
             bytes: Bytes::from(encode_span(span, node, trace_state).encode_to_vec()),
             items: 1,
-            urgent: leaves_at_once(span.this.name),
+            urgent: is_urgent(span.this.name),
         },
         SpanCommand::Emit(event) => Record {
             signal: Signal::Logs,
@@ -32,7 +32,7 @@ pub fn record(command: &SpanCommand, node: &str, trace_state: &str) -> Record {
     }
 }
 
-/// The span as OTLP writes it.
+/// `span` as an OTLP message.
 #[must_use]
 pub fn encode_span(span: &Span, node: &str, trace_state: &str) -> proto::Span {
     let trace = trace_id::trace_id(&span.session);
@@ -66,7 +66,7 @@ pub fn encode_span(span: &Span, node: &str, trace_state: &str) -> proto::Span {
     }
 }
 
-/// The log event as OTLP writes it. Observed when it happened: a replay must not differ by the hour it is read.
+/// `log` as an OTLP message. Its observed time is that of the event, so that a replay gives the same bytes.
 #[must_use]
 pub fn encode_event(log: &LogEvent, node: &str) -> LogRecord {
     let trace = trace_id::trace_id(&log.session);
@@ -82,13 +82,13 @@ pub fn encode_event(log: &LogEvent, node: &str) -> LogRecord {
     }
 }
 
-/// Roots and incidents are what people wait for.
-const fn leaves_at_once(name: SpanName) -> bool {
+/// Whether people wait for the span: roots of classes, incidents.
+const fn is_urgent(name: SpanName) -> bool {
     matches!(name, SpanName::TeachingStart | SpanName::QosIncident)
 }
 
-/// *Sampled* always, since what is exported was recorded; *random* only where the platform vouches for its own trace
-/// id.
+/// W3C trace flags: *sampled* always, because what is exported was recorded; *random* only where the platform set it
+/// for its own trace id.
 fn trace_flags(session: &Session) -> u32 {
     let platform = session.trace_parent.map_or(0, |parent| u32::from(parent.flags));
     SAMPLED | (platform & RANDOM)
@@ -103,6 +103,7 @@ fn span_event(event: &Event) -> span::Event {
     }
 }
 
+/// OTLP attributes in the order of `attributes`.
 pub(crate) fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
     attributes.iter().map(|(key, value)| key_value(key, any_value(value))).collect()
 }
@@ -130,7 +131,7 @@ const RANDOM: u32 = 0x02;
 const HAS_IS_REMOTE: u32 = 0x100;
 /// `SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`.
 const IS_REMOTE: u32 = 0x200;
-/// On the root of a class whose trace the platform named: the id that the session's hash would have given.
+/// Attribute on the root of a class whose trace the platform named: the trace id derived from the session id.
 const DERIVED_ID: &str = "live.trace.derived_id";
 
 #[cfg(test)]
@@ -180,11 +181,11 @@ mod tests {
     }
 
     #[test]
-    fn a_span_encoded_twice_is_the_same_bytes() {
+    fn a_span_encoded_twice_gives_the_same_bytes() {
         let command = SpanCommand::Export(Box::new(root(session(None))));
         let once = record(&command, "edge-7", "ot=th:0");
         assert_eq!(once, record(&command.clone(), "edge-7", "ot=th:0"));
-        assert_ne!(once.bytes, record(&command, "edge-8", "ot=th:0").bytes, "another node is another span");
+        assert_ne!(once.bytes, record(&command, "edge-8", "ot=th:0").bytes, "another node has other span ids");
         assert!(once.urgent);
         let read = proto::Span::decode(once.bytes).expect("a span");
         let keys: Vec<_> = read.attributes.iter().map(|pair| pair.key.as_str()).collect();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn the_platforms_trace_wins_and_the_hash_stays_findable() {
+    fn the_platforms_trace_id_wins_and_the_derived_one_stays_findable() {
         let platform = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
         let span = encode_span(&root(session(Some(platform))), "n", "a=1");
         assert_eq!(span.trace_state, "a=1");
@@ -212,11 +213,11 @@ mod tests {
         let last = span.attributes.last().expect("attributes");
         let derived = hex::encode(&trace_id::derived_trace_id("class-101"));
         assert_eq!(last, &key_value(DERIVED_ID, any_value::Value::StringValue(derived)));
-        let vouched = platform.replace("-00f0", "-00f1").replace("b7-00", "b7-03");
+        let random = platform.replace("-00f0", "-00f1").replace("b7-00", "b7-03");
         assert_eq!(
-            encode_span(&root(session(Some(&vouched))), "n", "").flags,
+            encode_span(&root(session(Some(&random))), "n", "").flags,
             0x303,
-            "the random bit is the platform's"
+            "the random flag is the platform's"
         );
     }
 

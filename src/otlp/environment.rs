@@ -1,6 +1,5 @@
-//! The standard `OTEL_*` variables over the settings. Decides how their values are read (OpenTelemetry specification
-//! 1.60, protocol exporter and SDK environment variables); refuses a value that it cannot read, naming the variable and
-//! never a header's value.
+//! The standard `OTEL_*` variables, which override the settings (OpenTelemetry specification 1.60, protocol exporter
+//! and SDK environment variables). An error names the variable, never the value of a header.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,21 +10,21 @@ use liveqos_core::base::percent::decode_strict;
 use super::record::Signal;
 use super::settings::{Compression, OtlpSettings, Protocol, Secret};
 
-/// A variable whose value cannot be read.
+/// A variable with an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("reading {variable} from the environment: {why}")]
 pub struct EnvironmentError {
-    /// Its name.
+    /// The variable's name.
     pub variable: String,
     /// What is wrong.
     pub why: String,
 }
 
 impl OtlpSettings {
-    /// Lays the variables that `lookup` knows over these settings; an empty value counts as absent.
+    /// Overrides these settings with the variables that `lookup` knows; an empty value counts as absent.
     ///
     /// # Errors
-    /// [`EnvironmentError`] of the first variable that cannot be read; what came before it stays laid over.
+    /// The first [`EnvironmentError`]; variables read before it have taken effect.
     pub fn overlay_env(&mut self, lookup: impl Fn(&str) -> Option<String>) -> Result<(), EnvironmentError> {
         let get = |variable: &str| lookup(variable).filter(|value| !value.trim().is_empty());
         let shared = Part::read("", &get)?;
@@ -34,33 +33,30 @@ impl OtlpSettings {
         self.compression = shared.compression.unwrap_or(self.compression);
         self.timeout = shared.timeout.unwrap_or(self.timeout);
         self.headers.extend(shared.headers);
-        over(&mut self.ca_file, shared.certificate);
-        over(&mut self.client_certificate_file, shared.client_certificate);
-        over(&mut self.client_key_file, shared.client_key);
+        set(&mut self.ca_file, shared.certificate);
+        set(&mut self.client_certificate_file, shared.client_certificate);
+        set(&mut self.client_key_file, shared.client_key);
         let endpoint = shared.endpoint.map(|endpoint| with_scheme(endpoint, self.protocol, shared.insecure));
-        over(&mut self.endpoint, endpoint);
+        set(&mut self.endpoint, endpoint);
         for (signal, own) in own {
             let (own, protocol) = (own?, self.protocol);
             let settings = self.of_mut(signal);
-            over(&mut settings.protocol, own.protocol);
-            over(&mut settings.compression, own.compression);
-            over(&mut settings.timeout, own.timeout);
+            set(&mut settings.protocol, own.protocol);
+            set(&mut settings.compression, own.compression);
+            set(&mut settings.timeout, own.timeout);
             if !own.headers.is_empty() {
                 settings.headers = own.headers;
             }
-            over(&mut settings.ca_file, own.certificate);
-            over(&mut settings.client_certificate_file, own.client_certificate);
-            over(&mut settings.client_key_file, own.client_key);
+            set(&mut settings.ca_file, own.certificate);
+            set(&mut settings.client_certificate_file, own.client_certificate);
+            set(&mut settings.client_key_file, own.client_key);
             let (protocol, insecure) = (settings.protocol.unwrap_or(protocol), own.insecure.or(shared.insecure));
-            over(&mut settings.endpoint, own.endpoint.map(|endpoint| with_scheme(endpoint, protocol, insecure)));
+            set(&mut settings.endpoint, own.endpoint.map(|endpoint| with_scheme(endpoint, protocol, insecure)));
         }
-        for (name, only) in SENT {
+        for (name, only) in METRIC_FORMS {
             let variable = format!("{PREFIX}METRICS_{name}");
             if let Some(value) = get(&variable).filter(|value| !value.trim().eq_ignore_ascii_case(only)) {
-                return Err(refused(
-                    &variable,
-                    format!("{value:?} is not what liveqos sends; unset it or write {only}"),
-                ));
+                return Err(refused(&variable, format!("{value:?} is not supported; unset it or write {only}")));
             }
         }
         if let Some(text) = get(RESOURCE_ATTRIBUTES) {
@@ -73,7 +69,7 @@ impl OtlpSettings {
     }
 }
 
-/// What the variables of one signal say, or those of all.
+/// The values of one signal's variables, or of those for all signals.
 #[derive(Debug, Default)]
 struct Part {
     endpoint: Option<String>,
@@ -88,7 +84,7 @@ struct Part {
 }
 
 impl Part {
-    /// `signal` is what stands between prefix and name: nothing, or `TRACES_` and so on.
+    /// `signal` is the part between prefix and name: empty, or `TRACES_`, `METRICS_`, `LOGS_`.
     fn read(signal: &str, get: &impl Fn(&str) -> Option<String>) -> Result<Self, EnvironmentError> {
         let get = |name: &str| {
             let variable = format!("{PREFIX}{signal}{name}");
@@ -105,19 +101,19 @@ impl Part {
             certificate: path("CERTIFICATE"),
             client_certificate: path("CLIENT_CERTIFICATE"),
             client_key: path("CLIENT_KEY"),
-            // As the specification asks: only "true", in any case, is true.
+            // By the specification only "true", in any case, is true.
             insecure: get("INSECURE").map(|(_, text)| text.trim().eq_ignore_ascii_case("true")),
         })
     }
 }
 
-fn over<T>(slot: &mut Option<T>, value: Option<T>) {
+fn set<T>(slot: &mut Option<T>, value: Option<T>) {
     if value.is_some() {
         *slot = value;
     }
 }
 
-/// A gRPC endpoint may come as `host:port`; then `INSECURE` says whether it speaks TLS, and without that it does.
+/// A gRPC endpoint may be `host:port`; it uses TLS then unless `INSECURE` is true.
 fn with_scheme(endpoint: String, protocol: Protocol, insecure: Option<bool>) -> String {
     if protocol != Protocol::Grpc || endpoint.contains("://") {
         return endpoint;
@@ -150,21 +146,22 @@ fn timeout(variable: &str, text: &str) -> Result<Duration, EnvironmentError> {
     }
 }
 
-/// `key1=value1,key2=value2` of W3C Baggage without properties, both sides percent-decoded.
+/// Parses `key1=value1,key2=value2`, the form of W3C Baggage without properties; both sides are percent-decoded.
 fn pairs(variable: &str, text: &str) -> Result<BTreeMap<String, String>, EnvironmentError> {
     let parts = text.split(',').map(str::trim).enumerate();
     parts
         .filter(|(_, part)| !part.is_empty())
         .map(|(at, part)| {
-            let place = at + 1;
+            let number = at + 1;
             let (key, value) =
-                part.split_once('=').ok_or_else(|| refused(variable, format!("entry {place} has no '='")))?;
+                part.split_once('=').ok_or_else(|| refused(variable, format!("entry {number} has no '='")))?;
             let decode = |text: &str| {
-                decode_strict(text.trim()).ok_or_else(|| refused(variable, format!("entry {place} is badly escaped")))
+                decode_strict(text.trim())
+                    .ok_or_else(|| refused(variable, format!("entry {number} is not valid percent-encoding")))
             };
             let key = decode(key)?;
             if key.is_empty() {
-                return Err(refused(variable, format!("entry {place} has no key")));
+                return Err(refused(variable, format!("entry {number} has no key")));
             }
             Ok((key, decode(value)?))
         })
@@ -175,8 +172,8 @@ fn refused(variable: &str, why: String) -> EnvironmentError {
     EnvironmentError { variable: variable.to_owned(), why }
 }
 
-/// What metrics are sent as, by the rest of the variable that may ask for something else.
-const SENT: [(&str, &str); 2] =
+/// Variables that choose the form of metrics, and the only value that liveqos supports.
+const METRIC_FORMS: [(&str, &str); 2] =
     [("TEMPORALITY_PREFERENCE", "cumulative"), ("DEFAULT_HISTOGRAM_AGGREGATION", "explicit_bucket_histogram")];
 const PREFIX: &str = "OTEL_EXPORTER_OTLP_";
 const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
@@ -257,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_endpoint_without_a_scheme_is_secure_unless_told() {
+    fn a_grpc_endpoint_without_a_scheme_uses_tls_unless_insecure() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317");
         for (insecure, expected) in [("", "https://c:4317"), ("True", "http://c:4317"), ("yes", "https://c:4317")] {
             let settings = overlaid(&[endpoint, ("OTEL_EXPORTER_OTLP_INSECURE", insecure)]).expect("good variables");
@@ -268,7 +265,7 @@ mod tests {
         let settings = overlaid(&both).expect("good variables");
         assert_eq!(settings.logs.endpoint.as_deref(), Some("http://d:1"));
         let http = overlaid(&[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")]).expect("good variables");
-        assert!(http.check().is_err(), "under HTTP the scheme must be written");
+        assert!(http.check().is_err(), "HTTP requires a scheme");
     }
 
     #[test]
@@ -302,7 +299,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "\\PC{0,40}") {
+        fn any_text_is_parsed_or_an_error(text in "\\PC{0,40}") {
             prop_assert!(pairs("HEADERS", &text).is_err() || !text.contains("%%"));
             let digits = hex::encode(text.as_bytes());
             let escaped: Vec<&str> = digits.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap()).collect();

@@ -1,13 +1,5 @@
-//! What a class was, sent to a collector by OTLP 1.11. Decides nothing about classes: it encodes what it is told, keeps
-//! it until a collector has taken it, and counts what became of it; refuses to block whoever tells.
-//!
-//! ```text
-//! SpanCommand ─► sampling ┐                                 ┌─► frame ─► payload ─► route ─► transport (grpc | http) ─► collector
-//! families ─► metrics ──┴► Record ─┬► Outbox ─► lanes ─► sender ◄── retry (what an answer means) ◄─────────────────────────┘
-//!                                  └► the same for each copy
-//! ```
-//!
-//! A record leaves with 1,024 others or after 5 s; class roots, incidents and log events leave 250 ms after they came.
+//! The running export: a queue for each target, and a task for each signal sent to it. Queues span commands and metrics
+//! without ever blocking the caller.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,7 +14,7 @@ use super::failover::Failover;
 use super::payload::Payload;
 use super::queue::{Backlog, ExportQueue, MemoryQueue, Wakeup};
 use super::record::{Record, Signal};
-use super::request::Frame;
+use super::request::RequestTemplate;
 use super::resource::Resource;
 use super::retry::{Verdict, classify};
 use super::sampling::{Change, Counts, Holding, Sampling};
@@ -32,47 +24,48 @@ use super::stats::Stats;
 use super::transport::{StartError, Transport};
 use crate::platform::tls;
 
-/// The running export: for each target a queue, and a task for each signal it gets.
+/// The running export.
 #[derive(Debug)]
 pub struct Otlp {
     sampling: Mutex<Sampling>,
-    sampled: Arc<Counts>,
+    sampling_counts: Arc<Counts>,
     targets: Vec<Target>,
     stop: watch::Sender<Option<Instant>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
-/// A place that is sent to.
+/// A running target: `main`, or one of the copies.
 #[derive(Debug)]
 pub struct Target {
     name: Arc<str>,
-    outbox: Arc<dyn ExportQueue>,
-    bells: [Option<Arc<Wakeup>>; 3],
+    queue: Arc<dyn ExportQueue>,
+    wakeups: [Option<Arc<Wakeup>>; 3],
     stats: Arc<Stats>,
 }
 
 /// Opens the queue of the target of this name.
-pub(super) type OpenOutbox<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn ExportQueue>, String>;
+pub(super) type OpenQueue<'a> = &'a dyn Fn(&str) -> Result<Arc<dyn ExportQueue>, String>;
 
 impl Otlp {
-    /// Starts with outboxes in memory. Connects when there is something to send. Needs a Tokio runtime.
+    /// Starts with queues in memory. Connections are opened when there is something to send. Needs a Tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`] for a bad setting, an unreadable file of certificates, or a client that cannot be built.
+    /// [`StartError`] for an invalid setting, an unreadable certificate file, or a client that cannot be built.
     pub fn start(settings: &OtlpSettings, resource: &Resource, sampling: Sampling) -> Result<Self, StartError> {
         let open = |_: &str| Ok(Arc::<MemoryQueue>::default() as Arc<dyn ExportQueue>);
         Self::start_with(settings, resource, sampling, &open, Pace::default())
     }
 
-    /// Starts on outboxes (which may hold records from before), one a target, and at `pace`.
+    /// Starts at `pace` with the queues that `open` gives, one for each target; they may contain records of earlier
+    /// runs.
     ///
     /// # Errors
-    /// As [`Otlp::start`], or an outbox that cannot be opened.
+    /// As [`Otlp::start`], or a queue that cannot be opened.
     pub fn start_with(
         settings: &OtlpSettings,
         resource: &Resource,
         sampling: Sampling,
-        open: OpenOutbox<'_>,
+        open: OpenQueue<'_>,
         pace: Pace,
     ) -> Result<Self, StartError> {
         settings.check()?;
@@ -80,31 +73,31 @@ impl Otlp {
         let (stop, stopped) = watch::channel(None);
         let mut targets = Vec::new();
         let mut senders = Vec::new();
-        for place in settings.targets() {
-            let routes = routes(place, resource)?;
-            if routes.is_empty() {
+        for configured in settings.targets() {
+            let destinations = destinations(configured, resource)?;
+            if destinations.is_empty() {
                 continue;
             }
-            let refuse = |why| StartError::Outbox { target: place.name().to_owned(), why };
+            let refuse = |why| StartError::Queue { target: configured.name().to_owned(), why };
             let mut target = Target {
-                name: place.name().into(),
-                outbox: open(place.name()).map_err(refuse)?,
-                bells: Default::default(),
+                name: configured.name().into(),
+                queue: open(configured.name()).map_err(refuse)?,
+                wakeups: Default::default(),
                 stats: Arc::default(),
             };
-            for (signal, route, compression, timeout) in routes {
-                let bell = Arc::<Wakeup>::default();
-                target.outbox.hang(signal, Arc::clone(&bell));
-                target.bells[signal.index()] = Some(Arc::clone(&bell));
+            for (signal, failover, compression, timeout) in destinations {
+                let wakeup = Arc::<Wakeup>::default();
+                target.queue.set_wakeup(signal, Arc::clone(&wakeup));
+                target.wakeups[signal.index()] = Some(Arc::clone(&wakeup));
                 senders.push(Sender {
                     signal,
                     target: Arc::clone(&target.name),
-                    route,
+                    failover,
                     compression,
                     timeout,
-                    frame: Frame::new(resource),
-                    outbox: Arc::clone(&target.outbox),
-                    bell,
+                    template: RequestTemplate::new(resource),
+                    queue: Arc::clone(&target.queue),
+                    wakeup,
                     stats: Arc::clone(&target.stats),
                     pace,
                     stop: stopped.clone(),
@@ -114,23 +107,23 @@ impl Otlp {
             targets.push(target);
         }
         let tasks = senders.into_iter().map(|sender| tokio::spawn(sender.run())).collect();
-        Ok(Self { sampled: sampling.counts(), sampling: Mutex::new(sampling), targets, stop, tasks })
+        Ok(Self { sampling_counts: sampling.counts(), sampling: Mutex::new(sampling), targets, stop, tasks })
     }
 
-    /// Takes spans and log events, of which those leave that are sampled. Never waits: what finds no room pushes the
-    /// oldest out, counted by [`Target::dropped`].
+    /// Queues the spans and log events that are sampled. Never waits: where a queue is full the oldest records are
+    /// dropped, counted by [`Target::dropped`].
     pub fn take(&self, commands: &[SpanCommand]) {
         let records = self.sampling().take(commands, |signal| self.sends(signal));
         self.append(&records);
     }
 
-    /// Classes by what was decided about their traces.
+    /// Counts of classes by the sampling decision.
     #[must_use]
-    pub fn sampled(&self) -> &Counts {
-        &self.sampled
+    pub fn sampling_counts(&self) -> &Counts {
+        &self.sampling_counts
     }
 
-    /// A poisoned lock is used as it is: at worst a class is judged anew.
+    /// A poisoned lock stays in use: at worst a class is decided on again.
     fn sampling(&self) -> MutexGuard<'_, Sampling> {
         self.sampling.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -140,42 +133,42 @@ impl Otlp {
         self.append(records);
     }
 
-    /// Whether any target gets `signal`.
+    /// Whether `signal` is sent to any target.
     #[must_use]
     pub fn sends(&self, signal: Signal) -> bool {
         self.targets.iter().any(|target| target.gets(signal))
     }
 
-    /// Where it sends to.
+    /// The running targets.
     #[must_use]
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
 
-    /// Whether what waits outlives the process.
+    /// Whether queued records outlive the process.
     #[must_use]
-    pub fn keeps(&self) -> bool {
-        self.targets.iter().all(|target| target.outbox.keeps())
+    pub fn is_durable(&self) -> bool {
+        self.targets.iter().all(|target| target.queue.is_durable())
     }
 
-    /// What was decided and held since last asked, to outlive the process with what was taken.
+    /// Changes of the sampling state since the last call, for storage.
     #[must_use]
     pub fn take_changes(&self) -> Vec<Change> {
         self.sampling().take_changes()
     }
 
-    /// Goes on with classes that could not be read when it started; see [`Sampling::join`].
+    /// Adds the sampling state of classes that could not be read at the start; see [`Sampling::join`].
     pub fn join(&self, found: &Holding, lives: impl Fn(&Name) -> bool) {
         self.sampling().join(found, lives);
     }
 
-    /// Hands on what is held of classes that are not judged yet, because the daemon stops and nothing outlives it.
+    /// Queues everything that sampling holds, because the daemon stops and nothing is kept on disk.
     pub fn release(&self) {
         let held = self.sampling().release_all();
         self.append(&held);
     }
 
-    /// Sends what it can within `deadline` and stops; gives what is left for all targets, in the order of
+    /// Sends what it can within `deadline` and stops. Returns what is still queued for all targets, in the order of
     /// [`Signal::ALL`].
     pub async fn stop(mut self, deadline: Duration) -> [Backlog; 3] {
         let until = Instant::now() + deadline;
@@ -201,86 +194,86 @@ impl Otlp {
 }
 
 impl Target {
-    /// Its name: [`way::MAIN`], or that of a copy.
+    /// `main`, or the name of a copy.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it gets `signal`.
+    /// Whether `signal` is sent to it.
     #[must_use]
     pub fn gets(&self, signal: Signal) -> bool {
-        self.bells[signal.index()].is_some()
+        self.wakeups[signal.index()].is_some()
     }
 
-    /// The counters, to keep and read at any time.
+    /// Its counters, which may be read at any time.
     #[must_use]
     pub fn stats(&self) -> Arc<Stats> {
         Arc::clone(&self.stats)
     }
 
-    /// What waits of `signal`.
+    /// What is queued of `signal`.
     #[must_use]
     pub fn backlog(&self, signal: Signal) -> Backlog {
-        self.outbox.backlog(signal)
+        self.queue.backlog(signal)
     }
 
-    /// Spans, log records or data points of `signal` that found no room.
+    /// Spans, log records or data points of `signal` dropped because the queue was full.
     #[must_use]
     pub fn dropped(&self, signal: Signal) -> u64 {
-        self.outbox.dropped(signal)
+        self.queue.dropped(signal)
     }
 
-    /// Records of `signal` that were kept and found damaged.
+    /// Records of `signal` that were read back damaged.
     #[must_use]
     pub fn damaged(&self, signal: Signal) -> u64 {
-        self.outbox.damaged(signal)
+        self.queue.damaged(signal)
     }
 
     fn append(&self, records: &[Record]) {
-        // For each signal: nothing came, something came, something urgent came.
-        let mut came = [None; 3];
+        // For each signal: nothing, something, or something urgent was appended.
+        let mut appended = [None; 3];
         for record in records.iter().filter(|record| self.gets(record.signal)) {
-            let urgent = came[record.signal.index()].get_or_insert(false);
+            let urgent = appended[record.signal.index()].get_or_insert(false);
             *urgent |= record.urgent;
-            self.outbox.append(record.clone());
+            self.queue.append(record.clone());
         }
-        for (bell, urgent) in self.bells.iter().zip(came) {
-            if let (Some(bell), Some(urgent)) = (bell, urgent) {
-                bell.ring(urgent);
+        for (wakeup, urgent) in self.wakeups.iter().zip(appended) {
+            if let (Some(wakeup), Some(urgent)) = (wakeup, urgent) {
+                wakeup.notify(urgent);
             }
         }
     }
 }
 
-/// What one endpoint answered.
+/// The answer of one endpoint to `liveqos check`.
 #[derive(Clone, Debug)]
 pub struct Checked {
-    /// The target.
+    /// The target's name.
     pub target: String,
-    /// What was sent.
+    /// The signal sent.
     pub signal: Signal,
-    /// Where to: host and path.
+    /// Host and path.
     pub endpoint: String,
-    /// What the answer means.
+    /// The meaning of the answer.
     pub verdict: Verdict,
 }
 
-/// Asks each endpoint once with an empty request, for `liveqos check`.
+/// Sends each endpoint one empty request, for `liveqos check`.
 ///
 /// # Errors
-/// As [`Otlp::start`]; what an endpoint answered is in the verdicts.
+/// As [`Otlp::start`]; a failing endpoint is no error but a verdict.
 pub async fn check(settings: &OtlpSettings, resource: &Resource) -> Result<Vec<Checked>, StartError> {
     settings.check()?;
     tls::install();
     let mut answers = Vec::new();
     for target in settings.targets() {
         for signal in Signal::ALL {
-            let Some(way) = target.way(signal)? else {
+            let Some(config) = target.signal_config(signal)? else {
                 continue;
             };
-            let payload = Payload::pack(Frame::new(resource).request(&[]), way.compression).await;
-            for (mut transport, url) in Transport::all(&way, signal, target.name())?.into_iter().zip(&way.urls) {
+            let payload = Payload::compress(RequestTemplate::new(resource).build(&[]), config.compression).await;
+            for (mut transport, url) in Transport::all(&config, signal, target.name())?.into_iter().zip(&config.urls) {
                 let verdict = classify(transport.send(&payload).await);
                 let endpoint = format!("{}{}", url.authority(), url.path());
                 answers.push(Checked { target: target.name().to_owned(), signal, endpoint, verdict });
@@ -290,20 +283,20 @@ pub async fn check(settings: &OtlpSettings, resource: &Resource) -> Result<Vec<C
     Ok(answers)
 }
 
-/// The routes of the signals that go to `place`.
-fn routes(
-    place: super::signal_config::Target<'_>,
+/// The signals sent to a target, each with its endpoints, compression and time-out.
+fn destinations(
+    configured: super::signal_config::Target<'_>,
     resource: &Resource,
 ) -> Result<Vec<(Signal, Failover, Compression, Duration)>, StartError> {
-    let mut routes = Vec::new();
+    let mut destinations = Vec::new();
     for signal in Signal::ALL {
-        if let Some(way) = place.way(signal)? {
-            let empty = Payload::plain(Frame::new(resource).request(&[]));
-            let route = Failover::new(Transport::all(&way, signal, place.name())?, empty);
-            routes.push((signal, route, way.compression, way.timeout));
+        if let Some(config) = configured.signal_config(signal)? {
+            let empty = Payload::plain(RequestTemplate::new(resource).build(&[]));
+            let failover = Failover::new(Transport::all(&config, signal, configured.name())?, empty);
+            destinations.push((signal, failover, config.compression, config.timeout));
         }
     }
-    Ok(routes)
+    Ok(destinations)
 }
 
 /// How long a task may take to notice that its time is up.

@@ -1,5 +1,5 @@
-//! Where records wait until a collector has them: the seam between making and sending. Decides what is dropped when too
-//! much waits (the oldest that is not on its way); refuses to lose anything without counting it.
+//! Queues of records that no collector has accepted yet: the interface between encoding and sending, and the one in
+//! memory. A full queue drops its oldest record that is not in flight, and counts it.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -12,16 +12,16 @@ use tokio::sync::Notify;
 use super::record::{Record, Signal};
 use super::request::field_len;
 
-/// How much one request may hold.
+/// The bounds of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most spans, log records or data points.
     pub items: u64,
-    /// Most bytes of framed messages.
+    /// Most bytes of messages, including their field headers ([`field_len`]).
     pub bytes: usize,
 }
 
-/// What one request is made of.
+/// The records of one request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
     /// Encoded messages, oldest first, at consecutive positions.
@@ -32,80 +32,81 @@ pub struct Batch {
     pub until: u64,
 }
 
-/// What waits of one signal.
+/// What is queued of one signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Backlog {
-    /// Messages.
+    /// Records.
     pub records: u64,
     /// Spans, log records or data points in them.
     pub items: u64,
-    /// Bytes of the messages.
+    /// Bytes of the records.
     pub bytes: u64,
 }
 
-/// A queue a signal, written by one side and read by one sender. An implementation keeps order within a signal, gives
-/// the same batch again until it is acknowledged, and counts what it drops.
+/// One queue for each signal, each read by one sender. An implementation keeps the order within a signal, returns the
+/// same batch until it is acknowledged, and counts what it drops.
 pub trait ExportQueue: std::fmt::Debug + Send + Sync + 'static {
-    /// Takes `record` in, dropping the oldest where there is no room.
+    /// Appends `record`; drops the oldest where there is no room.
     fn append(&self, record: Record);
 
-    /// The oldest records of `signal` within `limits`, at least one where any waits. They stay until acknowledged.
+    /// The oldest records of `signal` within `limits`, at least one unless the queue is empty. They stay queued until
+    /// acknowledged.
     fn peek(&self, signal: Signal, limits: Limits) -> Batch;
 
-    /// As [`ExportQueue::peek`], of the records at position `from` and later: how fresh records overtake a backlog. It
-    /// may give none where they are not at hand; then they go with the rest. Asked only of an outbox that tells its
-    /// [`end`](Outbox::end); without that, records go in their order.
+    /// As [`ExportQueue::peek`], from position `from` on, so that fresh records can overtake a backlog. May return none
+    /// where those records are not at hand; they are sent with the backlog then. Called only where
+    /// [`end`](ExportQueue::end) is known; without it, records are sent in order.
     fn peek_from(&self, signal: Signal, _from: u64, limits: Limits) -> Batch {
         self.peek(signal, limits)
     }
 
-    /// The position that the next record of `signal` will have. Positions are given one after the other.
+    /// The position of the next record of `signal`, where the queue knows it. Positions are consecutive.
     fn end(&self, _signal: Signal) -> Option<u64> {
         None
     }
 
-    /// Forgets all records of `signal` before position `until`: they were delivered, or will never be.
+    /// Removes all records of `signal` before position `until`: they were delivered, or never will be.
     fn acknowledge(&self, signal: Signal, until: u64);
 
-    /// What waits of `signal`.
+    /// What is queued of `signal`.
     fn backlog(&self, signal: Signal) -> Backlog;
 
     /// Spans, log records or data points of `signal` dropped so far.
     fn dropped(&self, signal: Signal) -> u64;
 
-    /// Records of `signal` that were kept and found damaged.
+    /// Records of `signal` that were read back damaged.
     fn damaged(&self, _signal: Signal) -> u64 {
         0
     }
 
-    /// Rings `bell` whenever records of `signal` can be seen that could not before, where that is not at once.
-    fn hang(&self, _signal: Signal, _bell: Arc<Wakeup>) {}
+    /// Sets the wake-up to notify when records of `signal` become visible later than they were appended.
+    fn set_wakeup(&self, _signal: Signal, _bell: Arc<Wakeup>) {}
 
-    /// Whether what waits outlives the process.
-    fn keeps(&self) -> bool {
+    /// Whether queued records outlive the process.
+    fn is_durable(&self) -> bool {
         false
     }
 }
 
-/// How a sender learns that records came.
+/// Wakes the sender of one signal.
 #[derive(Debug, Default)]
 pub struct Wakeup {
-    came: Notify,
+    notify: Notify,
     urgent: AtomicBool,
 }
 
 impl Wakeup {
-    /// Records can be seen; `urgent` where one of them is.
-    pub fn ring(&self, urgent: bool) {
+    /// Records are visible; `urgent` where one of them is urgent.
+    pub fn notify(&self, urgent: bool) {
         if urgent {
             self.set_urgent();
         }
-        self.came.notify_one();
+        self.notify.notify_one();
     }
 
-    /// Returns when it was rung since.
-    pub(super) async fn rung(&self) {
-        self.came.notified().await;
+    /// Waits for a call of [`notify`](Self::notify) since the last return.
+    pub(super) async fn notified(&self) {
+        self.notify.notified().await;
     }
 
     pub(super) fn is_urgent(&self) -> bool {
@@ -124,13 +125,13 @@ impl Wakeup {
 /// The bounds of one signal's queue in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
-    /// Most messages.
+    /// Most records.
     pub records: usize,
-    /// Most bytes of messages.
+    /// Most bytes of records.
     pub bytes: usize,
 }
 
-/// An [`ExportQueue`] in memory: lost with the process, bounded in bytes and records.
+/// An [`ExportQueue`] in memory, lost with the process.
 #[derive(Debug)]
 pub struct MemoryQueue {
     queues: [Mutex<Queue>; 3],
@@ -138,13 +139,13 @@ pub struct MemoryQueue {
 }
 
 impl MemoryQueue {
-    /// An empty outbox with the same `room` for each signal.
+    /// An empty queue with the same `room` for each signal.
     #[must_use]
     pub fn with_room(room: Room) -> Self {
         Self { queues: Default::default(), rooms: [room; 3] }
     }
 
-    /// `work` on the queue of `signal`. A poisoned lock is used as it is: no step below leaves a queue half changed.
+    /// Runs `work` on the queue of `signal`. A poisoned lock stays in use: no step leaves a queue half changed.
     fn with<T>(&self, signal: Signal, work: impl FnOnce(&mut Queue) -> T) -> T {
         let mut queue = self.queues[signal.index()].lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut queue)
@@ -192,17 +193,17 @@ impl ExportQueue for MemoryQueue {
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: VecDeque<Waiting>,
+    entries: VecDeque<Entry>,
     backlog: Backlog,
     /// The position of the next record.
-    pub(crate) next: u64,
-    /// Positions that were peeked last and are not acknowledged: dropping them would count them twice.
-    on_the_way: Range<u64>,
+    next: u64,
+    /// Positions returned by the last peek and not acknowledged: dropping them would count them twice.
+    in_flight: Range<u64>,
     dropped: u64,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Entry {
     position: u64,
     items: u32,
     bytes: Bytes,
@@ -211,7 +212,7 @@ struct Waiting {
 impl Queue {
     fn append(&mut self, record: Record, room: Room) {
         let len = record.bytes.len();
-        while self.waiting.len() >= room.records || self.backlog.bytes as usize + len > room.bytes {
+        while self.entries.len() >= room.records || self.backlog.bytes as usize + len > room.bytes {
             if !self.drop_oldest() {
                 self.dropped += u64::from(record.items);
                 return;
@@ -220,16 +221,16 @@ impl Queue {
         self.backlog.records += 1;
         self.backlog.items += u64::from(record.items);
         self.backlog.bytes += len as u64;
-        self.waiting.push_back(Waiting { position: self.next, items: record.items, bytes: record.bytes });
+        self.entries.push_back(Entry { position: self.next, items: record.items, bytes: record.bytes });
         self.next += 1;
     }
 
     fn drop_oldest(&mut self) -> bool {
-        let at = self.waiting.iter().position(|waiting| !self.on_the_way.contains(&waiting.position));
-        let oldest = at.and_then(|at| self.waiting.remove(at));
+        let at = self.entries.iter().position(|entry| !self.in_flight.contains(&entry.position));
+        let oldest = at.and_then(|at| self.entries.remove(at));
         if let Some(oldest) = &oldest {
             self.dropped += u64::from(oldest.items);
-            self.forget(oldest);
+            self.remove_from_backlog(oldest);
         }
         oldest.is_some()
     }
@@ -237,43 +238,43 @@ impl Queue {
     fn peek(&mut self, from: u64, limits: Limits) -> Batch {
         let mut batch = Batch::default();
         let mut bytes = 0;
-        let first = self.waiting.partition_point(|waiting| waiting.position < from);
-        for waiting in self.waiting.range(first..) {
-            let items = u64::from(waiting.items);
-            bytes += field_len(waiting.bytes.len());
+        let first = self.entries.partition_point(|entry| entry.position < from);
+        for entry in self.entries.range(first..) {
+            let items = u64::from(entry.items);
+            bytes += field_len(entry.bytes.len());
             let full = batch.items + items > limits.items || bytes > limits.bytes;
-            if (full || waiting.position != batch.until) && !batch.messages.is_empty() {
+            if (full || entry.position != batch.until) && !batch.messages.is_empty() {
                 break;
             }
-            batch.messages.push(waiting.bytes.clone());
+            batch.messages.push(entry.bytes.clone());
             batch.items += items;
-            batch.until = waiting.position + 1;
+            batch.until = entry.position + 1;
         }
-        self.on_the_way = batch.until - batch.messages.len() as u64..batch.until;
+        self.in_flight = batch.until - batch.messages.len() as u64..batch.until;
         batch
     }
 
     fn acknowledge(&mut self, until: u64) {
-        while let Some(first) = self.waiting.pop_front_if(|first| first.position < until) {
-            self.forget(&first);
+        while let Some(first) = self.entries.pop_front_if(|first| first.position < until) {
+            self.remove_from_backlog(&first);
         }
-        self.on_the_way = 0..0;
+        self.in_flight = 0..0;
     }
 
-    fn forget(&mut self, gone: &Waiting) {
+    fn remove_from_backlog(&mut self, entry: &Entry) {
         self.backlog.records -= 1;
-        self.backlog.items -= u64::from(gone.items);
-        self.backlog.bytes -= gone.bytes.len() as u64;
+        self.backlog.items -= u64::from(entry.items);
+        self.backlog.bytes -= entry.bytes.len() as u64;
     }
 }
 
-/// Most bytes of spans that wait in memory: about 30,000 segments of a minute.
+/// Most bytes of spans in memory: about 30,000 one-minute segments.
 pub(super) const TRACES_BYTES: usize = 32 << 20;
-/// Most bytes of metrics that wait in memory.
+/// Most bytes of metrics in memory.
 pub(super) const METRICS_BYTES: usize = 8 << 20;
-/// Most bytes of log events that wait in memory.
+/// Most bytes of log events in memory.
 pub(super) const LOGS_BYTES: usize = 24 << 20;
-/// Most records of a signal that wait in memory, so that tiny ones cannot cost more in bookkeeping than in bytes.
+/// Most records of a signal in memory, which bounds the bookkeeping of tiny ones.
 pub(super) const MAX_RECORDS: usize = 262_144;
 
 #[cfg(test)]
@@ -293,52 +294,52 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_that_is_not_on_its_way_is_dropped_and_counted() {
-        let outbox = MemoryQueue::with_room(Room { records: 3, bytes: 1_000 });
-        (1..=4).for_each(|byte| outbox.append(record(byte, 1)));
-        assert_eq!(firsts(&outbox.peek(Signal::Traces, ALL)), [2, 3, 4]);
-        let on_the_way = outbox.peek(Signal::Traces, Limits { items: 1, ..ALL });
-        outbox.append(record(5, 1));
-        assert_eq!(outbox.dropped(Signal::Traces), 2);
-        outbox.acknowledge(Signal::Traces, on_the_way.until);
-        assert_eq!(firsts(&outbox.peek(Signal::Traces, ALL)), [4, 5]);
-        outbox.append(record(6, 2_000));
-        assert_eq!(outbox.dropped(Signal::Traces), 3, "what never fits is dropped itself");
-        assert_eq!(firsts(&outbox.peek(Signal::Traces, ALL)), [4, 5]);
-        assert_eq!(outbox.dropped(Signal::Logs), 0, "signals do not share a queue");
+    fn the_oldest_not_in_flight_is_dropped_and_counted() {
+        let queue = MemoryQueue::with_room(Room { records: 3, bytes: 1_000 });
+        (1..=4).for_each(|byte| queue.append(record(byte, 1)));
+        assert_eq!(firsts(&queue.peek(Signal::Traces, ALL)), [2, 3, 4]);
+        let in_flight = queue.peek(Signal::Traces, Limits { items: 1, ..ALL });
+        queue.append(record(5, 1));
+        assert_eq!(queue.dropped(Signal::Traces), 2);
+        queue.acknowledge(Signal::Traces, in_flight.until);
+        assert_eq!(firsts(&queue.peek(Signal::Traces, ALL)), [4, 5]);
+        queue.append(record(6, 2_000));
+        assert_eq!(queue.dropped(Signal::Traces), 3, "a record larger than the queue is dropped itself");
+        assert_eq!(firsts(&queue.peek(Signal::Traces, ALL)), [4, 5]);
+        assert_eq!(queue.dropped(Signal::Logs), 0, "signals do not share a queue");
     }
 
     #[test]
-    fn limits_hold_but_one_record_always_goes() {
-        let outbox = MemoryQueue::default();
-        (1..=3).for_each(|byte| outbox.append(record(byte, 100)));
+    fn limits_hold_but_one_record_is_always_returned() {
+        let queue = MemoryQueue::default();
+        (1..=3).for_each(|byte| queue.append(record(byte, 100)));
         let two = Limits { items: 9, bytes: 204 };
-        assert_eq!(firsts(&outbox.peek(Signal::Traces, two)), [1, 2], "102 bytes each when framed");
+        assert_eq!(firsts(&queue.peek(Signal::Traces, two)), [1, 2], "102 bytes each with their field headers");
         let none = Limits { items: 0, bytes: 0 };
-        assert_eq!(firsts(&outbox.peek(Signal::Traces, none)), [1]);
+        assert_eq!(firsts(&queue.peek(Signal::Traces, none)), [1]);
     }
 
     proptest! {
-        /// Steps: 0 peek, 1 acknowledge what was peeked, else append that many bytes.
+        /// Steps: 0 peeks, 1 acknowledges the peeked batch, others append that many bytes.
         #[test]
-        fn nothing_is_lost_uncounted(steps in prop::collection::vec(0_usize..40, 0..200)) {
-            let outbox = MemoryQueue::with_room(Room { records: 8, bytes: 120 });
+        fn every_lost_record_is_counted(steps in prop::collection::vec(0_usize..40, 0..200)) {
+            let queue = MemoryQueue::with_room(Room { records: 8, bytes: 120 });
             let (mut appended, mut acknowledged, mut peeked) = (0, 0, None);
             for step in steps {
                 match step {
-                    0 => peeked = Some(outbox.peek(Signal::Traces, Limits { items: 3, bytes: 64 })),
+                    0 => peeked = Some(queue.peek(Signal::Traces, Limits { items: 3, bytes: 64 })),
                     1 => if let Some(batch) = peeked.take() {
                         acknowledged += batch.items;
-                        outbox.acknowledge(Signal::Traces, batch.until);
+                        queue.acknowledge(Signal::Traces, batch.until);
                     },
                     len => {
-                        outbox.append(record(0, len));
+                        queue.append(record(0, len));
                         appended += 1;
                     }
                 }
-                let left = outbox.backlog(Signal::Traces);
+                let left = queue.backlog(Signal::Traces);
                 prop_assert!(left.records <= 8 && left.bytes <= 120);
-                prop_assert_eq!(appended, acknowledged + left.items + outbox.dropped(Signal::Traces));
+                prop_assert_eq!(appended, acknowledged + left.items + queue.dropped(Signal::Traces));
             }
         }
     }

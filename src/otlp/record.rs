@@ -1,5 +1,4 @@
-//! The unit that waits and travels: one encoded OTLP message of one signal. Decides nothing about its content; refuses
-//! none, since whoever stores it sees opaque bytes.
+//! The unit that is queued and sent: one encoded OTLP message of one signal. Whoever stores it sees opaque bytes.
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -18,7 +17,7 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// All of them, in the order of [`Signal::index`].
+    /// All signals, in the order of [`Signal::index`].
     pub const ALL: [Self; 3] = [Self::Traces, Self::Metrics, Self::Logs];
 
     /// The `signal` label, and the last part of the HTTP path (OTLP 1.11, OTLP/HTTP request).
@@ -51,7 +50,7 @@ impl Signal {
         }
     }
 
-    /// Its place in a table of three.
+    /// Its index in arrays with one entry for each signal.
     #[must_use]
     pub const fn index(self) -> usize {
         match self {
@@ -65,18 +64,18 @@ impl Signal {
 /// One encoded message: a `Span`, a `LogRecord`, or a `Metric` with its data points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Which signal.
+    /// The signal.
     pub signal: Signal,
-    /// The message in protobuf, without the tag and length of its place in a request.
+    /// The message in protobuf, without the field header that precedes it in a request.
     #[serde(with = "base64_text")]
     pub bytes: Bytes,
-    /// What OTLP counts in it: one span, one log record, or its data points.
+    /// How many items OTLP counts in it: one span, one log record, or its data points.
     pub items: u32,
-    /// Whether it should leave within a second instead of waiting for a full batch.
+    /// Whether it should be sent within a second instead of waiting for a full batch.
     pub urgent: bool,
 }
 
-/// Bytes inside JSON.
+/// Bytes as base64 text in JSON.
 mod base64_text {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;

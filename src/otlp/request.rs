@@ -1,5 +1,4 @@
-//! Many encoded messages as one export request. Decides that they share one resource and one scope, so that what is the
-//! same is written once; refuses to look inside a message.
+//! Many encoded messages as one export request with one resource and one scope. Messages are copied, never decoded.
 //!
 //! The three requests have one shape (opentelemetry-proto, `collector/*/v1`): request field 1 is `Resource*`, whose
 //! field 1 is the resource and field 2 `Scope*`, whose field 1 is the scope and whose repeated field 2 the messages.
@@ -11,15 +10,15 @@ use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, k
 
 use super::resource::Resource;
 
-/// The part of a request that all requests of a node share.
+/// The part that all requests of a node share: resource and scope, encoded.
 #[derive(Clone, Debug)]
-pub(crate) struct Frame {
+pub(crate) struct RequestTemplate {
     resource: Bytes,
     scope: Bytes,
 }
 
-impl Frame {
-    /// The frame of a node.
+impl RequestTemplate {
+    /// The template of a node.
     #[must_use]
     pub(crate) fn new(resource: &Resource) -> Self {
         let scope = InstrumentationScope {
@@ -30,9 +29,9 @@ impl Frame {
         Self { resource: resource.encode().encode_to_vec().into(), scope: scope.encode_to_vec().into() }
     }
 
-    /// One export request of `messages`, all of one signal.
+    /// The export request of `messages`, all of one signal.
     #[must_use]
-    pub(crate) fn request(&self, messages: &[Bytes]) -> Bytes {
+    pub(crate) fn build(&self, messages: &[Bytes]) -> Bytes {
         let messages_len: usize = messages.iter().map(|message| field_len(message.len())).sum();
         let scope_len = field_len(self.scope.len()) + messages_len;
         let resource_len = field_len(self.resource.len()) + field_len(scope_len);
@@ -47,14 +46,14 @@ impl Frame {
         out.freeze()
     }
 
-    /// Bytes of a request beside its messages, never too few.
+    /// An upper bound of the bytes of a request beside its messages.
     #[must_use]
     pub(crate) fn overhead(&self) -> usize {
         self.resource.len() + self.scope.len() + 4 * FIELD_MAX
     }
 }
 
-/// Bytes of one message of `len` bytes inside a request.
+/// The bytes that a message of `len` bytes takes in a request, with its field header.
 #[must_use]
 pub(crate) fn field_len(len: usize) -> usize {
     key_len(REPEATED) + encoded_len_varint(len as u64) + len
@@ -70,15 +69,15 @@ fn field(out: &mut BytesMut, tag: u32, bytes: &Bytes) {
     out.put_slice(bytes);
 }
 
-/// The scope's name in every request.
+/// The name of the instrumentation scope.
 const SCOPE: &str = "liveqos";
-/// The request's only field.
+/// Field number of `Resource*` in a request.
 const REQUEST: u32 = 1;
-/// Resource or scope inside its level.
+/// Field number of the resource in `Resource*`, of the scope in `Scope*`.
 const COMMON: u32 = 1;
-/// What repeats inside a level.
+/// Field number of `Scope*` in `Resource*`, of the messages in `Scope*`.
 const REPEATED: u32 = 2;
-/// Longest tag and length of a field: one byte and a 10-byte varint.
+/// Longest field header: a tag of one byte and a 10-byte varint.
 const FIELD_MAX: usize = 11;
 
 #[cfg(test)]
@@ -96,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_what_the_generated_types_would_write() {
+    fn a_request_equals_that_of_the_generated_types() {
         let log = |n: usize| LogRecord { event_name: "x".repeat(n), ..LogRecord::default() };
         let logs = vec![log(1), log(200), log(0)];
         let messages: Vec<Bytes> = logs.iter().map(|log| log.encode_to_vec().into()).collect();
@@ -115,18 +114,18 @@ mod tests {
                 ..ResourceLogs::default()
             }],
         };
-        assert_eq!(Frame::new(&node()).request(&messages), expected.encode_to_vec());
+        assert_eq!(RequestTemplate::new(&node()).build(&messages), expected.encode_to_vec());
     }
 
     proptest! {
         #[test]
-        fn any_messages_read_back_in_order(names in prop::collection::vec("[a-z]{0,300}", 0..20)) {
+        fn any_messages_decode_in_order(names in prop::collection::vec("[a-z]{0,300}", 0..20)) {
             let spans = names.iter().map(|name| Span { name: name.clone(), ..Span::default() });
             let messages: Vec<Bytes> = spans.map(|span| span.encode_to_vec().into()).collect();
-            let frame = Frame::new(&node());
-            let bytes = frame.request(&messages);
+            let template = RequestTemplate::new(&node());
+            let bytes = template.build(&messages);
             let inside: usize = messages.iter().map(|message| field_len(message.len())).sum();
-            prop_assert!(bytes.len() <= frame.overhead() + inside);
+            prop_assert!(bytes.len() <= template.overhead() + inside);
             let read = ExportTraceServiceRequest::decode(bytes).expect("a request");
             let read: Vec<_> = read.resource_spans[0].scope_spans[0].spans.iter().map(|s| s.name.clone()).collect();
             prop_assert_eq!(read, names);

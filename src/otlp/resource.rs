@@ -1,5 +1,5 @@
-//! Who speaks: the OTLP resource of this node, by the names of OpenTelemetry's semantic conventions 1.44. Decides which
-//! attributes identify a node; refuses to let the environment rename the node that span ids are made from.
+//! The OTLP resource of this node, by OpenTelemetry's semantic conventions 1.44. The environment may override every
+//! attribute except the node id and role, which span ids depend on.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +14,10 @@ use super::encode::key_value;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Takes streams in from publishers.
+    /// Receives streams from publishers.
     #[default]
     Origin,
-    /// Hands streams out to viewers.
+    /// Delivers streams to viewers.
     Edge,
 }
 
@@ -32,29 +32,29 @@ impl Role {
     }
 }
 
-/// The facts that a resource is made of.
+/// The values of the resource's attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resource {
     /// `service.version`.
     pub service_version: String,
-    /// `service.instance.id`: the same after a restart, other on every node.
+    /// `service.instance.id`: the same after a restart, unique to the node.
     pub instance_id: String,
     /// `host.name`.
     pub host_name: String,
     /// `cloud.region`, where configured.
     pub region: Option<String>,
-    /// `live.node.id`: the name that span ids are made from.
+    /// `live.node.id`: the node's name, which span ids are derived from.
     pub node: String,
     /// `live.node.role`.
     pub role: Role,
     /// `deployment.environment.name`, where configured.
     pub environment: Option<String>,
-    /// `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`: these win over all of the above but `live.node.*`.
+    /// `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`, which override all of the above except `live.node.*`.
     pub extra: BTreeMap<String, String>,
 }
 
 impl Resource {
-    /// The resource as OTLP writes it, in a fixed order; empty values are left out.
+    /// The resource as an OTLP message, in a fixed order; empty values are left out.
     #[must_use]
     pub fn encode(&self) -> proto::Resource {
         let own = [
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_environment_wins_save_over_the_node() {
+    fn the_environment_overrides_all_but_the_node() {
         let extra = [("service.name", "qos"), ("live.node.id", "other"), ("team", "ops")];
         let resource = Resource {
             service_version: "1.2.3".to_owned(),

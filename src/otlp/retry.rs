@@ -1,15 +1,15 @@
-//! What an answer means: delivered, try again, or give up. Decides by the tables of OTLP 1.11 (OTLP/gRPC and OTLP/HTTP
-//! response, failures and throttling); refuses to send again what was taken in part or refused for good.
+//! What an answer means: delivered, retry, or give up, by the tables of OTLP 1.11 (OTLP/gRPC and OTLP/HTTP response,
+//! failures and throttling). What was accepted in part or refused for good is never sent again.
 
 use std::time::Duration;
 
 use prost::Message as _;
 use tonic::Code;
 
-/// How an attempt ended, without judgement.
+/// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The collector took it: gRPC OK or HTTP 200 with a body that decodes.
+    /// The collector accepted it: gRPC OK or HTTP 200 with a body that decodes.
     Accepted(Partial),
     /// A gRPC status other than OK.
     Rpc {
@@ -17,48 +17,48 @@ pub enum Answer {
         code: Code,
         /// Its message.
         message: String,
-        /// `google.rpc.RetryInfo`, where the status carries one; its delay may be zero.
+        /// The delay of `google.rpc.RetryInfo`, where the status has one; it may be zero.
         retry_info: Option<Duration>,
     },
     /// An HTTP status other than 200.
     Http {
         /// Its code.
         status: u16,
-        /// `Retry-After`, where present and readable.
+        /// The delay of `Retry-After`, where present and valid.
         retry_after: Option<Duration>,
     },
     /// A success whose body does not decode or is too large.
     Unreadable(String),
-    /// No answer came: not connected, connection lost, or not in time.
+    /// No answer: not connected, connection lost, or not in time.
     Silence(String),
 }
 
-/// `partial_success` of an export response; both fields empty where all was taken.
+/// `partial_success` of an export response; both fields are empty where everything was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Partial {
-    /// Spans, log records or data points refused.
+    /// Spans, log records or data points rejected.
     pub rejected: u64,
-    /// Why, or a warning where nothing was refused.
+    /// Why, or a warning where nothing was rejected.
     pub message: String,
 }
 
 /// What to do after an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Done.
+    /// Accepted, at least in part.
     Delivered(Partial),
     /// Send the same again.
     Retry {
-        /// After this long; `None` leaves it to the back-off.
+        /// After this delay; `None` leaves it to the back-off.
         after: Option<Duration>,
         /// What was wrong.
         reason: String,
     },
-    /// Never send it again.
+    /// Never send it again, and why.
     Final(String),
 }
 
-/// What `answer` means.
+/// The meaning of `answer`.
 #[must_use]
 pub fn classify(answer: Answer) -> Verdict {
     match answer {
@@ -89,7 +89,7 @@ pub fn classify(answer: Answer) -> Verdict {
     }
 }
 
-/// The delay of the `google.rpc.RetryInfo` in `grpc-status-details-bin`, where there is one; zero where it names none.
+/// The delay of `google.rpc.RetryInfo` in `grpc-status-details-bin`, where there is one; zero where it has no delay.
 #[must_use]
 pub fn retry_info(details: &[u8]) -> Option<Duration> {
     let status = RpcStatus::decode(details).ok()?;
@@ -100,16 +100,18 @@ pub fn retry_info(details: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())))
 }
 
-/// Export response of any signal: the three have one shape (field 1 `partial_success`: 1 rejected, 2 message).
+/// Decodes the export response of any signal: the three have one shape (field 1 `partial_success`: 1 rejected, 2
+/// message).
 ///
 /// # Errors
-/// Where the body is not protobuf of that shape.
+/// When the body is not protobuf of that shape.
 pub fn read_response(body: &[u8]) -> Result<Partial, prost::DecodeError> {
     let partial = ExportResponse::decode(body)?.partial_success.unwrap_or_default();
     Ok(Partial { rejected: u64::try_from(partial.rejected).unwrap_or(0), message: partial.error_message })
 }
 
-/// The delay a server asked for, within bounds. None at all is left to the back-off: it must not become a tight loop.
+/// The delay a server asked for, bounded. A zero delay is left to the back-off, so that it does not become a tight
+/// loop.
 fn granted(delay: Duration) -> Option<Duration> {
     (!delay.is_zero()).then(|| delay.min(MAX_SERVER_DELAY))
 }
@@ -160,7 +162,7 @@ struct ProtoDuration {
     nanos: i32,
 }
 
-/// Longest delay a server is granted: a mistaken header must not silence a node for a day.
+/// Longest delay granted to a server: a wrong header must not stop the export for a day.
 pub const MAX_SERVER_DELAY: Duration = Duration::from_mins(5);
 
 #[cfg(test)]
@@ -173,7 +175,7 @@ mod tests {
         classify(Answer::Rpc { code, message: String::new(), retry_info })
     }
 
-    /// The delay of a repeat, zero where it is left to the back-off; `None` where there is no repeat.
+    /// The delay of a retry, zero where it is left to the back-off; `None` where there is no retry.
     fn after(verdict: &Verdict) -> Option<Duration> {
         match verdict {
             Verdict::Retry { after, .. } => Some(after.unwrap_or_default()),
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_codes_are_judged_as_the_specification_lists_them() {
+    fn grpc_codes_follow_the_specification() {
         let again = [
             Code::Cancelled,
             Code::DeadlineExceeded,
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn http_codes_are_judged_as_the_specification_lists_them() {
+    fn http_codes_follow_the_specification() {
         for status in 100..600 {
             let verdict = classify(Answer::Http { status, retry_after: None });
             let again = [429, 502, 503, 504].contains(&status);
@@ -219,13 +221,13 @@ mod tests {
         }
         let at_once = Answer::Http { status: 503, retry_after: Some(Duration::ZERO) };
         let expected = Verdict::Retry { after: None, reason: "http status 503".to_owned() };
-        assert_eq!(classify(at_once), expected, "no delay is the back-off's business");
+        assert_eq!(classify(at_once), expected, "a zero delay is left to the back-off");
         let day = Answer::Http { status: 503, retry_after: Some(Duration::from_hours(24)) };
         assert_eq!(after(&classify(day)), Some(MAX_SERVER_DELAY));
     }
 
     #[test]
-    fn the_rest() {
+    fn other_answers_are_classified() {
         let partial = Partial { rejected: 3, message: "too old".to_owned() };
         assert_eq!(classify(Answer::Accepted(partial.clone())), Verdict::Delivered(partial));
         assert_eq!(after(&classify(Answer::Silence("reset".to_owned()))), Some(Duration::ZERO));
@@ -241,7 +243,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn any_bytes_are_decoded_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             prop_assert!(retry_info(&bytes).is_none() || RpcStatus::decode(bytes.as_slice()).is_ok());
             prop_assert!(read_response(&bytes).is_err() || ExportResponse::decode(bytes.as_slice()).is_ok());
         }

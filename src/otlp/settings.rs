@@ -1,5 +1,4 @@
-//! The `[otlp]` section: where to send and how. Decides what may be set and what it is without; refuses what cannot
-//! work and never shows a header's value.
+//! `[otlp]` of the configuration: where to send and how. The values of headers are never shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,33 +11,33 @@ use serde::{Deserialize, Serialize};
 use super::record::Signal;
 use crate::platform::duration;
 
-/// OTLP export. Off until an endpoint is set.
+/// OTLP export; off until an endpoint is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OtlpSettings {
     /// The collector, `http://host:4317` for gRPC or `http://host:4318` for HTTP; `https://` for TLS. Under HTTP the
     /// signals' paths (`/v1/traces`, ...) are appended. Environment: `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub endpoint: Option<String>,
-    /// Endpoints to go on with, in this order, while the first is silent or unavailable.
+    /// Endpoints to use instead, in this order, while the first is silent or unavailable.
     pub failover: Vec<String>,
-    /// How to speak to it. Environment: `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    /// Transport: `grpc` or `http/protobuf`. Environment: `OTEL_EXPORTER_OTLP_PROTOCOL`.
     pub protocol: Protocol,
-    /// Headers of every request, for instance an authorization; values are never logged. Environment:
+    /// Headers of every request, such as `authorization`; values are never logged. Environment:
     /// `OTEL_EXPORTER_OTLP_HEADERS`.
     pub headers: BTreeMap<String, Secret>,
     /// Compression of requests. Environment: `OTEL_EXPORTER_OTLP_COMPRESSION`.
     pub compression: Compression,
-    /// Time until an unanswered request is given up and tried again. Environment: `OTEL_EXPORTER_OTLP_TIMEOUT`
+    /// Longest wait for an answer before a request is repeated. Environment: `OTEL_EXPORTER_OTLP_TIMEOUT`
     /// (milliseconds there).
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub timeout: Duration,
-    /// PEM file of the authorities to trust instead of the system's. Environment: `OTEL_EXPORTER_OTLP_CERTIFICATE`.
+    /// PEM file with the authorities to trust instead of the system's. Environment: `OTEL_EXPORTER_OTLP_CERTIFICATE`.
     pub ca_file: Option<PathBuf>,
-    /// PEM file of the certificate that names this node to the collector (mutual TLS), with its chain. Environment:
+    /// PEM file with this node's client certificate (mutual TLS) and its chain. Environment:
     /// `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`.
     pub client_certificate_file: Option<PathBuf>,
-    /// PEM file of that certificate's private key. Environment: `OTEL_EXPORTER_OTLP_CLIENT_KEY`.
+    /// PEM file with its private key. Environment: `OTEL_EXPORTER_OTLP_CLIENT_KEY`.
     pub client_key_file: Option<PathBuf>,
     /// Time between two exports of metrics.
     #[serde(with = "crate::platform::duration")]
@@ -46,18 +45,18 @@ pub struct OtlpSettings {
     pub metrics_interval: Duration,
     /// Spans of classes.
     pub traces: SignalSettings,
-    /// Metrics, beside the Prometheus page.
+    /// Metrics, in addition to the Prometheus page.
     pub metrics: SignalSettings,
-    /// Log events: each sample as it is cut, incidents as they begin and end.
+    /// Log events: each sample when it is cut, incidents when they begin and end.
     pub logs: SignalSettings,
-    /// More attributes of the resource. Environment: `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`.
+    /// Additional resource attributes. Environment: `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`.
     pub resource: BTreeMap<String, String>,
-    /// Where all of it, or some signals, go as well.
+    /// Further targets for all or some signals.
     pub copies: Vec<CopySettings>,
 }
 
 impl OtlpSettings {
-    /// Whether any signal has somewhere to go.
+    /// Whether any signal has a target.
     #[must_use]
     pub fn enabled(&self) -> bool {
         let main = Signal::ALL.iter().any(|signal| self.of(*signal).enabled && self.has_endpoint(*signal));
@@ -78,7 +77,7 @@ impl OtlpSettings {
         }
     }
 
-    /// The settings of one signal, to change.
+    /// The settings of one signal, mutable.
     pub(super) fn of_mut(&mut self, signal: Signal) -> &mut SignalSettings {
         match signal {
             Signal::Traces => &mut self.traces,
@@ -90,9 +89,9 @@ impl OtlpSettings {
     /// Checks what types cannot: URLs, durations, header names and values, names of copies.
     ///
     /// # Errors
-    /// [`SettingsError`] of the first thing that is wrong.
+    /// The first [`SettingsError`].
     pub fn check(&self) -> Result<(), SettingsError> {
-        // What stands here must be good even where every signal has its own.
+        // The shared values must be valid even where every signal has its own.
         between("otlp.timeout", self.timeout, SHORTEST_TIMEOUT)?;
         check_headers("otlp", &self.headers)?;
         self.metrics_interval()?;
@@ -107,7 +106,7 @@ impl OtlpSettings {
             if !names.insert(target.name()) {
                 return Err(SettingsError::CopyName(target.name().to_owned()));
             }
-            Signal::ALL.iter().try_for_each(|signal| target.way(*signal).map(drop))?;
+            Signal::ALL.iter().try_for_each(|signal| target.signal_config(*signal).map(drop))?;
         }
         Ok(())
     }
@@ -143,32 +142,32 @@ impl Default for OtlpSettings {
     }
 }
 
-/// One signal. What is not set here is as in `[otlp]`. Environment: as there with the signal's name, for instance
-/// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`.
+/// One signal. What is not set here is taken from `[otlp]`. Environment: the variables of `[otlp]` with the signal's
+/// name, such as `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SignalSettings {
-    /// Whether it is sent.
+    /// Whether the signal is sent.
     pub enabled: bool,
-    /// Its own collector, used as it is: under HTTP with its path.
+    /// The signal's own collector, used as written: under HTTP with its path.
     pub endpoint: Option<String>,
-    /// Endpoints to go on with while its own is silent or unavailable, as they are.
+    /// Endpoints to use instead, as written, while its own is silent or unavailable.
     pub failover: Vec<String>,
-    /// How to speak to it.
+    /// Transport: `grpc` or `http/protobuf`.
     pub protocol: Option<Protocol>,
     /// Headers of its requests instead of the shared ones.
     pub headers: BTreeMap<String, Secret>,
     /// Compression of its requests.
     pub compression: Option<Compression>,
-    /// Time until an unanswered request is given up.
+    /// Longest wait for an answer before a request is repeated.
     #[serde(with = "duration::option")]
     #[schemars(schema_with = "duration::schema")]
     pub timeout: Option<Duration>,
-    /// PEM file of the authorities to trust.
+    /// PEM file with the authorities to trust.
     pub ca_file: Option<PathBuf>,
-    /// PEM file of this node's certificate.
+    /// PEM file with this node's client certificate.
     pub client_certificate_file: Option<PathBuf>,
-    /// PEM file of its private key.
+    /// PEM file with its private key.
     pub client_key_file: Option<PathBuf>,
 }
 
@@ -189,23 +188,22 @@ impl Default for SignalSettings {
     }
 }
 
-/// One more place to send to, with a queue of its own: a slow or absent one delays and loses nothing of another's. What
-/// is not set is as in `[otlp]`, save the headers and the client's certificate, which are for the collector they were
-/// given for.
+/// A further target with a queue of its own: a slow or unavailable one neither delays nor loses what others get. What
+/// is not set is taken from `[otlp]`, except headers and client certificate, which are meant for one collector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CopySettings {
-    /// Its name in metrics, logs and the spool: lower-case letters, digits and `-`.
+    /// The target's name in metrics, logs and the spool: lower-case letters, digits and `-`.
     pub name: String,
-    /// The collector, as `otlp.endpoint`.
+    /// The collector, in the form of `otlp.endpoint`.
     pub endpoint: String,
-    /// Endpoints to go on with while the first is silent or unavailable.
+    /// Endpoints to use instead while the first is silent or unavailable.
     #[serde(default)]
     pub failover: Vec<String>,
-    /// What it gets: `traces`, `metrics`, `logs`. Without it: all.
+    /// The signals to send to it: `traces`, `metrics`, `logs`; all where it is not set.
     #[serde(default = "all_signals")]
     pub signals: Vec<Signal>,
-    /// How to speak to it.
+    /// Transport: `grpc` or `http/protobuf`.
     #[serde(default)]
     pub protocol: Option<Protocol>,
     /// Headers of every request to it.
@@ -214,17 +212,17 @@ pub struct CopySettings {
     /// Compression of requests.
     #[serde(default)]
     pub compression: Option<Compression>,
-    /// Time until an unanswered request is given up.
+    /// Longest wait for an answer before a request is repeated.
     #[serde(default, with = "duration::option")]
     #[schemars(schema_with = "duration::schema")]
     pub timeout: Option<Duration>,
-    /// PEM file of the authorities to trust.
+    /// PEM file with the authorities to trust.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
-    /// PEM file of this node's certificate.
+    /// PEM file with this node's client certificate.
     #[serde(default)]
     pub client_certificate_file: Option<PathBuf>,
-    /// PEM file of its private key.
+    /// PEM file with its private key.
     #[serde(default)]
     pub client_key_file: Option<PathBuf>,
 }
@@ -249,12 +247,12 @@ pub enum Protocol {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// RFC 1952; every OTLP server must take it.
+    /// Gzip (RFC 1952), which every OTLP server must accept.
     #[default]
     Gzip,
-    /// RFC 8878; smaller and cheaper, where the collector takes it (the OpenTelemetry Collector does).
+    /// Zstandard (RFC 8878): smaller and cheaper where the collector accepts it, as the OpenTelemetry Collector does.
     Zstd,
-    /// As it is.
+    /// No compression.
     None,
 }
 
@@ -264,7 +262,7 @@ pub enum Compression {
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `text`.
+    /// Wraps `text`.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
@@ -284,16 +282,16 @@ impl fmt::Debug for Secret {
 }
 
 impl Serialize for Secret {
-    /// Hidden here too: settings are printed by people who debug.
+    /// Hidden here too, because people print settings to debug them.
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str("[hidden]")
     }
 }
 
-/// Why the settings are refused.
+/// Why the settings are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SettingsError {
-    /// An endpoint that is no URL.
+    /// An endpoint is not a URL.
     #[error("reading the endpoint of {place}: {why}")]
     Endpoint {
         /// The target and its signal.
@@ -301,29 +299,29 @@ pub enum SettingsError {
         /// What is wrong with it.
         why: String,
     },
-    /// A time out of bounds.
-    #[error("reading {0}: it must lie between {1} and 1h")]
+    /// A duration is out of bounds: the setting, and the least value.
+    #[error("reading {0}: it must be between {1} and 1h")]
     Duration(String, String),
-    /// A header that cannot be sent, by its place and name.
-    #[error("reading headers of {0}: {1:?} is no header that can be set, or its value is not printable ascii")]
+    /// A header that cannot be sent: the target, and the header's name.
+    #[error("reading headers of {0}: {1:?} cannot be set as a header, or its value is not printable ASCII")]
     Header(String, String),
-    /// Half of a client's certificate.
-    #[error("reading {0}: client_certificate_file and client_key_file come together or not at all")]
+    /// A client certificate without its key, or the reverse.
+    #[error("reading {0}: client_certificate_file and client_key_file must be set together")]
     HalfIdentity(String),
-    /// A copy's name.
+    /// The name of a copy is invalid or not unique.
     #[error(
-        "reading otlp.copies: {0:?} is no name; write a word of its own of at most {MAX_TARGET_NAME} lower-case letters, digits and '-'"
+        "reading otlp.copies: {0:?} is not a valid name; write a unique one of at most {MAX_TARGET_NAME} lower-case letters, digits and '-'"
     )]
     CopyName(String),
 }
 
-/// `value`, where it lies between `least` and an hour.
+/// Checks that `value` is between `least` and an hour.
 pub(super) fn between(name: &str, value: Duration, least: Duration) -> Result<Duration, SettingsError> {
     let good = (least..=LONGEST).contains(&value);
     good.then_some(value).ok_or_else(|| SettingsError::Duration(name.to_owned(), duration::format(least)))
 }
 
-/// Refuses what cannot be sent as a header.
+/// Checks that `headers` can be sent and are not set by the exporter itself.
 pub(super) fn check_headers(place: &str, headers: &BTreeMap<String, Secret>) -> Result<(), SettingsError> {
     headers.iter().try_for_each(|(name, value)| {
         let good = reqwest::header::HeaderName::try_from(name).is_ok()
@@ -333,9 +331,11 @@ pub(super) fn check_headers(place: &str, headers: &BTreeMap<String, Secret>) -> 
     })
 }
 
-/// Shortest wait for an answer.
+/// Shortest `timeout`.
 pub(super) const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+/// Shortest `metrics_interval`.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest `timeout` and `metrics_interval`.
 const LONGEST: Duration = Duration::from_hours(1);
 /// Longest name of a copy, in bytes.
 pub(super) const MAX_TARGET_NAME: usize = 32;
@@ -362,7 +362,7 @@ mod tests {
 
     fn url(settings: &OtlpSettings, signal: Signal) -> Option<String> {
         let target = settings.targets().next().expect("the main target");
-        target.way(signal).expect("a good way").map(|way| way.urls[0].to_string())
+        target.signal_config(signal).expect("valid settings").map(|config| config.urls[0].to_string())
     }
 
     #[test]
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused() {
+    fn invalid_settings_are_refused() {
         for bad in ["localhost:4317", "c", "ftp://c", "http://", "unix:/run/x", "http://user:hunter2@c"] {
             let settings = settings(&format!("endpoint = {bad:?}"));
             let error = settings.check().expect_err(bad).to_string();

@@ -1,6 +1,6 @@
-//! Which settings hold for one signal on its way to one target. Decides that the narrower place wins, and the URL
-//! (OpenTelemetry protocol exporter specification, endpoint URLs for OTLP/HTTP); refuses to hand one collector's
-//! credentials to another.
+//! The settings in effect for one signal and one target. The narrower setting wins; URLs follow the OpenTelemetry
+//! protocol exporter specification, endpoint URLs for OTLP/HTTP. Credentials of one collector are never used for
+//! another.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,20 +13,20 @@ use super::settings::{
     Compression, CopySettings, OtlpSettings, Protocol, SHORTEST_TIMEOUT, Secret, SettingsError, between, check_headers,
 };
 
-/// A place to send to: the section's own, or one of its copies.
+/// A configured target: that of `[otlp]` itself, or one of `[[otlp.copies]]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     settings: &'a OtlpSettings,
-    /// The copy, where it is one.
+    /// The copy's settings, where it is one.
     pub(super) copy: Option<&'a CopySettings>,
 }
 
-/// All that a client of one signal needs to know.
+/// What the clients of one signal and target need to know.
 #[derive(Clone, Debug)]
 pub struct SignalConfig<'a> {
-    /// Where to, the preferred first; under HTTP with the path.
+    /// The endpoints, the preferred first; under HTTP with their path.
     pub urls: Vec<Url>,
-    /// How to speak.
+    /// The transport.
     pub protocol: Protocol,
     /// Headers of every request.
     pub headers: &'a BTreeMap<String, Secret>,
@@ -41,41 +41,41 @@ pub struct SignalConfig<'a> {
 }
 
 impl OtlpSettings {
-    /// Every place to send to, the section's own first.
+    /// All targets, that of `[otlp]` first.
     pub fn targets(&self) -> impl Iterator<Item = Target<'_>> {
         let copies = self.copies.iter().map(|copy| Target { settings: self, copy: Some(copy) });
         std::iter::once(Target { settings: self, copy: None }).chain(copies)
     }
 
-    /// The names of those that are sent to, each with the signals that it gets; for whoever keeps what waits.
+    /// The names of targets in use, each with the signals sent to it in the order of [`Signal::ALL`]; for the spool.
     #[must_use]
-    pub fn waiting(&self) -> Vec<(String, [bool; 3])> {
-        // What is wrong with a way is said by whoever starts it.
-        let gets = |target: Target<'_>| Signal::ALL.map(|signal| !matches!(target.way(signal), Ok(None)));
+    pub fn spooled_targets(&self) -> Vec<(String, [bool; 3])> {
+        // An invalid target is reported by whoever starts it.
+        let gets = |target: Target<'_>| Signal::ALL.map(|signal| !matches!(target.signal_config(signal), Ok(None)));
         let all = self.targets().map(|target| (target.name().to_owned(), gets(target)));
         all.filter(|(_, gets)| gets.contains(&true)).collect()
     }
 }
 
 impl<'a> Target<'a> {
-    /// Its name in metrics, logs and the spool.
+    /// The name in metrics, logs and the spool.
     #[must_use]
     pub fn name(&self) -> &'a str {
         self.copy.map_or(MAIN, |copy| &copy.name)
     }
 
-    /// The way of `signal`, `None` where it is not sent there.
+    /// The settings of `signal`; `None` where it is not sent to this target.
     ///
     /// # Errors
-    /// [`SettingsError`] of what cannot work.
-    pub fn way(&self, signal: Signal) -> Result<Option<SignalConfig<'a>>, SettingsError> {
+    /// The first [`SettingsError`].
+    pub fn signal_config(&self, signal: Signal) -> Result<Option<SignalConfig<'a>>, SettingsError> {
         let place = format!("otlp {} of {}", signal.as_str(), self.name());
-        let way = self.copy.map_or_else(|| self.own(signal, &place), |copy| self.copied(copy, signal, &place))?;
-        if let Some(way) = &way {
-            between(&format!("the timeout of {place}"), way.timeout, SHORTEST_TIMEOUT)?;
-            check_headers(&place, way.headers)?;
+        let config = self.copy.map_or_else(|| self.own(signal, &place), |copy| self.copied(copy, signal, &place))?;
+        if let Some(config) = &config {
+            between(&format!("the timeout of {place}"), config.timeout, SHORTEST_TIMEOUT)?;
+            check_headers(&place, config.headers)?;
         }
-        Ok(way)
+        Ok(config)
     }
 
     fn own(&self, signal: Signal, place: &str) -> Result<Option<SignalConfig<'a>>, SettingsError> {
@@ -152,10 +152,10 @@ fn url(text: &str, path: &str, place: &str) -> Result<Url, SettingsError> {
     let mut url: Url =
         text.trim().parse().map_err(|error| refuse(format!("{error}; write it like http://collector:4317")))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(refuse("it must begin with http:// or https:// and name a host".to_owned()));
+        return Err(refuse("it must begin with http:// or https:// and contain a host".to_owned()));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(refuse("credentials belong into headers, not into the url".to_owned()));
+        return Err(refuse("credentials belong in headers, not in the URL".to_owned()));
     }
     if !path.is_empty() {
         let joined = format!("{}{path}", url.path().trim_end_matches('/'));
@@ -164,7 +164,7 @@ fn url(text: &str, path: &str, place: &str) -> Result<Url, SettingsError> {
     Ok(url)
 }
 
-/// The name of the section's own target.
+/// The name of the target of `[otlp]` itself.
 pub(super) const MAIN: &str = "main";
 
 #[cfg(test)]
@@ -176,14 +176,14 @@ mod tests {
     }
 
     #[test]
-    fn the_narrower_place_wins() {
+    fn the_narrower_setting_wins() {
         let settings = settings(
             "endpoint = 'http://a:4317'\nheaders = { k = 'shared' }\ntimeout = '3s'\nca_file = '/ca'\n\
              [traces]\nprotocol = 'http/protobuf'\ncompression = 'zstd'\n[logs]\nheaders = { k = 'own' }\ntimeout = '1s'",
         );
         let main = settings.targets().next().expect("a target");
-        let way = |signal| main.way(signal).expect("good").expect("sent");
-        let (traces, logs) = (way(Signal::Traces), way(Signal::Logs));
+        let config = |signal| main.signal_config(signal).expect("good").expect("sent");
+        let (traces, logs) = (config(Signal::Traces), config(Signal::Logs));
         assert_eq!(traces.urls[0].as_str(), "http://a:4317/v1/traces");
         assert_eq!((traces.protocol, traces.compression), (Protocol::HttpProtobuf, Compression::Zstd));
         assert_eq!((traces.headers["k"].expose(), traces.timeout.as_secs()), ("shared", 3));
@@ -202,9 +202,9 @@ mod tests {
         settings.check().expect("good settings");
         let targets: Vec<_> = settings.targets().collect();
         assert_eq!(targets.iter().map(Target::name).collect::<Vec<_>>(), ["main", "analytics"]);
-        assert!(targets[0].way(Signal::Logs).expect("good").expect("sent").identity.is_some());
-        assert!(targets[1].way(Signal::Traces).expect("good").is_none());
-        let logs = targets[1].way(Signal::Logs).expect("good").expect("sent");
+        assert!(targets[0].signal_config(Signal::Logs).expect("good").expect("sent").identity.is_some());
+        assert!(targets[1].signal_config(Signal::Traces).expect("good").is_none());
+        let logs = targets[1].signal_config(Signal::Logs).expect("good").expect("sent");
         let urls: Vec<_> = logs.urls.iter().map(Url::as_str).collect();
         assert_eq!(urls, ["https://b:4318/v1/logs", "https://c:4318/x/v1/logs"]);
         assert!(logs.headers.is_empty() && logs.identity.is_none());
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_its_place() {
+    fn errors_name_the_target() {
         for (toml, place) in [
             ("endpoint = 'http://a'\nclient_key_file = '/k'", "otlp traces of main"),
             ("[[copies]]\nname = 'b'\nendpoint = 'nowhere'", "of b"),

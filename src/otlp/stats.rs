@@ -1,49 +1,49 @@
-//! What became of every record, counted. Decides the outcomes that `liveqos_export_total` tells apart; refuses to
-//! estimate: each is added once, when it is certain.
+//! Counters of the export: each item is counted once, when its outcome is certain. The outcomes are those of
+//! `liveqos_export_total`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::Signal;
 
-/// Counters of one signal since the start, in spans, log records or data points unless said otherwise.
+/// Counters of one signal since the start, in spans, log records or data points unless stated otherwise.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Taken by the collector.
+    /// Accepted by the collector.
     pub sent: AtomicU64,
-    /// Sent again after a refusal that asked for it; one record may count several times.
+    /// To be sent again after a failure; one item may count several times.
     pub retried: AtomicU64,
-    /// Refused singly by a collector that took the rest of the request.
+    /// Rejected by a collector that accepted the rest of the request (`partial_success`).
     pub rejected: AtomicU64,
-    /// Refused for good with their whole request.
+    /// Refused for good with the whole request.
     pub failed: AtomicU64,
-    /// Requests that were answered, whatever the answer.
+    /// Requests that ended, with any answer or none.
     pub requests: AtomicU64,
-    /// Bytes of requests that were delivered, before compression.
+    /// Bytes of delivered requests before compression.
     pub raw_bytes: AtomicU64,
     /// Bytes of the same requests as sent.
     pub wire_bytes: AtomicU64,
-    /// Why the last attempt failed; `None` once one was delivered.
-    trouble: Mutex<Option<Arc<str>>>,
+    /// Why the last attempt failed; `None` after a delivery.
+    failure: Mutex<Option<Arc<str>>>,
 }
 
 impl Counters {
-    /// Why the last attempt failed, or `None` where it was delivered or none was made.
+    /// Why the last attempt failed; `None` where it was delivered, or none was made.
     #[must_use]
-    pub fn trouble(&self) -> Option<Arc<str>> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes the outcome of an attempt; tells whether it differs in kind from the one before.
-    pub(super) fn note(&self, trouble: Option<&str>) -> bool {
-        let mut last = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let turned = last.is_some() != trouble.is_some();
-        *last = trouble.map(Into::into);
-        turned
+    /// Records the outcome of an attempt; returns whether it changed from success to failure or back.
+    pub(super) fn record(&self, failure: Option<&str>) -> bool {
+        let mut last = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = last.is_some() != failure.is_some();
+        *last = failure.map(Into::into);
+        changed
     }
 }
 
-/// Counters of all signals; what the outbox dropped is counted there.
+/// Counters of all signals; the queue counts what it drops.
 #[derive(Debug, Default)]
 pub struct Stats([Counters; 3]);
 

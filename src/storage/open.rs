@@ -96,10 +96,10 @@ impl Opened {
     ///
     /// # Errors
     /// Where the state was not opened for it.
-    pub fn outbox(&self, target: &str) -> Result<Arc<dyn ExportQueue>, String> {
+    pub fn export_queue(&self, target: &str) -> Result<Arc<dyn ExportQueue>, String> {
         match &self.state {
             None => Ok(Arc::<MemoryQueue>::default()),
-            Some(state) => match state.outbox(target) {
+            Some(state) => match state.export_queue(target) {
                 Some(spool) => Ok(spool),
                 None => Err("the state folder was not opened for it".to_owned()),
             },

@@ -94,7 +94,7 @@ impl State {
 
     /// The outbox on disk of the target of this name.
     #[must_use]
-    pub fn outbox(&self, target: &str) -> Option<Arc<Spool>> {
+    pub fn export_queue(&self, target: &str) -> Option<Arc<Spool>> {
         self.spools.iter().find(|(name, _)| name == target).map(|(_, spool)| Arc::clone(spool))
     }
 

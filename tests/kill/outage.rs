@@ -109,7 +109,7 @@ async fn outage(name: &str, address: SocketAddr, back: impl AsyncFnOnce() -> Col
 fn ten_minutes(dir: &Path) {
     let settings = StateSettings { dir: Some(dir.to_owned()), ..StateSettings::default() };
     let opened = Opened::open(&settings, &[("main".to_owned(), [true; 3])]).unwrap();
-    let (outbox, state) = (opened.outbox("main").unwrap(), opened.state.as_ref().unwrap());
+    let (outbox, state) = (opened.export_queue("main").unwrap(), opened.state.as_ref().unwrap());
     let mut sampling = Sampling::new(&SamplingSettings::default(), "edge");
     for tick in 0..u64::from(CUTS) {
         let numbers = 0..u32::try_from(CLASSES).unwrap();

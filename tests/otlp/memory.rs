@@ -152,7 +152,7 @@ async fn teach() {
     let state = StateSettings { dir: Some(Path::new(&var(FOLDER)).join("state")), ..StateSettings::default() };
     let opened = Opened::open(&state, &[("main".to_owned(), [true; 3])]).unwrap();
     let outbox: Arc<dyn ExportQueue> = if var(OUTBOX) == ON_DISK {
-        opened.outbox("main").unwrap()
+        opened.export_queue("main").unwrap()
     } else {
         Arc::new(MemoryQueue::with_room(Room { records: usize::MAX, bytes: usize::MAX }))
     };

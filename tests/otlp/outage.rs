@@ -151,7 +151,7 @@ async fn beyond_the_cap_the_oldest_are_dropped_and_counted_and_the_newest_arrive
     let cap = 100_000;
     let settings = StateSettings { dir: Some(folder.path().to_owned()), logs_bytes: cap, ..StateSettings::default() };
     let opened = Opened::open(&settings, &[("main".to_owned(), [true; 3])]).unwrap();
-    let open = |name: &str| opened.outbox(name);
+    let open = |name: &str| opened.export_queue(name);
     let url = format!("http://{address}");
     let otlp = Otlp::start_with(&http_to(url), &node(), sampling(), &open, fast()).unwrap();
     let state = opened.state.as_ref().unwrap();

@@ -21,8 +21,8 @@ fn both() -> [(Collector, OtlpSettings); 2] {
     [(grpc, to_grpc), (http, to_http)].map(|(to, settings)| (to, OtlpSettings { timeout: NEVER, ..settings }))
 }
 
-fn pace(patience: Duration) -> Pace {
-    Pace { patience, ..quick() }
+fn pace(min_answer_timeout: Duration) -> Pace {
+    Pace { min_answer_timeout, ..quick() }
 }
 
 /// The samples in requests, by their cut.

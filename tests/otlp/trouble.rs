@@ -27,7 +27,7 @@ async fn unavailable_twice_delivers_each_once() {
     assert_eq!(collector.received().len(), 3);
     let counters = stats.of(Signal::Traces);
     assert_eq!((read(&counters.sent), read(&counters.retried), read(&counters.requests)), (1_024, 2_048, 3));
-    assert_eq!(counters.trouble(), None);
+    assert_eq!(counters.failure(), None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +199,7 @@ async fn a_web_server_is_no_grpc_collector() {
 async fn noticed(otlp: &Otlp) {
     let stats = main_target(otlp).stats();
     let trouble = tokio::time::timeout(PATIENCE, async {
-        while stats.of(Signal::Traces).trouble().is_none() {
+        while stats.of(Signal::Traces).failure().is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     });

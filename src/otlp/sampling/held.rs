@@ -1,5 +1,5 @@
-//! What was decided of each class and what is held back of it: as changes that can be kept, and as what they add up to.
-//! Decides that a class's decision outlives settings and restarts; refuses to know more of a class than it was told.
+//! The sampling state of live classes, and its changes, which storage keeps. A class keeps its decision over reloads
+//! and restarts.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,36 +8,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::otlp::record::Record;
 
-/// A change. Folded in order from nothing, or from [`Holding::changes`], they give the same holding.
+/// A change of the state. Applied in order to an empty [`Holding`], changes give the same state as
+/// [`Holding::changes`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// All classes are forgotten.
+    /// All classes are removed.
     Forgotten,
-    /// A class was seen first; all its spans carry this trace state. What is not kept is held.
+    /// A new class: the trace state of all its spans, and whether it is kept; otherwise its records are held.
     Decided(Name, String, Kept),
-    /// A record of a held class waits.
+    /// A record of a held class.
     Held(Name, Record),
-    /// So many of its oldest records went for want of room.
+    /// So many of the oldest records of a class were dropped because the room was full.
     Trimmed(Name, usize),
-    /// A held class is kept from now on: what waited has left.
+    /// A held class is kept from now on: its held records were exported.
     Released(Name),
-    /// A class is over.
+    /// A class ended.
     Gone(Name),
 }
 
-/// Whether a class leaves as it comes.
+/// Whether the records of a class are exported at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kept {
-    /// It does.
+    /// They are.
     Yes,
-    /// It waits for its first fault or its end.
+    /// They are held until its first fault or its end.
     NotYet,
 }
 
 impl Change {
-    /// What it costs to keep it waiting, in plain changes.
+    /// What it costs to queue it, in units of a change without a record.
     #[must_use]
     pub fn weight(&self) -> usize {
         match self {
@@ -47,18 +48,18 @@ impl Change {
     }
 }
 
-/// One class.
+/// The state of one class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Class {
     /// The trace state of all its spans.
     pub(crate) state: String,
-    /// What waits for a decision; `None` once it is kept.
+    /// The held records; `None` once the class is kept.
     held: Option<VecDeque<Record>>,
-    /// Whether some of it went for want of room.
+    /// Whether some of them were dropped because the room was full.
     cut_short: bool,
 }
 
-/// The classes that live.
+/// The sampling state of all live classes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Holding {
     classes: BTreeMap<Name, Class>,
@@ -66,8 +67,7 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// Takes over a change; gives the records that it lets go. One that speaks of a class that nobody knows changes
-    /// nothing.
+    /// Applies a change; returns the records that it releases. A change of an unknown class has no effect.
     pub fn apply(&mut self, change: Change) -> VecDeque<Record> {
         match change {
             Change::Forgotten => *self = Self::default(),
@@ -104,7 +104,7 @@ impl Holding {
         }
     }
 
-    /// The changes that give this holding from nothing.
+    /// The changes that build this state from an empty one.
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         self.classes.iter().flat_map(|(id, class)| {
             let kept = if class.held.is_some() { Kept::NotYet } else { Kept::Yes };
@@ -119,12 +119,12 @@ impl Holding {
         self.classes.get(id)
     }
 
-    /// The classes it knows.
+    /// The ids of the classes.
     pub fn names(&self) -> impl Iterator<Item = &Name> {
         self.classes.keys()
     }
 
-    /// Bytes of all that is held.
+    /// Bytes of all held records.
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -140,7 +140,7 @@ impl Class {
         self.cut_short
     }
 
-    /// How many of its oldest records make room for `too_many` bytes.
+    /// How many of the oldest records must be dropped to free `too_many` bytes.
     pub(crate) fn oldest(&self, too_many: usize) -> usize {
         let mut gone = 0;
         let enough = |record: &Record| {
@@ -156,5 +156,5 @@ fn bytes(held: &VecDeque<Record>) -> usize {
     held.iter().map(|record| record.bytes.len()).sum()
 }
 
-/// About what a change without a record takes.
+/// The approximate size of a change without a record, in bytes.
 const PLAIN_BYTES: usize = 512;

@@ -1,15 +1,15 @@
-//! Which classes' traces leave the node. Decides at a class's first span by its scenario's share, and for those left
-//! out again at their first fault or their end, which no head sampler can; refuses to export half of a class that it
-//! keeps.
+//! Which classes' traces are exported. Decided at a class's first span by its scenario's share; a class that is not
+//! kept is decided again at its first fault or its end, which no head sampler can do. A class is exported whole or not
+//! at all.
 //!
 //! ```text
-//! first span ─► share keeps it ─────────────────────────► leaves as it comes          ot=th:<threshold of the share>
-//!             └► else it is held ─┬► first fault ─► all that is held leaves, the rest as it comes          ot=th:0
-//!                                 └► end of class ─► forgotten
+//! first span ─► within the share ─► exported at once                                   ot=th:<threshold of the share>
+//!             └► else held ─┬► first fault ─► the held records and all later ones are exported               ot=th:0
+//!                           └► end of the class ─► dropped
 //! ```
 //!
-//! Each decision and all that is held is told as [`Change`]s too, so that it can outlive the daemon with the state it
-//! belongs to.
+//! Each decision and all held records are also given as [`Change`]s, so that storage can keep them with the state of
+//! the classes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,35 +30,35 @@ use crate::otlp::encode;
 use crate::otlp::record::{Record, Signal};
 use crate::platform::trace_id;
 
-/// The classes that live and where they stand.
+/// The sampler and the state of live classes.
 #[derive(Debug)]
 pub struct Sampling {
     sampler: ScenarioSampler,
     settings: SamplingSettings,
     node: String,
     holding: Holding,
-    /// What is to be kept of it since last asked; `None` where nobody asks.
+    /// Changes of the state since the last [`Sampling::take_changes`]; `None` where nothing is kept on disk.
     changes: Option<Vec<Change>>,
-    /// What leaves with the next that is told.
-    orphans: Vec<Record>,
+    /// Records to export with the next call of [`Sampling::take`].
+    released: Vec<Record>,
     counts: Arc<Counts>,
 }
 
-/// Classes by what was decided, since the start.
+/// Classes by decision, since the start.
 #[derive(Debug, Default)]
 pub struct Counts {
-    /// Kept by their share.
+    /// Kept by the share of their scenario.
     pub kept: AtomicU64,
     /// Kept because of a fault.
     pub kept_for_fault: AtomicU64,
-    /// Left out at their end.
+    /// Dropped at their end.
     pub left_out: AtomicU64,
-    /// Held, and lost their oldest because too much was held.
+    /// Held, and lost their oldest records because too much was held.
     pub cut_short: AtomicU64,
 }
 
 impl Counts {
-    /// Each decision by its name, for `liveqos_sampling_total`.
+    /// The counts by the `decision` label of `liveqos_sampling_total`.
     #[must_use]
     pub fn read(&self) -> [(&'static str, u64); 4] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Counts {
 }
 
 impl Sampling {
-    /// Without any class yet; span ids are taken in the name of `node`.
+    /// A sampler without classes; span ids are those of `node`.
     #[must_use]
     pub fn new(settings: &SamplingSettings, node: &str) -> Self {
         Self {
@@ -81,19 +81,19 @@ impl Sampling {
             node: node.to_owned(),
             holding: Holding::default(),
             changes: None,
-            orphans: Vec::new(),
+            released: Vec::new(),
             counts: Arc::default(),
         }
     }
 
-    /// Goes on with what was found at a start, and from now on tells its changes. Of a class that nobody goes on with
-    /// (`lives` says so) what is held leaves: nobody can judge it any more.
+    /// Continues with the state found at the start, and from now on collects changes. The held records of a class that
+    /// is not continued (`lives` is false) are exported, because it can no longer be decided on.
     #[must_use]
     pub fn resumed(mut self, found: &Holding, lives: impl Fn(&Name) -> bool) -> Self {
         self.holding = found.clone();
         let mut changes = Vec::new();
         for id in found.names().filter(|id| !lives(id)) {
-            self.orphans.extend(self.holding.apply(Change::Released(id.clone())));
+            self.released.extend(self.holding.apply(Change::Released(id.clone())));
             self.holding.apply(Change::Gone(id.clone()));
             changes.push(Change::Gone(id.clone()));
         }
@@ -101,40 +101,40 @@ impl Sampling {
         self
     }
 
-    /// The same in the middle of a run, of what could not be read before. Of a class that was decided anew meanwhile
-    /// what is held leaves.
+    /// Adds the state of classes that could not be read at the start. The held records of a class that was decided on
+    /// again meanwhile are exported.
     pub fn join(&mut self, found: &Holding, lives: impl Fn(&Name) -> bool) {
         let mut found = found.clone();
         let known: Vec<Name> =
             found.names().filter(|id| !lives(id) || self.holding.class(id).is_some()).cloned().collect();
         for id in known {
-            self.orphans.extend(found.apply(Change::Released(id.clone())));
+            self.released.extend(found.apply(Change::Released(id.clone())));
             found.apply(Change::Gone(id));
         }
-        found.changes().for_each(|change| self.note(change));
+        found.changes().for_each(|change| self.apply(change));
     }
 
-    /// What is to be kept since last asked.
+    /// The changes since the last call.
     pub fn take_changes(&mut self) -> Vec<Change> {
         self.changes.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// What is held and what was decided.
+    /// The state of all classes.
     #[cfg(test)]
     pub(crate) const fn holding(&self) -> &Holding {
         &self.holding
     }
 
-    /// The counters, to keep and read at any time.
+    /// The counters, which may be read at any time.
     #[must_use]
     pub fn counts(&self) -> Arc<Counts> {
         Arc::clone(&self.counts)
     }
 
-    /// The records of `commands` that leave now, and what was held of classes that now are kept; only of `wanted`
-    /// signals.
+    /// The records of `commands` to export now, and the held records of classes that are kept from now on; only of
+    /// `wanted` signals.
     pub fn take(&mut self, commands: &[SpanCommand], wanted: impl Fn(Signal) -> bool) -> Vec<Record> {
-        let mut out = std::mem::take(&mut self.orphans);
+        let mut out = std::mem::take(&mut self.released);
         for command in commands {
             let (session, signal) = match command {
                 SpanCommand::Export(span) => (&span.session, Signal::Traces),
@@ -142,8 +142,8 @@ impl Sampling {
             };
             let id = &session.id;
             if self.holding.class(id).is_none() {
-                let decided = self.first_seen(session);
-                self.note(decided);
+                let decided = self.decide(session);
+                self.apply(decided);
             }
             if self.is_held(id) && self.settings.whole_on_fault && is_fault(command, self.settings.stutter_ratio) {
                 out.extend(self.release(id));
@@ -155,9 +155,9 @@ impl Sampling {
                 let record = encode::record(command, &self.node, &class.state);
                 match class.is_held() {
                     false => out.push(record),
-                    // Where a fault does not keep it, nothing ever asks for it.
+                    // Where faults do not count, nothing would ever release it.
                     true if self.settings.whole_on_fault => {
-                        self.note(Change::Held(id.clone(), record));
+                        self.apply(Change::Held(id.clone(), record));
                         self.trim(id);
                     }
                     true => {}
@@ -167,16 +167,17 @@ impl Sampling {
                 if self.is_held(id) {
                     add(&self.counts.left_out);
                 }
-                self.note(Change::Gone(id.clone()));
+                self.apply(Change::Gone(id.clone()));
             }
         }
         out
     }
 
-    /// All that is held, because the daemon stops and nothing outlives it: what it cannot judge to the end it keeps.
+    /// All held records, because the daemon stops and nothing is kept on disk: classes that cannot be decided on are
+    /// exported.
     pub fn release_all(&mut self) -> Vec<Record> {
         let held: Vec<Name> = self.holding.names().filter(|id| self.is_held(id)).cloned().collect();
-        let mut out = std::mem::take(&mut self.orphans);
+        let mut out = std::mem::take(&mut self.released);
         for id in &held {
             out.extend(self.release(id));
         }
@@ -187,25 +188,25 @@ impl Sampling {
         self.holding.class(id).is_some_and(held::Class::is_held)
     }
 
-    /// Makes a change, and tells of it.
-    fn note(&mut self, change: Change) {
-        self.tell(&change);
+    /// Applies a change and collects it.
+    fn apply(&mut self, change: Change) {
+        self.collect(&change);
         self.holding.apply(change);
     }
 
     fn release(&mut self, id: &Name) -> VecDeque<Record> {
         let released = Change::Released(id.clone());
-        self.tell(&released);
+        self.collect(&released);
         self.holding.apply(released)
     }
 
-    fn tell(&mut self, change: &Change) {
+    fn collect(&mut self, change: &Change) {
         if let Some(changes) = &mut self.changes {
             changes.push(change.clone());
         }
     }
 
-    fn first_seen(&self, session: &Session) -> Change {
+    fn decide(&self, session: &Session) -> Change {
         let trace_id = TraceId::from_bytes(trace_id::trace_id(session));
         let parent = session.trace_parent.map(|parent| {
             let flags = TraceFlags::new(parent.flags);
@@ -220,12 +221,12 @@ impl Sampling {
             add(&self.counts.kept);
             return Change::Decided(session.id.clone(), head.trace_state.header(), Kept::Yes);
         }
-        // What is held leaves only after a fault, and all classes with one are kept: each stands for itself alone.
+        // A held class is exported only after a fault, and every class with one is: each counts for itself alone.
         let state = with_threshold(&platform_state(session), Threshold::KEEP_ALL).header();
         Change::Decided(session.id.clone(), state, Kept::NotYet)
     }
 
-    /// A class that would hold more than there is room for loses its oldest.
+    /// Drops the oldest held records of a class where too much is held.
     fn trim(&mut self, id: &Name) {
         let too_many = self.holding.bytes().saturating_sub(self.settings.hold_bytes);
         let Some(class) = self.holding.class(id).filter(|_| too_many > 0) else {
@@ -235,11 +236,11 @@ impl Sampling {
             add(&self.counts.cut_short);
         }
         let oldest = class.oldest(too_many);
-        self.note(Change::Trimmed(id.clone(), oldest));
+        self.apply(Change::Trimmed(id.clone(), oldest));
     }
 }
 
-/// Whether a command tells of a fault: an incident, an error, a sample that stuttered.
+/// Whether a command shows a fault: an incident, an error, a sample with stutter.
 fn is_fault(command: &SpanCommand, stutter_ratio: f64) -> bool {
     match command {
         SpanCommand::Export(span) => span.error.is_some(),
@@ -252,6 +253,7 @@ fn is_fault(command: &SpanCommand, stutter_ratio: f64) -> bool {
     }
 }
 
+/// The trace state that the platform gave the session.
 fn platform_state(session: &Session) -> TraceState {
     session.trace_state.as_ref().and_then(|state| state.as_str().parse().ok()).unwrap_or_default()
 }
@@ -319,7 +321,7 @@ mod tests {
         sampling.counts().read().map(|(_, count)| count)
     }
 
-    /// A class whose trace id is within, or without, a share of 5 %.
+    /// A class whose trace id is within a share of 5 %, or not.
     fn video(within: bool) -> Arc<Session> {
         let threshold = Threshold::of_share(0.05).expect("some");
         let within_share = |session: &Arc<Session>| {
@@ -331,20 +333,20 @@ mod tests {
     }
 
     #[test]
-    fn live_classes_leave_as_they_come() {
+    fn live_classes_are_exported_at_once() {
         let (mut sampling, session) = (sampling(), class("c1", Scenario::LiveTeaching));
         let commands = [span(&session, SpanName::TeachingStart, false), sample(&session, 0.0)];
         assert_eq!(sampling.take(&commands, all).len(), 2);
         assert_eq!(
             sampling.take(&commands, |signal| signal == Signal::Logs).len(),
             1,
-            "a signal nobody wants is not made"
+            "an unwanted signal is not encoded"
         );
         assert_eq!(counts(&sampling), [1, 0, 0, 0]);
     }
 
     #[test]
-    fn a_clean_video_beyond_the_share_is_left_out_whole() {
+    fn a_faultless_video_outside_the_share_is_dropped_whole() {
         let (mut sampling, session) = (sampling(), video(false));
         for command in [
             span(&session, SpanName::TeachingStart, false),
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_video_within_the_share_leaves_at_once() {
+    fn a_video_within_the_share_is_exported_at_once() {
         let (mut sampling, session) = (sampling(), video(true));
         let out = sampling.take(&[span(&session, SpanName::TeachingStart, false)], all);
         let root = proto::Span::decode(out[0].bytes.clone()).expect("a span");
@@ -366,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_brings_back_all_of_a_class() {
+    fn a_fault_releases_everything_held_of_a_class() {
         let session = video(false);
         let faults = [sample(&session, 0.02), span(&session, SpanName::QosIncident, true)];
         for fault in faults {
@@ -374,7 +376,7 @@ mod tests {
             let before = [span(&session, SpanName::TeachingStart, false), sample(&session, 0.0)];
             assert_eq!(sampling.take(&before, all), []);
             let out = sampling.take(&[fault], all);
-            assert_eq!((out.len(), sampling.holding.bytes()), (3, 0), "what was held and the fault");
+            assert_eq!((out.len(), sampling.holding.bytes()), (3, 0), "the held records and the fault");
             let root = proto::Span::decode(out[0].bytes.clone()).expect("a span");
             assert_eq!((root.name.as_str(), root.trace_state.as_str()), ("live.teaching.start", "ot=th:0"));
             let end = sampling.take(&[sample(&session, 0.0), span(&session, SpanName::TeachingComplete, false)], all);
@@ -383,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_bounded_and_counted() {
+    fn held_records_are_bounded_and_losses_counted() {
         let settings = SamplingSettings { hold_bytes: 500, ..SamplingSettings::default() };
         let (mut sampling, session) = (Sampling::new(&settings, "n"), video(false));
         for _ in 0..50 {
@@ -392,11 +394,11 @@ mod tests {
         }
         assert_eq!(counts(&sampling), [0, 0, 0, 1]);
         let kept = sampling.take(&[sample(&session, 1.0)], all).len();
-        assert!((2..8).contains(&kept), "the newest are there: {kept}");
+        assert!((2..8).contains(&kept), "the newest are held: {kept}");
     }
 
     #[test]
-    fn a_stop_keeps_what_it_cannot_judge_and_faults_may_count_for_nothing() {
+    fn a_stop_releases_undecided_classes_and_faults_can_be_ignored() {
         let session = video(false);
         let mut sampling = sampling();
         assert_eq!(sampling.take(&[sample(&session, 0.0)], all), []);

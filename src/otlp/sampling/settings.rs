@@ -1,10 +1,10 @@
-//! The `[sampling]` section. Decides the share of traces kept of each scenario; refuses shares beyond 0 to 1.
+//! `[sampling]` of the configuration: the share of traces to export of each scenario.
 
 use liveqos_core::model::Scenario;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Which traces are exported: a share of each scenario, by trace id alone, and whole classes that met a fault.
+/// Which traces are exported: a share of each scenario, chosen by trace id, and every class that had a fault.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingSettings {
@@ -12,20 +12,20 @@ pub struct SamplingSettings {
     pub live_teaching: f64,
     /// Share of examinations.
     pub exam: f64,
-    /// Share of homework being handed in.
+    /// Share of homework submissions.
     pub homework_submit: f64,
     /// Share of learning behaviour.
     pub learning_behavior: f64,
-    /// Share of recorded videos being watched.
+    /// Share of playbacks of recorded videos.
     pub video_playback: f64,
-    /// Share of what names no scenario.
+    /// Share of sessions without a known scenario.
     pub other: f64,
-    /// Whether a class that stuttered or met an incident is kept whole whatever its share says. Its spans wait on the
-    /// node, over restarts too, until its end or its first fault.
+    /// Whether a class with stutter or an incident is exported whole, whatever the share. Its spans are held on the
+    /// node, over restarts too, until its first fault or its end.
     pub whole_on_fault: bool,
-    /// The stutter ratio of one sample from which on a class counts as having stuttered.
+    /// The stutter ratio of a sample, 0 to 1, at which a class counts as having stuttered.
     pub stutter_ratio: f64,
-    /// Most bytes of spans that wait so; beyond them a class loses its oldest.
+    /// Most bytes of held spans; beyond them a class loses its oldest.
     pub hold_bytes: usize,
 }
 
@@ -43,10 +43,10 @@ impl SamplingSettings {
         }
     }
 
-    /// Checks what types cannot.
+    /// Checks that all shares are from 0 to 1.
     ///
     /// # Errors
-    /// What is wrong, by its key.
+    /// A message that names the key.
     pub fn check(&self) -> Result<(), String> {
         let shares = [
             ("live_teaching", self.live_teaching),

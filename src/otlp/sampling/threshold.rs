@@ -1,25 +1,25 @@
 //! Rejection thresholds of consistent probability sampling (OpenTelemetry specification, `TraceState`: Probability
-//! Sampling). Decides a threshold's digits as the Collector's `probabilistic_sampler` does, so that both keep the same
-//! traces at the same rate; refuses texts that are none.
+//! Sampling). Digits are computed as in the Collector's `probabilistic_sampler`, so that both keep the same traces at
+//! the same share.
 
 use std::fmt;
 
 use liveqos_core::base::hex;
 
-/// What a trace's randomness must reach to be kept: 56 bits, 0 keeps all.
+/// The randomness from which on a trace is kept: 56 bits; 0 keeps all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Threshold(u64);
 
-/// The 56 bits that decide about a trace.
+/// The 56 bits of a trace that are compared with the threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Randomness(u64);
 
 impl Threshold {
-    /// Keeps all.
+    /// The threshold that keeps all traces.
     pub const KEEP_ALL: Self = Self(0);
 
-    /// The threshold that keeps this share of traces, `None` where it keeps none: 4 hexadecimal digits, and one more
-    /// for each that a very high or very low share takes up.
+    /// The threshold that keeps this share of traces; `None` where it keeps none. It has 4 hexadecimal digits, and one
+    /// more for each leading digit that a very high or very low share uses up.
     #[must_use]
     pub fn of_share(share: f64) -> Option<Self> {
         if share.is_nan() || share < SMALLEST {
@@ -33,16 +33,16 @@ impl Threshold {
         let shift = 4 * (ALL_DIGITS - digits);
         let half = if shift == 0 { 0 } else { 1 << (shift - 1) };
         let rounded = (RANGE - kept + half) >> shift << shift;
-        // What rounds up to the whole range would keep nothing at all.
+        // Rounded up to the whole range it would keep nothing.
         Some(Self(rounded.min(RANGE - 1)))
     }
 
-    /// Reads the value of `th`: 1 to 14 digits, trailing zeros left out.
+    /// Parses the value of `th`: 1 to 14 hexadecimal digits without trailing zeros.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.len();
         (1..=ALL_DIGITS).contains(&digits).then(|| lower_hex(text)).flatten().map(|value| {
-            // At most 14 digits shifted to 14 digits.
+            // At most 14 digits, shifted to 14.
             Self(value << (4 * (ALL_DIGITS - digits)))
         })
     }
@@ -63,13 +63,13 @@ impl fmt::Display for Threshold {
 }
 
 impl Randomness {
-    /// Of a trace without explicit randomness: the last 56 bits of its id.
+    /// The randomness of a trace without an explicit one: the last 56 bits of its id.
     #[must_use]
     pub const fn of_trace(id: u128) -> Self {
         Self(id as u64 & (RANGE - 1))
     }
 
-    /// Reads the value of `rv`: exactly 14 digits.
+    /// Parses the value of `rv`: exactly 14 hexadecimal digits.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == ALL_DIGITS).then(|| lower_hex(text)).flatten().map(Self)
@@ -82,17 +82,17 @@ fn lower_hex(text: &str) -> Option<u64> {
 
 /// How many leading hexadecimal digits of `1 - share` are `f` (or of `share` are 0).
 fn idle_digits(share: f64) -> usize {
-    // The binary exponent of a mantissa in [0.5, 1), as frexp gives it.
+    // The binary exponent of a mantissa in [0.5, 1), as in C's frexp.
     let exponent = share.log2().floor() + 1.0;
     (-exponent / 4.0).max(0.0) as usize
 }
 
-/// Digits of 56 bits.
+/// Hexadecimal digits of 56 bits.
 const ALL_DIGITS: usize = 14;
 /// Digits of a threshold: the Collector's default `sampling_precision`.
 const DIGITS: usize = 4;
 const RANGE: u64 = 1 << 56;
-/// The smallest share there is.
+/// The smallest share that keeps anything.
 const SMALLEST: f64 = 1.0 / RANGE as f64;
 
 #[cfg(test)]
@@ -141,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in "[0-9a-g]{0,16}") {
+        fn any_text_is_parsed_or_none(text in "[0-9a-g]{0,16}") {
             if let Some(threshold) = Threshold::parse(&text) {
                 prop_assert_eq!(Threshold::parse(&threshold.to_string()), Some(threshold));
             }

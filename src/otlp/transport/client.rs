@@ -1,5 +1,4 @@
-//! The two ways to a collector behind one call. Decides trust: the system's authorities, or those of the configured
-//! file, and what the node shows of itself; refuses redirects and proxies, which would carry headers to somebody else.
+//! The client of one signal's endpoint, gRPC or HTTP. Trusts the system's authorities or those of the configured file.
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -18,16 +17,16 @@ use crate::otlp::settings::{Protocol, SettingsError};
 use crate::otlp::signal_config::SignalConfig;
 use crate::platform::error_chain::chain;
 
-/// Why export cannot start.
+/// Why the export cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A setting is wrong.
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// A file of certificates or a key cannot be read.
+    /// A file of certificates or a key cannot be used.
     #[error("reading the otlp {what} in {path}: {why}")]
     File {
-        /// What it should hold.
+        /// What it should contain.
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -46,7 +45,7 @@ pub enum StartError {
     },
     /// A queue cannot be opened.
     #[error("opening the otlp queue of {target}: {why}")]
-    Outbox {
+    Queue {
         /// The target.
         target: String,
         /// What is wrong.
@@ -62,21 +61,24 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// The clients of `signal` on its way, the preferred first, none of them connected yet. Needs a Tokio runtime.
-    pub(crate) fn all(way: &SignalConfig<'_>, signal: Signal, target: &str) -> Result<Vec<Self>, StartError> {
-        let headers = headers(way)?;
-        let authorities = way.ca_file.map(authorities).transpose()?;
-        let identity = way.identity.map(identity).transpose()?;
-        let urls = way.urls.iter().map(|url| {
+    /// The clients of `signal`, the preferred first, not connected yet. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] for an invalid header or file, or a client that cannot be built.
+    pub(crate) fn all(config: &SignalConfig<'_>, signal: Signal, target: &str) -> Result<Vec<Self>, StartError> {
+        let headers = headers(config)?;
+        let authorities = config.ca_file.map(authorities).transpose()?;
+        let identity = config.identity.map(identity).transpose()?;
+        let urls = config.urls.iter().map(|url| {
             let endpoint = Endpoint {
                 signal,
                 headers: headers.clone(),
-                timeout: way.timeout,
+                timeout: config.timeout,
                 authorities: authorities.clone(),
                 identity: identity.clone(),
                 url: url.clone(),
             };
-            let build = match way.protocol {
+            let build = match config.protocol {
                 Protocol::Grpc => Grpc::new(endpoint).map(|grpc| Self::Grpc(Box::new(grpc))),
                 Protocol::HttpProtobuf => Http::new(endpoint).map(Self::Http),
             };
@@ -86,38 +88,38 @@ impl Transport {
         urls.collect()
     }
 
-    /// Sends a request and waits for its answer, no longer than the configured timeout.
+    /// Sends a request and waits for its answer, at most for the configured time-out.
     pub(crate) async fn send(&mut self, payload: &Payload) -> Answer {
         let answer = self.start(payload).await;
         if matches!(answer, Answer::Silence(_)) {
-            self.doubt();
+            self.reconnect();
         }
         answer
     }
 
-    /// A request on its way, until its answer or the configured timeout. It goes on beside others of the same client.
-    pub(crate) fn start(&mut self, payload: &Payload) -> Underway {
+    /// Starts a request, which ends with its answer or at the configured time-out. Several may be in flight.
+    pub(crate) fn start(&mut self, payload: &Payload) -> InFlight {
         match self {
             Self::Grpc(grpc) => Box::pin(grpc.start(payload)),
             Self::Http(http) => Box::pin(http.start(payload)),
         }
     }
 
-    /// An answer stays away: the next request goes by a connection of its own.
-    pub(crate) fn doubt(&mut self) {
+    /// Makes the next request use a new connection, because an answer is missing.
+    pub(crate) fn reconnect(&mut self) {
         match self {
-            Self::Grpc(grpc) => grpc.doubt(),
-            // A connection with a request on it takes no other.
+            Self::Grpc(grpc) => grpc.reconnect(),
+            // A connection with a request in flight takes no other.
             Self::Http(_) => {}
         }
     }
 }
 
-/// A request on its way.
-pub(crate) type Underway = Pin<Box<dyn Future<Output = Answer> + Send>>;
+/// A request in flight.
+pub(crate) type InFlight = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-fn headers(way: &SignalConfig<'_>) -> Result<HeaderMap, StartError> {
-    let pairs = way.headers.iter().map(|(name, secret)| {
+fn headers(config: &SignalConfig<'_>) -> Result<HeaderMap, StartError> {
+    let pairs = config.headers.iter().map(|(name, secret)| {
         let refuse = || SettingsError::Header("otlp".to_owned(), name.clone());
         let mut value = HeaderValue::try_from(secret.expose()).map_err(|_| refuse())?;
         value.set_sensitive(true);
@@ -131,7 +133,7 @@ fn authorities(path: &Path) -> Result<Vec<u8>, StartError> {
     let pem = read(path, what)?;
     let found = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| refused(path, what, chain(&error)))?;
     if found.is_empty() {
-        return Err(refused(path, what, "it holds no certificate".to_owned()));
+        return Err(refused(path, what, "it contains no certificate".to_owned()));
     }
     Ok(pem)
 }
@@ -140,7 +142,8 @@ fn identity((certificate, key): (&Path, &Path)) -> Result<(Vec<u8>, Vec<u8>), St
     let (what, secret) = ("client certificate", "client key");
     let (chain_pem, key_pem) = (read(certificate, what)?, read(key, secret)?);
     let found = CertificateDer::pem_slice_iter(&chain_pem).next();
-    let found = found.map_or_else(|| Err("it holds no certificate".to_owned()), |one| one.map_err(|e| e.to_string()));
+    let found =
+        found.map_or_else(|| Err("it contains no certificate".to_owned()), |one| one.map_err(|e| e.to_string()));
     found.map_err(|why| refused(certificate, what, why))?;
     PrivateKeyDer::from_pem_slice(&key_pem).map_err(|error| refused(key, secret, error.to_string()))?;
     Ok((chain_pem, key_pem))

@@ -1,4 +1,4 @@
-//! What both OTLP clients are built from: the endpoint of one signal, and the bounds and name that they share.
+//! What both clients are built from: the endpoint of one signal, and the bounds and name that they share.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use reqwest::header::HeaderMap;
 
 use crate::otlp::record::Signal;
 
-/// Where a client sends to.
+/// The endpoint of a client.
 pub(crate) struct Endpoint {
-    /// What it sends.
+    /// The signal sent to it.
     pub(crate) signal: Signal,
-    /// To where; under HTTP with its path.
+    /// Its URL; under HTTP with the path.
     pub(crate) url: reqwest::Url,
     /// Configured headers, marked as sensitive.
     pub(crate) headers: HeaderMap,
@@ -22,7 +22,7 @@ pub(crate) struct Endpoint {
     pub(crate) identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Longest answer read: a partial success is a number and a line of text.
+/// Longest answer that is read, in bytes: a partial success is a number and a line of text.
 pub(crate) const MAX_RESPONSE_BYTES: usize = 256 << 10;
-/// How the exporter names itself.
+/// The exporter's `User-Agent`.
 pub(crate) const USER_AGENT: &str = concat!("liveqos/", env!("CARGO_PKG_VERSION"));

@@ -1,8 +1,8 @@
-//! OTLP/gRPC. Decides to frame the stored bytes itself, so that nothing is decoded, encoded or compressed twice;
-//! refuses answers larger than a partial success can be.
+//! OTLP/gRPC over tonic's channel. Frames the stored bytes itself, so that nothing is decoded, encoded or compressed
+//! twice.
 //!
 //! A unary call is one HTTP/2 request whose body is a flag byte (1 = compressed), the length (4 bytes, big-endian) and
-//! the message; the status comes in trailers, or in the headers where there is no message (gRPC over HTTP/2).
+//! the message; the status is in the trailers, or in the headers where there is no message (gRPC over HTTP/2).
 
 use std::future::poll_fn;
 use std::io::Read;
@@ -24,7 +24,7 @@ use crate::platform::error_chain::chain;
 /// A client of one export method.
 pub(crate) struct Grpc {
     endpoint: tonic::transport::Endpoint,
-    /// Dropped when an answer stays away: a connection whose peer vanished looks open for many minutes.
+    /// Dropped when an answer is missing: a connection whose peer vanished looks open for many minutes.
     channel: Option<Channel>,
     path: &'static str,
     headers: HeaderMap,
@@ -32,7 +32,10 @@ pub(crate) struct Grpc {
 }
 
 impl Grpc {
-    /// The client of `target`, not yet connected; in words why it cannot be built.
+    /// The client of `target`, not connected yet.
+    ///
+    /// # Errors
+    /// A message where it cannot be built.
     pub(crate) fn new(target: Endpoint) -> Result<Self, String> {
         let mut endpoint = tonic::transport::Endpoint::from_shared(target.url.to_string())
             .and_then(|endpoint| endpoint.user_agent(USER_AGENT))
@@ -57,7 +60,7 @@ impl Grpc {
         })
     }
 
-    /// A request on its way.
+    /// Starts a request.
     pub(crate) fn start(&mut self, payload: &Payload) -> impl Future<Output = Answer> + Send + use<> {
         let (request, timeout) = (self.request(payload), self.timeout);
         let channel = self.channel.get_or_insert_with(|| self.endpoint.connect_lazy()).clone();
@@ -67,15 +70,15 @@ impl Grpc {
         }
     }
 
-    /// The next request goes by a connection of its own.
-    pub(crate) fn doubt(&mut self) {
+    /// Makes the next request use a new connection.
+    pub(crate) fn reconnect(&mut self) {
         self.channel = None;
     }
 
     fn request(&self, payload: &Payload) -> http::Request<Body> {
         let mut body = BytesMut::with_capacity(PREFIX + payload.bytes.len());
         body.put_u8(u8::from(payload.encoding().is_some()));
-        // A batch is cut at 4 MiB, far below the field's 4 GiB.
+        // A batch has at most 4 MiB, far below the field's 4 GiB.
         body.put_u32(u32::try_from(payload.bytes.len()).unwrap_or(u32::MAX));
         body.put_slice(&payload.bytes);
         let mut request = http::Request::new(Body::new(reqwest::Body::from(body.freeze())));
@@ -116,21 +119,21 @@ async fn exchange(mut channel: Channel, request: http::Request<Body>) -> Answer 
     }
     let content = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     if head.status != http::StatusCode::OK || !content.is_some_and(|kind| kind.starts_with(CONTENT.as_bytes())) {
-        return foreign(head.status.as_u16());
+        return without_grpc_status(head.status.as_u16());
     }
     match collect(body).await {
         Ok((message, trailers)) => {
             match Status::from_header_map(&trailers).or_else(|| Status::from_header_map(&head.headers)) {
                 Some(status) if status.code() == Code::Ok => accepted(&message, head.headers.get("grpc-encoding")),
                 Some(status) => refusal(&status),
-                None => Answer::Silence("the answer broke off before its status".to_owned()),
+                None => Answer::Silence("the answer ended before its status".to_owned()),
             }
         }
         Err(answer) => answer,
     }
 }
 
-/// The body and the trailers, bounded.
+/// Reads body and trailers, at most [`MAX_RESPONSE_BYTES`].
 async fn collect(mut body: Body) -> Result<(Bytes, HeaderMap), Answer> {
     let (mut message, mut trailers) = (BytesMut::new(), HeaderMap::new());
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
@@ -146,7 +149,7 @@ async fn collect(mut body: Body) -> Result<(Bytes, HeaderMap), Answer> {
     Ok((message.freeze(), trailers))
 }
 
-/// The answer in one message, which a server may compress as it got the request (the Collector does).
+/// The answer in one message, which a server may compress like the request (the Collector does).
 fn accepted(message: &[u8], encoding: Option<&HeaderValue>) -> Answer {
     let (flag, inner) = match message {
         [flag @ 0..=1, a, b, c, d, inner @ ..] if u32::from_be_bytes([*a, *b, *c, *d]) as usize == inner.len() => {
@@ -159,12 +162,12 @@ fn accepted(message: &[u8], encoding: Option<&HeaderValue>) -> Answer {
     read.map_or_else(Answer::Unreadable, Answer::Accepted)
 }
 
-/// Decompressed, bounded.
+/// Decompresses `inner`, at most [`MAX_RESPONSE_BYTES`].
 fn unpacked(inner: &[u8], encoding: Option<&[u8]>) -> Result<Vec<u8>, String> {
     let mut reader: Box<dyn Read> = match encoding {
         Some(b"gzip") => Box::new(flate2::read::GzDecoder::new(inner)),
         Some(b"zstd") => Box::new(zstd::Decoder::new(inner).map_err(|error| error.to_string())?),
-        _ => return Err("compressed in an unknown way".to_owned()),
+        _ => return Err("unknown compression".to_owned()),
     };
     let (mut out, most) = (Vec::new(), MAX_RESPONSE_BYTES as u64);
     reader.by_ref().take(most + 1).read_to_end(&mut out).map_err(|error| error.to_string())?;
@@ -176,7 +179,7 @@ fn refusal(status: &Status) -> Answer {
 }
 
 /// An answer without a gRPC status, as from a proxy (gRPC, HTTP to gRPC status code mapping).
-fn foreign(http_status: u16) -> Answer {
+fn without_grpc_status(http_status: u16) -> Answer {
     let code = match http_status {
         400 => Code::Internal,
         401 => Code::Unauthenticated,
@@ -192,7 +195,7 @@ fn foreign(http_status: u16) -> Answer {
     }
 }
 
-/// Flag and length before a message.
+/// Bytes of flag and length before a message.
 const PREFIX: usize = 5;
 const CONTENT: &str = "application/grpc";
 
@@ -201,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_one_whole_message_is_an_acceptance() {
+    fn only_one_whole_message_is_accepted() {
         assert_eq!(accepted(&[0, 0, 0, 0, 0], None), Answer::Accepted(crate::otlp::retry::Partial::default()));
         for bad in [&[][..], &[1, 0, 0, 0, 0], &[0, 0, 0, 0, 9, 1], &[0, 0, 0, 0, 1, 255]] {
             assert!(matches!(accepted(bad, None), Answer::Unreadable(_)), "{bad:?}");
@@ -209,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_answer_is_read_and_bounded() {
+    fn a_compressed_answer_is_decoded_and_bounded() {
         let framed = |packed: Vec<u8>| {
             let len = u32::try_from(packed.len()).expect("small").to_be_bytes();
             [&[1], &len[..], &packed].concat()

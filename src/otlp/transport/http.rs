@@ -1,5 +1,4 @@
-//! OTLP/HTTP with binary protobuf. Decides that only 200 with a readable body is a success; refuses to follow redirects
-//! and to read answers larger than a partial success can be.
+//! OTLP/HTTP with binary protobuf. Only status 200 with a body that decodes is a success.
 
 use std::time::Duration;
 
@@ -21,7 +20,10 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// The client of `target`, not yet connected; in words why it cannot be built.
+    /// The client of `target`, not connected yet.
+    ///
+    /// # Errors
+    /// A message where it cannot be built.
     pub(crate) fn new(target: Endpoint) -> Result<Self, String> {
         let mut builder = Client::builder()
             .user_agent(USER_AGENT)
@@ -33,7 +35,7 @@ impl Http {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(1);
         if let Some((certificate, key)) = target.identity {
-            // One text of both is what the client reads.
+            // The client expects both in one PEM text.
             let pem = [certificate, vec![b'\n'], key].concat();
             builder = builder.identity(reqwest::Identity::from_pem(&pem).map_err(|error| chain(&error))?);
         }
@@ -41,13 +43,14 @@ impl Http {
             let authorities = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| chain(&error))?;
             builder = builder.tls_certs_only(authorities);
         } else if target.url.scheme() == "http" {
-            // The system's authorities are not needed, and a container may have none, which would fail the build.
+            // The system's authorities are not needed, and where there are none, as in a container, the build would
+            // fail.
             builder = builder.tls_certs_only([]);
         }
         Ok(Self { client: builder.build().map_err(|error| chain(&error))?, url: target.url })
     }
 
-    /// A request on its way.
+    /// Starts a request.
     pub(crate) fn start(&self, payload: &Payload) -> impl Future<Output = Answer> + Send + use<> {
         let mut request = self.client.post(self.url.clone()).header(CONTENT_TYPE, "application/x-protobuf");
         if let Some(encoding) = payload.encoding() {
@@ -87,5 +90,5 @@ async fn accepted(mut response: Response) -> Answer {
     read_response(&body).map_or_else(|error| Answer::Unreadable(error.to_string()), Answer::Accepted)
 }
 
-/// How long an unused connection is kept: two intervals of metrics.
+/// How long an unused connection is kept open: two intervals of metrics.
 const IDLE: Duration = Duration::from_secs(30);

@@ -180,18 +180,18 @@ impl ExportQueue for Spool {
         Self::damaged(self, signal)
     }
 
-    fn hang(&self, signal: Signal, bell: Arc<Wakeup>) {
-        self.with(signal, |queue| queue.bell = Some(bell));
+    fn set_wakeup(&self, signal: Signal, wakeup: Arc<Wakeup>) {
+        self.with(signal, |queue| queue.wakeup = Some(wakeup));
     }
 
-    fn keeps(&self) -> bool {
+    fn is_durable(&self) -> bool {
         true
     }
 }
 
 pub(super) fn ring(queue: &Queue) {
-    if let Some(bell) = &queue.bell {
-        bell.ring(false);
+    if let Some(wakeup) = &queue.wakeup {
+        wakeup.notify(false);
     }
 }
 

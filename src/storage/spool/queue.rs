@@ -42,7 +42,7 @@ pub(crate) struct Queue {
     pub(super) overtaken: bool,
     pub(crate) dropped: u64,
     pub(crate) damaged: u64,
-    pub(crate) bell: Option<Arc<Wakeup>>,
+    pub(crate) wakeup: Option<Arc<Wakeup>>,
 }
 
 /// What was given out last.
