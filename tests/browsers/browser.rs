@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::program::{Program, command, run};
+use liveqos_testkit::program::{Program, command, run};
 
 /// A running browser with one page.
 pub(crate) struct Browser {

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::program::{Program, command, run};
+use liveqos_testkit::program::{Program, command, run};
 
 /// Media bytes a second of the class, containers not counted.
 pub(crate) const BYTES_PER_SECOND: u32 = (250_000 + 48_000) / 8;

@@ -13,22 +13,14 @@
 
 mod browser;
 mod class;
-#[path = "../real/daemon.rs"]
-#[expect(dead_code, reason = "the tests with real servers ask it for more")]
-mod daemon;
 mod nginx;
 mod packages;
 mod page_server;
 mod posts;
-#[path = "../real/program.rs"]
-#[expect(dead_code, reason = "the tests with real servers do more with programs")]
-mod program;
 mod relay;
 mod scenarios;
 mod snippet;
 mod stage;
 mod told;
 mod truth;
-#[path = "../real/wait.rs"]
-mod wait;
 mod webrtc;

@@ -5,8 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::program::{Program, command, free_port};
-use super::wait;
+use liveqos_testkit::daemon::http_client;
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::{Program, command};
+use liveqos_testkit::wait;
 
 /// A running nginx.
 pub(crate) struct Nginx {
@@ -16,12 +18,14 @@ pub(crate) struct Nginx {
     pub(crate) port: u16,
     /// Its access log, requests and event bodies alike.
     pub(crate) log: PathBuf,
+    _ports: [ReservedPort; 2],
 }
 
 impl Nginx {
     /// Starts it; `media` holds the folders `hls` and `dash`. The path `/cmcd` takes event reports into the log.
     pub(crate) async fn start(folder: &Path, media: &Path) -> Self {
-        let (port, answers) = (free_port(), free_port());
+        let ports = [ReservedPort::new(), ReservedPort::new()];
+        let [port, answers] = ports.each_ref().map(ReservedPort::number);
         let log = folder.join("cmcd.log");
         let guide = include_str!("../../docs/access-logs.md");
         let requests = block(guide, "log_format liveqos escape=json");
@@ -50,7 +54,7 @@ impl Nginx {
         let mut command = command("nginx");
         command.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "stderr"]);
         let program = Program::start("nginx", &mut command, folder, false);
-        let nginx = Self { _program: program, port, log };
+        let nginx = Self { _program: program, port, log, _ports: ports };
         // A class of some age, so that players find their usual distance from its live edge.
         let segment = format!("http://127.0.0.1:{port}/hls/warm-up/4.ts");
         wait::until("nginx and the class", Duration::from_mins(1), async || exists(&segment).await).await;
@@ -59,8 +63,7 @@ impl Nginx {
 }
 
 async fn exists(url: &str) -> Option<()> {
-    liveqos::platform::tls::install();
-    reqwest::get(url).await.ok()?.error_for_status().ok().map(drop)
+    http_client().get(url).send().await.ok()?.error_for_status().ok().map(drop)
 }
 
 /// The fenced block of the guide that begins with `start`.

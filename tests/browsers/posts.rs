@@ -11,12 +11,13 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use liveqos::players::SCRIPT;
+use liveqos_testkit::wait;
 use serde_json::Value;
 
 use super::browser::Browser;
+use super::packages;
 use super::page_server::PageServer;
 use super::snippet::folder;
-use super::{packages, wait};
 
 #[derive(Clone, Debug)]
 struct Post {

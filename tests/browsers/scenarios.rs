@@ -4,16 +4,17 @@
 use std::path::Path;
 use std::time::Duration;
 
+use liveqos_testkit::wait;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use super::browser;
 use super::class::BYTES_PER_SECOND;
 use super::page_server::Record;
 use super::relay::Link;
 use super::stage::{Setup, Stage, Watcher};
 use super::told::Told;
 use super::truth::Truth;
-use super::{browser, wait};
 
 /// What is held against each other, of one player.
 struct Verdict {

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use liveqos::players::Key;
 use liveqos_core::model::Timestamp;
+use liveqos_testkit::daemon::Daemon;
+use liveqos_testkit::wait;
 use tokio::time::sleep;
 
 use super::browser::{self, Browser};
 use super::class::{self, BYTES_PER_SECOND};
-use super::daemon::Daemon;
 use super::nginx::Nginx;
+use super::packages;
 use super::page_server::PageServer;
-use super::program::free_port;
 use super::relay::{Link, Relay};
 use super::told::Told;
 use super::truth::Truth;
-use super::{packages, wait};
 
 /// Each with its file and protocol.
 const PLAYERS: [(&str, &str, &str); 5] = [
@@ -133,7 +133,7 @@ pub(crate) fn folder(name: &str) -> std::path::PathBuf {
 pub(crate) async fn open_daemon(folder: &Path) -> Daemon {
     let key = folder.join("beacon.key");
     std::fs::write(&key, KEY).unwrap();
-    Daemon::start(folder, free_port(), &format!("discover = false\n[beacon]\nkey_file = \"{}\"\n", key.display())).await
+    Daemon::start_in(folder, &format!("discover = false\n[beacon]\nkey_file = \"{}\"\n", key.display())).await
 }
 
 /// A player's right to speak for a class.

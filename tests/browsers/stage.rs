@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use liveqos_testkit::daemon::{Daemon, write_config};
+use liveqos_testkit::program::Program;
+use liveqos_testkit::wait;
+
 use super::browser::Browser;
-use super::daemon::{Daemon, write_config};
 use super::nginx::Nginx;
 use super::page_server::PageServer;
-use super::program::{Program, free_port};
 use super::relay::{Link, Relay};
-use super::{class, packages, wait};
+use super::{class, packages};
 
 /// The class, the edge, the daemon and the host of the pages.
 pub(crate) struct Stage {
@@ -58,10 +60,9 @@ impl Stage {
         let publisher = class::publish(folder, &media);
         let nginx = Nginx::start(folder, &media).await;
         let pages = PageServer::start(packages::folder().join("pages"), packages).await;
-        let port = free_port();
         let logs = format!("discover = false\n[[logs]]\npath = \"{}\"\n", nginx.log.display());
-        let daemon = Daemon::start(folder, port, &logs).await;
-        let config = write_config(folder, port, &logs);
+        let daemon = Daemon::start_in(folder, &logs).await;
+        let config = write_config(folder, &logs);
         Self { nginx, pages, daemon, config, folder: folder.to_owned(), _publisher: publisher }
     }
 

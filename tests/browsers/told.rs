@@ -3,10 +3,9 @@
 
 use std::path::Path;
 
+use liveqos_testkit::daemon::{Daemon, liveqos};
+use liveqos_testkit::program::{command, run};
 use serde_json::Value;
-
-use super::daemon::{Daemon, LIVEQOS};
-use super::program::{command, run};
 
 /// Sums over a class's samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -29,7 +28,7 @@ impl Told {
 
     /// The same by a replay of the log.
     pub(crate) fn by_replay(config: &Path, log: &Path, id: &str) -> Self {
-        let (code, said) = run(command(LIVEQOS).args(["replay", "--json", "--config"]).arg(config).arg(log));
+        let (code, said) = run(command(liveqos()).args(["replay", "--json", "--config"]).arg(config).arg(log));
         assert_eq!(code, Some(0), "{said}");
         let samples: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Self::sum(samples.iter().filter(|sample: &&Value| sample["session_id"] == id))

@@ -13,15 +13,16 @@ use liveqos::demo::{Class, ClassOptions, ExternalViewer, Impairment};
 use liveqos::platform::clock;
 use liveqos_core::media::{Playout, PlayoutTotals};
 use liveqos_core::model::Timestamp;
+use liveqos_testkit::daemon::value;
+use liveqos_testkit::wait;
 use serde_json::Value;
 use tokio::time::sleep;
 
 use super::browser::{self, Browser};
-use super::daemon::value;
+use super::packages;
 use super::page_server::{PageServer, Record};
 use super::snippet::{LAST_SAMPLE, folder, open_daemon, token};
 use super::told::Told;
-use super::{packages, wait};
 
 /// The class and those that came in.
 #[derive(Clone)]

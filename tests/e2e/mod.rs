@@ -3,8 +3,10 @@
 mod cli;
 mod hostile_input;
 mod node_paths;
+mod path_node;
 mod player_beacon;
 mod player_listener;
 mod receivers;
 mod recording;
+mod udp_relay;
 mod viewer_groups;

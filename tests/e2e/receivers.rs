@@ -1,4 +1,4 @@
-//! Receivers of alerts: real HTTP, each answering as its makers document.
+//! Receivers of notifications over real HTTP, each responding as its makers document.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 
@@ -12,68 +12,66 @@ use axum::http::{StatusCode, Uri};
 use liveqos::notify::{AlertContext, AlertSettings, Notifiers, ReceiverKind, SilenceSettings, WebhookSettings};
 use liveqos::platform::SelfMetrics;
 use liveqos_core::model::{Notice, NoticeState, Timestamp};
+use liveqos_testkit::notices::stutter;
+use liveqos_testkit::wait::{PATIENCE, until};
 use serde_json::{Value, json};
 
-use crate::support::notices::stutter;
-
-/// A receiver that answers from a list, then as its last answer again, and keeps what it was told.
+/// A chat robot or webhook that responds from a list, repeats the last response, and keeps the notifications.
 struct Robot {
     url: String,
-    told: Arc<Mutex<Vec<(String, Value)>>>,
+    received: Arc<Mutex<Vec<(String, Value)>>>,
 }
 
 type Script = Arc<Mutex<VecDeque<(u16, &'static str)>>>;
 
 impl Robot {
-    async fn start(answers: &[(u16, &'static str)]) -> Self {
-        let told = Arc::<Mutex<Vec<_>>>::default();
-        let script: Script = Arc::new(Mutex::new(answers.iter().copied().collect()));
-        let state = (Arc::clone(&told), script);
+    async fn start(responses: &[(u16, &'static str)]) -> Self {
+        let received = Arc::<Mutex<Vec<_>>>::default();
+        let script: Script = Arc::new(Mutex::new(responses.iter().copied().collect()));
+        let state = (Arc::clone(&received), script);
         let router = axum::Router::new().fallback(take).with_state(state);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/robot/send?access_token=t", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, told }
+        Self { url, received }
     }
 
-    fn told(&self) -> Vec<(String, Value)> {
-        self.told.lock().unwrap().clone()
+    /// Path and body of all notifications so far.
+    fn received(&self) -> Vec<(String, Value)> {
+        self.received.lock().unwrap().clone()
     }
 
-    async fn hears(&self, mails: usize) -> Vec<(String, Value)> {
-        for _ in 0..400 {
-            if self.told().len() >= mails {
-                return self.told();
-            }
-            tokio::time::sleep(Duration::from_millis(25)).await;
-        }
-        panic!("{mails} mails awaited, told {:?}", self.told());
+    /// The notifications as soon as there are `count`.
+    async fn wait(&self, count: usize) -> Vec<(String, Value)> {
+        let enough = async || Some(self.received()).filter(|received| received.len() >= count);
+        until(&format!("{count} notifications"), PATIENCE, enough).await
     }
 }
 
 type Shared = (Arc<Mutex<Vec<(String, Value)>>>, Script);
 
-async fn take(State((told, script)): State<Shared>, uri: Uri, body: Bytes) -> (StatusCode, &'static str) {
-    told.lock().unwrap().push((uri.to_string(), serde_json::from_slice(&body).unwrap()));
+async fn take(State((received, script)): State<Shared>, uri: Uri, body: Bytes) -> (StatusCode, &'static str) {
+    received.lock().unwrap().push((uri.to_string(), serde_json::from_slice(&body).unwrap()));
     let mut script = script.lock().unwrap();
-    let answer = if script.len() > 1 { script.pop_front() } else { script.front().copied() };
-    let (status, body) = answer.unwrap_or((200, ""));
+    let response = if script.len() > 1 { script.pop_front() } else { script.front().copied() };
+    let (status, body) = response.unwrap_or((200, ""));
     (StatusCode::from_u16(status).unwrap(), body)
 }
 
-struct Office {
+/// The notifiers of a node, and its own metrics.
+struct Node {
     notifiers: Notifiers,
     registry: prometheus::Registry,
 }
 
-impl Office {
+impl Node {
     fn new(webhooks: Vec<WebhookSettings>, silences: Vec<SilenceSettings>) -> Self {
         let registry = prometheus::Registry::new();
         let meters = SelfMetrics::new(&registry).unwrap();
         let alerts = AlertSettings { webhooks, silences, ..AlertSettings::default() };
         let page_url = "http://127.0.0.1:9480/".to_owned();
-        let letterhead = AlertContext { node: "media-017".to_owned(), alerts, page_url, ..AlertContext::default() };
-        Self { notifiers: Notifiers::start(letterhead, &meters).unwrap(), registry }
+        let context = AlertContext { node: "media-017".to_owned(), alerts, page_url, ..AlertContext::default() };
+        Self { notifiers: Notifiers::start(context, &meters).unwrap(), registry }
     }
 
     fn shed(&self, reason: &str) -> u64 {
@@ -108,7 +106,7 @@ async fn a_node_fault_is_one_message_to_each_chat() {
         ..receiver(kind, &robot.url)
     };
     let wecom = Robot::start(&[(200, r#"{"errcode":0,"errmsg":"ok"}"#)]).await;
-    let office = Office::new(
+    let node = Node::new(
         vec![
             with_secret(ReceiverKind::Dingtalk, &robots[0]),
             with_secret(ReceiverKind::Feishu, &robots[1]),
@@ -116,92 +114,91 @@ async fn a_node_fault_is_one_message_to_each_chat() {
         ],
         Vec::new(),
     );
-    office.notifiers.take(&all(300, NoticeState::Firing));
-    let (uri, body) = robots[0].hears(1).await.remove(0);
+    node.notifiers.take(&all(300, NoticeState::Firing));
+    let (uri, body) = robots[0].wait(1).await.remove(0);
     assert!(uri.contains("access_token=t&timestamp=") && uri.contains("&sign="), "{uri}");
     assert_eq!(body["markdown"]["title"], "LiveStutterHigh on media-017: 300 firing");
     assert!(body["markdown"]["text"].as_str().unwrap().contains("and 295 more"), "{body}");
-    let (_, card) = robots[1].hears(1).await.remove(0);
+    let (_, card) = robots[1].wait(1).await.remove(0);
     assert_eq!(card["card"]["header"]["template"], "red");
     assert!(card["sign"].is_string() && card["timestamp"].is_string(), "{card}");
-    let (_, markdown) = wecom.hears(1).await.remove(0);
+    let (_, markdown) = wecom.wait(1).await.remove(0);
     let text = markdown["markdown"]["content"].as_str().unwrap();
     assert!(text.starts_with("<font color=\"warning\">") && text.len() <= 4_096, "{text}");
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!([robots[0].told().len(), robots[1].told().len(), wecom.told().len()], [1, 1, 1]);
+    assert_eq!([robots[0].received().len(), robots[1].received().len(), wecom.received().len()], [1, 1, 1]);
 }
 
 #[tokio::test]
-async fn a_robot_that_refuses_with_success_is_not_believed() {
+async fn a_refusal_inside_a_successful_response_is_recognized() {
     let keyword = Robot::start(&[(200, r#"{"errcode":310000,"errmsg":"keywords not in content"}"#)]).await;
     let busy = Robot::start(&[(200, r#"{"errcode":130101,"errmsg":"send too fast"}"#)]).await;
     let dingtalk = |robot: &Robot| receiver(ReceiverKind::Dingtalk, &robot.url);
-    let office = Office::new(vec![dingtalk(&keyword), dingtalk(&busy)], Vec::new());
-    office.notifiers.take(&all(2, NoticeState::Firing));
-    keyword.hears(1).await;
-    busy.hears(1).await;
-    until(|| office.shed("webhook_refused") == 2).await;
+    let node = Node::new(vec![dingtalk(&keyword), dingtalk(&busy)], Vec::new());
+    node.notifiers.take(&all(2, NoticeState::Firing));
+    keyword.wait(1).await;
+    busy.wait(1).await;
+    until("both refusals", PATIENCE, async || (node.shed("webhook_refused") == 2).then_some(())).await;
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!((keyword.told().len(), busy.told().len()), (1, 1), "a robot that is shut is left alone");
+    assert_eq!((keyword.received().len(), busy.received().len()), (1, 1), "a refused notification is not repeated");
 }
 
 #[tokio::test]
-async fn a_webhook_hears_each_change_once_whatever_it_answers_first() {
+async fn a_webhook_gets_each_change_after_failed_attempts() {
     let hook = Robot::start(&[(503, ""), (429, ""), (200, "")]).await;
-    let office = Office::new(vec![receiver(ReceiverKind::Webhook, &hook.url)], Vec::new());
-    office.notifiers.take(&all(3, NoticeState::Firing));
-    let told = hook.hears(3).await;
-    assert_eq!(told[0].1, told[2].1, "the same again");
-    let body = &told[2].1;
+    let node = Node::new(vec![receiver(ReceiverKind::Webhook, &hook.url)], Vec::new());
+    node.notifiers.take(&all(3, NoticeState::Firing));
+    let received = hook.wait(3).await;
+    assert_eq!(received[0].1, received[2].1, "each attempt has the same body");
+    let body = &received[2].1;
     assert_eq!(body["version"], "4");
     assert_eq!(body["groupLabels"], json!({ "alertname": "LiveStutterHigh", "cause": "node" }));
     assert_eq!(body["alerts"].as_array().unwrap().len(), 3);
     assert_eq!(body["alerts"][0]["endsAt"], "0001-01-01T00:00:00Z");
-    assert_eq!(body["commonLabels"]["session_id"], Value::Null, "that is not common");
-    office.notifiers.take(&all(1, NoticeState::Resolved));
-    let told = hook.hears(4).await;
-    assert_eq!((&told[3].1["status"], told[3].1["alerts"].as_array().unwrap().len()), (&json!("resolved"), 1));
+    assert_eq!(body["commonLabels"]["session_id"], Value::Null, "the alerts differ in it");
+    node.notifiers.take(&all(1, NoticeState::Resolved));
+    let received = hook.wait(4).await;
+    assert_eq!((&received[3].1["status"], received[3].1["alerts"].as_array().unwrap().len()), (&json!("resolved"), 1));
 }
 
 #[tokio::test]
-async fn an_alertmanager_is_told_true_times() {
+async fn an_alertmanager_gets_the_true_times() {
     let manager = Robot::start(&[(200, "")]).await;
     let root = manager.url.split("/robot").next().unwrap();
-    let office = Office::new(vec![receiver(ReceiverKind::Alertmanager, root)], Vec::new());
-    office.notifiers.take(&all(2, NoticeState::Firing));
-    let (uri, body) = manager.hears(1).await.remove(0);
+    let node = Node::new(vec![receiver(ReceiverKind::Alertmanager, root)], Vec::new());
+    node.notifiers.take(&all(2, NoticeState::Firing));
+    let (uri, body) = manager.wait(1).await.remove(0);
     assert_eq!(uri, "/api/v2/alerts");
     assert_eq!(body[0]["startsAt"], "2027-01-15T08:00:00.000Z");
     let end: jiff::Timestamp = body[0]["endsAt"].as_str().unwrap().parse().unwrap();
-    assert!(end > jiff::Timestamp::now(), "it holds");
-    office.notifiers.take(&all(1, NoticeState::Resolved));
-    let told = manager.hears(2).await;
-    let ended: Vec<_> =
-        told[1].1.as_array().unwrap().iter().filter(|alert| alert["endsAt"] == "2027-01-15T08:00:02.000Z").collect();
-    assert_eq!((told[1].1.as_array().unwrap().len(), ended.len()), (2, 1), "all that holds is told with what ended");
+    assert!(end > jiff::Timestamp::now(), "the alert is firing");
+    node.notifiers.take(&all(1, NoticeState::Resolved));
+    let received = manager.wait(2).await;
+    let ended: Vec<_> = received[1]
+        .1
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|alert| alert["endsAt"] == "2027-01-15T08:00:02.000Z")
+        .collect();
+    assert_eq!(
+        (received[1].1.as_array().unwrap().len(), ended.len()),
+        (2, 1),
+        "all firing alerts are sent with the resolved one"
+    );
 }
 
 #[tokio::test]
-async fn nobody_is_told_what_a_silence_covers() {
+async fn a_silence_covers_its_alerts() {
     let hook = Robot::start(&[(200, "")]).await;
     let silence = SilenceSettings {
         labels: [("session_id".to_owned(), "live/class1".to_owned())].into(),
         until: "2099-01-01T00:00:00Z".to_owned(),
         ..SilenceSettings::default()
     };
-    let office = Office::new(vec![receiver(ReceiverKind::Webhook, &hook.url)], vec![silence]);
-    office.notifiers.take(&all(3, NoticeState::Firing));
-    let told = hook.hears(1).await;
-    assert_eq!(told[0].1["alerts"].as_array().unwrap().len(), 2);
-    assert_eq!(office.shed("silenced"), 1);
-}
-
-async fn until(holds: impl Fn() -> bool) {
-    for _ in 0..400 {
-        if holds() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(25)).await;
-    }
-    panic!("it never held");
+    let node = Node::new(vec![receiver(ReceiverKind::Webhook, &hook.url)], vec![silence]);
+    node.notifiers.take(&all(3, NoticeState::Firing));
+    let received = hook.wait(1).await;
+    assert_eq!(received[0].1["alerts"].as_array().unwrap().len(), 2);
+    assert_eq!(node.shed("silenced"), 1);
 }

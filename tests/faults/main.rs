@@ -10,8 +10,6 @@
 
 mod fault;
 mod node;
-#[path = "../support/said.rs"]
-mod said;
 
 use std::path::Path;
 
@@ -34,7 +32,8 @@ async fn run(fault: &'static Fault, seed: u64, folder: std::path::PathBuf) -> Ve
     let onset = clock::now();
     let hurt = fault.begin(&node);
     node.play(FAULT_SECONDS).await;
-    let answers = hurt.iter().map(|(class, label)| Answer { label: *label, said: node.said(*class, onset) }).collect();
+    let answers =
+        hurt.iter().map(|(class, label)| Answer { label: *label, said: node.named_cause(*class, onset) }).collect();
     node.stop(&hurt, onset).await;
     answers
 }

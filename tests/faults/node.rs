@@ -11,7 +11,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use liveqos::demo::{Class, ClassOptions, ViewerTotals, viewer_report};
-use liveqos::intake::access_log::Sender;
+use liveqos::intake::access_log::Requester;
 use liveqos::platform::clock;
 use liveqos::players::{Beacons, Key};
 use liveqos_core::model::{
@@ -19,9 +19,8 @@ use liveqos_core::model::{
 };
 use liveqos_core::recording::{Event, Head, Playback, Settings, line};
 use liveqos_core::session::SessionTimeouts;
+use liveqos_testkit::named_cause::named_cause;
 use serde_json::json;
-
-use crate::said::said;
 
 /// Classes of a node.
 pub(crate) const CLASSES: usize = 3;
@@ -131,8 +130,8 @@ impl Node {
     }
 
     /// The cause that most alerts of a class were given last, with their words, of those that began after `onset`.
-    pub(crate) fn said(&self, class: usize, onset: Timestamp) -> Option<(Cause, String)> {
-        said(&self.notices, &self.rooms[class].name, onset)
+    pub(crate) fn named_cause(&self, class: usize, onset: Timestamp) -> Option<(Cause, String)> {
+        named_cause(&self.notices, &self.rooms[class].name, onset)
     }
 
     /// Ends everything; the labels stand beside the recording.
@@ -158,7 +157,7 @@ impl Room {
             }
             let was = std::mem::replace(&mut self.reported[totals.viewer as usize], totals);
             let body = viewer_report(&self.name, ticks / 4, &was, &totals).to_string();
-            beacons.report(body.as_bytes(), Some(&self.token), &Sender::default(), now).unwrap();
+            beacons.report(body.as_bytes(), Some(&self.token), &Requester::default(), now).unwrap();
         }
     }
 }

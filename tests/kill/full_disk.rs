@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::classes::Classes;
-use super::daemon::{Daemon, value};
+use liveqos_testkit::collector::Collector;
+use liveqos_testkit::daemon::{Daemon, value};
+use liveqos_testkit::program::{command, run};
+use liveqos_testkit::stat_server::StatServer;
+use liveqos_testkit::wait::{alone, until};
+
 use super::kills::seldom;
-use super::program::{command, free_port, run};
-use super::receiver::Collector;
 use super::seen::Seen;
-use super::wait::{alone, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_costs_nothing_but_the_promise() {
@@ -21,7 +22,7 @@ async fn a_full_disk_costs_nothing_but_the_promise() {
     let Some(_mounted) = Mounted::new(&disk) else {
         return eprintln!("SKIPPED: mounting a file system of 2 MB needs root");
     };
-    let (collector, classes, port) = (Collector::grpc(), Classes::serve(20).await, free_port());
+    let (collector, classes) = (Collector::grpc(), StatServer::many(20).await);
     let config = format!(
         "[kernel]\ntcp_info = false\n[state]\ndir = \"{}\"\n[otlp]\nendpoint = \"{}\"\n\
          [[sources]]\nkind = \"nginx-rtmp\"\nname = \"many\"\nurl = \"{}\"\ninterval = \"1s\"\n",
@@ -29,7 +30,7 @@ async fn a_full_disk_costs_nothing_but_the_promise() {
         collector.url(),
         classes.url
     );
-    let mut daemon = Daemon::start(folder.path(), port, &config).await;
+    let mut daemon = Daemon::start_in(folder.path(), &config).await;
     let kept = async |daemon: &Daemon| Some(value(&daemon.metrics().await, "liveqos_state_kept", &[])? > 0.0);
     until("state on disk", WITHIN, async || kept(&daemon).await?.then_some(())).await;
 
@@ -49,7 +50,7 @@ async fn a_full_disk_costs_nothing_but_the_promise() {
     until("state on disk again", WITHIN, async || kept(&daemon).await?.then_some(())).await;
     daemon.program.signal("KILL");
     daemon.program.ended(WITHIN).await;
-    daemon = Daemon::start(folder.path(), port, &config).await;
+    daemon = Daemon::start_in(folder.path(), &config).await;
     // Heard of again, so that their end is seen and need not be concluded.
     let before = samples(&collector);
     until("samples after the restart", WITHIN, async || {

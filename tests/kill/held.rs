@@ -4,21 +4,20 @@
 use std::time::Duration;
 
 use liveqos_core::model::Timestamp;
+use liveqos_testkit::collector::Collector;
+use liveqos_testkit::daemon::Daemon;
+use liveqos_testkit::stat_server::StatServer;
+use liveqos_testkit::wait::{alone, until};
 
-use super::classes::Classes;
-use super::daemon::Daemon;
 use super::full_disk::samples;
 use super::kills::seldom;
-use super::program::free_port;
-use super::receiver::Collector;
 use super::seen::Seen;
-use super::wait::{alone, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_class_that_is_held_back_is_judged_over_kills() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
-    let (collector, classes, port) = (Collector::grpc(), Classes::serve(CLASSES).await, free_port());
+    let (collector, classes) = (Collector::grpc(), StatServer::many(CLASSES).await);
     let config = format!(
         "[kernel]\ntcp_info = false\n[state]\ndir = \"{}\"\n[otlp]\nendpoint = \"{}\"\n[otlp.metrics]\nenabled = false\n\
          [sampling]\nlive_teaching = 0.0\n\
@@ -27,19 +26,15 @@ async fn a_class_that_is_held_back_is_judged_over_kills() {
         collector.url(),
         classes.url
     );
-    let mut daemon = Daemon::start(folder.path(), port, &config).await;
-    let live = async |daemon: &Daemon| {
-        let sessions = daemon.json("/api/v1/sessions").await?;
-        Some(sessions["sessions"].as_array()?.len())
-    };
-    until("all classes", WITHIN, async || (live(&daemon).await? == CLASSES).then_some(())).await;
+    let mut daemon = Daemon::start_in(folder.path(), &config).await;
+    until("all classes", WITHIN, async || (daemon.live().await? == CLASSES).then_some(())).await;
     let mut first_kill = None;
     for signal in ["KILL", "TERM", "KILL"] {
         // Two cuts, so that there is something to hold.
         tokio::time::sleep(Duration::from_secs(11)).await;
         first_kill.get_or_insert_with(liveqos::platform::clock::now);
-        daemon = killed(daemon, signal, folder.path(), port, &config).await;
-        assert_eq!(live(&daemon).await, Some(CLASSES), "they are there again at once");
+        daemon = killed(daemon, signal, folder.path(), &config).await;
+        assert_eq!(daemon.live().await, Some(CLASSES), "they are there again at once");
     }
     let seen = Seen::of(&collector);
     assert!(
@@ -47,14 +42,14 @@ async fn a_class_that_is_held_back_is_judged_over_kills() {
         "nothing was wrong: nothing leaves, also at an orderly end"
     );
 
-    classes.leave(FAILING);
+    classes.take_away(FAILING);
     until("the classes that fail", WITHIN, async || {
         seldom().await;
         (Seen::of(&collector).traces.len() == FAILING).then_some(())
     })
     .await;
-    classes.leave(0);
-    daemon = killed(daemon, "KILL", folder.path(), port, &config).await;
+    classes.take_away(0);
+    daemon = killed(daemon, "KILL", folder.path(), &config).await;
     let before = samples(&collector);
     until("what comes after the fault and the kill", WITHIN, async || {
         seldom().await;
@@ -62,7 +57,7 @@ async fn a_class_that_is_held_back_is_judged_over_kills() {
     })
     .await;
     classes.end();
-    until("the end of all classes", WITHIN, async || (live(&daemon).await? == 0).then_some(())).await;
+    until("the end of all classes", WITHIN, async || (daemon.live().await? == 0).then_some(())).await;
     until("the ends of those that failed", WITHIN, async || {
         seldom().await;
         (Seen::of(&collector).count("live.teaching.complete") == FAILING).then_some(())
@@ -88,10 +83,10 @@ fn all_of_those_that_failed(seen: &Seen, first_kill: Timestamp) {
     );
 }
 
-async fn killed(mut daemon: Daemon, signal: &str, folder: &std::path::Path, port: u16, config: &str) -> Daemon {
+async fn killed(mut daemon: Daemon, signal: &str, folder: &std::path::Path, config: &str) -> Daemon {
     daemon.program.signal(signal);
     daemon.program.ended(WITHIN).await;
-    Daemon::start(folder, port, config).await
+    Daemon::start_in(folder, config).await
 }
 
 const CLASSES: usize = 20;

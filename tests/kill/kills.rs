@@ -2,20 +2,20 @@
 //! had without. Beside it, killed at the same instants and refused by its collector in the same lives, the same load on
 //! the OpenTelemetry SDK.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use liveqos::otlp::Signal;
+use liveqos_testkit::collector::{Collector, Reply};
+use liveqos_testkit::daemon::{Launch, liveqos};
+use liveqos_testkit::program::Program;
+use liveqos_testkit::seed::random;
+use liveqos_testkit::stat_server::StatServer;
+use liveqos_testkit::wait::{alone, until};
 use tonic::Code;
 
-use super::classes::Classes;
-use super::daemon::{Daemon, LIVEQOS};
-use super::program::{Program, command, free_port};
-use super::receiver::{Collector, Reply};
 use super::sdk::{self, Sdk};
 use super::seen::Seen;
-use super::wait::{alone, until};
 
 /// How a life ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +45,7 @@ async fn killed_under_load_every_sample_arrives_once_and_every_trace_is_whole() 
     let kills: usize = std::env::var("KILLS").map_or(20, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
     let installed = Installed::new(folder.path());
-    let (collector, classes, port) = (Collector::grpc(), Classes::serve(CLASSES).await, free_port());
+    let (collector, classes) = (Collector::grpc(), StatServer::many(CLASSES).await);
     let (its_collector, its_folder) = (Collector::grpc(), folder.path().join("sdk"));
     std::fs::create_dir(&its_folder).unwrap();
     let sdk = Sdk::new(its_folder, &its_collector, CLASSES);
@@ -56,14 +56,14 @@ async fn killed_under_load_every_sample_arrives_once_and_every_trace_is_whole() 
         collector.url(),
         classes.url
     );
-    let start = async || Daemon::start_command(&mut installed.command(), folder.path(), port, &config).await;
+    let start = async || Launch::new(&config).folder(folder.path()).program(&installed.path).ready().await;
     let mut daemon = start().await;
-    until("all classes", WITHIN, async || (live(&daemon).await? == CLASSES).then_some(())).await;
+    until("all classes", WITHIN, async || (daemon.live().await? == CLASSES).then_some(())).await;
     let mut its_process = sdk.start();
 
-    let (mut down, mut lives) = (Duration::ZERO, 0);
+    let (mut down, mut lives, mut random) = (Duration::ZERO, 0, random("killed_under_load"));
     for end in ends(kills) {
-        let chance = RandomState::new().hash_one(lives);
+        let chance = random.u64(..);
         lives += 1;
         trouble(&[&collector, &its_collector], chance);
         tokio::time::sleep(Duration::from_millis(chance % LONGEST_LIFE_MILLIS)).await;
@@ -74,15 +74,15 @@ async fn killed_under_load_every_sample_arrives_once_and_every_trace_is_whole() 
         finish(end, chance, [&mut daemon.program, &mut its_process]).await;
         its_process = sdk.start();
         daemon = start().await;
-        assert_eq!(live(&daemon).await, Some(CLASSES), "they are there again at once");
+        assert_eq!(daemon.live().await, Some(CLASSES), "they are there again at once");
         down = down.max(ended.elapsed());
     }
     for collector in [&collector, &its_collector] {
-        collector.mood(None);
+        collector.always(None);
     }
     classes.end();
     assert!(its_process.stop().await.success());
-    until("the end of all classes", WITHIN, async || (live(&daemon).await? == 0).then_some(())).await;
+    until("the end of all classes", WITHIN, async || (daemon.live().await? == 0).then_some(())).await;
     until("all ends at the collector", WITHIN, async || {
         seldom().await;
         (Seen::of(&collector).count("live.teaching.complete") == CLASSES).then_some(())
@@ -123,22 +123,16 @@ fn beside(sdk: &Sdk, collector: &Collector) {
     assert!(ended > 0 && arrived > 0, "it took part");
 }
 
-/// How many classes are live.
-pub(crate) async fn live(daemon: &Daemon) -> Option<usize> {
-    let sessions = daemon.json("/api/v1/sessions").await?;
-    Some(sessions["sessions"].as_array()?.len())
-}
-
 /// What the collectors do in the next life: refuse once, refuse until a later life, or nothing.
 fn trouble(collectors: &[&Collector], chance: u64) {
     let refused = || Reply::Code(Code::Unavailable, Vec::new());
     for collector in collectors {
-        collector.mood(chance.is_multiple_of(5).then(refused));
+        collector.always(chance.is_multiple_of(5).then(refused));
         if chance.is_multiple_of(3) {
             // One for each life or less, so that none is left for the end: refusals in a row are waited for longer and
             // longer.
-            collector.script(Signal::Logs, [refused()]);
-            collector.script(Signal::Traces, [refused()]);
+            collector.script(Signal::Logs.as_str(), [refused()]);
+            collector.script(Signal::Traces.as_str(), [refused()]);
         }
     }
 }
@@ -171,15 +165,11 @@ impl Installed {
     fn new(folder: &Path) -> Self {
         let builds = ["one", "other"].map(|name| folder.join(name));
         for build in &builds {
-            std::fs::copy(LIVEQOS, build).unwrap();
+            std::fs::copy(liveqos(), build).unwrap();
         }
         let installed = Self { path: folder.join("liveqos"), builds };
         installed.upgrade();
         installed
-    }
-
-    fn command(&self) -> std::process::Command {
-        command(self.path.to_str().unwrap())
     }
 
     /// Puts the build that does not run in place of the one that does.

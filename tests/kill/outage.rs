@@ -10,15 +10,15 @@ use liveqos::otlp::Signal;
 use liveqos::otlp::sampling::{Sampling, SamplingSettings};
 use liveqos::storage::{Opened, StateSettings};
 use liveqos_core::model::GRID;
+use liveqos_testkit::collector::{Collector, Reply};
+use liveqos_testkit::daemon::Daemon;
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::resetting_listener::ResettingListener;
+use liveqos_testkit::stat_server::StatServer;
+use liveqos_testkit::telemetry::{START, sample, session};
+use liveqos_testkit::wait::{alone, until};
 
-use super::classes::Classes;
-use super::daemon::Daemon;
-use super::kills::{live, seldom};
-use super::past::{self, START};
-use super::program::free_port;
-use super::receiver::{Collector, Reply};
-use super::resetting::Resetting;
-use super::wait::{alone, until};
+use super::kills::seldom;
 
 const CLASSES: usize = 200;
 /// Cuts in ten minutes.
@@ -36,10 +36,11 @@ const WITHIN: Duration = Duration::from_mins(2);
 #[tokio::test(flavor = "multi_thread")]
 async fn live_samples_are_seen_while_ten_minutes_drain() {
     let _machine = alone().await;
-    let resetting = Resetting::begin().await;
-    let (resets, nowhere) = (resetting.address, SocketAddr::from(([127, 0, 0, 1], free_port())));
+    let ports = [ReservedPort::new(), ReservedPort::new()];
+    let [resets, nowhere] = ports.each_ref().map(ReservedPort::address);
+    let resetting = ResettingListener::start(resets).await;
     let again = async || {
-        resetting.end().await;
+        resetting.stop().await;
         Collector::http_on(resets)
     };
     tokio::join!(
@@ -54,7 +55,7 @@ async fn live_samples_are_seen_while_ten_minutes_drain() {
 /// With a collector that is there and answers so while it is away.
 async fn in_a_mood(name: &str, reply: Reply) {
     let collector = Collector::http();
-    collector.mood(Some(reply));
+    collector.always(Some(reply));
     outage(name, collector.address, async || collector).await;
 }
 
@@ -62,7 +63,7 @@ async fn in_a_mood(name: &str, reply: Reply) {
 async fn outage(name: &str, address: SocketAddr, back: impl AsyncFnOnce() -> Collector) {
     let folder = tempfile::tempdir().unwrap();
     ten_minutes(&folder.path().join("state"));
-    let classes = Classes::serve(CLASSES).await;
+    let classes = StatServer::many(CLASSES).await;
     let config = format!(
         "[kernel]\ntcp_info = false\n[state]\ndir = \"{}\"\n[otlp]\nendpoint = \"http://{address}\"\nprotocol = \"http/protobuf\"\n\
          [otlp.metrics]\nenabled = false\n\
@@ -70,13 +71,13 @@ async fn outage(name: &str, address: SocketAddr, back: impl AsyncFnOnce() -> Col
         folder.path().join("state").display(),
         classes.url
     );
-    let daemon = Daemon::start(folder.path(), free_port(), &config).await;
-    until("all classes", WITHIN, async || (live(&daemon).await? == CLASSES).then_some(())).await;
+    let daemon = Daemon::start_in(folder.path(), &config).await;
+    until("all classes", WITHIN, async || (daemon.live().await? == CLASSES).then_some(())).await;
     tokio::time::sleep(AWAY).await;
 
     let collector = back().await;
     let returned = Clock::read();
-    collector.mood(Some(Reply::Slow(BUSY)));
+    collector.always(Some(Reply::Slow(BUSY)));
     let seen = until("live samples", WITHIN, async || {
         seldom().await;
         let seen = Seen::since(&collector, &returned);
@@ -96,7 +97,7 @@ async fn outage(name: &str, address: SocketAddr, back: impl AsyncFnOnce() -> Col
     assert!(slowest <= BAR, "{name}: {slowest:?}");
     assert!(behind > PAST / 4, "{name}: {behind} of the backlog came after them");
 
-    collector.mood(None);
+    collector.always(None);
     until("the backlog", WITHIN, async || {
         seldom().await;
         (Seen::since(&collector, &returned).past == PAST).then_some(())
@@ -113,7 +114,7 @@ fn ten_minutes(dir: &Path) {
     let mut sampling = Sampling::new(&SamplingSettings::default(), "edge");
     for tick in 0..u64::from(CUTS) {
         let numbers = 0..u32::try_from(CLASSES).unwrap();
-        let samples: Vec<_> = numbers.map(|number| past::sample(&past::session(number), tick, Vec::new())).collect();
+        let samples: Vec<_> = numbers.map(|number| sample(&session(number), tick, Vec::new())).collect();
         sampling.take(&samples, |_| true).into_iter().for_each(|record| outbox.append(record));
         assert_eq!(state.keep(Vec::new(), Vec::new()), 0);
     }

@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
-use super::classes::Classes;
-use super::daemon::{Daemon, value};
+use liveqos_testkit::collector::Collector;
+use liveqos_testkit::daemon::{Daemon, value};
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::stat_server::StatServer;
+use liveqos_testkit::wait::{alone, until};
+
 use super::full_disk::{Mounted, samples};
 use super::kills::seldom;
-use super::program::free_port;
-use super::receiver::Collector;
 use super::seen::Seen;
-use super::wait::{alone, until};
 
 async fn kept(daemon: &Daemon) -> Option<bool> {
     Some(value(&daemon.metrics().await, "liveqos_state_kept", &[])? > 0.0)
 }
 
-fn config(dir: &std::path::Path, collector: &Collector, classes: &Classes) -> String {
+fn config(dir: &std::path::Path, collector: &Collector, classes: &StatServer) -> String {
     format!(
         "[kernel]\ntcp_info = false\n[state]\ndir = \"{}\"\n[otlp]\nendpoint = \"{}\"\n\
          [[sources]]\nkind = \"nginx-rtmp\"\nname = \"many\"\nurl = \"{}\"\ninterval = \"1s\"\n",
@@ -35,9 +36,9 @@ async fn a_disk_that_is_read_only_at_the_start_is_read_and_taken_up_later() {
     let Some(mounted) = Mounted::new(&disk) else {
         return eprintln!("SKIPPED: mounting a file system of 2 MB needs root");
     };
-    let (collector, classes, port) = (Collector::grpc(), Classes::serve(CLASSES).await, free_port());
+    let (collector, classes) = (Collector::grpc(), StatServer::many(CLASSES).await);
     let config = config(&disk.join("state"), &collector, &classes);
-    let mut daemon = Daemon::start(folder.path(), port, &config).await;
+    let mut daemon = Daemon::start_in(folder.path(), &config).await;
     let more = async |count: usize| {
         let before = samples(&collector);
         until("more samples", WITHIN, async || {
@@ -50,7 +51,7 @@ async fn a_disk_that_is_read_only_at_the_start_is_read_and_taken_up_later() {
     daemon.program.signal("KILL");
     daemon.program.ended(WITHIN).await;
     mounted.remount("ro");
-    daemon = Daemon::start(folder.path(), port, &config).await;
+    daemon = Daemon::start_in(folder.path(), &config).await;
     assert_eq!(kept(&daemon).await, Some(false));
     let ready = daemon.try_text("/readyz").await.unwrap();
     assert!(ready.starts_with("ok\n") && ready.contains("Read-only file system"), "{ready}");
@@ -61,7 +62,7 @@ async fn a_disk_that_is_read_only_at_the_start_is_read_and_taken_up_later() {
     until("state on disk", WITHIN, async || kept(&daemon).await?.then_some(())).await;
     daemon.program.signal("KILL");
     daemon.program.ended(WITHIN).await;
-    daemon = Daemon::start(folder.path(), port, &config).await;
+    daemon = Daemon::start_in(folder.path(), &config).await;
     assert_eq!(kept(&daemon).await, Some(true));
     more(2 * CLASSES).await;
     classes.end();
@@ -85,11 +86,12 @@ async fn a_folder_that_comes_late_is_taken_up_with_what_is_in_it() {
     let folder = tempfile::tempdir().unwrap();
     let (there, away) = (folder.path().join("var"), folder.path().join("away"));
     std::fs::create_dir(&there).unwrap();
-    let (collector, old, port) = (Collector::grpc(), Classes::serve(CLASSES).await, free_port());
+    let (collector, old) = (Collector::grpc(), StatServer::many(CLASSES).await);
     // Nobody listens: all that is told waits in the folder.
-    let nowhere = format!("http://127.0.0.1:{}", free_port());
+    let port = ReservedPort::new();
+    let nowhere = format!("http://{}", port.address());
     let before = config(&there.join("state"), &collector, &old).replace(&collector.url(), &nowhere);
-    let mut daemon = Daemon::start(folder.path(), port, &before).await;
+    let mut daemon = Daemon::start_in(folder.path(), &before).await;
     let waits = async |daemon: &Daemon| value(&daemon.metrics().await, "liveqos_spool_bytes", &["signal=\"logs\""]);
     let record = 100.0;
     until("records", WITHIN, async || (waits(&daemon).await? > record * 2.0 * CLASSES as f64).then_some(())).await;
@@ -101,8 +103,8 @@ async fn a_folder_that_comes_late_is_taken_up_with_what_is_in_it() {
     // Something is in the way, for root too.
     std::fs::write(&there, "").unwrap();
 
-    let none = Classes::serve(0).await;
-    daemon = Daemon::start(folder.path(), port, &config(&there.join("state"), &collector, &none)).await;
+    let none = StatServer::many(0).await;
+    daemon = Daemon::start_in(folder.path(), &config(&there.join("state"), &collector, &none)).await;
     assert_eq!(kept(&daemon).await, Some(false));
     std::fs::remove_file(&there).unwrap();
     std::fs::rename(&away, &there).unwrap();

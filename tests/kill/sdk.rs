@@ -8,14 +8,13 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use liveqos_testkit::collector::{Collector, Received};
+use liveqos_testkit::program::{Program, command};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::{Span as _, SpanBuilder, Tracer as _, TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::signal::unix::{SignalKind, signal};
-
-use super::program::{Program, command};
-use super::receiver::{Collector, Received};
 
 /// The process, and what it leaves behind.
 pub(crate) struct Sdk {
@@ -31,7 +30,7 @@ impl Sdk {
 
     /// Starts it anew: this very program, asked for the one test that is no test.
     pub(crate) fn start(&self) -> Program {
-        let mut command = command(std::env::current_exe().unwrap().to_str().unwrap());
+        let mut command = command(std::env::current_exe().unwrap());
         command.args(["--ignored", "--exact", "sdk::process"]);
         command.env(COLLECTOR, &self.collector).env(CLASSES, self.classes.to_string()).env(ENDED, self.ended_file());
         Program::start("sdk", &mut command, &self.folder, false)

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use liveqos_testkit::collector::{Collector, Received};
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message as _;
-
-use super::receiver::{Collector, Received};
 
 type SpanId = Vec<u8>;
 

@@ -1,27 +1,29 @@
 //! An average node: 20 classes, 1,400 viewers whose players report every 5 s over connections that are kept.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use liveqos::players::Key;
+use liveqos_testkit::daemon::Launch;
+use liveqos_testkit::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::daemon::Daemon;
-use super::program::free_port;
 use super::report::{mib, share, threads};
 use super::usage::{Cpu, memory};
 use super::writer::now;
-use super::{asked, wait};
+use super::{asked, measured};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_average_node() {
     let _alone = wait::alone().await;
-    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let folder = tempfile::tempdir().unwrap();
     let key_file = folder.path().join("key");
     std::fs::write(&key_file, KEY).unwrap();
-    let daemon =
-        Daemon::start(folder.path(), port, &format!("discover = false\n[beacon]\nkey_file = {key_file:?}\n")).await;
+    let config = format!("discover = false\n[beacon]\nkey_file = {key_file:?}\n");
+    let daemon = Launch::new(&config).folder(folder.path()).program(&measured()).ready().await;
+    let address = daemon.address;
     let pid = daemon.program.child.id();
     tokio::time::sleep(SETTLE).await;
     let (at_rest, _) = memory(pid);
@@ -32,7 +34,7 @@ async fn an_average_node() {
     let connections = CONNECTIONS.map(|number| {
         let mine = (number..VIEWERS).step_by(CONNECTIONS.len());
         let viewers = mine.map(|viewer| Viewer::new(viewer, &tokens[viewer % CLASSES])).collect::<Vec<_>>();
-        tokio::spawn(report(port, viewers, number, Arc::clone(&answered)))
+        tokio::spawn(report(address, viewers, number, Arc::clone(&answered)))
     });
     let connections: Vec<_> = connections.collect();
     tokio::time::sleep(SETTLE).await;
@@ -42,7 +44,7 @@ async fn an_average_node() {
     let mut others = Vec::new();
     while Instant::now() < until {
         tokio::time::sleep(OTHER_EVERY).await;
-        others.push(other(port).await);
+        others.push(other(address).await);
     }
     let (used, took) = (Cpu::of(pid).since(&was), began.elapsed());
     let mut answers = std::mem::take(&mut *answered.lock().unwrap());
@@ -76,8 +78,8 @@ async fn an_average_node() {
 }
 
 /// Lets each viewer report every [`EVERY`], spread over that time; ends only where a report is refused.
-async fn report(port: u16, mut viewers: Vec<Viewer>, number: usize, answered: Arc<Mutex<Vec<Duration>>>) {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+async fn report(address: SocketAddr, mut viewers: Vec<Viewer>, number: usize, answered: Arc<Mutex<Vec<Duration>>>) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let mut answer = [0; 1_024];
     let pause = EVERY / viewers.len() as u32;
@@ -98,9 +100,9 @@ async fn report(port: u16, mut viewers: Vec<Viewer>, number: usize, answered: Ar
 }
 
 /// How long somebody waits who is no player, over a connection of its own.
-async fn other(port: u16) -> Duration {
+async fn other(address: SocketAddr) -> Duration {
     let sent = Instant::now();
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(b"GET /livez HTTP/1.1\r\nhost: node\r\n\r\n").await.unwrap();
     let mut answer = [0; 1_024];
     let count = stream.read(&mut answer).await.unwrap();

@@ -5,17 +5,18 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use liveqos_testkit::collector::Collector;
+use liveqos_testkit::daemon::{Launch, get};
+use liveqos_testkit::wait;
+
 use super::audience::Dice;
-use super::daemon::{Daemon, get};
 use super::fault::{Faults, Shown};
-use super::program::free_port;
-use super::receiver::Collector;
 use super::report::{mib, share, spread, threads};
 use super::rival::Rival;
 use super::usage::{Cpu, memory};
 use super::woken::{Woken, Word};
 use super::writer::{Writer, now};
-use super::{asked, wait};
+use super::{asked, measured};
 
 /// A fault that was made.
 struct Onset {
@@ -30,7 +31,7 @@ struct Onset {
 async fn a_busy_edge() {
     let _alone = wait::alone().await;
     let (folder, woken, collector) = (tempfile::tempdir().unwrap(), Woken::start().await, Collector::grpc());
-    let (log, port) = (folder.path().join("cmcd.log"), free_port());
+    let log = folder.path().join("cmcd.log");
     std::fs::write(&log, "").unwrap();
     let config = format!(
         "discover = false\n[[logs]]\npath = {log:?}\nposition_file = {:?}\napp = \"live\"\n[[alerts.webhooks]]\nurl = \"{}\"\n[otlp]\nendpoint = \"{}\"\n",
@@ -38,8 +39,8 @@ async fn a_busy_edge() {
         woken.url("liveqos"),
         collector.url(),
     );
-    let daemon = Daemon::start(folder.path(), port, &config).await;
-    let rival = Rival::start(folder.path(), &format!("127.0.0.1:{port}"), &woken.url("prometheus")).await;
+    let daemon = Launch::new(&config).folder(folder.path()).program(&measured()).ready().await;
+    let rival = Rival::start(folder.path(), &daemon.address.to_string(), &woken.url("prometheus")).await;
     let sizes = sizes(asked("LOAD_VIEWERS", 10_000, 4_000));
     let faults = Arc::new(Faults::new(CLASSES, stall()));
     let writer = Writer::start(&log, sizes, Arc::clone(&faults));

@@ -10,24 +10,22 @@
 
 mod audience;
 mod average;
-#[path = "../real/daemon.rs"]
-#[expect(dead_code, reason = "the tests against real servers also read its answers")]
-mod daemon;
 mod edge;
 mod fault;
-#[path = "../real/program.rs"]
-#[expect(dead_code, reason = "the tests against real servers also stop it in other ways")]
-mod program;
-#[path = "../otlp/receiver.rs"]
-#[expect(dead_code, reason = "the tests of export also script its failures")]
-mod receiver;
 mod report;
 mod rival;
 mod usage;
-#[path = "../real/wait.rs"]
-mod wait;
 mod woken;
 mod writer;
+
+use std::path::PathBuf;
+
+use liveqos_testkit::daemon::liveqos;
+
+/// The build that is measured.
+fn measured() -> PathBuf {
+    std::env::var_os("LOAD_PROGRAM").map_or_else(liveqos, PathBuf::from)
+}
 
 /// A number from the environment, else `whole`, and `short` without optimisation.
 fn asked(name: &str, whole: u64, short: u64) -> u64 {

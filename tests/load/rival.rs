@@ -4,40 +4,43 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::daemon::get;
-use super::program::{Program, command, free_port};
-use super::wait;
+use liveqos_testkit::daemon::get;
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::{Program, command};
+use liveqos_testkit::wait;
 
 /// Both, running.
 pub(crate) struct Rival {
     pub(crate) prometheus: Program,
     pub(crate) alertmanager: Program,
+    _ports: [ReservedPort; 2],
 }
 
 impl Rival {
     /// Watches the daemon at `target`; tells `webhook`.
     pub(crate) async fn start(folder: &Path, target: &str, webhook: &str) -> Self {
-        let (metrics_port, alerts_port) = (free_port(), free_port());
+        let ports = [ReservedPort::new(), ReservedPort::new()];
+        let [metrics, alerts] = ports.each_ref().map(ReservedPort::address);
         let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
         write("rival.rules.yml", RULES.to_owned());
-        write("rival.yml", SCRAPE.replace("TARGET", target).replace("MANAGER", &format!("127.0.0.1:{alerts_port}")));
+        write("rival.yml", SCRAPE.replace("TARGET", target).replace("MANAGER", &alerts.to_string()));
         write("rival-routes.yml", ROUTES.replace("WEBHOOK", webhook));
         let file = |name: &str| folder.join(name).display().to_string();
         let mut manager = command("prometheus-alertmanager");
         manager.arg(format!("--config.file={}", file("rival-routes.yml")));
         manager.arg(format!("--storage.path={}", file("rival-alerts")));
-        manager.arg(format!("--web.listen-address=127.0.0.1:{alerts_port}")).arg("--cluster.listen-address=");
+        manager.arg(format!("--web.listen-address={alerts}")).arg("--cluster.listen-address=");
         let alertmanager = Program::start("alertmanager", &mut manager, folder, false);
         let mut server = command("prometheus");
         server.arg(format!("--config.file={}", file("rival.yml")));
         server.arg(format!("--storage.tsdb.path={}", file("rival-series")));
-        server.arg(format!("--web.listen-address=127.0.0.1:{metrics_port}"));
+        server.arg(format!("--web.listen-address={metrics}"));
         let prometheus = Program::start("prometheus", &mut server, folder, false);
-        for port in [alerts_port, metrics_port] {
-            let ready = format!("http://127.0.0.1:{port}/-/ready");
+        for address in [alerts, metrics] {
+            let ready = format!("http://{address}/-/ready");
             wait::until("prometheus and alertmanager", Duration::from_mins(1), async || get(&ready).await).await;
         }
-        Self { prometheus, alertmanager }
+        Self { prometheus, alertmanager, _ports: ports }
     }
 }
 

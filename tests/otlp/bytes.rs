@@ -7,9 +7,10 @@ use liveqos::otlp::stats::read;
 use liveqos::otlp::{Compression, MemoryQueue, Otlp, OtlpSettings, Pace, Resource, Signal};
 use liveqos_core::model::{GRID, Session};
 use liveqos_core::trace::{Attributes, Event, SpanCommand, SpanName, Value};
+use liveqos_testkit::collector::Collector;
+use liveqos_testkit::telemetry::{START, sample, session, span};
+use liveqos_testkit::wait::PATIENCE;
 
-use crate::classes::{START, sample, session, span};
-use crate::receiver::{Collector, PATIENCE};
 use crate::{grpc_to, node};
 
 /// How the values of a sample are written.

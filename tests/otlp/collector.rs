@@ -3,8 +3,6 @@
 //! --ignored`.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use liveqos::otlp::sampling::{Randomness, Threshold};
@@ -12,21 +10,13 @@ use liveqos::otlp::stats::read;
 use liveqos::otlp::{Compression, OtlpSettings, Signal};
 use liveqos::platform::trace_id::derived_trace_id;
 use liveqos_core::trace::{SpanCommand, SpanName};
+use liveqos_testkit::collector::{Body, Collector, Received};
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::{Program, command};
+use liveqos_testkit::telemetry::{session, span};
+use liveqos_testkit::wait::PATIENCE;
 
-use crate::classes::{session, span};
-use crate::receiver::{Collector, LOOPBACK, PATIENCE, Received};
 use crate::{grpc_to, main_target, quick, start, stop};
-
-/// Ends with the test.
-struct Program(Child);
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        self.0.kill().unwrap_or_default();
-        self.0.wait().map(drop).unwrap_or_default();
-    }
-}
 
 const CLASSES: u32 = 4_000;
 
@@ -38,14 +28,13 @@ async fn the_collectors_sampler_keeps_what_ours_keeps() {
     for (percent, share) in [("10", 0.1), ("5", 0.05), ("33.3", 0.333), ("0.7", 0.007)] {
         for (mode, compression) in [("equalizing", Compression::Gzip), ("proportional", Compression::Zstd)] {
             let behind = Collector::http();
-            let port = TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap().port();
+            let port = ReservedPort::new();
             let file = folder.path().join("collector.yaml");
-            std::fs::write(&file, config(port, percent, mode, &behind.url())).unwrap();
-            #[expect(clippy::disallowed_methods, reason = "the Collector is a program of its own")]
-            let mut child = Command::new(&program);
-            child.arg("--config").arg(format!("file:{}", file.display()));
-            let _running = Program(child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-            let settings = OtlpSettings { compression, ..grpc_to(format!("http://127.0.0.1:{port}")) };
+            std::fs::write(&file, config(port.number(), percent, mode, &behind.url())).unwrap();
+            let mut command = command(&program);
+            command.arg("--config").arg(format!("file:{}", file.display()));
+            let _running = Program::start("otelcol", &mut command, folder.path(), false);
+            let settings = OtlpSettings { compression, ..grpc_to(format!("http://{}", port.address())) };
             let otlp = start(&settings, quick());
             let roots = (0..CLASSES).map(|number| span(&Arc::clone(&session(number)), SpanName::TeachingStart, 0));
             otlp.take(&roots.map(|root| SpanCommand::Export(Box::new(root))).collect::<Vec<_>>());
@@ -76,7 +65,7 @@ fn config(port: u16, percent: &str, mode: &str, behind: &str) -> String {
 
 /// Of a request with any number of resources and scopes.
 fn all_spans(received: &Received) -> Vec<opentelemetry_proto::tonic::trace::v1::Span> {
-    let crate::receiver::Body::Traces(request) = &received.body else { return Vec::new() };
+    let Body::Traces(request) = &received.body else { return Vec::new() };
     let scopes = request.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
     scopes.flat_map(|scope| scope.spans.clone()).collect()
 }

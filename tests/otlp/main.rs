@@ -3,26 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 
 mod bytes;
-mod classes;
 mod collector;
 mod memory;
 mod outage;
-#[path = "../real/program.rs"]
-#[expect(dead_code, reason = "the tests beside real servers ask it for more")]
-mod program;
-mod receiver;
-mod resetting;
 mod signal_config;
 mod silence;
 mod trouble;
-#[path = "../real/wait.rs"]
-#[expect(dead_code, reason = "the tests beside real servers ask it for more")]
-mod wait;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use classes::{START, sample, segments, session, span};
 use liveqos::metrics::otlp::{self as metrics, Reading};
 use liveqos::otlp::sampling::{Sampling, SamplingSettings};
 use liveqos::otlp::stats::read;
@@ -32,8 +22,11 @@ use liveqos::otlp::{
 };
 use liveqos::platform::trace_id::{derived_trace_id, span_id};
 use liveqos_core::trace::{SpanCommand, SpanName, Value};
+use liveqos_testkit::collector::{Body, Collector, Received, Reply};
+use liveqos_testkit::ports::LOOPBACK;
+use liveqos_testkit::telemetry::{START, sample, segments, session, span};
+use liveqos_testkit::wait::PATIENCE;
 use opentelemetry_proto::tonic::metrics::v1::metric;
-use receiver::{Body, Collector, PATIENCE, Received, Reply};
 use tonic::Code;
 
 const NODE: &str = "edge-7";
@@ -118,8 +111,9 @@ async fn all_signals(collector: &Collector, settings: &OtlpSettings) {
     assert!(spans[0].parent_span_id.is_empty());
     assert_eq!(spans[1].parent_span_id, root_id);
 
-    let received =
-        collector.wait(|received| Signal::ALL.iter().all(|signal| received.iter().any(|r| r.signal == *signal))).await;
+    let received = collector
+        .wait(|received| Signal::ALL.iter().all(|signal| received.iter().any(|r| r.signal == signal.as_str())))
+        .await;
     assert!(received.iter().all(|r| r.encoding == "gzip" && r.authorization == "Bearer x"));
     let logs: Vec<_> = received.iter().flat_map(Received::logs).collect();
     let SpanCommand::Emit(log) = &log else { unreachable!() };
@@ -151,7 +145,7 @@ async fn spans_logs_and_metrics_arrive_as_commanded_by_http() {
 async fn tls_trusts_the_configured_authority_and_no_other() {
     let (certificate, key) = (include_str!("collector.pem"), include_str!("collector.key"));
     let identity = tonic::transport::Identity::from_pem(certificate, key);
-    let collector = Collector::grpc_on("127.0.0.1:0".parse().unwrap(), Some(identity));
+    let collector = Collector::grpc_on(LOOPBACK, Some(identity));
     let url = format!("https://localhost:{}", collector.address.port());
     let trusting = OtlpSettings {
         ca_file: Some(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/otlp/collector.pem").into()),
@@ -217,7 +211,7 @@ async fn roots_incidents_and_log_events_do_not_wait_for_a_batch() {
     otlp.take(&segments(&class, 3));
     otlp.take(&[sample(&class, 0, Vec::new())]);
     let received = collector.wait(|received| !received.is_empty()).await;
-    assert_eq!((received.len(), received[0].signal), (1, Signal::Logs));
+    assert_eq!((received.len(), received[0].signal), (1, Signal::Logs.as_str()));
     assert_eq!(main_target(&otlp).backlog(Signal::Traces).items, 3, "segments wait");
     for name in [SpanName::TeachingStart, SpanName::QosIncident] {
         let before = collector.received().len();
@@ -256,7 +250,7 @@ async fn records_of_a_signal_that_is_off_are_not_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_tells_what_each_endpoint_answers() {
     let collector = Collector::grpc();
-    collector.script(Signal::Logs, [Reply::Code(Code::Unauthenticated, Vec::new())]);
+    collector.script(Signal::Logs.as_str(), [Reply::Code(Code::Unauthenticated, Vec::new())]);
     let verdicts = check(&grpc_to(collector.url()), &node()).await.unwrap();
     assert!(
         verdicts[0].signal == Signal::Traces && matches!(verdicts[0].verdict, Verdict::Delivered(_)),

@@ -9,12 +9,13 @@ use std::time::Duration;
 use liveqos::otlp::{ExportQueue, MemoryQueue, Otlp, OtlpSettings, Pace, Protocol, Room, Signal};
 use liveqos::storage::{Opened, StateSettings};
 use liveqos_core::trace::Value;
+use liveqos_testkit::collector::{Collector, Reply};
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::{Program, command};
+use liveqos_testkit::resetting_listener::ResettingListener;
+use liveqos_testkit::telemetry::{sample, session};
 
-use crate::classes::{sample, session};
-use crate::outage::{CUTS, different, fast, nowhere};
-use crate::program::{Program, command};
-use crate::receiver::{Collector, Reply};
-use crate::resetting::Resetting;
+use crate::outage::{CUTS, different, fast};
 use crate::{node as resource, sampling};
 
 /// So that ten minutes are three times what the spool keeps at hand of log events.
@@ -41,7 +42,7 @@ struct Node {
 impl Node {
     /// This very program, asked for the one test that is no test.
     fn start(folder: &Path, url: &str, outbox: &str) -> Self {
-        let mut command = command(std::env::current_exe().unwrap().to_str().unwrap());
+        let mut command = command(std::env::current_exe().unwrap());
         command.args(["--ignored", "--exact", "memory::node", "--nocapture"]);
         command.env(FOLDER, folder).env(URL, url).env(OUTBOX, outbox);
         let mut program = Program::start("node", &mut command, folder, true);
@@ -69,10 +70,11 @@ impl Node {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_stays_flat_whatever_the_collector_does() {
     let folder = tempfile::tempdir().unwrap();
-    let resetting = Resetting::begin().await;
+    let (resets, nowhere) = (ReservedPort::new(), ReservedPort::new());
+    let _resetting = ResettingListener::start(resets.address()).await;
     let mut cases = vec![
-        ("gone", format!("http://{}", nowhere()), None),
-        ("resetting", format!("http://{}", resetting.address), None),
+        ("gone", format!("http://{}", nowhere.address()), None),
+        ("resetting", format!("http://{}", resets.address()), None),
     ];
     for (name, reply) in [
         ("429", Reply::Http(429, None)),
@@ -81,7 +83,7 @@ async fn memory_stays_flat_whatever_the_collector_does() {
         ("slow", Reply::Slow(CUT * 200)),
     ] {
         let collector = Collector::http();
-        collector.mood(Some(reply));
+        collector.always(Some(reply));
         cases.push((name, collector.url(), Some(collector)));
     }
     let mut nodes = tokio::task::JoinSet::new();
@@ -101,7 +103,8 @@ async fn memory_stays_flat_whatever_the_collector_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_measure_sees_what_piles_up() {
     let folder = tempfile::tempdir().unwrap();
-    let mut node = Node::start(folder.path(), &format!("http://{}", nowhere()), IN_MEMORY);
+    let nowhere = ReservedPort::new();
+    let mut node = Node::start(folder.path(), &format!("http://{}", nowhere.address()), IN_MEMORY);
     let grows = tokio::task::spawn_blocking(move || node.grows()).await.unwrap();
     eprintln!("in memory: grew by {grows:.3} of what it was told");
     assert!(grows > 0.75, "{grows} of what came stayed in memory, and all of it did");
@@ -111,7 +114,8 @@ async fn the_measure_sees_what_piles_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_drains_without_being_loaded() {
     let folder = tempfile::tempdir().unwrap();
-    let address = nowhere();
+    let port = ReservedPort::new();
+    let address = port.address();
     let mut node = Node::start(folder.path(), &format!("http://{address}"), ON_DISK);
     let (before, mut node) =
         tokio::task::spawn_blocking(move || ((0..CUTS).filter_map(|_| node.next()).last().unwrap(), node))

@@ -2,18 +2,18 @@
 //! is back what happens now is there before what waited.
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use liveqos::otlp::{ExportQueue as _, MemoryQueue, Otlp, OtlpSettings, Pace, Signal};
 use liveqos::storage::{Opened, StateSettings};
+use liveqos_testkit::collector::{Collector, Received, Reply};
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::resetting_listener::ResettingListener;
+use liveqos_testkit::telemetry::{START, sample, session};
+use liveqos_testkit::wait::{PATIENCE, until};
 use tonic::Code;
 
-use crate::classes::{START, sample, session};
-use crate::receiver::{Collector, LOOPBACK, PATIENCE, Received, Reply};
-use crate::resetting::Resetting;
-use crate::wait::until;
 use crate::{grpc_to, http_to, main_target, node, sampling, start_on, stop};
 
 /// Classes on the node, and cuts in ten minutes.
@@ -67,7 +67,7 @@ async fn outage(settings: OtlpSettings, once: bool, back: impl AsyncFnOnce() -> 
     assert_eq!(waiting.records, CUTS * u64::from(CLASSES), "all that was told waits, once");
     let collector = back().await;
     // As a busy collector does, so that what waited takes a while.
-    collector.mood(Some(Reply::Slow(CUT / 2)));
+    collector.always(Some(Reply::Slow(CUT / 2)));
     teach(&otlp, CUTS..CUTS + AFTER).await;
     let all = ((CUTS + AFTER) * u64::from(CLASSES)) as usize;
     let received = collector.wait(|received| different(received) >= all).await;
@@ -80,16 +80,13 @@ async fn outage(settings: OtlpSettings, once: bool, back: impl AsyncFnOnce() -> 
     assert_eq!(outbox.dropped(Signal::Logs), 0);
 }
 
-/// An address where nobody listens.
-pub(crate) fn nowhere() -> SocketAddr {
-    TcpListener::bind(LOOPBACK).unwrap().local_addr().unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn gone() {
-    let address = nowhere();
+    let port = ReservedPort::new();
+    let address = port.address();
     outage(http_to(format!("http://{address}")), true, async || Collector::http_on(address)).await;
-    let address = nowhere();
+    let port = ReservedPort::new();
+    let address = port.address();
     outage(grpc_to(format!("http://{address}")), true, async || Collector::grpc_on(address, None)).await;
 }
 
@@ -104,7 +101,7 @@ async fn refusing_and_hanging() {
         let settings = if http { http_to(collector.url()) } else { grpc_to(collector.url()) };
         let hangs = matches!(reply, Reply::Hang);
         let timeout = if hangs { CUT * 20 } else { settings.timeout };
-        collector.mood(Some(reply));
+        collector.always(Some(reply));
         outages.spawn(outage(OtlpSettings { timeout, ..settings }, !hangs, async || collector));
     }
     while let Some(done) = outages.join_next().await {
@@ -115,12 +112,13 @@ async fn refusing_and_hanging() {
 #[tokio::test(flavor = "multi_thread")]
 async fn resetting_connections() {
     for grpc in [false, true] {
-        let resetting = Resetting::begin().await;
-        let address = resetting.address;
+        let port = ReservedPort::new();
+        let address = port.address();
+        let resetting = ResettingListener::start(address).await;
         let url = format!("http://{address}");
         let settings = if grpc { grpc_to(url) } else { http_to(url) };
         outage(settings, true, async || {
-            resetting.end().await;
+            resetting.stop().await;
             if grpc { Collector::grpc_on(address, None) } else { Collector::http_on(address) }
         })
         .await;
@@ -131,7 +129,7 @@ async fn resetting_connections() {
 async fn a_slow_collector_sees_what_happens_now_before_the_rest() {
     let collector = Collector::http();
     // 64 records in 300 ms, while 80 come.
-    collector.mood(Some(Reply::Slow(CUT * 6)));
+    collector.always(Some(Reply::Slow(CUT * 6)));
     let outbox = Arc::new(MemoryQueue::default());
     let otlp = start_on(&http_to(collector.url()), &outbox, fast());
     teach(&otlp, 0..CUTS).await;
@@ -139,7 +137,7 @@ async fn a_slow_collector_sees_what_happens_now_before_the_rest() {
     let all = CUTS as usize * CLASSES as usize;
     let behind = all - different(&last);
     assert!(behind > 4 * ITEMS as usize, "it is too slow for all: only {behind} wait");
-    collector.mood(None);
+    collector.always(None);
     let received = collector.wait(|received| different(received) >= all).await;
     assert_eq!(taken(&received).len(), all, "each sample of each class once");
     stop(otlp, PATIENCE).await;
@@ -147,7 +145,8 @@ async fn a_slow_collector_sees_what_happens_now_before_the_rest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_the_cap_the_oldest_are_dropped_and_counted_and_the_newest_arrive() {
-    let (folder, address) = (tempfile::tempdir().unwrap(), nowhere());
+    let (folder, port) = (tempfile::tempdir().unwrap(), ReservedPort::new());
+    let address = port.address();
     let cap = 100_000;
     let settings = StateSettings { dir: Some(folder.path().to_owned()), logs_bytes: cap, ..StateSettings::default() };
     let opened = Opened::open(&settings, &[("main".to_owned(), [true; 3])]).unwrap();

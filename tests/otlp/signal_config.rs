@@ -5,6 +5,10 @@ use std::time::Duration;
 
 use liveqos::otlp::stats::read;
 use liveqos::otlp::{Backlog, Compression, CopySettings, MemoryQueue, Otlp, OtlpSettings, Secret, Signal, check};
+use liveqos_testkit::collector::{Collector, Reply};
+use liveqos_testkit::ports::LOOPBACK;
+use liveqos_testkit::telemetry::{sample, segments, session};
+use liveqos_testkit::wait::PATIENCE;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tempfile::TempDir;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,8 +20,6 @@ use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use tonic::Code;
 use tonic::transport::{Certificate, Identity, ServerTlsConfig};
 
-use crate::classes::{sample, segments, session};
-use crate::receiver::{Collector, LOOPBACK, PATIENCE, Reply};
 use crate::{NODE, grpc_to, http_to, node, quick, sampling, start, stop};
 
 /// An authority of the test's own, a collector's certificate and a node's, as PEM; and files of what a node needs.
@@ -136,11 +138,11 @@ async fn another_endpoint_takes_over_and_throttling_is_no_reason() {
     // google.rpc.Status with an empty RetryInfo.
     let mut details = b"\x1a\x2c\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x00".to_vec();
     details[1] = u8::try_from(details.len() - 2).unwrap();
-    first.script(Signal::Traces, [Reply::Code(Code::Unavailable, details)]);
+    first.script(Signal::Traces.as_str(), [Reply::Code(Code::Unavailable, details)]);
     otlp.take(&segments(&session(2), 3));
     first.spans(6).await;
     assert!(second.received().is_empty(), "who asks for patience gets it");
-    first.script(Signal::Traces, [Reply::Code(Code::Unavailable, Vec::new())]);
+    first.script(Signal::Traces.as_str(), [Reply::Code(Code::Unavailable, Vec::new())]);
     otlp.take(&segments(&session(3), 3));
     assert_eq!(second.spans(3).await.len(), 3, "over an endpoint where nobody listens");
     otlp.take(&segments(&session(4), 3));
@@ -168,7 +170,7 @@ fn copy(name: &str, endpoint: String, signals: &[Signal]) -> CopySettings {
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_get_the_same_bytes_and_one_that_is_down_holds_up_nobody() {
     let (jaeger, analytics, hanging) = (Collector::grpc(), Collector::grpc(), Collector::grpc());
-    hanging.mood(Some(Reply::Hang));
+    hanging.always(Some(Reply::Hang));
     let copies = vec![
         copy("analytics", analytics.url(), &Signal::ALL),
         copy("down", "http://127.0.0.1:1".to_owned(), &[Signal::Traces]),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use liveqos::otlp::{ExportQueue as _, MemoryQueue, Otlp, OtlpSettings, Pace, Signal};
+use liveqos_testkit::collector::{Collector, Received, Reply};
+use liveqos_testkit::telemetry::{START, sample, session};
+use liveqos_testkit::wait::PATIENCE;
 
-use crate::classes::{START, sample, session};
-use crate::receiver::{Collector, PATIENCE, Received, Reply};
 use crate::{grpc_to, http_to, quick, start_on, stop};
 
 /// A time-out that no test lives to see.
@@ -46,13 +47,13 @@ async fn a_collector_that_hung_is_asked_anew_long_before_the_time_out() {
         let otlp = start_on(&settings, &outbox, pace(Duration::from_millis(20)));
         tell(&otlp, 0);
         collector.wait(|received| taken(received).contains(&0)).await;
-        collector.mood(Some(Reply::Hang));
+        collector.always(Some(Reply::Hang));
         tell(&otlp, 1);
         // More than may stay unanswered.
         collector.wait(|received| received.len() > 8).await;
         tell(&otlp, 2);
         collector.wait(|received| cuts(&received[received.len() - 1..]).contains(&2)).await;
-        collector.mood(None);
+        collector.always(None);
         tell(&otlp, 3);
         collector.wait(|received| taken(received) == (0..4).collect()).await;
         assert_eq!(stop(otlp, PATIENCE).await.map(|left| left.records), [0; 3]);
@@ -64,11 +65,11 @@ async fn what_hung_through_a_backlog_shows_what_happens_now_first() {
     for (collector, settings) in both() {
         let outbox = Arc::new(MemoryQueue::default());
         let otlp = start_on(&settings, &outbox, Pace { items: 8, ..pace(Duration::from_millis(20)) });
-        collector.mood(Some(Reply::Hang));
+        collector.always(Some(Reply::Hang));
         (0..200).for_each(|cut| tell(&otlp, cut));
         collector.wait(|received| received.len() > 8).await;
         assert_eq!(outbox.backlog(Signal::Logs).records, 200);
-        collector.mood(Some(Reply::Slow(Duration::from_millis(5))));
+        collector.always(Some(Reply::Slow(Duration::from_millis(5))));
         tell(&otlp, 200);
         let received = collector.wait(|received| taken(received).len() == 201).await;
         let order = cuts(received.iter().filter(|one| one.taken));
@@ -84,7 +85,7 @@ async fn a_slow_collector_is_waited_for_once_it_is_known() {
         let outbox = Arc::new(MemoryQueue::default());
         let otlp = start_on(&settings, &outbox, pace(Duration::from_millis(50)));
         // Its answers take ten times what is waited for at first.
-        collector.mood(Some(Reply::Slow(Duration::from_millis(500))));
+        collector.always(Some(Reply::Slow(Duration::from_millis(500))));
         for cut in 0..6 {
             tell(&otlp, cut);
             let gone = async {
@@ -105,7 +106,7 @@ async fn a_slow_collector_is_waited_for_once_it_is_known() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_endpoint_takes_over_from_one_that_hangs() {
     for ((hanging, settings), (second, _)) in both().into_iter().zip(both()) {
-        hanging.mood(Some(Reply::Hang));
+        hanging.always(Some(Reply::Hang));
         let settings = OtlpSettings { failover: vec![second.url()], ..settings };
         let otlp = start_on(&settings, &Arc::new(MemoryQueue::default()), pace(Duration::from_millis(50)));
         (0..3).for_each(|cut| tell(&otlp, cut));
@@ -126,13 +127,13 @@ async fn delays_after_a_collector_that_hung_is_back() {
         for hung in [3, 7, 11, 31] {
             tell(&otlp, cut);
             collector.wait(|received| taken(received).contains(&cut)).await;
-            collector.mood(Some(Reply::Hang));
+            collector.always(Some(Reply::Hang));
             for _ in 0..hung {
                 cut += 1;
                 tell(&otlp, cut);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            collector.mood(None);
+            collector.always(None);
             cut += 1;
             tell(&otlp, cut);
             let back = std::time::Instant::now();

@@ -7,17 +7,19 @@ use liveqos::otlp::stats::read;
 use liveqos::otlp::{Backlog, MemoryQueue, Otlp, OtlpSettings, Pace, Protocol, Room, Signal, Verdict, check};
 use liveqos::platform::trace_id::{derived_trace_id, span_id};
 use liveqos_core::trace::{SpanName, SpanRef};
+use liveqos_testkit::collector::{Collector, Reply};
+use liveqos_testkit::ports::{LOOPBACK, ReservedPort};
+use liveqos_testkit::telemetry::{sample, segments, session};
+use liveqos_testkit::wait::PATIENCE;
 use tonic::Code;
 use tonic::transport::server::TcpIncoming;
 
-use crate::classes::{sample, segments, session};
-use crate::receiver::{Collector, PATIENCE, Reply};
 use crate::{NODE, grpc_to, http_to, main_target, node, patient, quick, start, start_on, stop};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unavailable_twice_delivers_each_once() {
     let collector = Collector::grpc();
-    collector.script(Signal::Traces, vec![Reply::Code(Code::Unavailable, Vec::new()); 2]);
+    collector.script(Signal::Traces.as_str(), vec![Reply::Code(Code::Unavailable, Vec::new()); 2]);
     let otlp = start(&grpc_to(collector.url()), patient());
     otlp.take(&segments(&session(1), 1_024));
     let spans = collector.spans(1_024).await;
@@ -33,7 +35,7 @@ async fn unavailable_twice_delivers_each_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_taken_in_part_is_not_sent_again() {
     for (collector, protocol) in [(Collector::grpc(), Protocol::Grpc), (Collector::http(), Protocol::HttpProtobuf)] {
-        collector.script(Signal::Traces, [Reply::Partial(3)]);
+        collector.script(Signal::Traces.as_str(), [Reply::Partial(3)]);
         let settings = OtlpSettings { protocol, ..grpc_to(collector.url()) };
         let otlp = start(&settings, quick());
         otlp.take(&segments(&session(1), 10));
@@ -49,7 +51,7 @@ async fn what_was_taken_in_part_is_not_sent_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_refused_for_good_is_counted_and_the_next_goes() {
     let collector = Collector::http();
-    collector.script(Signal::Traces, [Reply::Http(500, None), Reply::Html]);
+    collector.script(Signal::Traces.as_str(), [Reply::Http(500, None), Reply::Html]);
     let otlp = start(&http_to(collector.url()), quick());
     let stats = main_target(&otlp).stats();
     for count in 1..=3 {
@@ -65,7 +67,7 @@ async fn what_is_refused_for_good_is_counted_and_the_next_goes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn retry_after_is_honoured() {
     let collector = Collector::http();
-    collector.script(Signal::Traces, [Reply::Http(503, Some("1")), Reply::Http(429, Some("0"))]);
+    collector.script(Signal::Traces.as_str(), [Reply::Http(503, Some("1")), Reply::Http(429, Some("0"))]);
     let otlp = start(&http_to(collector.url()), quick());
     otlp.take(&segments(&session(1), 5));
     assert_eq!(collector.spans(5).await.len(), 5);
@@ -83,7 +85,7 @@ async fn exhausted_is_tried_again_only_where_the_collector_says_when() {
     details[1] = u8::try_from(details.len() - 2).unwrap();
     let collector = Collector::grpc();
     let said = Reply::Code(Code::ResourceExhausted, details);
-    collector.script(Signal::Traces, [said, Reply::Code(Code::ResourceExhausted, Vec::new())]);
+    collector.script(Signal::Traces.as_str(), [said, Reply::Code(Code::ResourceExhausted, Vec::new())]);
     let otlp = start(&grpc_to(collector.url()), quick());
     let stats = main_target(&otlp).stats();
     otlp.take(&segments(&session(1), 5));
@@ -99,24 +101,24 @@ async fn exhausted_is_tried_again_only_where_the_collector_says_when() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_receiver_loses_nothing_and_holds_up_nobody() {
     let collector = Collector::grpc();
-    collector.script(Signal::Traces, [Reply::Hang, Reply::Hang]);
+    collector.script(Signal::Traces.as_str(), [Reply::Hang, Reply::Hang]);
     let settings = OtlpSettings { timeout: Duration::from_millis(200), ..grpc_to(collector.url()) };
     let otlp = start(&settings, quick());
     otlp.take(&segments(&session(1), 4));
-    collector.wait(|received| received.iter().any(|r| r.signal == Signal::Traces)).await;
+    collector.wait(|received| received.iter().any(|r| r.signal == Signal::Traces.as_str())).await;
     otlp.take(&[sample(&session(1), 0, Vec::new())]);
-    let received = collector.wait(|received| received.iter().any(|r| r.signal == Signal::Logs)).await;
-    assert!(!received.iter().any(|r| r.signal == Signal::Traces && r.taken), "logs did not wait for traces");
+    let received = collector.wait(|received| received.iter().any(|r| r.signal == Signal::Logs.as_str())).await;
+    assert!(!received.iter().any(|r| r.signal == Signal::Traces.as_str() && r.taken), "logs did not wait for traces");
     let spans = collector.spans(4).await;
     assert_eq!(spans.len(), 4);
-    assert_eq!(collector.received().iter().filter(|r| r.signal == Signal::Traces).count(), 3);
+    assert_eq!(collector.received().iter().filter(|r| r.signal == Signal::Traces.as_str()).count(), 3);
     stop(otlp, PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_comes_back_gets_everything() {
-    let first = Collector::grpc();
-    let address = first.address;
+    let port = ReservedPort::new();
+    let first = Collector::grpc_on(port.address(), None);
     let otlp = start(&grpc_to(first.url()), quick());
     let stats = main_target(&otlp).stats();
     otlp.take(&segments(&session(1), 3));
@@ -124,7 +126,7 @@ async fn a_collector_that_comes_back_gets_everything() {
     first.close().await;
     otlp.take(&segments(&session(2), 3));
     noticed(&otlp).await;
-    let second = Collector::grpc_on(address, None);
+    let second = Collector::grpc_on(port.address(), None);
     let spans = second.spans(3).await;
     assert!(spans.iter().all(|span| span.trace_id == derived_trace_id("class-00002")));
     assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());
@@ -151,7 +153,7 @@ async fn a_full_outbox_drops_the_oldest_and_counts_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_keeps_its_deadline_before_a_black_hole_and_tells_what_is_left() {
     // Accepts connections in its backlog and never reads.
-    let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let hole = std::net::TcpListener::bind(LOOPBACK).unwrap();
     let url = format!("http://{}", hole.local_addr().unwrap());
     for settings in [grpc_to(url.clone()), http_to(url)] {
         let settings = OtlpSettings { timeout: Duration::from_hours(1), ..settings };
@@ -165,7 +167,7 @@ async fn stop_keeps_its_deadline_before_a_black_hole_and_tells_what_is_left() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stop_tries_once_more_instead_of_waiting_for_the_back_off() {
     let collector = Collector::grpc();
-    collector.script(Signal::Traces, [Reply::Code(Code::Unavailable, Vec::new())]);
+    collector.script(Signal::Traces.as_str(), [Reply::Code(Code::Unavailable, Vec::new())]);
     let pace = Pace { first_retry: Duration::from_hours(1), max_retry: Duration::from_hours(1), ..quick() };
     let otlp = start(&grpc_to(collector.url()), pace);
     otlp.take(&segments(&session(1), 7));
@@ -181,7 +183,7 @@ async fn a_web_server_is_no_grpc_collector() {
     for (status, text) in answers {
         let status = axum::http::StatusCode::from_u16(status).unwrap();
         let router = axum::Router::new().fallback(move || async move { (status, text) });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind(LOOPBACK).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let server = tonic::transport::Server::builder().add_routes(tonic::service::Routes::from(router));
         let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));

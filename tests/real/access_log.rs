@@ -4,13 +4,15 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::daemon::{Daemon, get, value};
-use super::program::{Program, command, free_port};
-use super::wait::until;
+use liveqos_testkit::daemon::{Daemon, get, value};
+use liveqos_testkit::ports::{ReservedPort, udp_address};
+use liveqos_testkit::program::{Program, command};
+use liveqos_testkit::wait::until;
 
 /// nginx with one place of media whose requests it logs as told.
-async fn edge(folder: &Path, log: &str) -> (Program, String) {
-    let port = free_port();
+async fn edge(folder: &Path, log: &str) -> (Program, ReservedPort, String) {
+    let reserved = ReservedPort::new();
+    let port = reserved.number();
     let guide = include_str!("../../docs/access-logs.md");
     let (_, format) = guide.split_once("log_format liveqos ").unwrap();
     let (format, _) = format.split_once(';').unwrap();
@@ -32,7 +34,7 @@ async fn edge(folder: &Path, log: &str) -> (Program, String) {
         tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(drop)
     })
     .await;
-    (program, url)
+    (program, reserved, url)
 }
 
 async fn ask(url: &str, times: usize) {
@@ -60,16 +62,16 @@ async fn told(daemon: &Daemon, requests: usize) {
 async fn nginx_logs_by_syslog() {
     for unix in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let (port, syslog) = (free_port(), free_port());
+        let syslog = udp_address();
         let socket = folder.path().join("log.sock");
-        let listen = if unix { format!("unix:{}", socket.display()) } else { format!("udp://127.0.0.1:{syslog}") };
+        let listen = if unix { format!("unix:{}", socket.display()) } else { format!("udp://{syslog}") };
         let config = format!("discover = false\n[[logs]]\nlisten = \"{listen}\"\napp = \"live\"\n");
-        let daemon = Daemon::start(folder.path(), port, &config).await;
-        let server = if unix { listen.clone() } else { format!("127.0.0.1:{syslog}") };
+        let daemon = Daemon::start_in(folder.path(), &config).await;
+        let server = if unix { listen.clone() } else { syslog.to_string() };
         // With the host's name and without: both are headers that nginx writes.
         let option = if unix { "" } else { "nohostname," };
         let log = format!("access_log syslog:server={server},{option}tag=liveqos liveqos;");
-        let (nginx, url) = edge(folder.path(), &log).await;
+        let (nginx, _port, url) = edge(folder.path(), &log).await;
         ask(&url, 120).await;
         told(&daemon, 120).await;
         let page = daemon.metrics().await;
@@ -86,15 +88,14 @@ async fn nginx_logs_by_syslog() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_daemon_reads_on_where_it_was() {
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
     let log = folder.path().join("access.log");
     std::fs::write(&log, "").unwrap();
     let config = format!(
         "discover = false\n[[logs]]\npath = {log:?}\nposition_file = {:?}\napp = \"live\"\n",
         folder.path().join("access.position")
     );
-    let (_nginx, url) = edge(folder.path(), &format!("access_log {} liveqos;", log.display())).await;
-    let mut daemon = Daemon::start(folder.path(), port, &config).await;
+    let (_nginx, _port, url) = edge(folder.path(), &format!("access_log {} liveqos;", log.display())).await;
+    let mut daemon = Daemon::start_in(folder.path(), &config).await;
     until("a first look at the log", Duration::from_secs(10), async || {
         let sources = daemon.json("/api/v1/sources").await?;
         sources["sources"][0]["last_success"].is_number().then_some(())
@@ -106,7 +107,7 @@ async fn a_killed_daemon_reads_on_where_it_was() {
     daemon.program.ended(Duration::from_secs(5)).await;
     // What is written while it is dead is read by the next one, and nothing of before.
     ask(&url, 30).await;
-    let daemon = Daemon::start(folder.path(), port, &config).await;
+    let daemon = Daemon::start_in(folder.path(), &config).await;
     ask(&url, 20).await;
     told(&daemon, 50).await;
     let sources = daemon.json("/api/v1/sources").await.unwrap();

@@ -6,13 +6,13 @@ use std::time::Duration;
 use liveqos::notify::{AlertContext, AlertSettings, Notifiers, ReceiverKind, WebhookSettings};
 use liveqos::platform::SelfMetrics;
 use liveqos_core::model::{Notice, NoticeState, Timestamp};
+use liveqos_testkit::daemon::get;
+use liveqos_testkit::notices::stutter;
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::{Program, command, run};
+use liveqos_testkit::wait;
+use liveqos_testkit::webhook::Webhook;
 use serde_json::Value;
-
-use super::daemon::get;
-use super::notices::stutter;
-use super::program::{Program, command, free_port, run};
-use super::wait;
-use super::webhook::Webhook;
 
 const CLASSES: usize = 12;
 
@@ -58,6 +58,7 @@ fn amtool_finds_no_fault_in_what_is_shipped() {
 
 struct Alertmanager {
     _program: Program,
+    _port: ReservedPort,
     url: String,
 }
 
@@ -68,16 +69,16 @@ impl Alertmanager {
         assert!(config.contains(webhook));
         let file = folder.join("alertmanager.yml");
         std::fs::write(&file, config).unwrap();
-        let port = free_port();
+        let port = ReservedPort::new();
         let mut command = command("prometheus-alertmanager");
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.path={}", folder.join("data").display()));
-        command.arg(format!("--web.listen-address=127.0.0.1:{port}")).arg("--cluster.listen-address=");
+        command.arg(format!("--web.listen-address={}", port.address())).arg("--cluster.listen-address=");
         let program = Program::start("alertmanager", &mut command, folder, false);
-        let url = format!("http://127.0.0.1:{port}");
+        let url = format!("http://{}", port.address());
         let ready = format!("{url}/-/ready");
         wait::until("alertmanager", Duration::from_secs(30), async || get(&ready).await).await;
-        Self { _program: program, url }
+        Self { _program: program, _port: port, url }
     }
 
     async fn alerts(&self) -> Option<Vec<Value>> {

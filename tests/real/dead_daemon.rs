@@ -3,23 +3,25 @@
 
 use std::time::Duration;
 
-use super::daemon::Daemon;
+use liveqos_testkit::daemon::Launch;
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::Program;
+use liveqos_testkit::wait::{alone, until};
+
 use super::ffmpeg::{Publisher, player};
 use super::nginx::Nginx;
-use super::program::free_port;
-use super::wait::{alone, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_daemon_drops_no_class() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
-    let nginx = Nginx::start(folder.path(), port).await;
+    let port = ReservedPort::new();
+    let nginx = Nginx::start(folder.path(), port.number()).await;
     let config = format!(
         "[[sources]]\nkind = \"nginx-rtmp\"\nurl = \"{}\"\ninterval = \"1s\"\nmedia_ports = [{}]\n",
         nginx.stat, nginx.media
     );
-    let mut daemon = Daemon::start(folder.path(), port, &config).await;
+    let mut daemon = Launch::new(&config).folder(folder.path()).listen(port.address()).ready().await;
     let mut publisher = Publisher::start(folder.path(), &nginx.url("class102?session_id=s-102&course_id=c-9"));
     until("the class", Duration::from_secs(15), async || daemon.session("s-102").await).await;
     let mut viewers = ["player-1", "player-2"].map(|name| player(folder.path(), name, &nginx.url("class102")));
@@ -38,12 +40,12 @@ async fn dead_daemon_drops_no_class() {
     let status = daemon.program.ended(Duration::from_secs(5)).await;
     assert!(!status.success());
     the_class_flows(&nginx, &connections, 5).await;
-    assert!(publisher.program.is_running() && viewers.iter_mut().all(super::program::Program::is_running));
+    assert!(publisher.program.is_running() && viewers.iter_mut().all(Program::is_running));
     let log = nginx.program.log();
     let (silent, refused) = (log.matches("upstream timed out").count(), log.matches("Connection refused").count());
     assert!(silent > 0 && refused > 0, "the hooks did not miss the daemon");
 
-    let daemon = Daemon::start(folder.path(), port, &config).await;
+    let daemon = Launch::new(&config).folder(folder.path()).listen(port.address()).ready().await;
     let after = until("the class again", Duration::from_secs(20), async || {
         daemon.session("s-102").await.filter(|session| session["viewers"] == 2)
     });

@@ -7,26 +7,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use liveqos_testkit::daemon::{Daemon, value};
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::{Program, command};
+use liveqos_testkit::wait;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use super::daemon::{Daemon, value};
-use super::program::{Program, command, free_port};
-use super::wait;
-
 /// A running nginx with segments of one class.
 pub(crate) struct Edge {
     _program: Program,
     pub(crate) port: u16,
+    _reserved: ReservedPort,
     pub(crate) folder: TempDir,
 }
 
 impl Edge {
     pub(crate) async fn start() -> Self {
-        let (folder, port) = (TempDir::new().unwrap(), free_port());
+        let (folder, reserved) = (TempDir::new().unwrap(), ReservedPort::new());
+        let port = reserved.number();
         let media = folder.path().join("hls/class1");
         std::fs::create_dir_all(&media).unwrap();
         for number in 0..SEGMENTS {
@@ -49,13 +51,13 @@ impl Edge {
         let program = Program::start("nginx", &mut command, folder.path(), false);
         let reachable = async || TcpStream::connect(("127.0.0.1", port)).await.ok();
         wait::until("nginx", Duration::from_secs(10), reachable).await;
-        Self { _program: program, port, folder }
+        Self { _program: program, port, _reserved: reserved, folder }
     }
 
     pub(crate) async fn daemon(&self) -> Daemon {
         let log = self.folder.path().join("access.log");
         let config = format!("[[logs]]\npath = \"{}\"\napp = \"live\"\n", log.display());
-        Daemon::start(self.folder.path(), free_port(), &config).await
+        Daemon::start_in(self.folder.path(), &config).await
     }
 }
 

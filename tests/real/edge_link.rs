@@ -6,12 +6,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
+use liveqos_testkit::daemon::{Daemon, value};
+use liveqos_testkit::program::{command, run};
+use liveqos_testkit::wait;
 use tokio::task::JoinSet;
 
-use super::daemon::{Daemon, value};
 use super::edge::{Edge, leg, logged_rtt, watch};
-use super::program::{command, run};
-use super::wait;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn loss_and_round_trip_of_a_class_are_those_of_its_link() {

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use liveqos::platform::clock;
-
-use super::program::{Program, command};
+use liveqos_testkit::program::{Program, command};
 
 /// A publisher, and what it says it wrote.
 pub(crate) struct Publisher {

@@ -1,29 +1,29 @@
 //! Twenty sources that take every connection and never answer, beside one that is well: it is not held up, nor is the
 //! tick.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use liveqos_core::metrics::SKEW_BOUNDS;
+use liveqos_testkit::daemon::{Daemon, liveqos, value};
+use liveqos_testkit::program::{command, run};
+use liveqos_testkit::stat_server::{StatServer, hang};
+use liveqos_testkit::wait::{alone, until};
 use serde_json::Value;
-
-use super::daemon::{Daemon, LIVEQOS, value};
-use super::program::{command, free_port, run};
-use super::stat_server;
-use super::wait::{alone, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_sources() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
-    let (good, silent) = (stat_server::serve("class103").await, stat_server::hang().await);
-    let config = config(&good, &silent);
-    let daemon = Daemon::start(folder.path(), free_port(), &config).await;
+    let (good, silent) = (StatServer::one("class103").await, hang().await);
+    let config = config(&good.url, silent);
+    let daemon = Daemon::start_in(folder.path(), &config).await;
     are_told_down(&daemon).await;
 
     let before = Skew::of(&daemon.metrics().await);
     let rounds = rounds(&daemon).await;
     let file = folder.path().join("liveqos.toml");
-    let check = tokio::task::spawn_blocking(move || run(command(LIVEQOS).args(["check", "--config"]).arg(file)));
+    let check = tokio::task::spawn_blocking(move || run(command(liveqos()).args(["check", "--config"]).arg(file)));
     tokio::time::sleep(MEASURED).await;
     let skew = Skew::of(&daemon.metrics().await).since(&before);
     eprintln!("{} ticks, {:.4} of them within 50 ms, p99 {:.4} s", skew.count, skew.punctual / skew.count, skew.p99());
@@ -44,7 +44,7 @@ async fn hanging_sources() {
     assert!(daemon.program.stop().await.success());
 }
 
-fn config(good: &str, silent: &str) -> String {
+fn config(good: &str, silent: SocketAddr) -> String {
     let source = |kind: &str, name: &str, url: &str| {
         format!("[[sources]]\nkind = \"{kind}\"\nname = \"{name}\"\nurl = \"{url}\"\ninterval = \"1s\"\n")
     };

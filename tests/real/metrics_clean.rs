@@ -4,37 +4,39 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use liveqos_testkit::daemon::{Daemon, get, liveqos};
+use liveqos_testkit::dashboard;
+use liveqos_testkit::node_certificates::write_certificates;
+use liveqos_testkit::ports::{ReservedPort, udp_address};
+use liveqos_testkit::program::{Program, command};
+use liveqos_testkit::stat_server::StatServer;
+use liveqos_testkit::wait::{alone, until};
 use serde_json::Value;
 
-use super::daemon::{Daemon, LIVEQOS, get};
-use super::node_certificates::write_certificates;
-use super::program::{Program, command, free_port};
 use super::prometheus::Prometheus;
-use super::wait::{alone, until};
-use super::{dashboard, stat_server};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_clean() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
-    let demo = format!("127.0.0.1:{}", free_port());
-    let mut class = command(LIVEQOS);
+    let demo_port = ReservedPort::new();
+    let demo = demo_port.address().to_string();
+    let mut class = command(liveqos());
     class.args(["demo", "--seconds", "120", "--listen", &demo]);
     let class = Program::start("demo", &mut class, folder.path(), false);
     // The demo has no source to poll, so a daemon that has one is scraped too.
-    let port = free_port();
-    let source = stat_server::serve("class106").await;
+    let source = StatServer::one("class106").await.url;
     // And it pings itself, for the panels of paths.
     write_certificates(folder.path(), &["node"]);
     let [cert, key, ca] = ["node.pem", "node.key", "ca.pem"].map(|file| folder.path().join(file).display().to_string());
-    let path = format!("127.0.0.1:{}", free_port());
+    let path = udp_address();
     let config = format!(
         "[[sources]]\nkind = \"nginx-rtmp\"\nurl = \"{source}\"\ninterval = \"1s\"\n\
-         [paths]\nlisten = \"{path}\"\npeers = [{{ name = \"self\", address = \"{path}\" }}]\n\
+         [paths]\nlisten = \"{path}\"\npeers = [{{ name = \"self\", address = \"{path}\", server_name = \"localhost\" }}]\n\
          [paths.tls]\ncert = {cert:?}\nkey = {key:?}\nca = {ca:?}\n"
     );
-    let daemon = Daemon::start(folder.path(), port, &config).await;
-    let prometheus = Prometheus::start(folder.path(), &[demo.clone(), format!("127.0.0.1:{port}")]).await;
+    let daemon = Daemon::start_in(folder.path(), &config).await;
+    let prometheus = Prometheus::start(folder.path(), &[demo.clone(), daemon.address.to_string()]).await;
 
     targets_are_up(&prometheus).await;
     every_query_is_answered(&prometheus).await;

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::daemon::get;
-use super::program::{Program, command, free_port};
-use super::wait;
+use liveqos_testkit::daemon::get;
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::{Program, command};
+use liveqos_testkit::wait;
 
 /// A running nginx.
 pub(crate) struct Nginx {
@@ -14,12 +15,14 @@ pub(crate) struct Nginx {
     pub(crate) media: u16,
     /// URL of its status page.
     pub(crate) stat: String,
+    _ports: [ReservedPort; 2],
 }
 
 impl Nginx {
     /// Starts it; its hooks go to the daemon on port `daemon`.
     pub(crate) async fn start(folder: &Path, daemon: u16) -> Self {
-        let (media, status) = (free_port(), free_port());
+        let ports = [ReservedPort::new(), ReservedPort::new()];
+        let [media, status] = ports.each_ref().map(ReservedPort::number);
         let hooks = format!("http://127.0.0.1:{status}/liveqos-hook");
         let guide = include_str!("../../docs/nginx-rtmp.md");
         let (_, relay) = guide.split_once("# in the http server\n").unwrap();
@@ -40,7 +43,7 @@ impl Nginx {
         let mut command = command("nginx");
         command.arg("-p").arg(folder).arg("-c").arg(file).args(["-e", "stderr"]);
         let program = Program::start("nginx", &mut command, folder, false);
-        let nginx = Self { program, media, stat: format!("http://127.0.0.1:{status}/stat") };
+        let nginx = Self { program, media, stat: format!("http://127.0.0.1:{status}/stat"), _ports: ports };
         wait::until("nginx", Duration::from_secs(10), async || get(&nginx.stat).await).await;
         nginx
     }

@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 use liveqos::platform::clock;
 use liveqos_core::base::hex;
 use liveqos_core::model::GRID;
+use liveqos_testkit::collector::Collector;
+use liveqos_testkit::daemon::{self, Daemon, Launch};
+use liveqos_testkit::ports::ReservedPort;
+use liveqos_testkit::program::Program;
+use liveqos_testkit::wait::{alone, until};
+use liveqos_testkit::webhook::Webhook;
 use serde_json::Value;
 
-use super::daemon::{self, Daemon};
 use super::ffmpeg::{FLV_TAG_BYTES, FLV_TAGS_PER_SECOND, Publisher, player};
 use super::nginx::Nginx;
-use super::program::{Program, free_port};
-use super::receiver::Collector;
 use super::relay::SlowRelay;
 use super::trace::{Trace, text};
-use super::wait::{alone, until};
-use super::webhook::Webhook;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_class() {
@@ -50,12 +51,13 @@ struct Class {
     daemon: Daemon,
     collector: Collector,
     webhook: Webhook,
+    _port: ReservedPort,
 }
 
 impl Class {
     async fn start(folder: &Path) -> Self {
-        let (collector, webhook, port) = (Collector::grpc(), Webhook::start().await, free_port());
-        let nginx = Nginx::start(folder, port).await;
+        let (collector, webhook, port) = (Collector::grpc(), Webhook::start().await, ReservedPort::new());
+        let nginx = Nginx::start(folder, port.number()).await;
         // This machine also encodes, and may build: that it is busy is no news here.
         let config = format!(
             "[objectives]\nload_ratio = 1.0\n\
@@ -67,8 +69,8 @@ impl Class {
             nginx.stat,
             nginx.media
         );
-        let daemon = Daemon::start(folder, port, &config).await;
-        Self { nginx, daemon, collector, webhook }
+        let daemon = Launch::new(&config).folder(folder).listen(port.address()).ready().await;
+        Self { nginx, daemon, collector, webhook, _port: port }
     }
 
     /// Waits for the first byte at nginx, then for the class at the daemon and its root at the collector. Gives the

@@ -2,34 +2,34 @@
 
 use std::time::{Duration, Instant};
 
-use super::daemon::{Daemon, write_config};
+use liveqos_testkit::collector::Collector;
+use liveqos_testkit::daemon::{Daemon, Launch, write_config};
+use liveqos_testkit::stat_server::StatServer;
+use liveqos_testkit::wait::{alone, until};
+
 use super::notify::Manager;
-use super::program::free_port;
-use super::receiver::Collector;
-use super::stat_server;
 use super::trace::{Trace, text};
-use super::wait::{alone, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn signals() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
-    let (collector, manager, port) = (Collector::grpc(), Manager::start(folder.path()), free_port());
-    let (first, second) = (stat_server::serve("class104").await, stat_server::serve("class105").await);
+    let (collector, manager) = (Collector::grpc(), Manager::start(folder.path()));
+    let (first, second) = (StatServer::one("class104").await, StatServer::one("class105").await);
     let source = |name: &str, url: &str| {
         format!("[[sources]]\nkind = \"nginx-rtmp\"\nname = \"{name}\"\nurl = \"{url}\"\ninterval = \"1s\"\n")
     };
-    let base = format!("[otlp]\nendpoint = \"{}\"\n{}", collector.url(), source("first", &first));
+    let base = format!("[otlp]\nendpoint = \"{}\"\n{}", collector.url(), source("first", &first.url));
     let socket = manager.path.to_str().unwrap();
-    let mut daemon = Daemon::start_with(folder.path(), port, &base, &[("NOTIFY_SOCKET", socket)]).await;
+    let mut daemon = Launch::new(&base).folder(folder.path()).variables(&[("NOTIFY_SOCKET", socket)]).ready().await;
     until("READY and the watchdog", WITHIN, async || {
         (manager.count("READY=1") == 1 && manager.count("WATCHDOG=1") > 0).then_some(())
     })
     .await;
 
-    write_config(folder.path(), port, &format!("{base}{}", source("second", &second)));
+    write_config(folder.path(), &format!("{base}{}", source("second", &second.url)));
     takes_over(&daemon, &manager).await;
-    write_config(folder.path(), port, &format!("{base}[objectives]\nlatencyy = \"1s\"\n"));
+    write_config(folder.path(), &format!("{base}[objectives]\nlatencyy = \"1s\"\n"));
     refuses(&daemon, &manager).await;
 
     until("a sample of each class", WITHIN, async || {

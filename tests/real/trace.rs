@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use liveqos_testkit::collector::{Collector, Received};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::trace::v1::Span;
-
-use super::receiver::{Collector, Received};
 
 /// All that the collector took.
 pub(crate) struct Trace {

@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 /// The title of each panel and an expression of it, variables filled in, in the order of the file; rows are entered.
-pub(crate) fn queries(json: &str) -> Vec<(String, String)> {
+#[must_use]
+pub fn queries(json: &str) -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(json).expect("a dashboard is JSON");
     let variables = variables(&dashboard);
     let mut out = Vec::new();
@@ -18,7 +19,8 @@ pub(crate) fn queries(json: &str) -> Vec<(String, String)> {
 }
 
 /// All panels, also those inside rows; rows themselves are left out.
-pub(crate) fn panels(dashboard: &Value) -> Vec<&Value> {
+#[must_use]
+pub fn panels(dashboard: &Value) -> Vec<&Value> {
     let mut out = Vec::new();
     for panel in list(&dashboard["panels"]) {
         if panel["type"] == "row" {

@@ -1,4 +1,4 @@
-//! An authority of nodes and what it signs, as files.
+//! Certificates of nodes, and the authority that signs them, as files.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsa
 
 /// Writes `ca.pem`, and for each node `<name>.pem` and `<name>.key`, into `folder`. Every node is `localhost` and
 /// 127.0.0.1.
-pub(crate) fn write_certificates(folder: &Path, nodes: &[&str]) {
+pub fn write_certificates(folder: &Path, nodes: &[&str]) {
     let key = KeyPair::generate().expect("a key");
     let mut params = CertificateParams::new(Vec::new()).expect("names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -1,4 +1,4 @@
-//! Notices as the judge makes them, for those who deliver them.
+//! Notices as the alert evaluator makes them.
 
 use std::sync::Arc;
 
@@ -6,8 +6,9 @@ use liveqos_core::model::{
     Alert, Cause, Evidence, Notice, NoticeState, Scenario, Session, StreamKey, Subject, Timestamp,
 };
 
-/// Stutter of the class of this number, by a fault of the node.
-pub(crate) fn stutter(class: usize, state: NoticeState, started_at: Timestamp, at: Timestamp) -> Notice {
+/// A stutter alert of the class of this number, caused by the node.
+#[must_use]
+pub fn stutter(class: usize, state: NoticeState, started_at: Timestamp, at: Timestamp) -> Notice {
     let stream = StreamKey::new(None, "live", &format!("class{class}")).expect("a good name");
     let session = Session {
         id: stream.name().clone(),

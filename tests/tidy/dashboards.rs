@@ -1,11 +1,11 @@
 //! The dashboards: every query names what is exported, every panel says what it shows, and its red line is the alert's.
 
 use liveqos_core::model::Objectives;
+use liveqos_testkit::dashboard::{panels, queries};
 use serde_json::Value;
 
 use super::metrics::strange_names;
 use super::repository::{files, text};
-use crate::support::dashboard::{panels, queries};
 
 #[test]
 fn queries_name_only_what_is_exported() {

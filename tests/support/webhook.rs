@@ -1,4 +1,4 @@
-//! Who is woken by alerts.
+//! A receiver of notifications over HTTP, as the webhook of an alerting program.
 
 use std::sync::{Arc, Mutex};
 
@@ -7,18 +7,23 @@ use axum::extract::State;
 use axum::routing::post;
 use serde_json::Value;
 
+use super::ports::LOOPBACK;
+
 type Calls = Arc<Mutex<Vec<Value>>>;
 
-/// A receiver of notices that keeps them.
-pub(crate) struct Webhook {
-    pub(crate) url: String,
+/// A receiver that keeps all notifications.
+#[derive(Debug)]
+pub struct Webhook {
+    /// Where it is called.
+    pub url: String,
     calls: Calls,
 }
 
 impl Webhook {
-    pub(crate) async fn start() -> Self {
+    /// Starts it.
+    pub async fn start() -> Self {
         let calls = Calls::default();
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = tokio::net::TcpListener::bind(LOOPBACK).await.unwrap();
         let url = format!("http://{}/alerts", listener.local_addr().unwrap());
         let router = axum::Router::new().route("/alerts", post(take)).with_state(Arc::clone(&calls));
         tokio::spawn(async move { axum::serve(listener, router).await });
@@ -26,14 +31,16 @@ impl Webhook {
     }
 
     /// The first call of this alert and status (`firing` or `resolved`).
-    pub(crate) fn call(&self, alert: &str, status: &str) -> Option<Value> {
+    #[must_use]
+    pub fn call(&self, alert: &str, status: &str) -> Option<Value> {
         let calls = self.calls.lock().unwrap();
         let is_it = |call: &&Value| call["commonLabels"]["alertname"] == alert && call["status"] == status;
         calls.iter().find(is_it).cloned()
     }
 
-    /// The names of all alerts that were told.
-    pub(crate) fn alerts(&self) -> Vec<String> {
+    /// Name and status of all notifications so far.
+    #[must_use]
+    pub fn alerts(&self) -> Vec<String> {
         let calls = self.calls.lock().unwrap();
         let name = |call: &Value| format!("{} {}", call["commonLabels"]["alertname"], call["status"]).replace('"', "");
         calls.iter().map(name).collect()

@@ -1,4 +1,4 @@
-//! A server that throws each connection away with what has come.
+//! A listener that resets each connection after its first bytes.
 
 use std::net::SocketAddr;
 
@@ -6,17 +6,16 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::receiver::LOOPBACK;
-
-pub(crate) struct Resetting {
-    pub(crate) address: SocketAddr,
+/// The running listener.
+#[derive(Debug)]
+pub struct ResettingListener {
     task: JoinHandle<()>,
 }
 
-impl Resetting {
-    pub(crate) async fn begin() -> Self {
-        let listener = TcpListener::bind(LOOPBACK).await.unwrap();
-        let address = listener.local_addr().unwrap();
+impl ResettingListener {
+    /// Starts it on `address`.
+    pub async fn start(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let task = tokio::spawn(async move {
             loop {
                 let (mut connection, _) = listener.accept().await.unwrap();
@@ -24,11 +23,11 @@ impl Resetting {
                 connection.set_zero_linger().unwrap();
             }
         });
-        Self { address, task }
+        Self { task }
     }
 
-    /// Leaves its port.
-    pub(crate) async fn end(self) {
+    /// Stops listening.
+    pub async fn stop(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
     }

@@ -1,5 +1,5 @@
-//! The network between two nodes: a UDP relay on 127.0.0.1 that loses and delays each way for itself, by a seed.
-//! Decides nothing else: whoever speaks first and is not the far node is the near one.
+//! The network between two nodes: a UDP relay on 127.0.0.1 that loses and delays packets in each direction apart, by a
+//! seed. The first sender that is not the far node is the near one.
 
 #![expect(clippy::unwrap_used, reason = "what a test sets up must work; a panic names the line")]
 
@@ -16,9 +16,16 @@ use tokio::task::AbortHandle;
 /// A relay to one far node; ends when dropped.
 pub(crate) struct UdpRelay {
     pub(crate) address: SocketAddr,
-    ways: watch::Sender<[Impairment; 2]>,
+    settings: watch::Sender<Settings>,
     counts: Arc<[Count; 2]>,
     task: AbortHandle,
+}
+
+/// Where the far node is, and the impairments on the way to it and back.
+#[derive(Clone, Copy)]
+struct Settings {
+    far: SocketAddr,
+    impairments: [Impairment; 2],
 }
 
 #[derive(Default)]
@@ -28,22 +35,27 @@ struct Count {
 }
 
 impl UdpRelay {
-    /// A good relay to `far`.
+    /// A relay to `far` without impairment.
     pub(crate) async fn start(far: SocketAddr, seed: u64) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let (ways, wanted) = watch::channel([Impairment::default(); 2]);
+        let (settings, wanted) = watch::channel(Settings { far, impairments: [Impairment::default(); 2] });
         let counts: Arc<[Count; 2]> = Arc::default();
-        let task = tokio::spawn(relay(socket, far, wanted, Arc::clone(&counts), seed)).abort_handle();
-        Self { address, ways, counts, task }
+        let task = tokio::spawn(relay(socket, wanted, Arc::clone(&counts), seed)).abort_handle();
+        Self { address, settings, counts, task }
     }
 
-    /// Makes the way there and the way back as bad as told, for packets that come from now on.
+    /// Impairs the way to the far node and the way back, for packets that arrive from now on.
     pub(crate) fn set(&self, out: Impairment, back: Impairment) {
-        self.ways.send_replace([out, back]);
+        self.settings.send_modify(|settings| settings.impairments = [out, back]);
     }
 
-    /// Packets seen, and the length of each that was lost: on the way there, on the way back.
+    /// The far node is at another address from now on.
+    pub(crate) fn redirect(&self, far: SocketAddr) {
+        self.settings.send_modify(|settings| settings.far = far);
+    }
+
+    /// Packets seen, and the length of each lost packet: on the way to the far node, on the way back.
     pub(crate) fn counts(&self) -> [(u64, Vec<usize>); 2] {
         [0, 1].map(|way| {
             let Count { seen, lost } = &self.counts[way];
@@ -58,21 +70,15 @@ impl Drop for UdpRelay {
     }
 }
 
-async fn relay(
-    socket: UdpSocket,
-    far: SocketAddr,
-    mut wanted: watch::Receiver<[Impairment; 2]>,
-    counts: Arc<[Count; 2]>,
-    seed: u64,
-) {
+async fn relay(socket: UdpSocket, mut wanted: watch::Receiver<Settings>, counts: Arc<[Count; 2]>, seed: u64) {
     let mut ways = [Shaper::new(seed), Shaper::new(!seed)];
-    let (mut packet, mut near) = (vec![0; 2_048], None);
+    let (mut packet, mut near, mut far) = (vec![0; 2_048], None, wanted.borrow().far);
     loop {
         let wake = ways.iter().filter_map(Shaper::next).min();
         tokio::select! {
-            came = socket.recv_from(&mut packet) => {
-                // A port that was closed meanwhile shows as an error of the socket.
-                let Ok((length, from)) = came else { continue };
+            received = socket.recv_from(&mut packet) => {
+                // A port that was closed in the meantime shows as an error of the socket.
+                let Ok((length, from)) = received else { continue };
                 let way = usize::from(from == far);
                 if way == 0 {
                     near = Some(from);
@@ -84,7 +90,9 @@ async fn relay(
             }
             changed = wanted.changed() => {
                 changed.unwrap();
-                for (shaper, impairment) in ways.iter_mut().zip(*wanted.borrow_and_update()) {
+                let settings = *wanted.borrow_and_update();
+                far = settings.far;
+                for (shaper, impairment) in ways.iter_mut().zip(settings.impairments) {
                     shaper.set(Instant::now(), impairment);
                 }
             }

@@ -1,4 +1,4 @@
-//! Classes to tell of: sessions, spans and samples as the rules make them.
+//! Telemetry of made-up classes: sessions, spans and samples as core makes them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,12 @@ use std::time::Duration;
 use liveqos_core::model::{GRID, Name, Protocol, Scenario, Session, StreamKey, Timestamp};
 use liveqos_core::trace::{Attributes, Event, LogEvent, Parent, Span, SpanCommand, SpanName, SpanRef, Value};
 
-/// When the classes begin.
-pub(crate) const START: Timestamp = Timestamp::from_secs(1_795_424_400);
+/// When all classes begin.
+pub const START: Timestamp = Timestamp::from_secs(1_795_424_400);
 
-pub(crate) fn session(number: u32) -> Arc<Session> {
+/// The class of this number.
+#[must_use]
+pub fn session(number: u32) -> Arc<Session> {
     let id = format!("class-{number:05}");
     Arc::new(Session {
         stream: StreamKey::parse(&format!("live/{id}")).unwrap(),
@@ -24,7 +26,9 @@ pub(crate) fn session(number: u32) -> Arc<Session> {
     })
 }
 
-pub(crate) fn span(session: &Arc<Session>, name: SpanName, ordinal: u64) -> Span {
+/// A span of a minute at [`START`].
+#[must_use]
+pub fn span(session: &Arc<Session>, name: SpanName, ordinal: u64) -> Span {
     let root = SpanRef { name: SpanName::TeachingStart, ordinal: 0 };
     let this = SpanRef { name, ordinal };
     Span {
@@ -42,15 +46,17 @@ pub(crate) fn span(session: &Arc<Session>, name: SpanName, ordinal: u64) -> Span
     }
 }
 
-/// `count` segments, none of them urgent.
-pub(crate) fn segments(session: &Arc<Session>, count: u64) -> Vec<SpanCommand> {
+/// `count` segments of a class, none of them urgent.
+#[must_use]
+pub fn segments(session: &Arc<Session>, count: u64) -> Vec<SpanCommand> {
     (1..=count)
         .map(|ordinal| SpanCommand::Export(Box::new(span(session, SpanName::TeachingConduct, ordinal))))
         .collect()
 }
 
-/// Sample number `tick` of a class whose values move as real ones do.
-pub(crate) fn sample(session: &Arc<Session>, tick: u64, attributes: Attributes) -> SpanCommand {
+/// Sample number `tick` of a class, as a log event with these attributes.
+#[must_use]
+pub fn sample(session: &Arc<Session>, tick: u64, attributes: Attributes) -> SpanCommand {
     SpanCommand::Emit(Box::new(LogEvent {
         session: Arc::clone(session),
         span: SpanRef {

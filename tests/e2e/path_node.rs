@@ -4,19 +4,16 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use liveqos::demo::Impairment;
 use liveqos::intake::SourceTable;
 use liveqos::peers::{NodeTlsSettings, PathSettings, PathStatus, PathTable, PeerSettings, Peers};
 use liveqos::platform::{SelfMetrics, clock};
+use liveqos_testkit::node_certificates::write_certificates;
+use liveqos_testkit::wait::{PATIENCE, until};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
-
-use super::node_certificates::write_certificates;
-
-/// Longest wait for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The certificate files of a node.
 pub(crate) fn tls(folder: &Path, node: &str) -> NodeTlsSettings {
@@ -42,7 +39,7 @@ pub(crate) fn edge(folder: &Path, address: SocketAddr) -> PathSettings {
     PathSettings { tls: tls(folder, "edge"), peers: vec![peer], interval, ..PathSettings::default() }
 }
 
-/// One node's paths without the rest of it.
+/// The paths of one node.
 pub(crate) struct Node {
     pub(crate) peers: Peers,
     pub(crate) table: PathTable,
@@ -79,16 +76,9 @@ impl Node {
         self.table.status(clock::now()).remove(0)
     }
 
+    /// The status of its one path as soon as it `is` so.
     pub(crate) async fn until(&self, what: &str, is: impl Fn(&PathStatus) -> bool) -> PathStatus {
-        let began = Instant::now();
-        loop {
-            let path = self.path();
-            if is(&path) {
-                return path;
-            }
-            assert!(began.elapsed() < PATIENCE, "waited in vain for {what}: {path:?}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        until(what, PATIENCE, async || Some(self.path()).filter(&is)).await
     }
 }
 
