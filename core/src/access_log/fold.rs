@@ -278,9 +278,9 @@ impl LogFold {
 /// Address, region and player of the viewer, as far as a line contains them.
 fn origin<'a>(line: &Line<'a>, protocol: Option<Protocol>) -> Origin<'a> {
     Origin {
-        address: Address::Told { peer: line.raw(Field::Address), forwarded: line.raw(Field::Forwarded) },
+        address: Address::Logged { peer: line.raw(Field::Address), forwarded: line.raw(Field::Forwarded) },
         region: line.raw(Field::Region),
-        player: PlayerName { told: "", protocol, agent: line.raw(Field::UserAgent) },
+        player: PlayerName { reported: "", protocol, agent: line.raw(Field::UserAgent) },
     }
 }
 

@@ -130,7 +130,7 @@ impl BeaconFold {
         }
         let mut groups_left_out = 0;
         if viewer.groups == Membership::UNKNOWN {
-            (origin.player.told, origin.player.protocol) = (report.player, report.view.protocol);
+            (origin.player.reported, origin.player.protocol) = (report.player, report.view.protocol);
             (viewer.groups, groups_left_out) = class.groups.enter(&self.rules, &origin);
         }
         class.groups.add(viewer.groups, watched(&report.view));
@@ -254,7 +254,7 @@ mod tests {
         origin: Origin {
             address: Address::Unknown,
             region: b"",
-            player: crate::viewer::PlayerName { told: "", protocol: None, agent: b"" },
+            player: crate::viewer::PlayerName { reported: "", protocol: None, agent: b"" },
         },
         more: "",
     };

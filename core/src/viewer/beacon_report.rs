@@ -203,7 +203,7 @@ impl Reader {
 
     fn player<'a>(&mut self, value: &'a Value) -> Option<&'a str> {
         present(value)?;
-        self.good(value.as_str().filter(|player| PlayerName::is_told_well(player)))
+        self.good(value.as_str().filter(|player| PlayerName::is_valid(player)))
     }
 
     /// Each latency for itself; those beyond [`MAX_MESSAGES`] count as wrong.

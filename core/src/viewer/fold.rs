@@ -1,21 +1,21 @@
-//! Reports of many viewers folded into what each class's viewers saw: the player's word from CDN logs and event posts.
-//! Decides who is a viewer, to which class it belongs and when it is gone; refuses classes and viewers beyond its
-//! bounds and counts them.
+//! The fold of CMCD requests and event reports: what each class's viewers experienced. Decides who is a viewer, to
+//! which class it belongs and when it has left. Classes and viewers beyond its bounds are refused and counted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::class_table::{ClassFold, ClassTable};
+use super::delta::PlaybackDelta;
 use super::group_table::Membership;
 use super::origin::{GroupRules, Origin};
-use super::playback::{PlaybackDelta, Viewer};
-use super::table::{Place, ViewerTable};
+use super::playback::Viewer;
+use super::table::{Admission, ViewerTable};
 use crate::base::ViewerSketch;
 use crate::base::keyed_hash::sip_hash;
 use crate::cmcd::Cmcd;
 use crate::model::{Fact, GRID, Name, Observation, PlayerView, Protocol, SourceName, StreamKey, Timestamp};
 
-/// The fold. One line costs a hash, a lookup and arithmetic: no allocation but for a class or viewer that is new.
+/// The fold of one source. One line costs a hash, a lookup and arithmetic; only a new class or viewer allocates.
 #[derive(Clone, Debug)]
 pub struct ViewerFold {
     key: ViewerKey,
@@ -23,7 +23,8 @@ pub struct ViewerFold {
     classes: ClassTable,
     viewers: ViewerTable,
     swept: Option<Timestamp>,
-    /// Number of the window that lines belong to now: it ends with the first drain on or after the grid's next point.
+    /// Number of the sample window that lines count for: it ends with the first drain at or after the grid's next
+    /// point.
     window: u32,
     counts: FoldCounts,
     rules: GroupRules,
@@ -32,9 +33,9 @@ pub struct ViewerFold {
 /// The key of the hashes that stand for viewers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ViewerKey {
-    /// Of this process alone: nobody can tell that its viewers are those of another node.
+    /// A key of this process alone: its hashes cannot be compared with those of other nodes.
     Own([u64; 2]),
-    /// Of the fleet: sketches of who is present are made, and join with those of other nodes.
+    /// A key of the fleet: sketches of present viewers are made, and merge with those of other nodes.
     Fleet([u64; 2]),
 }
 
@@ -45,50 +46,51 @@ pub struct Request<'a> {
     pub at: Timestamp,
     /// The class: its stream key or id.
     pub class: &'a str,
-    /// What tells this viewer from others where it sent no `sid`: address, user agent, token.
+    /// What identifies a viewer that sends no `sid`: address, user agent, token.
     pub viewer: [&'a [u8]; 2],
-    /// What says which groups it is in; read once of a viewer.
+    /// What assigns the viewer to groups; read once per viewer.
     pub origin: Origin<'a>,
-    /// How the class is delivered, where the object's name says so.
+    /// How the class is delivered, where the object's name implies it.
     pub protocol: Option<Protocol>,
-    /// Whether media was asked for; else a manifest.
+    /// Whether it is for media rather than a manifest.
     pub is_media: bool,
-    /// Whether it was served. A class comes into being by media that was: what is not there cannot be served, so names
-    /// that somebody makes up are no classes.
+    /// Whether it was served. A class is created only by served media: what does not exist cannot be served, so
+    /// invented names create no classes.
     pub is_served: bool,
-    /// Bytes of the answer.
+    /// Bytes of the response.
     pub bytes: Option<u64>,
 }
 
-/// What the fold took, left out and refused.
+/// Requests and reports that were accepted, dropped and refused; running totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FoldCounts {
-    /// Requests taken.
+    /// Accepted requests.
     pub requests: u64,
-    /// Event reports taken.
+    /// Accepted event reports.
     pub events: u64,
-    /// Event reports left out as repeated or too late.
+    /// Event reports dropped as repeated or too late.
     pub repeated: u64,
-    /// Event reports that never came, by their numbers.
+    /// Event reports that never arrived, by their sequence numbers.
     pub lost: u64,
-    /// Event reports of viewers that made no request yet, so that their class is not known.
-    pub homeless: u64,
-    /// Requests left out because their class had not served any media yet.
+    /// Event reports of viewers without a request, whose class is not known.
+    pub unmatched: u64,
+    /// Requests dropped because their class has not served any media yet.
     pub unserved: u64,
-    /// Requests refused at [`MAX_SESSIONS`] or because the class has no good name.
+    /// Requests refused at [`MAX_SESSIONS`](super::MAX_SESSIONS) or because the class's name is invalid.
     pub refused_sessions: u64,
-    /// Requests refused at [`MAX_VIEWERS`].
+    /// Requests refused at [`MAX_VIEWERS`](super::MAX_VIEWERS).
     pub refused_viewers: u64,
-    /// Classes of which nearly nothing was heard, forgotten at [`MAX_SESSIONS`] for a new one.
+    /// Classes with very few requests, evicted at [`MAX_SESSIONS`](super::MAX_SESSIONS) for a new one.
     pub displaced_sessions: u64,
-    /// Viewers heard once or no longer present, forgotten at [`MAX_VIEWERS`] for a new one.
+    /// Viewers seen once or no longer present, evicted at [`MAX_VIEWERS`](super::MAX_VIEWERS) for a new one.
     pub displaced_viewers: u64,
-    /// Groups of viewers that could not be told apart from others at [`super::group_table::MAX_NAMED`].
+    /// Groups of viewers merged into the others at [`MAX_NAMED`](super::MAX_NAMED).
     pub refused_groups: u64,
 }
 
 impl ViewerFold {
-    /// An empty fold. `key` keeps identifiers of viewers from being kept or guessed; `source` is who is said to speak.
+    /// An empty fold. `key` hashes viewers, so that no identifier is kept or can be guessed; `source` is the source
+    /// named in the observations.
     #[must_use]
     pub fn new(source: SourceName, key: impl Into<ViewerKey>) -> Self {
         let key = key.into();
@@ -104,18 +106,18 @@ impl ViewerFold {
         }
     }
 
-    /// How its viewers are grouped from now on; until then by its own key, and no proxy is believed.
+    /// Sets how viewers are grouped from now on; until then the fold's own key is used, and no proxy is trusted.
     pub fn group_by(&mut self, rules: GroupRules) {
         self.rules = rules;
     }
 
     /// Folds one request.
-    pub fn request(&mut self, request: &Request<'_>, set: &Cmcd<'_>) {
+    pub fn request(&mut self, request: &Request<'_>, cmcd: &Cmcd<'_>) {
         let Some(session) = self.class_of(request) else {
             return;
         };
         let key = self.key.words();
-        let id = match set.sid {
+        let id = match cmcd.sid {
             Some(sid) => sip_hash(key, &[sid.raw()]),
             None => sip_hash(key, &request.viewer),
         };
@@ -125,29 +127,29 @@ impl ViewerFold {
         };
         let slot = self.viewers.get_mut(at);
         if slot.viewer.session != session {
-            if let Some(left) = self.classes.get_mut(slot.viewer.session) {
-                left.forget(slot.groups);
+            if let Some(evicted) = self.classes.get_mut(slot.viewer.session) {
+                evicted.forget(slot.groups);
             }
             slot.viewer = Viewer::of(session);
             slot.groups = Membership::UNKNOWN;
-            if let Some(entered) = self.classes.get_mut(session) {
-                entered.kept += 1;
+            if let Some(joined) = self.classes.get_mut(session) {
+                joined.viewers += 1;
             }
         }
         let Some(fold) = self.classes.get_mut(session) else {
             return;
         };
         if slot.groups == Membership::UNKNOWN {
-            self.counts.refused_groups += u64::from(slot.join(fold, &self.rules, &request.origin));
+            self.counts.refused_groups += u64::from(slot.assign_groups(fold, &self.rules, &request.origin));
         }
-        let was = fold.told;
-        slot.viewer.request(request.at, set, &mut fold.told);
-        slot.fares(request.at, was, fold);
-        fold.start(&mut slot.viewer, set);
+        let before = fold.delta;
+        slot.viewer.request(request.at, cmcd, &mut fold.delta);
+        slot.record_delta(request.at, before, fold);
+        fold.record_start(&mut slot.viewer, cmcd);
         fold.protocol = request.protocol.or(fold.protocol);
         if request.is_media {
             fold.requests += 1;
-            if set.bs && slot.starved != self.window {
+            if cmcd.bs && slot.starved != self.window {
                 slot.starved = self.window;
                 fold.starved += 1;
             }
@@ -155,16 +157,15 @@ impl ViewerFold {
                 fold.bytes = Some(fold.bytes.unwrap_or(0).saturating_add(bytes));
             }
         }
-        fold.hear();
+        fold.record_activity();
         self.counts.requests += 1;
     }
 
-    /// Folds one event report that arrived at `at`. Its class is that of the viewer's requests; a viewer without any is
-    /// known by `class`, where the log says which class an event belongs to, and so are its groups by `origin`, where
-    /// that is known.
-    pub fn event(&mut self, at: Timestamp, class: Option<&str>, origin: Option<&Origin<'_>>, set: &Cmcd<'_>) {
-        let Some(id) = set.sid.map(|sid| sip_hash(self.key.words(), &[sid.raw()])) else {
-            self.counts.homeless += 1;
+    /// Folds one event report that arrived at `at`. It counts for the class of the viewer's requests. A viewer without
+    /// requests is assigned to `class`, where the log implies it, and to the groups of `origin`, where that is known.
+    pub fn event(&mut self, at: Timestamp, class: Option<&str>, origin: Option<&Origin<'_>>, cmcd: &Cmcd<'_>) {
+        let Some(id) = cmcd.sid.map(|sid| sip_hash(self.key.words(), &[sid.raw()])) else {
+            self.counts.unmatched += 1;
             return;
         };
         let known = self.viewers.find(id).or_else(|| {
@@ -176,55 +177,55 @@ impl ViewerFold {
             let session = slot.viewer.session;
             Some((slot, self.classes.get_mut(session)?))
         }) else {
-            self.counts.homeless += 1;
+            self.counts.unmatched += 1;
             return;
         };
         if let Some(origin) = origin.filter(|_| slot.groups == Membership::UNKNOWN) {
-            self.counts.refused_groups += u64::from(slot.join(fold, &self.rules, origin));
+            self.counts.refused_groups += u64::from(slot.assign_groups(fold, &self.rules, origin));
         }
-        let was = fold.told;
-        slot.viewer.event(at, set, &mut fold.told);
-        slot.fares(at, was, fold);
-        fold.start(&mut slot.viewer, set);
-        fold.protocol = fold.protocol.or(set.protocol());
-        fold.hear();
+        let before = fold.delta;
+        slot.viewer.event(at, cmcd, &mut fold.delta);
+        slot.record_delta(at, before, fold);
+        fold.record_start(&mut slot.viewer, cmcd);
+        fold.protocol = fold.protocol.or(cmcd.protocol());
+        fold.record_activity();
         self.counts.events += 1;
     }
 
-    /// The class that the viewer of this `sid` is counted in, where it is known.
+    /// The class of the viewer with this `sid`, where it is known.
     #[must_use]
     pub fn class_of_viewer(&self, sid: &[u8]) -> Option<&str> {
         let at = self.viewers.find(sip_hash(self.key.words(), &[sid]))?;
         self.classes.get(self.viewers.get(at).viewer.session)?.name.as_ref().map(Name::as_str)
     }
 
-    /// What was told since the last drain: at most one observation a class. Viewers are looked through once a second.
+    /// What was reported since the last drain, at most one observation a class. All viewers are visited once a second.
     pub fn drain(&mut self, now: Timestamp) -> Vec<Observation> {
-        if self.swept.is_none_or(|swept| now.floor(SWEEP) != swept.floor(SWEEP)) {
+        if self.swept.is_none_or(|swept| now.floor(SWEEP_INTERVAL) != swept.floor(SWEEP_INTERVAL)) {
             self.sweep(now, false);
         }
-        self.take(now)
+        self.report(now)
     }
 
-    /// The end of the input: counts every viewer up to its last word and gives all that was not told yet.
+    /// The rest at the end of the input: counts every viewer up to its last report.
     pub fn finish(&mut self, now: Timestamp) -> Vec<Observation> {
         self.sweep(now, true);
-        self.take(now)
+        self.report(now)
     }
 
-    /// What was taken, left out and refused so far.
+    /// The running totals.
     #[must_use]
     pub const fn counts(&self) -> FoldCounts {
         FoldCounts { displaced_sessions: self.classes.displaced(), ..self.counts }
     }
 
-    /// Viewers remembered now, and classes.
+    /// Number of viewers and of classes remembered now.
     #[must_use]
     pub fn sizes(&self) -> (usize, usize) {
         (self.viewers.len(), self.classes.len())
     }
 
-    /// The class of a request; makes it where media was served.
+    /// The class of a request; created where media was served.
     fn class_of(&mut self, request: &Request<'_>) -> Option<u32> {
         let known = self.classes.find(request.class);
         if known.is_some() {
@@ -239,26 +240,26 @@ impl ViewerFold {
         made
     }
 
-    /// The viewer of this hash; makes it where there is room.
+    /// The viewer of this hash; created where there is room.
     fn viewer(&mut self, id: u64, session: u32, now: Timestamp) -> Option<usize> {
         match self.viewers.enter(id, session, (now - VIEWER_PRESENT).millis()) {
-            Place::Known(at) => {
+            Admission::Known(at) => {
                 self.viewers.get_mut(at).is_known = true;
                 Some(at)
             }
-            Place::New(at, gone) => {
-                if let Some(left) = gone {
+            Admission::New(at, evicted) => {
+                if let Some(evicted) = evicted {
                     self.counts.displaced_viewers += 1;
-                    if let Some(fold) = self.classes.get_mut(left.viewer.session) {
-                        fold.forget(left.groups);
+                    if let Some(fold) = self.classes.get_mut(evicted.viewer.session) {
+                        fold.forget(evicted.groups);
                     }
                 }
                 if let Some(fold) = self.classes.get_mut(session) {
-                    fold.kept += 1;
+                    fold.viewers += 1;
                 }
                 Some(at)
             }
-            Place::Full => None,
+            Admission::Full => None,
         }
     }
 
@@ -272,15 +273,15 @@ impl ViewerFold {
         }
         let (classes, millis) = (&mut self.classes, now.millis());
         self.viewers.retain(|slot| {
-            // Its class made room for another, and it was not heard since.
+            // Its class was evicted, and it has not been seen since.
             let Some(fold) = classes.get_mut(slot.viewer.session) else {
                 return false;
             };
-            let was = fold.told;
-            slot.viewer.sweep(now, last, &mut fold.told);
-            slot.fares(now, was, fold);
-            let silent = millis.saturating_sub(slot.viewer.seen);
-            if silent <= VIEWER_PRESENT.as_millis() as u64 {
+            let before = fold.delta;
+            slot.viewer.sweep(now, last, &mut fold.delta);
+            slot.record_delta(now, before, fold);
+            let idle = millis.saturating_sub(slot.viewer.seen);
+            if idle <= VIEWER_PRESENT.as_millis() as u64 {
                 let (exposed, stutters) = slot.recent.at(millis);
                 fold.present += 1;
                 fold.exposed += u32::from(exposed);
@@ -289,31 +290,31 @@ impl ViewerFold {
                     sketch.insert(slot.id);
                 }
             }
-            let stays = silent <= VIEWER_KEPT.as_millis() as u64;
-            if !stays {
+            let is_kept = idle <= VIEWER_KEPT.as_millis() as u64;
+            if !is_kept {
                 fold.forget(slot.groups);
             }
-            stays
+            is_kept
         });
         self.classes.sweep();
     }
 
-    fn take(&mut self, now: Timestamp) -> Vec<Observation> {
+    fn report(&mut self, now: Timestamp) -> Vec<Observation> {
         self.window = (now.nanos() / GRID.as_nanos() as u64) as u32;
         let mut out = Vec::new();
         for fold in self.classes.iter_mut() {
-            let news = fold.heard || fold.told != PlaybackDelta::default() || fold.present != fold.present_told;
-            let Some(name) = fold.name.clone().filter(|_| news) else {
+            let is_due = fold.active || fold.delta != PlaybackDelta::default() || fold.present != fold.present_reported;
+            let Some(name) = fold.name.clone().filter(|_| is_due) else {
                 continue;
             };
-            fold.present_told = fold.present;
-            let told = std::mem::take(&mut fold.told);
-            fold.heard = false;
-            self.counts.repeated += u64::from(told.repeated);
-            self.counts.lost += u64::from(told.lost);
+            fold.present_reported = fold.present;
+            let delta = std::mem::take(&mut fold.delta);
+            fold.active = false;
+            self.counts.repeated += u64::from(delta.repeated);
+            self.counts.lost += u64::from(delta.lost);
             let due = std::mem::take(&mut fold.groups_due);
-            let groups = if due { fold.groups.take(fold.kept) } else { Vec::new() };
-            let fact = Fact::Players(Box::new(PlayerView { groups, ..fold.view(told) }));
+            let groups = if due { fold.groups.take(fold.viewers) } else { Vec::new() };
+            let fact = Fact::Players(Box::new(PlayerView { groups, ..fold.view(delta) }));
             let (source, stream) = (self.source.clone(), StreamKey::of_session(name));
             out.push(Observation { source, stream, at: now, fact });
         }
@@ -338,13 +339,13 @@ impl ViewerKey {
 }
 
 impl ClassFold {
-    fn view(&mut self, told: PlaybackDelta) -> PlayerView {
+    fn view(&mut self, delta: PlaybackDelta) -> PlayerView {
         PlayerView {
             protocol: self.protocol,
             viewers: self.present,
-            exposure: Duration::from_millis(told.exposure_millis),
-            stalled: Duration::from_millis(told.stalled_millis),
-            stall_starts: told.starts,
+            exposure: Duration::from_millis(delta.exposure_millis),
+            stalled: Duration::from_millis(delta.stalled_millis),
+            stall_starts: delta.starts,
             requests: Some(std::mem::take(&mut self.requests)),
             starved_viewers: Some(std::mem::take(&mut self.starved)),
             stutter_viewers: (self.exposed > 0).then_some((self.stuttering, self.exposed)),
@@ -355,9 +356,9 @@ impl ClassFold {
         }
     }
 
-    /// Notes how long a viewer took to start, once. dash.js 5.2 sends 2 ms first and the truth after it.
-    fn start(&mut self, viewer: &mut Viewer, set: &Cmcd<'_>) {
-        if let Some(millis) = set.msd.filter(|millis| *millis >= LEAST_START_MILLIS && !viewer.started) {
+    /// Records a viewer's start time, once. dash.js 5.2 first sends 2 ms and then the true value.
+    fn record_start(&mut self, viewer: &mut Viewer, cmcd: &Cmcd<'_>) {
+        if let Some(millis) = cmcd.msd.filter(|millis| *millis >= MIN_START_MILLIS && !viewer.started) {
             viewer.started = true;
             if self.first_frames.len() < crate::model::MAX_FIRST_FRAMES {
                 self.first_frames.push(Duration::from_millis(u64::from(millis)));
@@ -366,9 +367,9 @@ impl ClassFold {
     }
 }
 
-/// A viewer that was not heard for so long is not there any more.
+/// A viewer without a report for this long is no longer present.
 pub(super) const VIEWER_PRESENT: Duration = Duration::from_secs(12);
-/// A viewer that was not heard for so long is forgotten; one that comes back is new.
+/// A viewer without a report for this long is forgotten; one that returns is new.
 pub(super) const VIEWER_KEPT: Duration = Duration::from_secs(45);
-const SWEEP: Duration = Duration::from_secs(1);
-const LEAST_START_MILLIS: u32 = 10;
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+const MIN_START_MILLIS: u32 = 10;

@@ -1,6 +1,6 @@
-//! Where a viewer's words come from, as far as that tells which groups it is in. Decides whose address counts behind
-//! proxies; keeps none: a network leaves here as a keyed hash, and what is no address, region or known player is in no
-//! group.
+//! The origin of a viewer's reports: address, region and player, by which it is assigned to groups. Decides whose
+//! address counts behind proxies. No address is kept: a network leaves here as a keyed hash. What is no address, region
+//! or known player belongs to no group.
 
 use std::net::IpAddr;
 
@@ -9,39 +9,39 @@ use ipnet::IpNet;
 use super::player_name::PlayerName;
 use crate::model::Group;
 
-/// How viewers are told apart by network.
+/// How viewers are grouped by network.
 #[derive(Clone, Debug, Default)]
 pub struct GroupRules {
     /// The key of the networks' hashes.
     pub key: [u64; 2],
-    /// Proxies whose word on the client's address is believed.
+    /// Proxies whose report of the client's address is trusted.
     pub trusted_proxies: Vec<IpNet>,
 }
 
-/// What is known of where a viewer's words come from; borrowed, looked at once for each viewer.
+/// The origin of a viewer's reports; borrowed, and read once per viewer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Origin<'a> {
     /// Its address.
     pub address: Address<'a>,
-    /// Its region, as the log or the settings name it; empty where nobody does.
+    /// Its region, as the log or the settings name it; empty where neither does.
     pub region: &'a [u8],
-    /// What it plays with.
+    /// Its player.
     pub player: PlayerName<'a>,
 }
 
-/// An address on its way to be hashed.
+/// The address of a viewer.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Address<'a> {
-    /// Nobody told.
+    /// Not reported.
     #[default]
     Unknown,
-    /// It is settled.
+    /// Already determined.
     Known(IpAddr),
-    /// As a log line tells it: the connection's other end, and what that says of those before it (`X-Forwarded-For`).
-    Told {
-        /// Other end of the connection.
+    /// As a log line contains it.
+    Logged {
+        /// Remote address of the connection.
         peer: &'a [u8],
-        /// Addresses parted by commas, the last one told by the peer.
+        /// Addresses separated by commas, the last one reported by the peer (`X-Forwarded-For`).
         forwarded: &'a [u8],
     },
 }
@@ -53,12 +53,12 @@ impl<'a> Origin<'a> {
         let address = match self.address {
             Address::Unknown => return None,
             Address::Known(address) => address,
-            Address::Told { peer, forwarded } => client(ip(peer)?, forwarded, &rules.trusted_proxies)?,
+            Address::Logged { peer, forwarded } => client(ip(peer)?, forwarded, &rules.trusted_proxies)?,
         };
         Some(Group::network(rules.key, address))
     }
 
-    /// The region: short printable text.
+    /// The region, if it is short printable text.
     #[must_use]
     pub fn region(&self) -> Option<&'a str> {
         let text = std::str::from_utf8(self.region).ok()?.trim();
@@ -67,8 +67,8 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// The peer, or where that is a trusted proxy the last one of `forwarded` that is none. `None` where only proxies are
-/// known.
+/// The peer, or where that is a trusted proxy the last address of `forwarded` that is not one. `None` where all are
+/// proxies.
 fn client(peer: IpAddr, forwarded: &[u8], trusted: &[IpNet]) -> Option<IpAddr> {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
     let mut client = peer;
@@ -85,7 +85,7 @@ fn ip(text: &[u8]) -> Option<IpAddr> {
     std::str::from_utf8(text).ok()?.trim().parse().ok()
 }
 
-/// Longest name of a region in bytes.
+/// Longest region in bytes.
 pub(super) const MAX_REGION: usize = 64;
 
 #[cfg(test)]
@@ -94,18 +94,22 @@ mod tests {
 
     fn network(peer: &str, forwarded: &str) -> Option<Group> {
         let trusted_proxies = ["10.0.0.0/8", "::1/128"].map(|net| net.parse().expect("a network")).to_vec();
-        let address = Address::Told { peer: peer.as_bytes(), forwarded: forwarded.as_bytes() };
+        let address = Address::Logged { peer: peer.as_bytes(), forwarded: forwarded.as_bytes() };
         Origin { address, ..Origin::default() }.network(&GroupRules { key: [1, 2], trusted_proxies })
     }
 
     #[test]
-    fn only_a_trusted_proxy_is_believed_and_only_its_own_word() {
+    fn only_the_last_address_of_a_trusted_proxy_counts() {
         let of = |address: &str| Some(Group::network([1, 2], address.parse().expect("an address")));
-        assert_eq!(network("192.0.2.1", "198.51.100.7"), of("192.0.2.1"), "a stranger says what it likes");
+        assert_eq!(network("192.0.2.1", "198.51.100.7"), of("192.0.2.1"), "an untrusted sender may claim anything");
         assert_eq!(network("10.0.0.1", "198.51.100.7"), of("198.51.100.7"));
-        assert_eq!(network("10.0.0.1", "6.6.6.6, 198.51.100.7"), of("198.51.100.7"), "the rest is the client's word");
+        assert_eq!(
+            network("10.0.0.1", "6.6.6.6, 198.51.100.7"),
+            of("198.51.100.7"),
+            "the rest is what the client claims"
+        );
         assert_eq!(network("::ffff:10.0.0.1", "198.51.100.7, 10.1.1.1"), of("198.51.100.7"));
-        assert_eq!((network("10.0.0.1", "unknown"), network("10.0.0.1", "")), (None, None), "a proxy is no viewer");
+        assert_eq!((network("10.0.0.1", "unknown"), network("10.0.0.1", "")), (None, None), "a proxy is not a viewer");
         assert_eq!((network("unix:", "1.1.1.1"), network("", "")), (None, None));
         let known = Origin { address: Address::Known([198, 51, 100, 9].into()), ..Origin::default() };
         assert_eq!(known.network(&GroupRules { key: [1, 2], ..GroupRules::default() }), of("198.51.100.7"));

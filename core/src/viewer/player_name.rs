@@ -1,6 +1,5 @@
-//! What a viewer plays with, in a few words: the library that the page names or the delivery, and the family and
-//! version of the program by its user agent. Decides which families are known; refuses to guess: an agent of none of
-//! them says nothing.
+//! A short name of a viewer's player: the library that the page reports or the protocol, and the family and version of
+//! the program by its user agent. An agent of no known family names nothing; nothing is guessed.
 
 use std::fmt::{self, Write};
 
@@ -8,53 +7,53 @@ use memchr::memmem;
 
 use crate::model::Protocol;
 
-/// A player's name, read where it is asked for: `hls in Chrome 126`, `hls.js 1.7.4 in Safari 17`, `ExoPlayer 2.19`.
+/// What names a player: `hls in Chrome 126`, `hls.js 1.7.4 in Safari 17`, `ExoPlayer 2.19`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PlayerName<'a> {
-    /// The player by the page's own word; empty where it gave none. See [`PlayerName::is_told_well`].
-    pub told: &'a str,
+    /// The player as the page reports it; empty where it does not. See [`PlayerName::is_valid`].
+    pub reported: &'a str,
     /// How the class is delivered.
     pub protocol: Option<Protocol>,
-    /// The user agent, escapes of a log line still in it.
+    /// The user agent, still escaped as in its log line.
     pub agent: &'a [u8],
 }
 
-/// A player that can be named.
+/// A player with a name.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
-    told: &'a str,
+    reported: &'a str,
     protocol: Option<Protocol>,
     program: Option<(&'static str, &'a str)>,
 }
 
 impl<'a> PlayerName<'a> {
-    /// Whether a page may call its player so.
+    /// Whether a page may report this as its player: 1 to 32 bytes of letters, digits, blanks and ` .-_/+`.
     #[must_use]
-    pub fn is_told_well(told: &str) -> bool {
+    pub fn is_valid(reported: &str) -> bool {
         let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b" .-_/+".contains(&byte);
-        !told.is_empty() && told.len() <= MAX_TOLD && told.bytes().all(is_good)
+        !reported.is_empty() && reported.len() <= MAX_REPORTED && reported.bytes().all(is_good)
     }
 
-    /// The same, of a class that is delivered by `protocol`.
+    /// The same for a class delivered by `protocol`.
     #[must_use]
     pub const fn by(self, protocol: Option<Protocol>) -> Self {
         Self { protocol, ..self }
     }
 
-    /// The name; `None` where neither the page nor the agent says one.
+    /// The name; `None` where neither the page nor the agent gives one.
     #[must_use]
     pub fn named(self) -> Option<Named<'a>> {
-        let Self { told, protocol, agent } = self;
+        let Self { reported, protocol, agent } = self;
         let family = FAMILIES.iter().find_map(|family| Some((family, memmem::find(agent, family.mark.as_bytes())?)));
         let program = family.map(|(family, at)| (family.name, family.version(&agent[at..])));
-        // A player that is an application of its own says by itself how it gets its media.
+        // The name of a native application already implies its protocol.
         let protocol = protocol.filter(|_| family.is_some_and(|(family, _)| family.is_browser));
-        (program.is_some() || !told.is_empty()).then_some(Named { told, protocol, program })
+        (program.is_some() || !reported.is_empty()).then_some(Named { reported, protocol, program })
     }
 }
 
 impl Named<'_> {
-    /// Whether this is `name`.
+    /// Whether `name` is this player's name; without an allocation.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
         let mut rest = Rest(name);
@@ -64,22 +63,22 @@ impl Named<'_> {
 
 impl fmt::Display for Named<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = match self.protocol {
-            Some(protocol) if self.told.is_empty() => protocol.as_str(),
-            _ => self.told,
+        let reported = match self.protocol {
+            Some(protocol) if self.reported.is_empty() => protocol.as_str(),
+            _ => self.reported,
         };
-        f.write_str(told)?;
+        f.write_str(reported)?;
         let Some((family, version)) = self.program else {
             return Ok(());
         };
-        f.write_str(if told.is_empty() { "" } else { " in " })?;
+        f.write_str(if reported.is_empty() { "" } else { " in " })?;
         f.write_str(family)?;
         f.write_str(if version.is_empty() { "" } else { " " })?;
         f.write_str(version)
     }
 }
 
-/// What is left of a text that something is compared with.
+/// The rest of a text that is still to be compared.
 struct Rest<'a>(&'a str);
 
 impl Write for Rest<'_> {
@@ -89,11 +88,11 @@ impl Write for Rest<'_> {
     }
 }
 
-/// A family of programs, by the mark in its user agent.
+/// A family of programs, recognised by a mark in the user agent.
 struct Family {
     mark: &'static str,
     name: &'static str,
-    /// How many numbers of its version tell releases apart.
+    /// How many components of its version identify a release.
     numbers: usize,
     is_browser: bool,
 }
@@ -102,8 +101,7 @@ impl Family {
     /// The version in an agent that begins with the mark.
     fn version<'a>(&self, agent: &'a [u8]) -> &'a str {
         let behind = if self.mark == APPLE {
-            // Its own number says nothing; that of the system is its release: `CPU OS 17_2 like`, `Intel Mac OS X
-            // 14_2`.
+            // Its own number identifies no release; that of the system does: `CPU OS 17_2 like`, `Intel Mac OS X 14_2`.
             let system = memmem::find(agent, b" OS ").map_or(&b""[..], |at| &agent[at + 4..]);
             system.strip_prefix(b"X ").unwrap_or(system)
         } else {
@@ -128,7 +126,7 @@ const fn browser(mark: &'static str, name: &'static str) -> Family {
     Family { mark, name, numbers: 1, is_browser: true }
 }
 
-/// The first mark that is found counts: what is built upon another stands before it.
+/// The first mark found counts: a program built on another comes before it.
 const FAMILIES: [Family; 22] = [
     application("ExoPlayerLib/", "ExoPlayer", 2),
     application("AndroidXMedia3/", "Media3", 2),
@@ -154,8 +152,8 @@ const FAMILIES: [Family; 22] = [
     browser("Version/", "Safari"),
 ];
 const APPLE: &str = "AppleCoreMedia/";
-/// Longest name by a page's word, in bytes.
-pub(super) const MAX_TOLD: usize = 32;
+/// Longest reported name in bytes.
+pub(super) const MAX_REPORTED: usize = 32;
 const MAX_VERSION: usize = 8;
 
 #[cfg(test)]
@@ -164,13 +162,13 @@ mod tests {
 
     use super::*;
 
-    fn name(told: &str, protocol: Option<Protocol>, agent: &str) -> Option<String> {
-        PlayerName { told, protocol, agent: agent.as_bytes() }.named().map(|named| named.to_string())
+    fn name(reported: &str, protocol: Option<Protocol>, agent: &str) -> Option<String> {
+        PlayerName { reported, protocol, agent: agent.as_bytes() }.named().map(|named| named.to_string())
     }
 
     #[test]
     fn known_agents_are_named_by_family_and_release() {
-        for (agent, is) in [
+        for (agent, expected) in [
             (
                 "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36",
                 "hls in Chrome 126",
@@ -197,27 +195,27 @@ mod tests {
             ("Firefox/", "hls in Firefox"),
             ("AppleCoreMedia/1.0.0", "AVPlayer"),
         ] {
-            assert_eq!(name("", Some(Protocol::Hls), agent).as_deref(), Some(is), "{agent}");
+            assert_eq!(name("", Some(Protocol::Hls), agent).as_deref(), Some(expected), "{agent}");
         }
         assert_eq!(name("", Some(Protocol::Hls), "curl/8.1"), None);
         assert_eq!(name("", None, "Chrome/9 "), Some("Chrome 9".to_owned()));
     }
 
     #[test]
-    fn a_page_knows_its_player_better() {
+    fn a_reported_player_takes_precedence() {
         assert_eq!(
             name("hls.js 1.7.4", Some(Protocol::Hls), "Chrome/126.0"),
             Some("hls.js 1.7.4 in Chrome 126".to_owned())
         );
         assert_eq!(name("shaka", None, "strange"), Some("shaka".to_owned()));
-        assert!(PlayerName::is_told_well("hls.js 1.7.4") && !PlayerName::is_told_well(""));
-        assert!(!PlayerName::is_told_well("a\nb") && !PlayerName::is_told_well(&"a".repeat(33)));
+        assert!(PlayerName::is_valid("hls.js 1.7.4") && !PlayerName::is_valid(""));
+        assert!(!PlayerName::is_valid("a\nb") && !PlayerName::is_valid(&"a".repeat(33)));
     }
 
     proptest! {
         #[test]
-        fn any_agent_gives_a_short_name_that_is_itself(agent in "(Chrome/|AppleCoreMedia/|x| OS |[0-9._]{1,12}|\\PC{0,3}){0,8}") {
-            if let Some(named) = (PlayerName { told: "", protocol: None, agent: agent.as_bytes() }).named() {
+        fn any_agent_gives_a_short_name_equal_to_itself(agent in "(Chrome/|AppleCoreMedia/|x| OS |[0-9._]{1,12}|\\PC{0,3}){0,8}") {
+            if let Some(named) = (PlayerName { reported: "", protocol: None, agent: agent.as_bytes() }).named() {
                 let text = named.to_string();
                 prop_assert!(text.len() <= 24 && named.is(&text) && !named.is(&format!("{text}x")), "{text}");
             }

@@ -1,5 +1,5 @@
-//! How a viewer fared lately: its stalled time and exposure of the last minute, in 16 bytes. Decides who stutters;
-//! forgets by steps of [`STEP_SECONDS`], so that it looks back on 40 to 60 s.
+//! A viewer's stall time and exposure of the last minute, in 16 bytes. Decides who stutters. It forgets in steps of
+//! [`STEP_SECONDS`], so it covers the last 40 to 60 s.
 
 /// Sums over three steps.
 #[derive(Clone, Copy, Debug, Default)]
@@ -12,7 +12,7 @@ pub(crate) struct Recent {
 }
 
 impl Recent {
-    /// Adds what was told at `now`, Unix milliseconds.
+    /// Adds what was reported at `now`, Unix milliseconds.
     pub(crate) fn add(&mut self, now: u64, exposure_millis: u64, stalled_millis: u64) {
         self.turn(now);
         let slot = self.step as usize % STEPS;
@@ -41,7 +41,7 @@ impl Recent {
     }
 }
 
-/// A viewer stutters whose stalled time is more than this share of its exposure.
+/// A viewer stutters when its stall time is a larger share of its exposure, in percent.
 const STUTTER_PERCENT: u32 = 5;
 /// Length of a step.
 const STEP_SECONDS: u64 = 20;

@@ -1,28 +1,29 @@
-//! All viewers of a fold: dense, found by keyed hash, bounded. Decides who makes room when it is full: who was heard
-//! once, or is not there any more; refuses newcomers only where all that it looks at are present and were heard twice.
+//! All viewers of a fold: dense, found by keyed hash, bounded. When it is full, a viewer that was seen once or is no
+//! longer present makes room; a new viewer is refused only where all that are examined are present and were seen twice.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::class_table::ClassFold;
+use super::delta::PlaybackDelta;
 use super::group_table::{Membership, Watched};
 use super::origin::{GroupRules, Origin};
-use super::playback::{PlaybackDelta, Viewer};
+use super::playback::Viewer;
 use super::recent_stall::Recent;
 use crate::model::Timestamp;
 
-/// One viewer and what the fold keeps beside it.
+/// One viewer and what the fold keeps with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    /// Keyed hash of what tells it from others.
+    /// Keyed hash of what identifies it.
     pub(crate) id: u64,
-    /// What its reports say.
+    /// Its playback.
     pub(crate) viewer: Viewer,
     /// Its last minute.
     pub(crate) recent: Recent,
-    /// The last window in which it told that its buffer ran dry.
+    /// The last window in which it reported a dry buffer.
     pub(crate) starved: u32,
-    /// Whether it was heard more than once.
+    /// Whether it was seen more than once.
     pub(crate) is_known: bool,
     /// Its groups in its class.
     pub(crate) groups: Membership,
@@ -33,36 +34,36 @@ pub(crate) struct Slot {
 pub(crate) struct ViewerTable {
     slots: Vec<Slot>,
     index: HashTable<u32>,
-    /// Where the next look for room begins.
-    hand: usize,
+    /// Where the next search for room begins.
+    next_probe: usize,
 }
 
-/// A place in the table.
-pub(crate) enum Place {
+/// The outcome of entering a viewer, with its index.
+pub(crate) enum Admission {
     /// It was there.
     Known(usize),
-    /// It came in; instead of this one where the table was full.
+    /// It is new; with the viewer evicted for it where the table was full.
     New(usize, Option<Slot>),
     /// There is no room.
     Full,
 }
 
 impl ViewerTable {
-    /// The viewer of this hash.
+    /// The index of the viewer with this hash.
     pub(crate) fn find(&self, id: u64) -> Option<usize> {
         self.index.find(id, |at| self.slots[*at as usize].id == id).map(|at| *at as usize)
     }
 
-    /// The viewer of this hash, new in `session` where it is not there; `present_since`: who was heard before is not
-    /// there any more.
-    pub(crate) fn enter(&mut self, id: u64, session: u32, present_since: u64) -> Place {
+    /// The viewer of this hash, created in `session` where it is new; viewers last seen before `present_since` may be
+    /// evicted.
+    pub(crate) fn enter(&mut self, id: u64, session: u32, present_since: u64) -> Admission {
         if let Some(at) = self.find(id) {
-            return Place::Known(at);
+            return Admission::Known(at);
         }
         let mut gone = None;
         if self.slots.len() >= MAX_VIEWERS {
             let Some(victim) = self.victim(present_since) else {
-                return Place::Full;
+                return Admission::Full;
             };
             gone = Some(self.remove(victim));
         }
@@ -76,7 +77,7 @@ impl ViewerTable {
         let viewer = Viewer::of(session);
         let (recent, groups) = (Recent::default(), Membership::UNKNOWN);
         slots.push(Slot { id, viewer, recent, starved: 0, is_known: false, groups });
-        Place::New(at, gone)
+        Admission::New(at, gone)
     }
 
     pub(crate) fn get(&self, at: usize) -> &Slot {
@@ -91,11 +92,11 @@ impl ViewerTable {
         self.slots.len()
     }
 
-    /// Keeps the viewers of which `stays` says so.
-    pub(crate) fn retain(&mut self, mut stays: impl FnMut(&mut Slot) -> bool) {
+    /// Keeps the viewers for which `is_kept` holds.
+    pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&mut Slot) -> bool) {
         let mut at = 0;
         while let Some(slot) = self.slots.get_mut(at) {
-            if stays(slot) {
+            if is_kept(slot) {
                 at += 1;
             } else {
                 self.remove(at);
@@ -103,7 +104,7 @@ impl ViewerTable {
         }
     }
 
-    /// The last one takes the place of the removed one, so that there are no holes.
+    /// The last viewer takes the removed one's index, so that there are no holes.
     fn remove(&mut self, at: usize) -> Slot {
         let gone = self.slots.swap_remove(at);
         if let Ok(entry) = self.index.find_entry(gone.id, |index| *index as usize == at) {
@@ -119,11 +120,11 @@ impl ViewerTable {
     }
 
     fn victim(&mut self, present_since: u64) -> Option<usize> {
-        for _ in 0..LOOKS {
-            self.hand = (self.hand + 1) % self.slots.len().max(1);
-            let slot = &self.slots[self.hand];
+        for _ in 0..EVICTION_PROBES {
+            self.next_probe = (self.next_probe + 1) % self.slots.len().max(1);
+            let slot = &self.slots[self.next_probe];
             if !slot.is_known || slot.viewer.seen < present_since {
-                return Some(self.hand);
+                return Some(self.next_probe);
             }
         }
         None
@@ -131,34 +132,34 @@ impl ViewerTable {
 }
 
 impl Slot {
-    /// Takes the viewer into its groups; gives how many had no room.
-    pub(crate) fn join(&mut self, fold: &mut ClassFold, rules: &GroupRules, origin: &Origin<'_>) -> u32 {
+    /// Assigns the viewer to its groups; returns how many had no room.
+    pub(crate) fn assign_groups(&mut self, fold: &mut ClassFold, rules: &GroupRules, origin: &Origin<'_>) -> u32 {
         let refused;
         (self.groups, refused) = fold.groups.enter(rules, origin);
         refused
     }
 
-    /// Notes what was told of this viewer, for itself and its groups.
-    pub(crate) fn fares(&mut self, now: Timestamp, was: PlaybackDelta, fold: &mut ClassFold) {
-        let is = fold.told;
-        let exposure = is.exposure_millis.saturating_sub(was.exposure_millis);
-        let stalled = is.stalled_millis.saturating_sub(was.stalled_millis);
-        let starts = is.starts.saturating_sub(was.starts);
+    /// Records what was reported of this viewer, for itself and its groups.
+    pub(crate) fn record_delta(&mut self, now: Timestamp, before: PlaybackDelta, fold: &mut ClassFold) {
+        let after = fold.delta;
+        let exposure = after.exposure_millis.saturating_sub(before.exposure_millis);
+        let stalled = after.stalled_millis.saturating_sub(before.stalled_millis);
+        let starts = after.starts.saturating_sub(before.starts);
         if exposure | stalled != 0 {
             self.recent.add(now.millis(), exposure, stalled);
         }
         if exposure | stalled | u64::from(starts) != 0 {
             let millis = |millis| u32::try_from(millis).unwrap_or(u32::MAX);
-            let told = Watched { exposure_millis: millis(exposure), stalled_millis: millis(stalled), starts };
-            fold.groups.add(self.groups, told);
+            let delta = Watched { exposure_millis: millis(exposure), stalled_millis: millis(stalled), starts };
+            fold.groups.add(self.groups, delta);
         }
     }
 }
 
 /// Most viewers remembered of all classes.
 pub const MAX_VIEWERS: usize = 500_000;
-/// Viewers looked at for one that may go.
-const LOOKS: usize = 32;
+/// Viewers examined for one to evict.
+const EVICTION_PROBES: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -170,10 +171,10 @@ mod tests {
     }
 
     #[test]
-    fn removal_leaves_the_others_where_they_are_found() {
+    fn others_are_found_after_a_removal() {
         let mut table = ViewerTable::default();
         for id in 0..1_000_u64 {
-            assert!(matches!(table.enter(id << 56 | id, 0, 0), Place::New(..)));
+            assert!(matches!(table.enter(id << 56 | id, 0, 0), Admission::New(..)));
         }
         table.retain(|slot| !slot.id.is_multiple_of(3));
         for id in 0..1_000_u64 {

@@ -161,7 +161,7 @@ fn summary(fold: &LogFold, seconds: f64) -> String {
         dirty.version,
         dirty.values,
         counts.repeated,
-        counts.homeless,
+        counts.unmatched,
         counts.lost,
         counts.refused_sessions,
         counts.refused_viewers,

@@ -194,7 +194,7 @@ impl Follower {
             Input::File(tail) => tail.positions_lost(),
             _ => 0,
         };
-        let unmatched = self.posts.as_ref().map_or(0, EventReceiver::unmatched) + fold.homeless;
+        let unmatched = self.posts.as_ref().map_or(0, EventReceiver::unmatched) + fold.unmatched;
         let now = ShedTotals {
             dirty,
             fold,
