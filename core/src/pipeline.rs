@@ -1,6 +1,6 @@
-//! The pipe from observations to what leaves the node, in one order: registry, judge, fleet sums, span plan. Decides
-//! nothing of its own; live operation, replay and benchmarks all run this, so a recorded day gives the same batches,
-//! notices and spans.
+//! From observations to everything that leaves the node, in one order: registry, alerts, node totals, span plan.
+//! Decides nothing itself. Live operation, replay and benchmarks all run this, so a recorded day gives the same
+//! batches, notices and spans.
 
 use crate::alert::{AlertEvaluator, Capacity};
 use crate::metrics::Fleet;
@@ -8,7 +8,7 @@ use crate::model::{Batch, Checkpoint, Entry, Environment, Name, Notice, Objectiv
 use crate::session::{Registry, SessionTimeouts};
 use crate::trace::{SpanCommand, SpanPlan};
 
-/// All rules, wired.
+/// All rules, connected.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     objectives: Objectives,
@@ -18,21 +18,21 @@ pub struct Pipeline {
     plan: SpanPlan,
 }
 
-/// What one tick brought.
+/// The result of one tick.
 #[derive(Clone, Debug, Default)]
 pub struct Tick {
-    /// Lifecycle, and samples when a window was cut.
+    /// Sessions that opened or closed, and samples when a window was cut.
     pub batch: Batch,
     /// Alerts that began or ended.
     pub notices: Vec<Notice>,
-    /// What the traces gained.
+    /// What is added to the traces.
     pub commands: Vec<SpanCommand>,
-    /// What of it must outlive the daemon.
+    /// What must outlive the daemon.
     pub entries: Vec<Entry>,
 }
 
 impl Pipeline {
-    /// An empty pipe for the node of this name.
+    /// An empty pipeline for the node of this name.
     #[must_use]
     pub fn new(node: &str, objectives: Objectives, timeouts: SessionTimeouts, max_sessions: usize) -> Self {
         Self {
@@ -44,21 +44,21 @@ impl Pipeline {
         }
     }
 
-    /// Takes over new settings for what lives already.
+    /// Applies new settings, to live sessions too.
     pub fn set(&mut self, objectives: Objectives, timeouts: SessionTimeouts, max_sessions: usize) {
         self.objectives = objectives;
         self.registry.set_timeouts(timeouts, max_sessions);
     }
 
-    /// Folds what a source said.
+    /// Folds an observation.
     pub fn observe(&mut self, observation: Observation) {
         self.registry.observe(observation);
     }
 
-    /// Moves everything on to `now`.
-    pub fn tick(&mut self, now: Timestamp, around: &Environment) -> Tick {
+    /// Advances everything to `now`.
+    pub fn tick(&mut self, now: Timestamp, environment: &Environment) -> Tick {
         let batch = self.registry.tick(now);
-        let mut notices = self.evaluator.evaluate(now, &self.objectives, &self.registry, around);
+        let mut notices = self.evaluator.evaluate(now, &self.objectives, &self.registry, environment);
         notices.extend(self.evaluator.close(&batch.closed));
         self.fleet.take(&batch.samples, &self.objectives);
         let registry = &self.registry;
@@ -69,8 +69,8 @@ impl Pipeline {
         Tick { batch, notices, commands, entries: self.take_entries() }
     }
 
-    /// Goes on with what lived when the daemon went down, before the first tick. The same minutes, incidents and
-    /// classes go on, so a span that was begun before ends as if nothing had happened.
+    /// Restores what was live when the daemon stopped, before the first tick. Minutes, incidents and classes continue,
+    /// so a span begun before ends as if nothing had happened.
     pub fn resume(&mut self, checkpoint: &Checkpoint, now: Timestamp) {
         for session in self.registry.resume(checkpoint, now) {
             let Some(class) = checkpoint.classes.get(&session.id) else {
@@ -81,8 +81,8 @@ impl Pipeline {
         }
     }
 
-    /// As [`Pipeline::resume`], in the middle of a run: of what could be read only now. A class that was found again
-    /// meanwhile stays as it is. Gives what of it must outlive the daemon.
+    /// As [`Pipeline::resume`], in the middle of a run, of a checkpoint that became readable only now. A class that was
+    /// found again meanwhile stays as it is. Gives the entries that must outlive the daemon.
     pub fn join(&mut self, mut found: Checkpoint, now: Timestamp) -> Vec<Entry> {
         found.classes.retain(|id, class| self.registry.is_new(id, &class.known.streams));
         found.announced.retain(|stream, _| !self.registry.is_announced(stream));
@@ -90,7 +90,7 @@ impl Pipeline {
         found.entries().collect()
     }
 
-    /// The alerts on live classes that hold, as they were told when they began.
+    /// The alerts firing on live classes, as of their last notice.
     pub fn incidents(&self) -> impl Iterator<Item = &Notice> {
         self.plan.incidents()
     }
@@ -101,8 +101,8 @@ impl Pipeline {
         self.plan.opened_at(id)
     }
 
-    /// Forgets all live sessions, because the clock was set back and their instants mean nothing any more. The node's
-    /// sums and what the platform announced stay; who still lives opens again.
+    /// Forgets all live sessions, because the clock was set back and their times mean nothing any more. The node's sums
+    /// and the platform's announcements stay; classes that are still live open again.
     pub fn forget(&mut self) -> Tick {
         self.registry.forget();
         self.evaluator = AlertEvaluator::default();
@@ -155,7 +155,7 @@ mod tests {
     use crate::model::{Fact, NoticeState, PathView, Protocol, ServerView, StreamKey, TICK, Total};
     use crate::trace::{Span, SpanName, Value};
 
-    /// A publisher alone until `gone`, then nobody; ticks until `end`, both in milliseconds after 40 s past a minute.
+    /// A publisher alone until `gone`, then nobody; ticks until `end`. Both in milliseconds, from 40 s past a minute.
     fn play(gone: u64, end: u64, also: impl Fn(u64) -> Option<Fact>) -> Tick {
         let mut pipeline = Pipeline::new("n", Objectives::default(), SessionTimeouts::default(), 10);
         let mut all = Tick::default();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_way_from_the_publisher_is_told_without_viewers_and_makes_no_leg() {
+    fn the_publishers_round_trip_is_known_without_viewers_and_makes_no_leg() {
         let tick = play(40_000, 11_000, |_| Some(path(0, 0)));
         let connection = spans(&tick, SpanName::ConnectionEstablish);
         assert!(connection[0].attributes.contains(&("connection.latency", Value::Float(8.0))));

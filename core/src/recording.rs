@@ -1,9 +1,8 @@
-//! All that the rules hear, as lines of JSON, so that what they told can be told again. Decides the form of a recording
-//! and what is played from it; refuses addresses of viewers, the names that a platform gave to teachers, and forms of a
-//! later version.
+//! All input of the rules as lines of JSON, so that it can be replayed. Decides the format of a recording and how it is
+//! replayed. Addresses of viewers and teachers' ids are not recorded; formats of a later version are refused.
 //!
-//! The first line is a [`Head`], each further one a [`Event`], in the order in which the rules heard them. Whoever
-//! plays it gets the same batches, notices and spans, however fast.
+//! The first line is a [`Head`], each further one an [`Event`], in the order in which the rules received them. A replay
+//! gives the same batches, notices and spans, however fast it runs.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +12,7 @@ use crate::model::{
 use crate::pipeline::{Pipeline, Tick};
 use crate::session::SessionTimeouts;
 
-/// The form that is written, and the newest that is read.
+/// The format that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
 
 /// Longest line that is written or read, in bytes.
@@ -22,57 +21,58 @@ pub const MAX_LINE: usize = 1 << 20;
 /// How the first line of every recording begins.
 pub const MARK: &[u8] = b"{\"liveqos_recording\":";
 
-/// Why a line is not taken.
+/// Why a line is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
-    /// It is not what a recording holds there.
+    /// It is not a valid line of a recording.
     #[error("not a line of a recording: {0}")]
     Form(#[from] serde_json::Error),
-    /// A later version wrote it.
-    #[error("written in form {0}; this version reads up to form {VERSION}: take a newer liveqos")]
+    /// It was written by a later version.
+    #[error("written in format {0}; this version reads up to format {VERSION}: use a newer liveqos")]
     Newer(u32),
     /// It is longer than [`MAX_LINE`].
     #[error("longer than {MAX_LINE} bytes")]
     Long,
 }
 
-/// The first line: whose recording it is and by what it was judged.
+/// The first line: the node, and the settings at the start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Head {
-    /// Its form.
+    /// Version of the format.
     pub liveqos_recording: u32,
     /// The node's name.
     pub node: String,
-    /// When it was begun.
+    /// When it was started.
     pub at: Timestamp,
-    /// What held when it was begun.
+    /// The settings at its start.
     pub settings: Settings,
 }
 
-/// By what the rules decide.
+/// The settings of the rules.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// What is promised.
+    /// The objectives.
     pub objectives: Objectives,
-    /// How long is waited before something is decided.
-    pub patience: SessionTimeouts,
+    /// How long the registry waits before it decides; `patience` in the file.
+    #[serde(rename = "patience")]
+    pub timeouts: SessionTimeouts,
     /// Most live classes.
     pub max_sessions: usize,
 }
 
-/// A further line: one thing that the rules heard, or that the writer says of the recording.
+/// A further line: one input of the rules, or a note about the recording itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// A part of what lived when the daemon went down before.
+    /// A part of the state from before a restart.
     Kept(Box<Entry>),
-    /// It went on with that.
+    /// The rules resumed from that state.
     Resumed(Timestamp),
-    /// It went on with that later, when its folder could be read.
+    /// The rules resumed from that state later, when it became readable.
     Joined(Timestamp),
-    /// A source said something.
+    /// A source reported something.
     Observed(Box<Observation>),
-    /// What surrounds the classes changed.
+    /// The environment changed.
     #[serde(rename = "around")]
     Environment(Box<Environment>),
     /// A tick.
@@ -86,17 +86,17 @@ pub enum Event {
     Set(Box<Settings>),
     /// The clock was set back.
     Forgotten,
-    /// Words that were not written, because the disk did not keep up.
+    /// Number of events that were not recorded because the disk was too slow.
     Lost(u64),
-    /// The end; whether it came because the recording was full.
+    /// The end of the recording.
     End {
-        /// The most bytes were reached.
+        /// Whether it ended because it reached its size limit.
         full: bool,
     },
 }
 
 impl Head {
-    /// A head of today's form.
+    /// A head in the current format.
     #[must_use]
     pub const fn new(node: String, at: Timestamp, settings: Settings) -> Self {
         Self { liveqos_recording: VERSION, node, at, settings }
@@ -111,17 +111,17 @@ impl Head {
         struct Form {
             liveqos_recording: u32,
         }
-        let form: Form = from_line(line)?;
+        let form: Form = parse_line(line)?;
         if form.liveqos_recording > VERSION {
             return Err(RecordingError::Newer(form.liveqos_recording));
         }
-        from_line(line)
+        parse_line(line)
     }
 }
 
 impl Event {
-    /// What is kept of an observation: without the addresses of clients, by which the kernel's connections are found
-    /// and nothing is judged, and without the teacher's id.
+    /// The recorded form of an observation: without addresses of clients, which only serve to find the kernel's
+    /// connections, and without the teacher's id.
     #[must_use]
     pub fn observed(observation: &Observation) -> Self {
         let mut kept = observation.clone();
@@ -133,19 +133,19 @@ impl Event {
         Self::Observed(Box::new(kept))
     }
 
-    /// What is kept of a class that the platform announced.
+    /// The recorded form of an announcement.
     #[must_use]
     pub fn announced(id: &Name, stream: Option<&StreamKey>, descriptor: &Descriptor, at: Timestamp) -> Self {
         let descriptor = Descriptor { teacher_id: None, ..descriptor.clone() };
         Self::Announced(id.clone(), stream.cloned(), Box::new(descriptor), at)
     }
 
-    /// What is kept of what lived when the daemon went down.
+    /// The recorded form of the state that the rules resume from.
     pub fn resumed(checkpoint: &Checkpoint, now: Timestamp) -> impl Iterator<Item = Self> {
         Self::kept(checkpoint).chain([Self::Resumed(now)])
     }
 
-    /// The same where it was found later.
+    /// The same where it became readable later.
     pub fn joined(checkpoint: &Checkpoint, now: Timestamp) -> impl Iterator<Item = Self> {
         Self::kept(checkpoint).chain([Self::Joined(now)])
     }
@@ -166,14 +166,14 @@ impl Event {
     /// # Errors
     /// [`RecordingError`]; the lines after it may be good.
     pub fn read(line: &[u8]) -> Result<Self, RecordingError> {
-        from_line(line)
+        parse_line(line)
     }
 }
 
-/// A head or word as a line, with its end.
+/// A head or event as a line, with its line end.
 ///
 /// # Errors
-/// [`RecordingError::Long`]; nothing else, since all of it has a form in JSON.
+/// [`RecordingError::Long`]; every value can be written as JSON.
 pub fn line(value: &impl Serialize) -> Result<Vec<u8>, RecordingError> {
     let mut line = serde_json::to_vec(value)?;
     if line.len() > MAX_LINE {
@@ -183,18 +183,18 @@ pub fn line(value: &impl Serialize) -> Result<Vec<u8>, RecordingError> {
     Ok(line)
 }
 
-fn from_line<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, RecordingError> {
+fn parse_line<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<T, RecordingError> {
     if line.len() > MAX_LINE {
         return Err(RecordingError::Long);
     }
     Ok(serde_json::from_slice(line)?)
 }
 
-/// The rules hearing a recording.
+/// The rules replaying a recording.
 #[derive(Clone, Debug)]
 pub struct Playback {
-    pipe: Pipeline,
-    around: Environment,
+    pipeline: Pipeline,
+    environment: Environment,
     kept: Checkpoint,
     fixed: bool,
     lost: u64,
@@ -202,54 +202,54 @@ pub struct Playback {
 }
 
 impl Playback {
-    /// Judges by `settings` all through, or by those of the recording where there are none.
+    /// Replays with `settings` throughout, or with those of the recording where there are none.
     #[must_use]
     pub fn new(head: &Head, settings: Option<Settings>) -> Self {
         let fixed = settings.is_some();
-        let Settings { objectives, patience, max_sessions } = settings.unwrap_or_else(|| head.settings.clone());
-        let pipe = Pipeline::new(&head.node, objectives, patience, max_sessions);
-        Self { pipe, around: Environment::default(), kept: Checkpoint::default(), fixed, lost: 0, end: None }
+        let Settings { objectives, timeouts, max_sessions } = settings.unwrap_or_else(|| head.settings.clone());
+        let pipeline = Pipeline::new(&head.node, objectives, timeouts, max_sessions);
+        Self { pipeline, environment: Environment::default(), kept: Checkpoint::default(), fixed, lost: 0, end: None }
     }
 
-    /// Lets the rules hear a word; what a tick brought.
-    pub fn play(&mut self, word: Event) -> Option<Tick> {
-        match word {
+    /// Applies an event; gives the result of a tick.
+    pub fn play(&mut self, event: Event) -> Option<Tick> {
+        match event {
             Event::Kept(entry) => self.kept.apply(*entry),
-            Event::Resumed(now) => self.pipe.resume(&std::mem::take(&mut self.kept), now),
-            Event::Joined(now) => drop(self.pipe.join(std::mem::take(&mut self.kept), now)),
-            Event::Observed(observation) => self.pipe.observe(*observation),
-            Event::Environment(around) => self.around = *around,
-            Event::Tick(now) => return Some(self.pipe.tick(now, &self.around)),
+            Event::Resumed(now) => self.pipeline.resume(&std::mem::take(&mut self.kept), now),
+            Event::Joined(now) => drop(self.pipeline.join(std::mem::take(&mut self.kept), now)),
+            Event::Observed(observation) => self.pipeline.observe(*observation),
+            Event::Environment(environment) => self.environment = *environment,
+            Event::Tick(now) => return Some(self.pipeline.tick(now, &self.environment)),
             Event::Announced(id, stream, descriptor, at) => {
-                self.pipe.registry_mut().register(&id, stream, *descriptor, at);
+                self.pipeline.registry_mut().register(&id, stream, *descriptor, at);
             }
             Event::Ended(id, at) => {
-                self.pipe.registry_mut().end(&id, at);
+                self.pipeline.registry_mut().end(&id, at);
             }
             Event::Set(settings) if !self.fixed => {
-                self.pipe.set(settings.objectives, settings.patience, settings.max_sessions);
+                self.pipeline.set(settings.objectives, settings.timeouts, settings.max_sessions);
             }
             Event::Set(_) => {}
-            Event::Forgotten => return Some(self.pipe.forget()),
-            Event::Lost(words) => self.lost = self.lost.saturating_add(words),
+            Event::Forgotten => return Some(self.pipeline.forget()),
+            Event::Lost(events) => self.lost = self.lost.saturating_add(events),
             Event::End { full } => self.end = Some(full),
         }
         None
     }
 
-    /// The rules, as far as they have heard.
+    /// The pipeline in its present state.
     #[must_use]
-    pub const fn pipe(&self) -> &Pipeline {
-        &self.pipe
+    pub const fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
     }
 
-    /// Words that the recording says were not written.
+    /// Number of events that the recording is missing, as it states itself.
     #[must_use]
     pub const fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Whether the recording came to its end, and whether it ended because it was full.
+    /// Whether the recording reached its end, and whether it ended because it was full.
     #[must_use]
     pub const fn end(&self) -> Option<bool> {
         self.end
@@ -273,7 +273,7 @@ mod tests {
 
     fn head() -> Head {
         let settings =
-            Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 4 };
+            Settings { objectives: Objectives::default(), timeouts: SessionTimeouts::default(), max_sessions: 4 };
         Head::new("edge-7".to_owned(), Timestamp::from_secs(1_000_000), settings)
     }
 
@@ -404,7 +404,7 @@ mod tests {
         })
     }
 
-    fn around() -> impl Strategy<Value = Event> {
+    fn environment() -> impl Strategy<Value = Event> {
         let ratio = || prop::option::of(0.0..1.0_f64);
         let path = ("[a-z]{1,4}", instant(), prop::option::of(duration()), 0.0..100.0_f64).prop_map(
             |(peer, at, rtt, lost)| PathReport {
@@ -426,11 +426,11 @@ mod tests {
         )
     }
 
-    fn word() -> impl Strategy<Value = Event> {
+    fn event() -> impl Strategy<Value = Event> {
         let name = || "[a-z]{1,2}".prop_map(|name| Name::new(&name).expect("a good name"));
         prop_oneof![
             6 => observed(),
-            1 => around(),
+            1 => environment(),
             4 => instant().prop_map(Event::Tick),
             1 => (name(), instant())
                 .prop_map(|(id, at)| Event::announced(&id, None, &Descriptor::default(), at)),
@@ -446,20 +446,20 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(96))]
 
         #[test]
-        fn what_was_written_is_read_and_names_nobody(words in prop::collection::vec(word(), 1..12)) {
-            for word in words {
-                let line = line(&word).expect("short");
+        fn written_events_are_read_back_and_identify_nobody(events in prop::collection::vec(event(), 1..12)) {
+            for event in events {
+                let line = line(&event).expect("short");
                 let text = String::from_utf8_lossy(&line).into_owned();
                 prop_assert!(!text.contains("203.0.113") && !text.contains("\"teacher_id\":\""), "{}", text);
-                prop_assert_eq!(Event::read(&line).expect("a good line"), word);
+                prop_assert_eq!(Event::read(&line).expect("a good line"), event);
             }
         }
 
         #[test]
-        fn whatever_a_recording_holds_is_played(words in prop::collection::vec(word(), 1..40)) {
+        fn any_recording_can_be_replayed(events in prop::collection::vec(event(), 1..40)) {
             let mut playback = Playback::new(&head(), None);
-            for word in words {
-                if let Some(tick) = playback.play(word) {
+            for event in events {
+                if let Some(tick) = playback.play(event) {
                     prop_assert!(tick.batch.samples.len() <= 4);
                 }
             }
@@ -470,28 +470,28 @@ mod tests {
             prop_assert!(Head::read(&bytes).is_err() && Event::read(&bytes).is_err());
             let whole = line(&head()).expect("short");
             let cut = cut.min(whole.len() - 2);
-            prop_assert!(Head::read(&whole[..cut]).is_err(), "a torn line is not taken");
+            prop_assert!(Head::read(&whole[..cut]).is_err(), "a truncated line is refused");
         }
     }
 
     #[test]
-    fn the_first_line_tells_what_it_is() {
+    fn the_first_line_identifies_the_format() {
         let first = line(&head()).expect("short");
         assert!(first.starts_with(MARK));
         assert_eq!(Head::read(&first).expect("a good head"), head());
-        let newer = Head::read(b"{\"liveqos_recording\":2,\"what\":[]}").expect_err("of a later form");
-        assert!(newer.to_string().contains("take a newer liveqos"), "{newer}");
+        let newer = Head::read(b"{\"liveqos_recording\":2,\"what\":[]}").expect_err("of a later format");
+        assert!(newer.to_string().contains("use a newer liveqos"), "{newer}");
         assert!(matches!(Event::read(&vec![b' '; MAX_LINE + 1]), Err(RecordingError::Long)));
     }
 
     #[test]
-    fn settings_that_are_given_hold_against_those_recorded() {
+    fn given_settings_take_precedence_over_recorded_ones() {
         let strict = Objectives { latency_seconds: 0.01, ..Objectives::default() };
         let mut playback = Playback::new(&head(), Some(Settings { objectives: strict, ..head().settings }));
         playback.play(Event::Set(Box::new(head().settings)));
         let mut latencies = LatencyHistogram::default();
         (0..9).for_each(|_| latencies.record(Duration::from_millis(60)));
-        let mut told = 0;
+        let mut notices = 0;
         for tick in 0..60_u64 {
             let at = Timestamp::from_millis(1_000_000_000 + tick * 250);
             let view = PlayerView {
@@ -504,9 +504,9 @@ mod tests {
             let stream = StreamKey::parse("live/c1").expect("a good key");
             let fact = Fact::Players(Box::new(view));
             playback.play(Event::observed(&Observation { source: "players".into(), stream, at, fact }));
-            told += playback.play(Event::Tick(at)).map_or(0, |tick| tick.notices.len());
+            notices += playback.play(Event::Tick(at)).map_or(0, |tick| tick.notices.len());
         }
-        assert_eq!(told, 1);
+        assert_eq!(notices, 1);
         playback.play(Event::Lost(3));
         playback.play(Event::End { full: true });
         assert_eq!((playback.lost(), playback.end()), (3, Some(true)));

@@ -8,7 +8,7 @@ use liveqos_core::recording::{Event, Head, Playback, Settings, line};
 use liveqos_core::session::SessionTimeouts;
 
 fuzz_target!(|bytes: &[u8]| {
-    let settings = Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 8 };
+    let settings = Settings { objectives: Objectives::default(), timeouts: SessionTimeouts::default(), max_sessions: 8 };
     let own = Head::new("n".to_owned(), Timestamp::from_secs(1_000), settings);
     let mut lines = bytes.split(|byte| *byte == b'\n');
     let head = lines.next().and_then(|first| Head::read(first).ok()).unwrap_or(own);

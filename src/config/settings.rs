@@ -148,7 +148,7 @@ impl Config {
     /// By what the rules decide.
     #[must_use]
     pub fn settings(&self) -> Settings {
-        Settings { objectives: self.promised(), patience: self.patience(), max_sessions: self.sessions.max }
+        Settings { objectives: self.promised(), timeouts: self.patience(), max_sessions: self.sessions.max }
     }
 
     /// What is promised.

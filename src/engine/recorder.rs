@@ -282,7 +282,7 @@ mod tests {
 
     fn head() -> Head {
         let settings =
-            Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 4 };
+            Settings { objectives: Objectives::default(), timeouts: SessionTimeouts::default(), max_sessions: 4 };
         Head::new("n".to_owned(), Timestamp::from_secs(1_000), settings)
     }
 

@@ -232,7 +232,7 @@ fn obey(order: Command, pipe: &mut Pipeline, around: &mut EngineIo) {
             answer.send(known).unwrap_or_default();
         }
         Command::Set(objectives, patience, max_sessions) => {
-            let settings = || Settings { objectives: *objectives, patience: patience.clone(), max_sessions };
+            let settings = || Settings { objectives: *objectives, timeouts: patience.clone(), max_sessions };
             around.note(|| Event::Set(Box::new(settings())));
             pipe.set(*objectives, patience, max_sessions);
         }

@@ -61,7 +61,7 @@ impl Node {
             rooms.push(Room { class, name, token, reported });
         }
         let settings =
-            Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 100 };
+            Settings { objectives: Objectives::default(), timeouts: SessionTimeouts::default(), max_sessions: 100 };
         let head = Head::new(format!("node{seed}"), clock::now(), settings);
         let mut tape = GzEncoder::new(File::create(path).unwrap(), Compression::best());
         tape.write_all(&line(&head).unwrap()).unwrap();

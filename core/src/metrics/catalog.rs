@@ -1,12 +1,13 @@
-//! Every exported metric, one row each: name, kind, unit, help, labels, and how it is read where a sample tells it.
-//! Exporters, the metric reference, rules and dashboards are made from or checked against this table; a metric that is
-//! not here is not exported.
+//! Every exported metric, one row each: name, kind, unit, help, labels, and how it is read from a sample. Exporters,
+//! docs/metrics.md, rules and dashboards are made from this table or checked against it; a metric that is not here is
+//! not exported.
 
 use super::metric::{FLEET_LABELS, Kind, Metric, Read, SESSION_LABELS, fleet, leg, shell};
 use super::node_totals::{FIRST_FRAME_BOUNDS, LATENCY_BOUNDS, MESSAGE_BOUNDS};
 use crate::model::LegSample;
 
-/// The table.
+/// The catalogue.
+/// kept on disk, 0 while they are in memory only.
 pub const METRICS: &[Metric] = &[
     fleet("liveqos_watch_seconds_total", "liveqos.watch", "s", "Viewer-seconds in playing or stalled state.", |t| {
         t.watch_seconds
@@ -28,7 +29,7 @@ pub const METRICS: &[Metric] = &[
         otel_name: "liveqos.first_frame",
         kind: Kind::Histogram(FIRST_FRAME_BOUNDS),
         unit: "s",
-        help: "Time from asking for the class to its first frame.",
+        help: "Time from requesting the class to its first frame.",
         labels: FLEET_LABELS,
         read: Read::FleetBuckets(|t| t.first_frame.as_ref()),
     },
@@ -37,7 +38,7 @@ pub const METRICS: &[Metric] = &[
         otel_name: "liveqos.message.latency",
         kind: Kind::Histogram(MESSAGE_BOUNDS),
         unit: "s",
-        help: "From sending a message of the class (chat, an answer, a raised hand) to the platform's answer to it, as the pages tell.",
+        help: "From sending a message of the class (chat, an answer, a raised hand) to the platform's answer, as measured by the pages.",
         labels: FLEET_LABELS,
         read: Read::FleetBuckets(|t| t.message_latency.as_ref()),
     },
@@ -52,7 +53,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos_packet_lost_total",
         "liveqos.packet.lost",
         "{packet}",
-        "Packets lost before repair (TCP legs: segments retransmitted and not proven needless).",
+        "Packets lost before repair (TCP legs: segments retransmitted and not proven spurious).",
         |t| t.packets_lost.map(|count| count as f64),
     ),
     fleet(
@@ -90,7 +91,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos_session_bitrate_bits_per_second",
         "liveqos.session.bitrate",
         "bit/s",
-        "Media bits per second; of viewers' legs told by players: per viewer.",
+        "Media bits per second; on viewers' legs reported by players: per viewer.",
         |l| Some(l.bitrate?.value),
     ),
     leg("liveqos_session_fps", "liveqos.session.fps", "{frame}/s", "Distinct media frames per second.", |l| {
@@ -126,7 +127,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos_session_coverage_ratio",
         "liveqos.session.coverage",
         "1",
-        "Share of the audience that the viewer-side values speak for.",
+        "Share of the audience that the viewer-side values cover.",
         LegSample::coverage,
     ),
     shell(
@@ -142,7 +143,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.path.loss",
         Kind::Gauge,
         "1",
-        "Pings to another node that were lost over the last minute, on the worse of both ways.",
+        "Pings to another node that were lost over the last minute, in the worse direction.",
         &["peer"],
     ),
     shell("liveqos_node_cpu_ratio", "liveqos.node.cpu", Kind::Gauge, "1", "Processor time in use over all cores.", &[]),
@@ -167,7 +168,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.node.viewer_room",
         Kind::Gauge,
         "{viewer}",
-        "Viewers that the node can still carry, by what one costs now; absent under 20 viewers.",
+        "Viewers that the node can still carry, by the present cost per viewer; absent under 20 viewers.",
         &[],
     ),
     shell(
@@ -175,7 +176,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.listener.connections",
         Kind::Gauge,
         "{connection}",
-        "Established TCP connections of an access log's listener: known carry a class by the log's word, unknown are all others.",
+        "Established TCP connections of an access log's listener: known ones carry a class according to the log, unknown are all others.",
         &["port", "class"],
     ),
     shell(
@@ -183,7 +184,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.listener.backlog",
         Kind::Gauge,
         "By",
-        "Written for the listener's connections and not sent even once.",
+        "Bytes written to the listener's connections and not sent yet.",
         &["port"],
     ),
     shell(
@@ -199,7 +200,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.listener.segments",
         Kind::Counter,
         "{segment}",
-        "TCP segments with data of the listener's connections: sent, and of them lost (sent again and not proven needless).",
+        "TCP segments with data of the listener's connections: sent, and of them lost (retransmitted and not proven spurious).",
         &["port", "outcome"],
     ),
     shell("liveqos_probe_up", "liveqos.probe.up", Kind::Gauge, "1", "1 while the source answers.", &["source", "kind"]),
@@ -208,7 +209,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.probe.duration",
         Kind::Gauge,
         "s",
-        "Length of the source's last round.",
+        "Duration of the source's last round of requests.",
         &["source", "kind"],
     ),
     shell(
@@ -240,7 +241,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.spool.damaged",
         Kind::Counter,
         "{record}",
-        "Records that were on disk and found damaged or gone.",
+        "Records on disk that were found damaged or missing.",
         &["target", "signal"],
     ),
     shell(
@@ -256,7 +257,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.export",
         Kind::Counter,
         "{record}",
-        "Records by what became of them.",
+        "Records by outcome.",
         &["target", "signal", "outcome"],
     ),
     shell(
@@ -264,7 +265,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.sampling",
         Kind::Counter,
         "{session}",
-        "Classes by what was decided about exporting their traces.",
+        "Classes by the sampling decision on their traces.",
         &["decision"],
     ),
     shell(
@@ -280,7 +281,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.shed",
         Kind::Counter,
         "{item}",
-        "Work refused or dropped at a bound, by the bound.",
+        "Work refused or dropped, by reason; the reasons are listed below.",
         &["reason"],
     ),
     shell(
@@ -288,7 +289,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.overhead.cpu",
         Kind::Gauge,
         "1",
-        "Processor time of the daemon itself, of one core.",
+        "Processor time of the daemon itself, in cores.",
         &[],
     ),
     shell(
@@ -304,7 +305,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.alert.firing",
         Kind::Gauge,
         "{alert}",
-        "Alerts of the daemon that hold now.",
+        "Alerts of the daemon that are firing.",
         &["alertname"],
     ),
     shell("liveqos_build_info", "liveqos.build.info", Kind::Gauge, "1", "1, with the version as label.", &["version"]),
@@ -313,7 +314,7 @@ pub const METRICS: &[Metric] = &[
 /// Bounds of the tick's skew in seconds.
 pub const SKEW_BOUNDS: &[f64] = &[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
-/// The row of this Prometheus name.
+/// The metric with this Prometheus name.
 #[must_use]
 pub fn metric(name: &str) -> Option<&'static Metric> {
     METRICS.iter().find(|metric| metric.name == name)
@@ -329,8 +330,8 @@ mod tests {
     fn names_follow_the_rules() {
         let mut seen = BTreeSet::new();
         for metric in METRICS {
-            assert!(seen.insert(metric.name), "{} stands twice", metric.name);
-            assert!(seen.insert(metric.otel_name), "{} stands twice", metric.otel_name);
+            assert!(seen.insert(metric.name), "{} is listed twice", metric.name);
+            assert!(seen.insert(metric.otel_name), "{} is listed twice", metric.otel_name);
             assert_eq!(metric.name.ends_with("_total"), metric.kind == Kind::Counter, "{}", metric.name);
             assert!(metric.help.ends_with('.') && metric.name.starts_with("liveqos_"), "{}", metric.name);
             assert!(metric.unit != "s" || metric.name.contains("_seconds"), "{}", metric.name);

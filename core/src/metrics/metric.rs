@@ -1,16 +1,15 @@
-//! A row of the table of exported metrics: what is said of a metric, and where its value comes from. Decides what a row
-//! must tell.
+//! One row of the catalogue: the description of a metric, and where its value comes from.
 
 use super::node_totals::FleetTotals;
 use crate::model::{LatencyReading, LegSample};
 
-/// A row.
+/// One metric.
 pub struct Metric {
     /// Prometheus name.
     pub name: &'static str,
     /// OpenTelemetry name.
     pub otel_name: &'static str,
-    /// What kind of series.
+    /// Kind of series.
     pub kind: Kind,
     /// Unit by UCUM, as OpenTelemetry writes it.
     pub unit: &'static str,
@@ -22,7 +21,7 @@ pub struct Metric {
     pub read: Read,
 }
 
-/// What kind of series.
+/// Kind of series.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Only grows while the process lives.
@@ -38,9 +37,9 @@ pub enum Kind {
 /// Where a value comes from.
 #[derive(Clone, Copy)]
 pub enum Read {
-    /// A number of a session's leg, labels [`SESSION_LABELS`].
+    /// A value of a session's leg, labels [`SESSION_LABELS`].
     Leg(fn(&LegSample) -> Option<f64>),
-    /// The latencies of a session's leg, labels [`SESSION_LABELS`] and, on its [`QUANTILES`], `quantile`.
+    /// The latencies of a session's leg, labels [`SESSION_LABELS`] and `quantile`, for each of [`QUANTILES`].
     LegLatency(fn(&LegSample) -> Option<&LatencyReading>),
     /// A running sum of the node, labels [`FLEET_LABELS`].
     Fleet(fn(&FleetTotals) -> Option<f64>),
@@ -79,7 +78,7 @@ pub(crate) const fn leg(
     Metric { name, otel_name, kind: Kind::Gauge, unit, help, labels: SESSION_LABELS, read: Read::Leg(read) }
 }
 
-/// What the shell sets.
+/// A metric that the shell sets.
 #[expect(clippy::too_many_arguments, reason = "a row of the table, in the order of its columns")]
 pub(crate) const fn shell(
     name: &'static str,

@@ -1,5 +1,5 @@
-//! The node's running sums, made so that 700 nodes add up exactly. Decides what of a sample counts under which labels;
-//! refuses averages: ratios are two counters, latencies a histogram.
+//! The node's running sums, such that the nodes of a fleet add up exactly. Decides what of a sample counts under which
+//! labels. There are no averages: ratios are two counters, latencies a histogram.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) const FIRST_FRAME_BOUNDS: &[f64] = &[0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5
 /// Bounds of the message latency histogram in seconds; the objective's 0.1 is one of them.
 pub(super) const MESSAGE_BOUNDS: &[f64] = &[0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5];
 
-/// What tells the sums apart: few values, so that the series stay few.
+/// The labels of the sums: few values, so that there are few series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FleetKey {
     /// The leg; its text is the `stream_type` label.
@@ -23,7 +23,7 @@ pub struct FleetKey {
     pub scenario: Scenario,
 }
 
-/// A classic histogram: one count a bound and one beyond, not yet cumulative.
+/// A classic histogram: one count per bound and one beyond, not cumulative.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buckets {
     /// Upper bounds, ascending.
@@ -49,8 +49,8 @@ impl Buckets {
     }
 }
 
-/// Running sums under one key. `None` until something told it first: a leg whose viewers say nothing has no loss, not a
-/// loss of zero.
+/// Running sums under one key. `None` until the first report: a leg whose viewers report nothing has no loss, not zero
+/// loss.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FleetTotals {
     /// Viewer-seconds in playing or stalled state.
@@ -80,7 +80,7 @@ pub struct Fleet {
     breaches: [u64; 3],
 }
 
-/// Which objective a sample broke.
+/// The objectives that a sample can break: values of the label `kind`.
 pub const BREACHES: [&str; 3] = ["latency", "stutter", "loss"];
 
 impl Fleet {
@@ -139,7 +139,7 @@ impl FleetTotals {
     }
 }
 
-/// Adds what was told; beyond the largest number it stands still, since a sum must not go back.
+/// Adds a value; saturates, since a sum must not decrease.
 fn count(sum: &mut Option<u64>, more: Option<u64>) {
     if let Some(more) = more {
         *sum = Some(sum.unwrap_or(0).saturating_add(more));
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_on_a_bound_counts_under_it() {
+    fn a_value_on_a_bound_counts_in_its_bucket() {
         let mut buckets = Buckets::new(LATENCY_BOUNDS);
         for value in [0.2, 0.200_001, 9.0] {
             buckets.record(value, 1);

@@ -1,9 +1,9 @@
-//! What must outlive the daemon: who the live classes are, the minute of each that is not exported yet, and what the
-//! platform announced. Decides how a stream of [`Entry`]s folds into the state to resume from; refuses to keep a minute
-//! that has left.
+//! What must outlive the daemon: the live classes, their minutes that are not exported yet, and the platform's
+//! announcements. Decides how a stream of [`Entry`]s folds into the state to resume from; a minute that was exported is
+//! not kept.
 //!
-//! Every tick tells its entries. Folded in order from nothing, or from [`Checkpoint::entries`], they give the same
-//! checkpoint, so that a log of them may be cut down to its newest state at any time.
+//! Every tick gives its entries. Folded in order from nothing, or from [`Checkpoint::entries`], they give the same
+//! checkpoint, so a log of them may be compacted to its newest state at any time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,92 +18,91 @@ use super::time::Timestamp;
 use super::trace_parent::TraceParent;
 use super::trace_state::TraceState;
 
-/// A change of what must outlive the daemon. New fields need a default, so that the entries of an older version are
-/// read.
+/// A change of what must outlive the daemon. New fields need a default, so that entries of an older version are read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Entry {
-    /// All classes are forgotten.
+    /// All classes were forgotten.
     Forgotten,
     /// The platform announced the class of a stream.
     Announced(StreamKey, Timestamp, Box<Descriptor>),
-    /// An announcement was used or taken back.
+    /// An announcement was used or withdrawn.
     Withdrawn(StreamKey),
-    /// What is known of a class; replaces what was said before.
+    /// The identity of a class; replaces the earlier one.
     Known(Name, Box<Known>),
-    /// How far a class's trace is; replaces what was said before.
+    /// The state of a class's trace; replaces the earlier one.
     Traced(Name, Box<Traced>),
     /// A sample was cut.
     Sampled(Name, Box<Reading>),
-    /// A class is over, its trace whole.
+    /// A class is over and its trace complete.
     Gone(Name),
 }
 
-/// What is known of a class.
+/// The identity of a class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Known {
     /// The stream it was first seen on.
     pub stream: StreamKey,
     /// All its streams.
     pub streams: Vec<StreamKey>,
-    /// What the platform told.
+    /// What the platform reported.
     pub descriptor: Descriptor,
-    /// When it was first heard of.
+    /// When it was first reported.
     pub first_seen: Timestamp,
-    /// Whether the platform has ordered its end.
+    /// Whether the platform ended it.
     #[serde(default)]
     pub ended: bool,
 }
 
-/// How far a class's trace is.
+/// The state of a class's trace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Traced {
-    /// Its start, by which its spans are named.
+    /// Its start, from which its span ids are derived.
     pub opened_at: Timestamp,
     /// The platform's trace context when it opened.
     #[serde(default)]
     pub trace_parent: Option<TraceParent>,
-    /// The vendors' part of that context.
+    /// The `tracestate` of that context.
     #[serde(default)]
     pub trace_state: Option<TraceState>,
     /// The publisher's connection when it opened.
     #[serde(default)]
     pub connection_id: Option<Name>,
-    /// Whether the spans of its coming up are told.
+    /// Whether the spans of its start were exported.
     #[serde(default)]
     pub up: bool,
     /// Most viewers of any sample.
     #[serde(default)]
     pub most_viewers: Option<u32>,
-    /// Interactions, as last told.
+    /// Interactions, as last reported.
     #[serde(default)]
     pub interactions: Option<u64>,
-    /// Alerts that hold.
+    /// Alerts that are firing.
     #[serde(default)]
     pub incidents: Vec<Incident>,
 }
 
-/// An alert that holds, as it was told when it began.
+/// A firing alert, as of its first notice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Incident {
     /// Which alert.
     pub alert: Alert,
     /// Its onset.
     pub started_at: Timestamp,
-    /// When it was told.
+    /// When the notice was sent.
     pub at: Timestamp,
     /// Where the fault lay.
     pub cause: Cause,
-    /// What spoke for it.
+    /// The evidence for the cause.
     #[serde(default)]
     pub why: Vec<String>,
-    /// What was judged.
+    /// The value that was judged.
     pub value: f64,
-    /// What it was held against.
+    /// The threshold it was compared with.
     pub threshold: f64,
     /// Unit of both.
     pub unit: String,
-    /// What the value stood on.
+    /// Size of the evidence.
     pub size: f64,
     /// Unit of the size.
     pub size_unit: String,
@@ -112,7 +111,7 @@ pub struct Incident {
 /// One class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Class {
-    /// Who it is.
+    /// Its identity.
     pub known: Known,
     /// Its trace, once it opened.
     pub traced: Option<Traced>,
@@ -125,14 +124,14 @@ pub struct Class {
 /// All that must outlive the daemon, as of one tick.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
-    /// The classes that live.
+    /// The live classes.
     pub classes: BTreeMap<Name, Class>,
-    /// What the platform announced and nobody has sent yet.
+    /// Announced classes that no source has reported yet.
     pub announced: BTreeMap<StreamKey, (Timestamp, Descriptor)>,
 }
 
 impl Checkpoint {
-    /// Takes over a change. One that speaks of a class that nobody knows changes nothing.
+    /// Applies a change. One about an unknown class changes nothing.
     pub fn apply(&mut self, entry: Entry) {
         match entry {
             Entry::Forgotten => self.classes.clear(),
@@ -300,8 +299,8 @@ mod tests {
         }))
     }
 
-    /// One tick of a class that is live until `gone`, its viewers with a latency over the limit from 20 s to 40 s.
-    fn play(pipe: &mut Pipeline, tick: u64, gone: u64) -> Tick {
+    /// One tick of a class that is live until `gone`, with latency over the limit from 20 s to 40 s.
+    fn play(pipeline: &mut Pipeline, tick: u64, gone: u64) -> Tick {
         if tick.is_multiple_of(4) {
             let view = ServerView {
                 publishing: Some(true),
@@ -309,12 +308,12 @@ mod tests {
                 ..ServerView::default()
             };
             let fact = if tick < gone { Fact::Server(Box::new(view)) } else { Fact::Gone };
-            pipe.observe(observation(tick, fact));
+            pipeline.observe(observation(tick, fact));
         }
         if tick < gone {
-            pipe.observe(observation(tick, path(if (80..160).contains(&tick) { 900 } else { 5 + tick % 13 })));
+            pipeline.observe(observation(tick, path(if (80..160).contains(&tick) { 900 } else { 5 + tick % 13 })));
         }
-        pipe.tick(at(tick), &Environment::default())
+        pipeline.tick(at(tick), &Environment::default())
     }
 
     fn fold(checkpoint: &mut Checkpoint, entries: Vec<Entry>) {
@@ -332,19 +331,19 @@ mod tests {
 
     /// All spans and events of a class of 90 s, the daemon killed after each of these ticks and resumed at once.
     fn run(kills: &[u64], gone: u64) -> Vec<SpanCommand> {
-        let (mut pipe, mut checkpoint, mut commands) = (empty(), Checkpoint::default(), Vec::new());
+        let (mut pipeline, mut checkpoint, mut commands) = (empty(), Checkpoint::default(), Vec::new());
         let class = Descriptor { course_id: Some(name("c9")), ..Descriptor::default() };
-        assert!(pipe.registry_mut().register(&name("s1"), StreamKey::parse("live/c1").ok(), class, at(0)));
+        assert!(pipeline.registry_mut().register(&name("s1"), StreamKey::parse("live/c1").ok(), class, at(0)));
         for tick in 1..gone + 320 {
-            let told = play(&mut pipe, tick, gone);
-            commands.extend(told.commands);
-            fold(&mut checkpoint, told.entries);
+            let ticked = play(&mut pipeline, tick, gone);
+            commands.extend(ticked.commands);
+            fold(&mut checkpoint, ticked.entries);
             if kills.contains(&tick) {
                 let mut again = Checkpoint::default();
                 fold(&mut again, checkpoint.entries().collect());
                 assert_eq!(again.classes.keys().collect::<Vec<_>>(), checkpoint.classes.keys().collect::<Vec<_>>());
-                pipe = empty();
-                pipe.resume(&again, at(tick));
+                pipeline = empty();
+                pipeline.resume(&again, at(tick));
             }
         }
         assert_eq!(checkpoint, Checkpoint::default(), "nothing is left of a class that is over");
@@ -367,15 +366,15 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
-        /// Between two cuts only what is not cut yet is lost. Killed at a cut, nothing is.
+        /// Killed between two cuts, only the uncut part is lost; killed at a cut, nothing is.
         #[test]
-        fn killed_at_any_cuts_a_class_gives_the_same_spans(cuts in prop::collection::btree_set(1_u64..17, 1..5)) {
+        fn a_class_whose_daemon_is_killed_at_cuts_gives_the_same_spans(cuts in prop::collection::btree_set(1_u64..17, 1..5)) {
             let kills: Vec<u64> = cuts.into_iter().map(|cut| cut * 20).filter(|tick| !(78..=190).contains(tick)).collect();
             prop_assert_eq!(run(&kills, 360), run(&[], 360));
         }
 
         #[test]
-        fn killed_anywhere_a_class_has_each_span_once(kills in prop::collection::btree_set(1_u64..400, 1..8)) {
+        fn a_class_whose_daemon_is_killed_anywhere_has_each_span_once(kills in prop::collection::btree_set(1_u64..400, 1..8)) {
             let kills: Vec<u64> = kills.into_iter().collect();
             let mut seen = std::collections::BTreeSet::new();
             for command in run(&kills, 360) {
@@ -389,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_is_not_heard_of_again_ends_when_it_was_last_sampled() {
+    fn a_class_that_is_not_seen_again_ends_when_it_was_last_sampled() {
         let (mut before, mut checkpoint) = (empty(), Checkpoint::default());
         for tick in 1..=100 {
             fold(&mut checkpoint, play(&mut before, tick, 1_000).entries);
@@ -405,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_late_goes_on_beside_what_lives() {
+    fn a_late_checkpoint_continues_beside_live_classes() {
         let (mut before, mut checkpoint) = (empty(), Checkpoint::default());
         for tick in 1..=100 {
             fold(&mut checkpoint, play(&mut before, tick, 1_000).entries);
@@ -413,15 +412,15 @@ mod tests {
         let mut found_again = empty();
         (4_000..4_050).for_each(|tick| drop(play(&mut found_again, tick, 10_000)));
         assert!(found_again.join(checkpoint.clone(), at(4_050)).is_empty(), "it lives, in a trace of its own");
-        let (mut pipe, mut kept) = (empty(), Checkpoint::default());
-        pipe.tick(at(4_000), &Environment::default());
-        fold(&mut kept, pipe.join(checkpoint.clone(), at(4_001)));
+        let (mut pipeline, mut kept) = (empty(), Checkpoint::default());
+        pipeline.tick(at(4_000), &Environment::default());
+        fold(&mut kept, pipeline.join(checkpoint.clone(), at(4_001)));
         assert_eq!(kept, checkpoint, "it is kept anew");
         let mut closed = Vec::new();
         for tick in 4_001..4_300 {
-            let told = pipe.tick(at(tick), &Environment::default());
-            closed.extend(told.batch.closed);
-            fold(&mut kept, told.entries);
+            let ticked = pipeline.tick(at(tick), &Environment::default());
+            closed.extend(ticked.batch.closed);
+            fold(&mut kept, ticked.entries);
         }
         let [closed] = closed.as_slice() else {
             panic!("{closed:?}");
@@ -432,16 +431,16 @@ mod tests {
 
     #[test]
     fn an_alert_that_fired_resolves_after_the_restart() {
-        let (mut pipe, mut checkpoint) = (empty(), Checkpoint::default());
+        let (mut pipeline, mut checkpoint) = (empty(), Checkpoint::default());
         let mut fired = Vec::new();
         for tick in 1..=120 {
-            let told = play(&mut pipe, tick, 1_000);
-            fired.extend(told.notices);
-            fold(&mut checkpoint, told.entries);
+            let ticked = play(&mut pipeline, tick, 1_000);
+            fired.extend(ticked.notices);
+            fold(&mut checkpoint, ticked.entries);
         }
-        let mut pipe = empty();
-        pipe.resume(&checkpoint, at(121));
-        let ticks = (121..300).map(|tick| play(&mut pipe, tick, 1_000)).collect::<Vec<_>>();
+        let mut pipeline = empty();
+        pipeline.resume(&checkpoint, at(121));
+        let ticks = (121..300).map(|tick| play(&mut pipeline, tick, 1_000)).collect::<Vec<_>>();
         let resolved: Vec<_> = ticks.iter().flat_map(|tick| &tick.notices).collect();
         assert_eq!((fired.len(), resolved.len()), (1, 1));
         assert_eq!((resolved[0].state, resolved[0].started_at), (NoticeState::Resolved, fired[0].started_at));

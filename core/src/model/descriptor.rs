@@ -1,6 +1,5 @@
-//! What the platform says of a class: in the publish URL's query, a hook's form or a registration. Decides which keys
-//! count and that the first of a repeated key wins; a malformed value is left out singly and counted, never the whole
-//! set.
+//! What the platform reports about a class: in the publish URL's query, a hook's form or a registration. Decides which
+//! keys count, and that the first of a repeated key wins. A malformed value is left out and counted; the others stay.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +8,7 @@ use super::trace_parent::TraceParent;
 use super::trace_state::TraceState;
 use crate::base::percent::decode_form_text;
 
-/// Facts about a class that no media server measures; every one may be missing.
+/// Facts about a class that no media server measures; each may be missing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Descriptor {
@@ -25,7 +24,7 @@ pub struct Descriptor {
     pub student_count: Option<u32>,
     /// The platform's trace context.
     pub trace_parent: Option<TraceParent>,
-    /// The vendors' part of that context.
+    /// The `tracestate` of that context.
     pub trace_state: Option<TraceState>,
     /// How the publisher sends.
     pub stream_type: Option<Protocol>,
@@ -36,12 +35,12 @@ pub struct Descriptor {
 }
 
 impl Descriptor {
-    /// The one place where a session's identity is built: the platform's id where told, else the stream's key. What was
-    /// opened keeps its id and its trace.
+    /// The one place where a session's identity is built: the platform's id where reported, else the stream's key. An
+    /// opened session keeps its id and its trace.
     pub(crate) fn session(&self, stream: StreamKey, opened: Option<&Session>) -> Session {
-        let told = opened.map(|session| &session.id).or(self.session_id.as_ref());
+        let reported = opened.map(|session| &session.id).or(self.session_id.as_ref());
         Session {
-            id: told.unwrap_or(stream.name()).clone(),
+            id: reported.unwrap_or(stream.name()).clone(),
             course_id: self.course_id.clone(),
             teacher_id: self.teacher_id.clone(),
             scenario: self.scenario.unwrap_or_default(),
@@ -90,13 +89,13 @@ impl Descriptor {
         (class, refused)
     }
 
-    /// Whether nothing is told.
+    /// Whether it contains nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Takes over what `newer` tells; what it does not tell stays.
+    /// Takes over what `newer` contains; the rest stays.
     pub fn merge(&mut self, newer: Self) {
         fn over<T>(slot: &mut Option<T>, value: Option<T>) {
             if value.is_some() {
@@ -145,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_scenario_is_left_out_alone() {
+    fn an_unknown_scenario_is_left_out_and_the_rest_stays() {
         let (class, refused) = Descriptor::from_query("scenario=party&student_count=300");
         assert_eq!((class.scenario, class.student_count, refused), (None, Some(300), 1));
     }

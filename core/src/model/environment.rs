@@ -1,4 +1,4 @@
-//! What surrounds the sessions: the node's load, its sources, its paths to other nodes. Decides nothing.
+//! The environment of the classes: the node's load, its sources, its paths to other nodes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::observation::SourceName;
 use super::sample::Share;
 use super::time::Timestamp;
 
-/// How loaded the node is; each 0 to 1, absent where it cannot be told.
+/// The load of the node; each ratio 0 to 1, absent where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct NodeLoad {
     /// Processor time in use over all cores.
@@ -28,30 +28,30 @@ impl NodeLoad {
     }
 }
 
-/// The path to another node since the last word on it.
+/// The path to another node since the last report.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PathReport {
     /// The other node.
     pub peer: Arc<str>,
-    /// When this was measured; the same instant again is no news.
+    /// When this was measured; the same instant again is the same report.
     pub at: Timestamp,
-    /// The round trip now.
+    /// The median round trip since the last report.
     pub rtt: Option<Duration>,
-    /// Pings lost on the way to it, of those sent, since the last word.
+    /// Pings lost on the way to it, over those sent, since the last report.
     pub out: Option<Share>,
-    /// Pings lost on the way back, of those that came there, since the last word.
+    /// Pings lost on the way back, over those it received, since the last report.
     pub back: Option<Share>,
-    /// Since when nothing comes back, though the other node took no leave.
+    /// Since when no echo returns, though the other node announced no shutdown.
     pub silent: Option<Timestamp>,
 }
 
-/// What surrounds the sessions.
+/// The environment of the classes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Environment {
     /// The node's load.
     pub node: NodeLoad,
-    /// Each source and since when it is silent, where it is.
+    /// Each source, and since when it is silent, if it is.
     pub sources: Vec<(SourceName, Option<Timestamp>)>,
-    /// The newest word on each path to another node.
+    /// The newest report on each path to another node.
     pub paths: Vec<PathReport>,
 }

@@ -1,6 +1,5 @@
-//! Which part of an audience suffers: watching and stalling by group (network, region, player). Decides which groups
-//! are kept and whether few of them hold the fault; refuses addresses (a network is a keyed hash) and more groups than
-//! [`MAX_GROUPS`] a leg: what is not kept stays in the sums, as others that cannot be named.
+//! Groups of an audience (network, region, player), and exposure and stalls by group. Decides how a group is
+//! identified: a network is a keyed hash, addresses are never kept.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -21,7 +20,7 @@ pub enum Group {
     Region(Arc<str>),
     /// The player they use, by name and version.
     Player(Arc<str>),
-    /// Viewers whose group of this kind is not known or has no room: so that the sums are those of the whole class.
+    /// Viewers whose group of this kind is unknown or found no room, so that the sums are those of the whole class.
     Others(GroupKind),
 }
 
@@ -31,21 +30,21 @@ pub enum Group {
 pub enum GroupKind {
     /// The network they come from.
     Network,
-    /// The region of it.
+    /// The region of that network.
     Region,
     /// The player they use.
     Player,
 }
 
-/// What one group of a class's viewers told; all sums are over the same time as the [`super::observation::PlayerView`]
-/// that holds it.
+/// Exposure and stalls of one group of a class's viewers; all sums are over the same time as the
+/// [`super::observation::PlayerView`] that contains it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupView {
     /// Which group.
     pub group: Group,
-    /// How many groups it may be: 1, and of others at most so many.
+    /// How many groups it stands for: 1; for [`Group::Others`] an upper bound.
     pub groups: u32,
-    /// Time in playing or stalled state.
+    /// Time in playing or stalled state, over viewers.
     pub exposure: Duration,
     /// Of it stalled.
     pub stalled: Duration,
@@ -53,11 +52,12 @@ pub struct GroupView {
     pub stall_starts: u32,
 }
 
-/// Most groups kept of one leg. Beyond it the one that stalls least makes room for one that stalls more.
+/// Most groups kept of one leg. Beyond it one that stalls more replaces the one that stalls least.
 pub(crate) const MAX_GROUPS: usize = 32;
 
 impl Group {
-    /// The network of an address (24 bits of IPv4, 48 of IPv6), hashed with the node's key: nobody can be found by it.
+    /// The network of an address (24 bits of IPv4, 48 of IPv6), hashed with the node's key: nobody can be identified by
+    /// it.
     #[must_use]
     pub fn network(key: [u64; 2], address: IpAddr) -> Self {
         Self::Network(match address.to_canonical() {

@@ -1,5 +1,5 @@
-//! What people are told: an alert that fires or resolves, with the numbers that made it so. Decides names and texts;
-//! refuses to name a cause that the evidence does not carry (`unknown` is an answer).
+//! Notices: an alert that fires or resolves, with the numbers behind it. Decides the names and texts of alerts. A cause
+//! is named only where the evidence supports it; `unknown` is a valid answer.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub enum Alert {
     LivePacketLossHigh,
     /// Viewers wait and no publisher sends.
     LiveStreamDown,
-    /// Frames per second well under what the publisher declares.
+    /// Frames per second well below the publisher's baseline.
     LiveFpsLow,
     /// The node itself is short of processor, memory or network.
     LiveNodeOverloaded,
@@ -59,7 +59,7 @@ impl Alert {
         }
     }
 
-    /// How urgent it is.
+    /// The `severity` label.
     #[must_use]
     pub const fn severity(self) -> &'static str {
         match self {
@@ -83,7 +83,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// A text that tells subjects of one alert apart.
+    /// A text that distinguishes subjects of one alert.
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
@@ -109,7 +109,7 @@ pub enum Cause {
     ViewersAccess,
     /// The player.
     Player,
-    /// The evidence does not say.
+    /// The evidence does not show it.
     #[default]
     Unknown,
 }
@@ -133,9 +133,9 @@ impl Cause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NoticeState {
-    /// It holds.
+    /// The alert holds.
     Firing,
-    /// It no longer holds.
+    /// The alert no longer holds.
     Resolved,
 }
 
@@ -144,13 +144,13 @@ pub enum NoticeState {
 pub struct Evidence {
     /// The value that was judged, in `unit`.
     pub value: f64,
-    /// What it was held against.
+    /// The limit it was compared with.
     pub threshold: f64,
-    /// `ratio`, `seconds`, `1/s`.
+    /// `ratio`, `seconds` or `frames a second`.
     pub unit: &'static str,
-    /// What the value stands on, in `size_unit`.
+    /// Size of the evidence, in `size_unit`.
     pub size: f64,
-    /// `viewer-seconds`, `viewers`, `packets`, `seconds`, pings by their way.
+    /// `viewer-seconds`, `viewers`, `packets`, `seconds`, or pings by direction.
     pub size_unit: &'static str,
 }
 
@@ -165,14 +165,14 @@ impl fmt::Display for Evidence {
     }
 }
 
-/// A breach that is expected, not there yet.
+/// A breach that is expected but has not happened.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Forecast {
     /// Seconds until the limit is passed, by the trend.
     pub seconds: f64,
-    /// The soonest that the noise of the trend allows for (one in ten comes sooner), in seconds.
+    /// The earliest that the noise of the trend allows, in seconds: one in ten comes earlier.
     pub soonest: f64,
-    /// How sure it is that the limit is passed within the horizon, 0 to 1.
+    /// Confidence that the limit is passed within the horizon, 0 to 1.
     pub confidence: f64,
 }
 
@@ -188,34 +188,34 @@ impl fmt::Display for Forecast {
 pub struct Notice {
     /// Which alert.
     pub alert: Alert,
-    /// About what.
+    /// What it is about.
     pub subject: Subject,
-    /// Began or ended.
+    /// Whether it began or ended.
     pub state: NoticeState,
-    /// The onset by the evidence, not when it was noticed.
+    /// The onset by the evidence, not the time of detection.
     pub started_at: Timestamp,
-    /// When it was judged so.
+    /// When it was evaluated.
     pub at: Timestamp,
-    /// The numbers; of the onset while firing, of the recovery when resolved.
+    /// The numbers: of the onset while firing, of the recovery when resolved.
     pub evidence: Evidence,
     /// Where the fault lies.
     pub cause: Cause,
-    /// What speaks for that cause, in words and numbers, the strongest first.
+    /// The evidence for the cause as text, the strongest first.
     pub why: Arc<[String]>,
-    /// Set where the breach is only expected: a warning, and no incident.
+    /// Set where the breach is only expected: a warning, not an incident.
     pub forecast: Option<Forecast>,
-    /// Whether this fires since before and is told again because its cause became known or its evidence ended.
+    /// Whether this is a further notice of a firing alert, because its cause became known or its evidence ended.
     pub renotified: bool,
 }
 
 impl Notice {
-    /// How urgent it is: what is only expected wakes nobody.
+    /// The `severity` label; a forecast is never more than a warning.
     #[must_use]
     pub const fn severity(&self) -> &'static str {
         if self.forecast.is_some() { "warning" } else { self.alert.severity() }
     }
 
-    /// One line for people: what, where, how much.
+    /// One line of text: what, where, how much.
     #[must_use]
     pub fn summary(&self) -> String {
         let what = match self.alert {
@@ -228,7 +228,7 @@ impl Notice {
             Alert::LivePathDegraded => "path",
             Alert::LiveSourceDown => "source silent",
         };
-        let whom = match &self.subject {
+        let subject = match &self.subject {
             Subject::Session(session) => format!("class {}: ", session.id),
             Subject::Source(source) => format!("source {source}: "),
             Subject::Node => String::new(),
@@ -236,12 +236,12 @@ impl Notice {
         };
         let ended = if self.state == NoticeState::Resolved { "resolved: " } else { "" };
         match self.forecast.filter(|_| self.state == NoticeState::Firing) {
-            Some(forecast) => format!("{whom}{what} {}: {forecast}", self.evidence),
-            None => format!("{ended}{whom}{what} {}", self.evidence),
+            Some(forecast) => format!("{subject}{what} {}: {forecast}", self.evidence),
+            None => format!("{ended}{subject}{what} {}", self.evidence),
         }
     }
 
-    /// The evidence in whole: the numbers, then what speaks for the cause.
+    /// The full evidence: the numbers, then what supports the cause.
     #[must_use]
     pub fn description(&self) -> String {
         let mut out = self.evidence.to_string();

@@ -1,10 +1,10 @@
-//! What is promised to viewers. Decides which limit holds for which way of delivery; refuses nothing.
+//! The objectives: what is promised to viewers. Decides which limit holds for which kind of delivery.
 
 use serde::{Deserialize, Serialize};
 
 use super::session::Protocol;
 
-/// What is promised, per class.
+/// The objectives of every class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Objectives {
     /// Delivery latency that 95 % of viewers must not exceed, in seconds.
@@ -13,7 +13,7 @@ pub struct Objectives {
     pub stutter_ratio: f64,
     /// Packets lost over expected, before repair, 0 to 1.
     pub loss_ratio: f64,
-    /// Frames per second over the publisher's own usual ones, 0 to 1.
+    /// Frames per second over the publisher's own baseline, 0 to 1.
     pub fps_ratio: f64,
     /// Share of the node's processor, memory or network in use, 0 to 1.
     pub load_ratio: f64,
@@ -25,7 +25,7 @@ pub struct Objectives {
     pub hls: Limits,
 }
 
-/// Limits of one kind of delivery; `None`: the general one holds.
+/// Limits of one kind of delivery; `None`: the general limit holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Limits {
     /// Delivery latency, in seconds.
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_of_delivery_may_differ_and_the_rest_holds() {
+    fn a_kind_of_delivery_may_differ_and_the_other_limits_hold() {
         let hls = Limits { latency_seconds: Some(4.0), ..Limits::default() };
         let objectives = Objectives { hls, ..Objectives::default() };
         assert_eq!(objectives.of(Protocol::Dash), Promise { latency: 4.0, stutter: 0.01, loss: 0.005 });

@@ -1,5 +1,5 @@
-//! The whole vocabulary of probes: what a source may say of a stream. Decides nothing; a new variant is a design
-//! decision, and a line or a packet is folded before it becomes one of these.
+//! The vocabulary of sources: what one can report about a stream. A new variant is a design decision; lines and packets
+//! are folded before they become an observation.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use super::session::{Protocol, StreamKey};
 use super::time::Timestamp;
 use crate::base::{LatencyHistogram, ViewerSketch};
 
-/// The configured name of a source, as it stands in labels and errors.
+/// The configured name of a source, as in labels and errors.
 pub type SourceName = Arc<str>;
 
-/// Most first-frame times kept in one window; a join storm beyond it is counted by its viewers all the same.
+/// Most first-frame times kept in one window; viewers beyond it are counted all the same.
 pub(crate) const MAX_FIRST_FRAMES: usize = 1_024;
 
-/// Where a value comes from; every exported value carries one.
+/// Where a value comes from; every exported value has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Provenance {
-    /// The player itself told.
+    /// Reported by the player itself.
     Player,
-    /// The media server or its kernel counted it.
+    /// Counted by the media server or its kernel.
     Server,
-    /// Derived from other measurements by a model, as documented where it is done.
+    /// Derived from other measurements by a model, as documented where that is done.
     Estimated,
-    /// A synthetic viewer of ours measured it.
+    /// Measured by a synthetic viewer of liveqos.
     Probed,
 }
 
@@ -49,36 +49,36 @@ impl Provenance {
     }
 }
 
-/// What one source said of one stream at one instant.
+/// What one source reported about one stream at one instant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Observation {
-    /// Which configured source speaks.
+    /// The configured source.
     pub source: SourceName,
-    /// Which stream it speaks of.
+    /// The stream.
     pub stream: StreamKey,
-    /// When it was so: the instant the answer was asked for, or the body arrived.
+    /// When it was so: the instant the request was sent, or the body arrived.
     pub at: Timestamp,
-    /// What it said.
+    /// What was reported.
     pub fact: Fact,
 }
 
-/// The things that can be said.
+/// The kinds of reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fact {
-    /// The platform told who the class is.
+    /// The platform's description of the class.
     Described(Box<Descriptor>),
     /// A media server's view of the stream; replaces the same source's earlier view.
     Server(Box<ServerView>),
-    /// What the kernel tells of the connections to the viewers, folded over one tick.
+    /// The transport's view of the connections to the viewers, folded over one tick.
     Path(Box<PathView>),
-    /// What players told, folded over the time since the source's last word.
+    /// What players reported since the source's last observation, folded.
     Players(Box<PlayerView>),
     /// The source no longer knows the stream.
     Gone,
 }
 
-/// A running total and the base it counts from. Two totals may be differenced only while `base` stays the same.
+/// A running total and the base it counts from. Two totals may be subtracted only while `base` stays the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Total {
     /// Identity of the counter: changes with server instance, stream and connection.
@@ -87,7 +87,7 @@ pub struct Total {
     pub value: u64,
 }
 
-/// One server's view of one stream. `None` where that server does not tell.
+/// One server's view of one stream. `None` where that server does not report a value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ServerView {
@@ -103,28 +103,28 @@ pub struct ServerView {
     pub ingest_frames: Option<Total>,
     /// Media bytes sent to all viewers.
     pub egress_bytes: Option<Total>,
-    /// How often the server refreshes its byte totals; zero when each read is current.
+    /// How often the server updates its byte totals; zero when each reading is current.
     pub bytes_step: Duration,
-    /// How often the server refreshes its frame total; zero when each read is current.
+    /// How often the server updates its frame total; zero when each reading is current.
     pub frames_step: Duration,
-    /// The encoder's declared frames per second: a claim, never a measurement.
+    /// The encoder's declared frames per second; not a measurement.
     pub declared_fps: Option<f64>,
-    /// Viewers by protocol, publisher and relays left out.
+    /// Viewers by protocol, without publisher and relays.
     pub viewers: Option<Vec<(Protocol, u32)>>,
-    /// Messages the server threw away because a viewer was slow.
+    /// Messages that the server dropped because a viewer was slow.
     pub dropped_messages: Option<Total>,
     /// The server's connections for this stream, for the kernel's join.
     pub clients: Vec<Client>,
-    /// Whether the view may miss some of the stream's viewers (one worker of several, a list cut short).
+    /// Whether the view may miss some of the stream's viewers (one worker of several, a truncated list).
     pub partial: bool,
 }
 
 /// One connection as the media server lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
-    /// The remote address; servers of this kind tell no port.
+    /// The remote address; these servers report no port.
     pub address: IpAddr,
-    /// When it connected, by the server's word.
+    /// When it connected, as the server reports it.
     pub started: Option<Timestamp>,
     /// Whether it is the publisher.
     pub publisher: bool,
@@ -132,17 +132,17 @@ pub struct Client {
     pub protocol: Protocol,
 }
 
-/// Round trips between the node and its viewers as its transport smooths them (RFC 6298, RFC 9002), over viewers.
+/// Smoothed round trips between the node and its viewers (RFC 6298 for TCP, RFC 9002 for QUIC), over viewers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rtt {
-    /// Of the viewer in the middle.
+    /// The median.
     pub p50: Duration,
-    /// That 95 % of viewers do not exceed.
+    /// The 95th percentile.
     pub p95: Duration,
 }
 
 impl Rtt {
-    /// Of these round trips, by nearest rank; puts them in another order. `None` when there are none.
+    /// The percentiles of these round trips, by nearest rank; reorders them. `None` when there are none.
     #[must_use]
     pub fn of(rtts: &mut [Duration]) -> Option<Self> {
         let last = rtts.len().checked_sub(1)?;
@@ -154,32 +154,31 @@ impl Rtt {
     }
 }
 
-/// The word of the node's transport on the viewers' connections of one stream since its last word: the kernel's
-/// (TCP_INFO; see `tcp_path`, `answer_path`), or the access log's where the kernel does not see them (see
-/// `claim_fold`).
+/// The transport's view of the connections to one stream's viewers since its last observation: the kernel's
+/// (`TCP_INFO`), or the access log's where the kernel does not see them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PathView {
     /// By which protocol these viewers are served.
     pub protocol: Protocol,
-    /// Connections joined to the stream.
+    /// Connections attributed to the stream.
     pub viewers: u32,
-    /// Delivery latency of each in milliseconds: what waits for the viewer, in time, plus half the round trip.
+    /// Delivery latency of each in milliseconds: the media queued for the viewer, as time, plus half the round trip.
     pub latencies: LatencyHistogram,
-    /// Data segments (QUIC: packets) sent in this time; `None` where no connection told.
+    /// Data segments (QUIC: packets) sent in this time; `None` where no connection reports them.
     pub segments_sent: Option<u64>,
-    /// Of them sent again (QUIC: declared lost) and not proven needless.
+    /// Of them retransmitted (QUIC: declared lost) and not proven spurious.
     pub segments_lost: Option<u64>,
     /// Round trips to the viewers.
     pub rtt: Option<Rtt>,
-    /// Bytes waiting in the node's kernel.
+    /// Bytes queued in the node's kernel.
     pub backlog_bytes: u64,
     /// The publisher's round trip, where its connection was found.
     pub publisher_rtt: Option<Duration>,
 }
 
 impl PathView {
-    /// Adds the word on further connections of the same stream and time. Percentiles do not add: the round trip stays
-    /// that of more viewers.
+    /// Adds the view of further connections of the same stream and time. Percentiles do not add up: the round trips of
+    /// the larger number of viewers stay.
     pub fn add(&mut self, other: &Self) {
         self.rtt = if self.rtt.is_none() || (other.rtt.is_some() && other.viewers > self.viewers) {
             other.rtt
@@ -201,13 +200,14 @@ impl PathView {
     }
 }
 
-/// What players of one stream told since the source's last fold. All sums are over viewers and only of this time.
+/// What players of one stream reported since the source's last observation. All sums are over viewers and cover only
+/// this time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlayerView {
     /// How they are served.
     pub protocol: Option<Protocol>,
-    /// Viewers that told something.
+    /// Viewers that reported.
     pub viewers: u32,
     /// Time in playing or stalled state.
     pub exposure: Duration,
@@ -215,14 +215,14 @@ pub struct PlayerView {
     pub stalled: Duration,
     /// Stalls that began.
     pub stall_starts: u32,
-    /// Requests for media, served or not; `None` where no log tells.
+    /// Requests for media, served or not; `None` where no log reports them.
     pub requests: Option<u64>,
-    /// Viewers that told that their buffer had run dry (CMCD `bs`), each once in a window of the 5 s grid, so that they
-    /// add up over it.
+    /// Viewers that reported an empty buffer (CMCD key `bs`, CTA-5004), each once per window of the 5 s grid, so that
+    /// they add up over it.
     pub starved_viewers: Option<u32>,
-    /// Viewers stalled for more than 5 % of the last 40 to 60 s, of those that were exposed in it.
+    /// Viewers stalled for more than 5 % of the last 40 to 60 s, and viewers that were exposed in that time.
     pub stutter_viewers: Option<(u32, u32)>,
-    /// Who is present, to be joined with other nodes; where there is a key of the fleet.
+    /// A sketch of the present viewers, to be merged with other nodes'; where the fleet shares a key.
     pub present: Option<Arc<ViewerSketch>>,
     /// Frames shown or decoded.
     pub frames: Option<u64>,
@@ -234,12 +234,11 @@ pub struct PlayerView {
     pub packets_lost: Option<u64>,
     /// Delivery latency of each viewer in milliseconds.
     pub latencies: Option<LatencyHistogram>,
-    /// Time from asking to the first frame, of viewers that started.
+    /// Time from request to first frame, of viewers that started.
     pub first_frames: Vec<Duration>,
-    /// How long messages of viewers (chat, answers, raised hands) took: from sending one to the platform's answer to
-    /// it.
+    /// How long messages of viewers took (chat, answers, raised hands): from sending one to the platform's answer.
     pub messages: Option<LatencyHistogram>,
-    /// The same watching and stalling by group, for the cause of a fault; a viewer may be in a group of each kind. At
-    /// most [`super::group::MAX_GROUPS`], those that stall most.
+    /// Exposure and stalls by group, to find the cause of a fault; a viewer may be in one group of each kind. At most
+    /// [`super::group::MAX_GROUPS`] named ones, those that stall most.
     pub groups: Vec<GroupView>,
 }

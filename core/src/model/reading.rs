@@ -1,4 +1,5 @@
-//! What a class's trace keeps of a sample, and so what outlives the daemon. Decides which minute a window belongs to.
+//! What the trace of a class keeps of a sample, and so what outlives the daemon. Decides which minute a window belongs
+//! to.
 
 use std::time::Duration;
 
@@ -36,8 +37,8 @@ impl Reading {
     }
 }
 
-/// The class's figures in one window, kept small because a segment holds a minute of them: single precision carries the
-/// six digits that are exported.
+/// The class's figures in one window. Single precision keeps a minute of them small and still carries the six digits
+/// that are exported.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
     /// The cut.
@@ -54,7 +55,7 @@ pub struct Figures {
     pub viewers: Option<Measured<u32>>,
     /// Stalled over exposure time, 0 to 1.
     pub stutter: Option<Measured<f32>>,
-    /// The share of the audience that the viewer-side values speak for.
+    /// The share of the audience that the viewer-side values cover, 0 to 1.
     pub coverage: Option<f32>,
     /// Whether a server's view may miss viewers.
     pub partial: bool,
@@ -85,5 +86,5 @@ pub(crate) fn minute_of(window: Window) -> Timestamp {
     (window.end - Duration::from_nanos(1)).floor(SEGMENT)
 }
 
-/// Length of a segment: twelve samples, inside every limit of span events.
+/// Length of a segment: twelve samples, well inside the limits that backends set on span events.
 pub(crate) const SEGMENT: Duration = Duration::from_mins(1);

@@ -1,5 +1,5 @@
-//! The truth of one session in one window. Decides how its legs fold into the class's own figures; refuses to fill in:
-//! what was not measured is `None`, and every value carries where it comes from.
+//! One session in one window, as measured. Decides how its legs fold into the class's own figures. Nothing is filled
+//! in: what was not measured is `None`, and every value has its provenance.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +11,17 @@ use super::session::{Leg, Session};
 use super::time::Window;
 use crate::base::{LatencyHistogram, ViewerSketch};
 
-/// A value and where it comes from.
+/// A value and its provenance.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measured<T> {
     /// The value.
     pub value: T,
-    /// Its source.
+    /// Its provenance.
     pub source: Provenance,
 }
 
 impl<T> Measured<T> {
-    /// The value made into another, of the same source.
+    /// Another value derived from this one, with the same provenance.
     pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Measured<U> {
         Measured { value: of(self.value), source: self.source }
     }
@@ -37,7 +37,7 @@ pub struct Share {
 }
 
 impl Share {
-    /// The share, or `None` when there is nothing to divide by.
+    /// The share, or `None` when the whole is zero.
     #[must_use]
     pub fn of(part: f64, whole: f64) -> Option<Self> {
         (whole > 0.0).then_some(Self { part, whole })
@@ -53,7 +53,7 @@ impl Share {
 /// Delivery latencies of a leg's viewers at the window's end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatencyReading {
-    /// One entry a viewer and look, in milliseconds.
+    /// One entry per viewer and second, in milliseconds.
     pub latencies: Arc<LatencyHistogram>,
     /// Entries since the session began.
     pub total_count: u64,
@@ -62,7 +62,7 @@ pub struct LatencyReading {
 }
 
 impl LatencyReading {
-    /// Seconds that the share `quantile` of viewers does not exceed.
+    /// The latency in seconds that the share `quantile` of viewers does not exceed.
     #[must_use]
     pub fn quantile_seconds(&self, quantile: f64) -> Option<f64> {
         self.latencies.quantile_millis(quantile).map(|millis| millis as f64 / 1e3)
@@ -82,7 +82,7 @@ pub struct LegSample {
     pub latency: Option<Measured<LatencyReading>>,
     /// Packets (or TCP segments) lost over expected, before repair.
     pub loss: Option<Measured<Share>>,
-    /// Round trips between node and viewers, as last seen in the window.
+    /// Round trips between node and viewers, the newest in the window.
     pub rtt: Option<Measured<Rtt>>,
     /// Viewers at the window's end.
     pub viewers: Option<Measured<u32>>,
@@ -90,14 +90,14 @@ pub struct LegSample {
     pub stutter: Option<Measured<Share>>,
     /// Stalls that began in the window.
     pub stall_starts: Option<u32>,
-    /// Viewers stalled for more than 5 % of the last minute over those that were exposed in it, at the last word of the
+    /// Viewers stalled for more than 5 % of the last minute over those that were exposed in it, as last reported in the
     /// window.
     pub stutter_viewers: Option<Measured<Share>>,
-    /// Requests for media in the window, where a log tells.
+    /// Requests for media in the window, where a log reports them.
     pub requests: Option<u64>,
-    /// Viewers that told in the window that their buffer had run dry.
+    /// Viewers that reported an empty buffer in the window.
     pub starved_viewers: Option<u32>,
-    /// Who was present at some time of the window, to be joined with other nodes.
+    /// A sketch of the viewers present at some time of the window, to be merged with other nodes'.
     pub present: Option<Arc<ViewerSketch>>,
     /// Media payload bytes in the window.
     pub bytes: Option<u64>,
@@ -105,9 +105,9 @@ pub struct LegSample {
     pub frames: Option<u64>,
     /// Time to first frame of viewers that started in the window.
     pub first_frames: Vec<Duration>,
-    /// How long messages took whose answer came in the window.
+    /// How long messages took that were answered in the window.
     pub messages: Option<LatencyHistogram>,
-    /// Viewers that spoke for themselves (or whose connection was found) in the window.
+    /// Viewers that reported for themselves in the window, or whose connection was found.
     pub measured_viewers: u32,
 }
 
@@ -137,13 +137,13 @@ impl LegSample {
         }
     }
 
-    /// Stalls that began for each 100 s of exposure.
+    /// Stalls that began, per 100 s of exposure.
     #[must_use]
     pub fn stutter_per_100s(&self) -> Option<f64> {
         Some(f64::from(self.stall_starts?) * 100.0 / self.stutter?.value.whole)
     }
 
-    /// The share of the leg's audience that its viewer-side values speak for, 0 to 1.
+    /// The share of the leg's audience that its viewer-side values cover, 0 to 1.
     #[must_use]
     pub fn coverage(&self) -> Option<f64> {
         let viewers = self.viewers?.value;
@@ -158,11 +158,11 @@ pub struct Sample {
     pub session: Arc<Session>,
     /// Its window.
     pub window: Window,
-    /// Ingest first where known, then one leg a viewers' protocol, in a fixed order.
+    /// Ingest first where known, then one leg per viewers' protocol, in a fixed order.
     pub legs: Vec<LegSample>,
-    /// The encoder's declared frames per second: a claim, kept apart from `fps`.
+    /// The encoder's declared frames per second, kept apart from the measured `fps`.
     pub declared_fps: Option<f64>,
-    /// Whether the publisher was connected at the window's end, where a server tells.
+    /// Whether the publisher was connected at the window's end, where a server reports it.
     pub publishing: Option<bool>,
     /// Whether a server's view may miss viewers.
     pub partial: bool,
@@ -194,7 +194,7 @@ impl Sample {
         self.ingest()?.bitrate
     }
 
-    /// Frames per second of the class: of the publisher where counted, else what viewers see.
+    /// Frames per second of the class: the publisher's where counted, else what viewers see.
     #[must_use]
     pub fn fps(&self) -> Option<Measured<f64>> {
         self.ingest().and_then(|leg| leg.fps).or_else(|| self.egress().find_map(|leg| leg.fps))
@@ -209,7 +209,7 @@ impl Sample {
         })
     }
 
-    /// Stalled over exposure seconds of all viewers that told.
+    /// Stalled over exposure seconds of all viewers that reported.
     #[must_use]
     pub fn stutter(&self) -> Option<Measured<Share>> {
         self.pooled(|leg| leg.stutter)
@@ -239,13 +239,13 @@ impl Sample {
             .max_by(|a, b| a.value.total_cmp(&b.value))
     }
 
-    /// The share of the class's audience that its viewer-side values speak for, 0 to 1.
+    /// The share of the class's audience that its viewer-side values cover, 0 to 1.
     #[must_use]
     pub fn coverage(&self) -> Option<f64> {
         let viewers = self.viewers()?.value;
-        let heard: f64 =
+        let measured: f64 =
             self.egress().map(|leg| f64::from(leg.measured_viewers.min(leg.viewers.map_or(0, |v| v.value)))).sum();
-        (viewers > 0).then(|| (heard / f64::from(viewers)).min(1.0))
+        (viewers > 0).then(|| (measured / f64::from(viewers)).min(1.0))
     }
 
     fn pooled(&self, of: impl Fn(&LegSample) -> Option<Measured<Share>>) -> Option<Measured<Share>> {
@@ -260,13 +260,13 @@ impl Sample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CloseReason {
-    /// The server, a hook or the platform said that it is over.
+    /// The server, a hook or the platform reported its end.
     Ended,
     /// The publisher stayed away while viewers waited.
     PublisherLost,
-    /// Nothing was heard of it for long.
+    /// No source reported it for a long time.
     IdleTimeout,
-    /// It was live when the daemon went down and was not heard of again when it came back.
+    /// It was live when the daemon stopped, and no source reported it after the restart.
     EndedUnseen,
     /// The platform gave it another id.
     Renamed,
@@ -294,7 +294,7 @@ impl CloseReason {
 pub struct Opened {
     /// The session.
     pub session: Arc<Session>,
-    /// When its first byte was seen, or the publisher connected where a server tells.
+    /// When its first byte was seen, or the publisher connected where a server reports that.
     pub at: super::time::Timestamp,
     /// The publisher's connection id on its server.
     pub connection_id: Option<super::session::Name>,
@@ -311,28 +311,28 @@ pub struct Closed {
     pub reason: CloseReason,
 }
 
-/// All that a tick brings: lifecycle on every tick, samples when a window was cut.
+/// The result of a tick: sessions that opened or closed, and samples when a window was cut.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// Sessions that opened since the last tick.
     pub opened: Vec<Opened>,
     /// The window that was cut, where one was.
     pub window: Option<Window>,
-    /// One sample a live session, in the order of session ids; empty between cuts.
+    /// One sample per live session, in the order of session ids; empty between cuts.
     pub samples: Vec<Sample>,
     /// Sessions that closed since the last tick.
     pub closed: Vec<Closed>,
 }
 
 impl Batch {
-    /// Whether there is nothing to tell.
+    /// Whether nothing opened, closed or was cut.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.opened.is_empty() && self.window.is_none() && self.closed.is_empty()
     }
 }
 
-/// Of two sources the one that claims less: a sum is no better than its worst part.
+/// The weaker provenance of two: a sum is no better than its worst part.
 fn weaker(a: Provenance, b: Provenance) -> Provenance {
     let rank = |source| match source {
         Provenance::Player => 0,

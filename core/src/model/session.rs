@@ -1,5 +1,5 @@
-//! Who is watched: the class (session), its stream, and the ways its media travels. Decides in one place how a
-//! session's identity is built; refuses names that are empty, too long or carry control characters.
+//! What is watched: the class (session), its stream, and the legs its media takes. Decides which names are valid: not
+//! empty, not too long, without control characters.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::trace_parent::TraceParent;
 use super::trace_state::TraceState;
 
-/// Longest identifier kept, in bytes: longer ones are refused, since every one of them becomes a label and an
-/// attribute.
+/// Longest identifier, in bytes; longer ones are refused, since each becomes a label and an attribute.
 pub const MAX_NAME_BYTES: usize = 128;
 
 /// Why a name was refused.
@@ -27,16 +26,16 @@ pub enum NameError {
     Control(usize),
 }
 
-/// A short, printable identifier given from outside: at most [`MAX_NAME_BYTES`] bytes, no control characters.
+/// A short, printable identifier from outside: at most [`MAX_NAME_BYTES`] bytes, no control characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Name(Arc<str>);
 
 impl Name {
-    /// Checks and keeps `text`, trimmed of surrounding blanks.
+    /// Validates `text`, with surrounding blanks removed.
     ///
     /// # Errors
-    /// [`NameError`] when it is empty, too long or carries a control character.
+    /// [`NameError`] when it is empty, too long or contains a control character.
     pub fn new(text: &str) -> Result<Self, NameError> {
         let text = text.trim();
         if text.is_empty() {
@@ -90,7 +89,7 @@ impl<'de> Deserialize<'de> for Name {
 }
 
 /// One stream on a node, `app/name` or `vhost/app/name`: without the default vhost, the file extension and the query,
-/// so that every server and protocol names it alike.
+/// so that it is the same for every server and protocol.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct StreamKey(Name);
@@ -139,7 +138,7 @@ impl StreamKey {
         self.0.as_str()
     }
 
-    /// The key of what is known by its session alone, as players' reports are.
+    /// The key of what is identified by its session alone, as players' reports are.
     #[must_use]
     pub const fn of_session(id: Name) -> Self {
         Self(id)
@@ -152,7 +151,7 @@ impl StreamKey {
         Name::new(last).ok().map(Self)
     }
 
-    /// The key as a name: the session's id where the platform tells none.
+    /// The key as a name: the session's id where the platform reports none.
     #[must_use]
     pub const fn name(&self) -> &Name {
         &self.0
@@ -165,13 +164,13 @@ impl fmt::Display for StreamKey {
     }
 }
 
-/// How media travels on a leg; text as OpenTelemetry's `network.protocol.name`, in lower case.
+/// How media is delivered on a leg; its text is in lower case, as for OpenTelemetry's `network.protocol.name`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     /// Real-Time Messaging Protocol.
     Rtmp,
-    /// FLV over one long HTTP answer.
+    /// FLV over one long HTTP response.
     HttpFlv,
     /// HTTP Live Streaming (RFC 8216).
     Hls,
@@ -183,7 +182,7 @@ pub enum Protocol {
     Srt,
     /// RTSP (RFC 7826).
     Rtsp,
-    /// Several protocols that the server does not tell apart.
+    /// Several protocols that the server does not distinguish.
     Mixed,
 }
 
@@ -229,16 +228,16 @@ impl Leg {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scenario {
-    /// A teacher live before students.
+    /// A live lesson.
     #[default]
     LiveTeaching,
     /// An invigilated examination.
     Exam,
-    /// Homework being handed in.
+    /// Submission of homework.
     HomeworkSubmit,
     /// Learning behaviour.
     LearningBehavior,
-    /// A recorded video being watched.
+    /// Playback of a recorded video.
     VideoPlayback,
 }
 
@@ -266,10 +265,10 @@ impl Scenario {
     }
 }
 
-/// A session as everything downstream knows it: fixed when it opens, so that its trace, labels and notices agree.
+/// A session as all later stages know it: fixed when it opens, so that its trace, labels and notices agree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Session {
-    /// The class's id: the platform's where it told one, else the stream's key.
+    /// The class's id: the platform's where it reported one, else the stream's key.
     pub id: Name,
     /// The stream that carries it on this node.
     pub stream: StreamKey,
@@ -281,16 +280,16 @@ pub struct Session {
     pub teacher_id: Option<Name>,
     /// What the class is for.
     pub scenario: Scenario,
-    /// Students expected, as the platform told.
+    /// Students expected, as the platform reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub student_count: Option<u32>,
     /// The platform's trace context; where present its trace id is the session's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_parent: Option<TraceParent>,
-    /// The vendors' part of that context, handed on with every span; none without a trace parent.
+    /// The `tracestate` of that context, passed on with every span; none without a trace parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_state: Option<TraceState>,
-    /// The protocol the publisher uses, where a server told.
+    /// The protocol the publisher uses, where a server reported it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream_type: Option<Protocol>,
 }
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn every_server_names_a_stream_alike() {
+    fn every_server_gives_a_stream_the_same_key() {
         let keys = [
             StreamKey::new(None, "live", "class101"),
             StreamKey::new(Some("__defaultVhost__"), "live", "class101.flv"),

@@ -1,4 +1,4 @@
-//! Wall-clock instants, the 250 ms tick and the 5 s grid. Decides where a window begins and ends; never reads a clock:
+//! Wall-clock instants, the 250 ms tick and the 5 s grid. Decides where a window begins and ends. Never reads a clock:
 //! every instant is an argument, so a recorded day replays in a second.
 
 use std::fmt;
@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The length of a sample window: all nodes cut at the same multiples of it, so that the fleet's samples join.
+/// The length of a sample window. All nodes cut at the same multiples of it, so that the samples of the fleet can be
+/// joined.
 pub const GRID: Duration = Duration::from_secs(5);
 
-/// How often the judge looks at the folded totals.
+/// How often the alerts are evaluated.
 pub const TICK: Duration = Duration::from_millis(250);
 
 /// A wall-clock instant in nanoseconds since the Unix epoch (UTC).
@@ -95,7 +96,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// The span of time a sample speaks for. Both ends lie on the 5 s grid; longer than one step when ticks were missed.
+/// The time that a sample covers. Both ends lie on the 5 s grid; longer than one step when ticks were missed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     /// First instant inside.

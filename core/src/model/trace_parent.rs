@@ -1,5 +1,5 @@
-//! The W3C trace context that the platform hands a class. Decides whether a `traceparent` is good (W3C Trace Context,
-//! level 1, section 3.2); refuses zero ids and unknown forms, so that no span is ever hung on a broken parent.
+//! The platform's W3C trace context of a class. Decides whether a `traceparent` is valid (W3C Trace Context, level 1,
+//! section 3.2); zero ids and unknown forms are refused, so that no span has a broken parent.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::base::hex::{self, Hex};
 pub struct TraceParent {
     /// The trace's id, never all zero.
     pub trace_id: [u8; 16],
-    /// The id of the platform's span that the class hangs under, never all zero.
+    /// The id of the platform's span that is the class's parent, never all zero.
     pub parent_id: [u8; 8],
     /// Trace flags; bit 0 is *sampled*.
     pub flags: u8,
@@ -107,7 +107,7 @@ mod tests {
     const GOOD: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
-    fn broken_forms_are_named() {
+    fn invalid_forms_are_named() {
         let cases = [
             ("", TraceParentError::Form),
             (&GOOD[..54], TraceParentError::Form),

@@ -1,5 +1,5 @@
-//! The vendors' part of the platform's trace context. Decides whether a `tracestate` is good (W3C Trace Context, level
-//! 1, section 3.3); refuses the whole where one member is malformed, as the recommendation asks.
+//! The `tracestate` of the platform's trace context. Decides whether one is valid (W3C Trace Context, level 1, section
+//! 3.3); one malformed member refuses the whole list, as the recommendation demands.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TraceState(Arc<str>);
 
-/// A `tracestate` that is none.
+/// A `tracestate` that is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("tracestate is not a list of at most {MAX_MEMBERS} key=value members in {MAX_BYTES} bytes")]
 pub struct TraceStateError;
@@ -47,18 +47,18 @@ impl TraceState {
     }
 }
 
-/// The key of a good member.
+/// The key of a valid member.
 fn key(member: &str) -> Option<&str> {
     let (key, value) = member.split_once('=')?;
     let (tenant, system) = key.split_once('@').map_or((None, key), |(tenant, system)| (Some(tenant), system));
-    let word = |text: &str, most: usize, digit_first: bool| {
+    let valid = |text: &str, most: usize, digit_first: bool| {
         let first = |c: u8| c.is_ascii_lowercase() || (digit_first && c.is_ascii_digit());
         let rest = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"_-*/".contains(&c);
         text.len() <= most && text.bytes().next().is_some_and(first) && text.bytes().all(rest)
     };
     let good = match tenant {
-        Some(tenant) => word(tenant, 241, true) && word(system, 14, false),
-        None => word(system, 256, false),
+        Some(tenant) => valid(tenant, 241, true) && valid(system, 14, false),
+        None => valid(system, 256, false),
     };
     let printable = |c: u8| (0x20..0x7f).contains(&c) && c != b'=' && c != b',';
     let valued = (1..=256).contains(&value.len()) && value.bytes().all(printable);
@@ -83,7 +83,7 @@ impl<'de> Deserialize<'de> for TraceState {
     }
 }
 
-/// Longest list kept: what the recommendation asks vendors to pass on.
+/// Longest list kept: what the recommendation asks vendors to propagate at least.
 pub(super) const MAX_BYTES: usize = 512;
 /// Most members of a list.
 pub(super) const MAX_MEMBERS: usize = 32;

@@ -1,5 +1,5 @@
-//! The attributes of a class's spans and events. Decides their keys, units and rounding (the customer's keys; bit/s,
-//! 1/s, ms and ratios); refuses to write what was not measured.
+//! The attributes of a class's spans and events. Decides their keys (the customer's), units (bit/s, 1/s, ms, ratios)
+//! and rounding. What was not measured has no attribute.
 
 use super::span::{Attributes, Value};
 use crate::model::{Figures, Measured, Notice, Protocol, Provenance, Session};
@@ -28,7 +28,7 @@ pub(super) fn stream_url(session: &Session, node: &str) -> Value {
     Value::Text(format!("{scheme}://{node}/{}", session.stream).into())
 }
 
-/// As attributes: the customer's keys and units, each value there was.
+/// Figures as attributes, in the customer's keys and units; only values that were measured.
 #[must_use]
 pub(super) fn of_figures(figures: &Figures) -> Attributes {
     let mut out: Attributes = Vec::with_capacity(9);
@@ -54,7 +54,7 @@ pub(super) fn of_figures(figures: &Figures) -> Attributes {
     out
 }
 
-/// The numbers and words behind a notice.
+/// The numbers and text of a notice.
 #[must_use]
 pub(super) fn of_notice(notice: &Notice) -> Attributes {
     let mut out = vec![
@@ -77,19 +77,19 @@ pub(crate) fn ratio(value: f64) -> Value {
     Value::Float(rounded(value, 1e6))
 }
 
-/// `value` to `parts` parts of one: what is beyond the measurement's truth only costs bytes.
+/// `value` rounded to fractions of `1 / parts`: digits beyond the accuracy of the measurement only cost bytes.
 pub(crate) fn rounded(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
 
-/// The figures that have a source, in the order that they are told in.
+/// The figures that have a provenance, in their order.
 const FIGURES: [&str; 6] = ["bitrate", "fps", "latency", "packet_loss", "viewer_count", "stutter_ratio"];
 
-/// One word when all values come from one source, else `value:source` pairs.
+/// One word when all values have the same provenance, else `value:provenance` pairs.
 fn source_of(sources: [Option<Provenance>; 6]) -> Option<Value> {
-    let mut told = sources.iter().flatten();
-    let first = told.next()?;
-    if told.all(|source| source == first) {
+    let mut known = sources.iter().flatten();
+    let first = known.next()?;
+    if known.all(|source| source == first) {
         return Some(Value::Static(first.as_str()));
     }
     let mut text = String::with_capacity(128);

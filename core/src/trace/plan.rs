@@ -1,6 +1,5 @@
-//! The trace of a class as it happens. Decides which spans there are, when each is exported and what hangs under what;
-//! refuses to hold a class back: the root leaves when the class opens, every minute when it is full, the whole at the
-//! end.
+//! The trace of a class while it happens. Decides which spans there are, when each is exported and what its parent is.
+//! Nothing is held back: the root is exported when the class opens, every minute when it is full, the whole at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,12 +13,12 @@ use crate::model::{
     Timestamp, Traced, minute_of,
 };
 
-/// The traces in the making, one a live session.
+/// The open traces, one per live session.
 #[derive(Clone, Debug)]
 pub(crate) struct SpanPlan {
     node: Arc<str>,
     traces: BTreeMap<Name, Box<Trace>>,
-    /// What must outlive the daemon, since last asked.
+    /// Changes that must outlive the daemon, since they were last taken.
     entries: Vec<Entry>,
 }
 
@@ -32,9 +31,9 @@ struct Trace {
     segment: Option<Segment>,
     most_viewers: Option<u32>,
     interactions: Option<u64>,
-    /// What fires now, as it was told when it began; at most one an alert.
+    /// Firing alerts, as of their last notice; at most one of each alert.
     incidents: SmallMap<Alert, Notice>,
-    /// Whether more than samples came since its last entry.
+    /// Whether anything but samples changed since its last entry.
     changed: bool,
 }
 
@@ -45,8 +44,8 @@ impl SpanPlan {
         Self { node: node.into(), traces: BTreeMap::new(), entries: Vec::new() }
     }
 
-    /// What the traces gain by a batch and its notices, judged at `now`. `publisher_rtt_millis` tells the round trip to
-    /// a session's publisher, where known.
+    /// What a batch and its notices add to the traces. `publisher_rtt_millis` gives the round trip to a session's
+    /// publisher, where known.
     pub(crate) fn take(
         &mut self,
         now: Timestamp,
@@ -55,7 +54,7 @@ impl SpanPlan {
         publisher_rtt_millis: impl Fn(&Session) -> Option<f64>,
     ) -> Vec<SpanCommand> {
         let mut out = Vec::new();
-        // Most ticks bring nothing, and then no trace changed.
+        // On most ticks nothing happens, and then no trace changed.
         if batch.is_empty() && notices.is_empty() {
             return out;
         }
@@ -79,7 +78,7 @@ impl SpanPlan {
                 trace.close(closed, &mut out);
             }
         }
-        // Only now: a class that closes with a full minute has its last segment there.
+        // Only now: a class that closes with a full minute ends its last segment in `close`.
         for sample in &batch.samples {
             if let Some(trace) = self.traces.get_mut(&sample.session.id)
                 && trace.segment.as_ref().is_some_and(Segment::is_full)
@@ -94,12 +93,12 @@ impl SpanPlan {
         out
     }
 
-    /// What must outlive the daemon, since this was last asked.
+    /// Takes the changes that must outlive the daemon.
     pub(crate) fn take_entries(&mut self) -> Vec<Entry> {
         std::mem::take(&mut self.entries)
     }
 
-    /// Goes on with the trace of `class`. A minute that was full has left.
+    /// Continues the trace of `class`. A minute that was full is exported already.
     pub(crate) fn resume(&mut self, session: &Arc<Session>, class: &Class) {
         let Some(traced) = &class.traced else {
             return;
@@ -126,17 +125,17 @@ impl SpanPlan {
         self.traces.insert(session.id.clone(), Box::new(trace));
     }
 
-    /// What fires on the classes in the making.
+    /// The firing alerts of live classes.
     pub(crate) fn incidents(&self) -> impl Iterator<Item = &Notice> {
         self.traces.values().flat_map(|trace| trace.incidents.values())
     }
 
-    /// When a class in the making opened.
+    /// When a live class opened.
     pub(crate) fn opened_at(&self, id: &Name) -> Option<Timestamp> {
         self.traces.get(id).map(|trace| trace.opened_at)
     }
 
-    /// Ends the open segments as they are, because the daemon stops; the classes go on.
+    /// Ends the open segments as they are because the daemon stops; the classes continue.
     pub(crate) fn stop(&mut self) -> Vec<SpanCommand> {
         let mut out = Vec::new();
         for trace in self.traces.values_mut() {
@@ -145,7 +144,7 @@ impl SpanPlan {
         out
     }
 
-    /// Forgets all traces in the making.
+    /// Forgets all open traces.
     pub(crate) fn forget(&mut self) {
         self.traces.clear();
     }
@@ -171,7 +170,7 @@ impl SpanPlan {
 }
 
 impl Trace {
-    /// A span of the class; the one of a name that began with the class has the class's start as its ordinal.
+    /// A span that begins with the class, and so has the class's start as its ordinal.
     fn span(&self, name: SpanName, parent: Parent, (start, end): (Timestamp, Timestamp)) -> Span {
         Span {
             session: Arc::clone(&self.session),
@@ -204,7 +203,7 @@ impl Trace {
         if !self.up && sample.ingest().is_some_and(|leg| leg.bytes.is_some_and(|bytes| bytes > 0)) {
             self.up = true;
             self.changed = true;
-            self.come_up(sample.window.end, node, publisher_rtt_millis(&sample.session), out);
+            self.start_stream(sample.window.end, node, publisher_rtt_millis(&sample.session), out);
         }
         self.most_viewers = self.most_viewers.max(sample.viewers().map(|viewers| viewers.value));
         self.interactions = sample.interactions.or(self.interactions);
@@ -218,7 +217,7 @@ impl Trace {
         out.push(SpanCommand::Emit(Box::new(LogEvent { session, span, event })));
     }
 
-    fn come_up(&self, at: Timestamp, node: &str, rtt_millis: Option<f64>, out: &mut Vec<SpanCommand>) {
+    fn start_stream(&self, at: Timestamp, node: &str, rtt_millis: Option<f64>, out: &mut Vec<SpanCommand>) {
         let began = (self.opened_at, at);
         let connection = self.connection_id.as_ref().map(|id| ("connection.id", Value::Text(id.text())));
         let mut establish = self.span(SpanName::StreamEstablish, self.under(SpanName::TeachingStart), began);
@@ -275,8 +274,8 @@ impl Trace {
 
 /// An incident's event when it begins and when it ends; its span, with real start and end, when it is over.
 fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, out: &mut Vec<SpanCommand>) {
-    // Several alerts may begin at one instant: the alert's number keeps their spans apart (an onset is never that
-    // exact).
+    // Several alerts may begin at one instant: the alert's number keeps their spans apart (an onset is never exact to
+    // the nanosecond).
     let this =
         SpanRef { name: SpanName::QosIncident, ordinal: notice.started_at.nanos().saturating_add(notice.alert as u64) };
     let (name, at) = match notice.state {
@@ -289,7 +288,7 @@ fn incident(session: &Arc<Session>, notice: &Notice, trace: Option<&mut Trace>, 
     let event = Event { name, at, attributes };
     out.push(SpanCommand::Emit(Box::new(LogEvent { session: Arc::clone(session), span: this, event })));
     let parent = trace.as_ref().map_or(Parent::Platform, |trace| trace.under(SpanName::TeachingStart));
-    // The span tells the numbers of the fault; those of the recovery are in its closing event.
+    // The span has the numbers of the fault; those of the recovery are in its closing event.
     let mut fault = None;
     if let Some(trace) = trace {
         trace.changed = true;

@@ -1,5 +1,5 @@
-//! One minute of a class as a span in the making. Decides how its samples fold into the span's figures (extremes and
-//! means, ratios by their sums); refuses samples of another minute.
+//! One minute of a class as an open span. Decides how its samples fold into the span's figures: extremes and means,
+//! ratios by their sums.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) struct Segment {
     stutter: Share,
 }
 
-/// The figures of a sample in half their room: a minute of them is kept of every class.
+/// The figures of a sample in half the space: a minute of them is kept for every class.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     bitrate: f64,
@@ -33,8 +33,7 @@ struct Kept {
     viewers: u32,
     /// The cut, in milliseconds after the segment's start.
     cut: u32,
-    /// Three bits a value say whether there was one and from where; then whether there is a coverage and whether it is
-    /// partial.
+    /// Three bits per value: absent, or its provenance; then whether there is a coverage and whether it is partial.
     marks: u32,
 }
 
@@ -61,7 +60,7 @@ impl Segment {
         }
     }
 
-    /// The minute it is of.
+    /// The minute it covers.
     #[must_use]
     pub(crate) const fn minute(&self) -> Timestamp {
         self.minute
@@ -73,13 +72,13 @@ impl Segment {
         self.end >= self.minute + SEGMENT
     }
 
-    /// Which span it will be.
+    /// The span that it becomes.
     #[must_use]
     pub(crate) const fn this(&self) -> SpanRef {
         SpanRef { name: SpanName::TeachingConduct, ordinal: self.start.nanos() }
     }
 
-    /// Takes a sample of its minute and gives the event that carries it.
+    /// Adds a sample of its minute and gives the event that carries it.
     pub(crate) fn add(&mut self, reading: &Reading) -> Event {
         let figures = reading.figures;
         self.kept.push(Kept::of(&figures, self.start));
@@ -211,7 +210,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_segment_keeps_reads_back(
+        fn kept_figures_read_back(
             (bitrate, viewers) in (measured(0.0..1e12_f64), measured(any::<u32>())),
             (fps, latency_millis, loss, stutter) in (measured(0.0..1e3_f32), measured(0.0..1e6_f32), measured(0.0..1.0_f32), measured(0.0..1.0_f32)),
             (coverage, partial, second) in (prop::option::of(0.0..1.0_f32), any::<bool>(), 0_u64..4_000_000),

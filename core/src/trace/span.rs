@@ -1,5 +1,5 @@
-//! Spans and events of a class's trace as commands: names, times and attributes, without ids or wire format. Decides
-//! nothing; ids are derived where they are encoded, from the [`SpanRef`]s here, so that a replay gives the same bytes.
+//! Spans and events of a class's trace as commands: names, times and attributes, without ids or wire format. Ids are
+//! derived from a [`SpanRef`] where spans are encoded, so that a replay gives the same bytes.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::model::{Session, Timestamp};
 pub enum SpanName {
     /// Short root, exported within 5 s of the first byte.
     TeachingStart,
-    /// The stream coming up.
+    /// The start of the stream.
     StreamEstablish,
-    /// One minute of class with its 5 s samples as events.
+    /// One minute of the class with its 5 s samples as events.
     TeachingConduct,
     /// A fault with its real start and end.
     QosIncident,
@@ -22,7 +22,7 @@ pub enum SpanName {
     ConnectionEstablish,
     /// The first media.
     StreamStart,
-    /// What the platform told of interactions.
+    /// The interactions that the platform reported.
     Interaction,
     /// The last media.
     StreamEnd,
@@ -46,8 +46,8 @@ impl SpanName {
     }
 }
 
-/// Which span of a session: the name and what tells several of one name apart (the start of its minute, of its incident
-/// or of the class, in nanoseconds since the epoch). With the trace id and the node it gives the span id.
+/// Identifies a span of a session: its name, and an ordinal that distinguishes spans of one name (the start of its
+/// minute, its incident or the class, in nanoseconds since the epoch). With trace id and node it gives the span id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SpanRef {
     /// The name.
@@ -56,7 +56,7 @@ pub struct SpanRef {
     pub ordinal: u64,
 }
 
-/// What a span hangs under.
+/// The parent of a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parent {
     /// Nothing, or the platform's span where the session carries a trace parent.
@@ -83,31 +83,31 @@ pub enum Value {
 /// Attributes in a fixed order, each key once.
 pub type Attributes = Vec<(&'static str, Value)>;
 
-/// Something at an instant, inside a span.
+/// An event within a span.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    /// Event name.
+    /// Its name.
     pub name: &'static str,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// What.
+    /// Its attributes.
     pub attributes: Attributes,
 }
 
-/// A finished span. Status is *error* where `error` says why, else unset.
+/// A finished span. Its status is *error* where `error` is set, else unset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Span {
     /// The session whose trace it belongs to.
     pub session: Arc<Session>,
-    /// Which span.
+    /// Its identity.
     pub this: SpanRef,
-    /// What it hangs under.
+    /// Its parent.
     pub parent: Parent,
     /// Start.
     pub start: Timestamp,
     /// End, not before the start.
     pub end: Timestamp,
-    /// Why it is an error, in words.
+    /// Why it is an error, as text.
     pub error: Option<Arc<str>>,
     /// Attributes.
     pub attributes: Attributes,
@@ -115,7 +115,7 @@ pub struct Span {
     pub events: Vec<Event>,
 }
 
-/// A log event that belongs to a span, visible in a backend before the span is.
+/// A log event that belongs to a span; it is visible in a backend before the span is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogEvent {
     /// The session whose trace it belongs to.
@@ -126,7 +126,7 @@ pub struct LogEvent {
     pub event: Event,
 }
 
-/// What the trace exporter is told.
+/// A command to the trace exporter.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SpanCommand {
     /// Export this span.

@@ -119,7 +119,7 @@ fn a_recording_gives_the_same_samples_and_notices() {
     assert!(world.notices.iter().any(|notice| notice.cause != Cause::Unknown) && world.samples.len() > 100);
 
     let settings =
-        Settings { objectives: Objectives::default(), patience: SessionTimeouts::default(), max_sessions: 1_000 };
+        Settings { objectives: Objectives::default(), timeouts: SessionTimeouts::default(), max_sessions: 1_000 };
     let mut playback = Playback::new(&Head::new("edge-7".to_owned(), START, settings), None);
     let (mut notices, mut samples) = (Vec::new(), Vec::new());
     for written in world.tape.take().expect("it was kept") {
