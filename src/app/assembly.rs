@@ -274,7 +274,7 @@ pub(super) fn resumed(
     checkpoint: &Checkpoint,
     record: &mut Option<Recorder>,
 ) -> Pipeline {
-    let mut pipe = Pipeline::new(&place.node, config.promised(), config.patience(), config.sessions.max);
+    let mut pipe = Pipeline::new(&place.node, config.objectives(), config.timeouts(), config.sessions.max);
     if !is_gone_on_with(checkpoint) {
         tracing::warn!("the clock was set back since the last run; its classes are not gone on with");
         return pipe;
@@ -295,7 +295,7 @@ pub(super) fn resumed(
 
 /// The first line of a recording.
 pub(super) fn head(config: &Config, place: &NodeIdentity) -> Head {
-    Head::new(place.node.clone(), clock::now(), config.settings())
+    Head::new(place.node.clone(), clock::now(), config.rule_settings())
 }
 
 fn start_paths(paths: TcpPoller, stopping: Arc<AtomicBool>) -> std::io::Result<()> {

@@ -178,7 +178,7 @@ impl App {
         let before = self.shared.sources.load();
         let table = SourceTable::new(&sources, Some(&before)).with_inputs_of(&before);
         let hooks = HookIntake::new(&sources, &table, now(), self.observations.clone())?;
-        let set = Command::Set(Box::new(config.promised()), config.patience(), config.sessions.max);
+        let set = Command::Set(Box::new(config.objectives()), config.timeouts(), config.sessions.max);
         self.shared.commands.try_send(set).ok().context("the engine is busy; try again")?;
         if let (Some(entrance), Some(certificate)) = (&self.entrance, certificate) {
             entrance.renew(certificate);

@@ -1,5 +1,5 @@
-//! The commands. Decides what each prints and its exit code (0 good, 1 something failed, 2 bad configuration or
-//! arguments); the work is done elsewhere.
+//! The arguments of all commands, and the exit codes: 0 success, 1 something failed, 2 invalid configuration or
+//! arguments.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use super::{check, demo, probe, replay, top};
 use crate::config::{Config, ConfigError, layers, reference};
 
-/// Tells the truth about every live class on a media server or CDN edge.
+/// Measure the quality of every live class on a media server or CDN edge
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 100)]
 pub struct Arguments {
@@ -20,44 +20,44 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon; without a file: embedded defaults, and the media servers found on this host
+    /// Run the daemon; without a configuration it watches the media servers found on this host
     Run(super::run::Options),
-    /// A live class on loopback: real WebRTC media, a scripted fault, the page, the alert
+    /// Run a demonstration class on loopback with real WebRTC media, scripted faults, alerts and the status page
     Demo(demo::Options),
-    /// Validate the configuration, try each source and exporter once, one line each
+    /// Validate the configuration and try each source, log and exporter once
     Check(check::Options),
     /// Find media servers on this host and print a configuration for them
     Discover,
-    /// One synthetic viewer, like ping for a class or a path; exit 1 when the objective is missed
+    /// Ping a path like a synthetic viewer; exit with 1 if the objective is missed
     #[command(subcommand)]
     Probe(probe::Target),
-    /// Recorded access logs, or what a daemon recorded, through the same rules: what was or would have been said
+    /// Replay access logs or a recording through the rules and print the samples and alerts
     Replay(replay::Options),
-    /// The node in a terminal
+    /// Show this node's classes in the terminal
     Top(top::Options),
-    /// Print the embedded defaults as an annotated configuration file
+    /// Print the default configuration with comments
     DefaultConfig,
     /// Print the JSON Schema of the configuration file
     ConfigSchema,
-    /// Print the completions of a shell
+    /// Print shell completions
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page
     Man,
 }
 
-/// Where the configuration is, and the flags that win over it.
+/// Where the configuration is, and flags that override it.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigFile {
-    /// Configuration file [default: /etc/liveqos/liveqos.toml where it exists]
+    /// Configuration file [default: /etc/liveqos/liveqos.toml if it exists]
     #[arg(long, value_name = "FILE", env = "LIVEQOS_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Address of the page, the API and /metrics, over `listen` of the file
+    /// Address of the status page, the API and /metrics; overrides `listen`
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Log filter such as `debug` or `info,liveqos::otlp=debug`, over `log.level` of the file
+    /// Log filter such as `debug` or `info,liveqos::otlp=debug`; overrides `log.level`
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
 }
@@ -71,7 +71,7 @@ impl ConfigFile {
         layers::load(self.config.as_deref(), &self.variables())
     }
 
-    /// The same without the default file.
+    /// As [`Self::load`], without the default file.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -79,14 +79,14 @@ impl ConfigFile {
         layers::load_only(self.config.as_deref(), &self.variables())
     }
 
-    /// What the environment says of settings, the flags after it so that they win.
+    /// The settings from environment variables, followed by those from flags, which override them.
     fn variables(&self) -> Vec<(String, String)> {
-        let told = std::env::vars_os()
+        let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("LIVEQOS_") || name.starts_with("OTEL_"));
         let flags = [("LIVEQOS_LISTEN", &self.listen), ("LIVEQOS_LOG_LEVEL", &self.log)];
         let flags = flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
-        told.chain(flags).collect()
+        environment.chain(flags).collect()
     }
 }
 
@@ -118,7 +118,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-/// Prints to standard output; a reader that went away (`| head`) is no failure.
+/// Prints to standard output. A closed pipe (`| head`) is not a failure.
 pub(crate) fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -127,24 +127,24 @@ pub(crate) fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says on standard error what failed.
+/// Prints a failure to standard error.
 pub(crate) fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    complain(error);
+    print_error(error);
     ExitCode::from(FAILED)
 }
 
-/// Says on standard error what is wrong with the configuration.
+/// Prints an invalid configuration to standard error.
 pub(crate) fn bad_config(error: &dyn std::fmt::Display) -> ExitCode {
-    complain(error);
+    print_error(error);
     ExitCode::from(BAD_CONFIG)
 }
 
-fn complain(error: &dyn std::fmt::Display) {
-    // Nobody is left to tell when standard error is closed.
+fn print_error(error: &dyn std::fmt::Display) {
+    // With standard error closed there is nowhere to report this.
     writeln!(std::io::stderr(), "liveqos: {error}").unwrap_or_default();
 }
 
 /// Exit code when something failed.
 pub(crate) const FAILED: u8 = 1;
-/// Exit code for a bad configuration; clap uses the same for bad arguments.
+/// Exit code for an invalid configuration; clap uses the same for invalid arguments.
 pub(crate) const BAD_CONFIG: u8 = 2;

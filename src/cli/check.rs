@@ -1,5 +1,5 @@
-//! `liveqos check` and `liveqos discover`: everything tried once, one line each. Decides the exit code: 0 all good, 1
-//! something failed, 2 bad configuration.
+//! `liveqos check` and `liveqos discover`: try everything once, one line each. Exit code: 0 all good, 1 something
+//! failed, 2 invalid configuration.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
 use super::run::runtime;
-use super::style::{Colour, paint, stdout_takes_colour};
+use super::style::{Colour, paint, stdout_supports_colour};
 use super::{check_logs, check_paths};
 use crate::app::NodeIdentity;
 use crate::config::Config;
@@ -23,7 +23,7 @@ use crate::{notify, otlp};
 pub(super) struct Options {
     #[command(flatten)]
     file: ConfigFile,
-    /// Tell every receiver of alerts of a test alert and of its end
+    /// Send a test alert and its resolution to every receiver
     #[arg(long)]
     notify: bool,
 }
@@ -54,7 +54,7 @@ pub(super) fn discover() -> ExitCode {
 }
 
 async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Result<bool> {
-    let colour = stdout_takes_colour();
+    let colour = stdout_supports_colour();
     let mut good = true;
     let mut line = |ok: bool, what: &str, detail: &str| {
         good &= ok;
@@ -71,15 +71,15 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
         }
     }
     for log in &config.logs {
-        let place = if log.listen.is_empty() { log.path.display().to_string() } else { log.listen.clone() };
-        let what = format!("log {} ({place})", log.shown_name());
+        let address = if log.listen.is_empty() { log.path.display().to_string() } else { log.listen.clone() };
+        let what = format!("log {} ({address})", log.shown_name());
         match check_logs::check(log) {
             Ok(detail) => line(true, &what, &detail),
             Err(detail) => line(false, &what, &detail),
         }
     }
     match tls::server(&config.ingest.tls) {
-        Ok(Some(_)) => line(true, "ingest.tls", "certificate and key fit"),
+        Ok(Some(_)) => line(true, "ingest.tls", "certificate and key match"),
         Ok(None) => {}
         Err(error) => line(false, "ingest.tls", &error.to_string()),
     }
@@ -89,7 +89,7 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
     for checked in otlp::check(&config.otlp, &NodeIdentity::of(config).resource(config)).await? {
         let what = format!("otlp {} to {} ({})", checked.signal.as_str(), checked.target, checked.endpoint);
         match checked.verdict {
-            retry::Verdict::Delivered { .. } => line(true, &what, "taken"),
+            retry::Verdict::Delivered { .. } => line(true, &what, "accepted"),
             other => line(false, &what, &format!("{other:?}")),
         }
     }
@@ -97,11 +97,11 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
     for receiver in &config.alerts.webhooks {
         let what = format!("receiver {}", receiver.shown());
         if !notify {
-            line(true, &what, "is set (not told: it would wake people; --notify does)");
+            line(true, &what, "is configured (no test alert is sent without --notify)");
             continue;
         }
         match notify::try_once(receiver, &letterhead, clock::now()).await {
-            Ok(()) => line(true, &what, "took a test alert and its end"),
+            Ok(()) => line(true, &what, "accepted a test alert and its resolution"),
             Err(why) => line(false, &what, &why),
         }
     }

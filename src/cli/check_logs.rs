@@ -1,5 +1,5 @@
-//! `liveqos check` on access logs: can each be read, does its last line have the configured form, what is missing in
-//! it. Decides what is a failure; a log that nobody has written to yet is none.
+//! `liveqos check` for access logs: whether each can be read, whether its last line has the configured format, and
+//! which fields are missing. A log without any line is not a failure.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -9,7 +9,7 @@ use liveqos_core::access_log::{LineError, MAX_LINE};
 
 use crate::intake::access_log::{AccessLogSettings, LogSource, SyslogSocket};
 
-/// What is well with a log, or what is wrong and what to do.
+/// The state of a log, or what is wrong and how to fix it.
 pub(super) fn check(log: &AccessLogSettings) -> Result<String, String> {
     match log.source().map_err(|error| error.to_string())? {
         LogSource::File(path) => file(log, &path),
@@ -18,52 +18,52 @@ pub(super) fn check(log: &AccessLogSettings) -> Result<String, String> {
             match SyslogSocket::bind(&address, senders, MAX_LINE) {
                 Ok(_) => Ok("can be bound".to_owned()),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                    Ok("is bound already, by the running daemon as it seems".to_owned())
+                    Ok("is already bound, probably by the running daemon".to_owned())
                 }
                 Err(error) => Err(error.to_string()),
             }
         }
-        LogSource::Posts => Ok("posts alone".to_owned()),
+        LogSource::Posts => Ok("event reports only".to_owned()),
     }
 }
 
 fn file(log: &AccessLogSettings, path: &Path) -> Result<String, String> {
     let line = last_line(path).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => {
-            format!("{error}; let the daemon read it: a drop-in with SupplementaryGroups=adm, where the log is of that group")
+            format!("{error}; give the daemon access, for example by a drop-in with SupplementaryGroups=adm if the log belongs to that group")
         }
-        io::ErrorKind::NotFound => format!("{error}; it is read from its first line on when it appears"),
+        io::ErrorKind::NotFound => format!("{error}; if it appears later, it is read from its first line"),
         _ => error.to_string(),
     })?;
     let writable = log.position_file.as_deref().map_or(Ok(()), folder_is_there);
     writable.map_err(|error| format!("position_file: {error}"))?;
     let Some(line) = line else {
-        return Ok("can be read; no line in it yet".to_owned());
+        return Ok("readable; it contains no line yet".to_owned());
     };
     let mut fold = log.fold([0, 0]).map_err(|error| error.to_string())?;
     let missing = match fold.parse(&line) {
-        Ok(None) => return Ok("can be read; its last line is empty".to_owned()),
+        Ok(None) => return Ok("readable; its last line is empty".to_owned()),
         Ok(Some(opened)) => opened.missing(),
         Err(LineError::Form) if log.format.is_empty() => {
             return Err(
-                "its last line is no JSON object: write its nginx log_format as format, or let nginx write JSON"
+                "its last line is not a JSON object: set format to nginx's log_format, or let nginx write JSON"
                     .to_owned(),
             );
         }
-        Err(LineError::Form) => return Err("its last line is not of the form that format says".to_owned()),
+        Err(LineError::Form) => return Err("its last line does not match format".to_owned()),
         Err(LineError::Time) => {
-            let what = "no instant in its last line: log $msec, $time_iso8601 or $time_local";
+            let what = "its last line contains no timestamp: log $msec, $time_iso8601 or $time_local";
             return Err(format!("{what}, and name its key in fields if it is neither \"t\" nor the variable's name"));
         }
         Err(error) => return Err(format!("its last line is {error}")),
     };
     if missing.is_empty() {
-        return Ok("can be read, and so can its last line".to_owned());
+        return Ok("readable, its last line is valid".to_owned());
     }
-    Ok(format!("can be read, and so can its last line; not in it: {}", missing.join(", ")))
+    Ok(format!("readable, its last line is valid; missing fields: {}", missing.join(", ")))
 }
 
-/// The last whole line, where there is one.
+/// The last complete line, if there is one.
 fn last_line(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -84,7 +84,7 @@ fn folder_is_there(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn says(settings: &str, log: &str) -> Result<String, String> {
+    fn check_log(settings: &str, log: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("access.log");
         std::fs::write(&path, log).expect("written");
@@ -94,19 +94,19 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_is_missing() {
+    fn missing_fields_and_invalid_lines_are_reported() {
         let full = r#"{"t":1000,"st":200,"b":9,"u":"/hls/c1/7.ts","q":"","ip":"10.0.0.1"}"#;
-        assert_eq!(says("", &format!("dirt\n{full}\nhalf")).as_deref(), Ok("can be read, and so can its last line"));
-        let lacks = says("", "{\"t\":1000,\"u\":\"/hls/c1/7.ts\"}\n").expect("readable");
+        assert_eq!(check_log("", &format!("dirt\n{full}\nhalf")).as_deref(), Ok("readable, its last line is valid"));
+        let lacks = check_log("", "{\"t\":1000,\"u\":\"/hls/c1/7.ts\"}\n").expect("readable");
         assert!(lacks.contains("status") && lacks.contains("$body_bytes_sent"), "{lacks}");
-        assert!(says("", "").expect("no line is well").contains("no line"));
+        assert!(check_log("", "").expect("an empty log is fine").contains("no line"));
         for (settings, log, hint) in [
             ("", "10.0.0.1 - - [x]\n", "log_format"),
             ("", "{\"u\":\"/x\"}\n", "$msec"),
-            ("format = '[$time_local] \"$request\"'", "x\n", "not of the form"),
+            ("format = '[$time_local] \"$request\"'", "x\n", "does not match format"),
             ("position_file = '/no/such/folder/p'", "{}\n", "position_file"),
         ] {
-            let error = says(settings, log).expect_err("refused");
+            let error = check_log(settings, log).expect_err("refused");
             assert!(error.contains(hint), "{settings} {log}: {error}");
         }
     }

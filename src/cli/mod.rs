@@ -1,4 +1,13 @@
-//! FACE
+//! The commands of the `liveqos` program.
+//!
+//! **Decides** what each command prints and its exit code: 0 success, 1 something failed, 2 invalid configuration or
+//! arguments. The work itself is done in other stages.
+//!
+//! **In**: arguments, environment variables, signals; for `top` the daemon's API, for `replay` logs and recordings.
+//!
+//! **Out**: text or JSON on standard output, errors on standard error, notifications to systemd.
+//!
+//! **May import** every stage; only `main` imports it.
 
 mod arguments;
 mod check;

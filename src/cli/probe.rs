@@ -1,5 +1,4 @@
-//! `liveqos probe`: one synthetic viewer, like ping for a class or a path. Decides which kind of target is asked; what
-//! is measured of it stands in a file of its own.
+//! `liveqos probe`: a synthetic viewer, like ping for a path. Each kind of target has a file of its own.
 
 use std::process::ExitCode;
 
@@ -7,14 +6,14 @@ use clap::Subcommand;
 
 use super::probe_quic;
 
-/// What to ask.
+/// What to probe.
 #[derive(Debug, Subcommand)]
 pub(super) enum Target {
-    /// The path to another node: round trip and loss on each way, a line every 5 s
+    /// Ping another node over QUIC: round trip and loss in each direction, a line every 5 s
     Quic(probe_quic::Options),
 }
 
-/// Asks until it is told to stop.
+/// Probes until stopped.
 pub(super) fn run(target: &Target) -> ExitCode {
     match target {
         Target::Quic(options) => probe_quic::run(options),

@@ -1,5 +1,5 @@
-//! `liveqos probe quic`: pings another node and prints what the path is like. Decides the exit code: 0 the objective is
-//! met, 1 it is missed or nothing came back, 2 bad settings.
+//! `liveqos probe quic`: pings another node and prints the state of the path. Exit code: 0 the objective is met, 1 it
+//! is missed or no ping was answered, 2 invalid settings.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -18,43 +18,43 @@ use crate::config::Config;
 use crate::peers::{Credentials, MAX_INTERVAL, MIN_INTERVAL, PeerConnection, PeerSettings};
 use crate::platform::{clock, duration};
 
-/// Whom to ping, and how.
+/// Which node to ping, and how.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// Name of one of [[paths.peers]], or host and port
     target: String,
     #[command(flatten)]
     file: ConfigFile,
-    /// Certificate of this node, PEM, over `paths.tls.cert` of the file
+    /// Certificate of this node, PEM; overrides `paths.tls.cert`
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// Its private key, PEM, over `paths.tls.key`
+    /// Private key of this node, PEM; overrides `paths.tls.key`
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// The authority that signs nodes, PEM, over `paths.tls.ca`
+    /// Authority that signs the nodes' certificates, PEM; overrides `paths.tls.ca`
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// The name that the other node's certificate must have [default: the host]
+    /// Expected name in the other node's certificate [default: the host]
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
-    /// From one ping to the next, 20ms to 100ms, over `paths.interval`
+    /// Interval of pings, 20ms to 100ms; overrides `paths.interval`
     #[arg(long, value_name = "DURATION", value_parser = interval)]
     interval: Option<Duration>,
-    /// Stop after so many seconds [default: when interrupted]
+    /// Stop after this many seconds [default: when interrupted]
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     json: bool,
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration::parse(text).map_err(|error| error.to_string())?;
-    let fits = (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval);
-    fits.then_some(interval).ok_or_else(|| "it must lie between 20ms and 100ms".to_owned())
+    let is_valid = (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval);
+    is_valid.then_some(interval).ok_or_else(|| "it must be between 20ms and 100ms".to_owned())
 }
 
-/// Pings until it is told to stop.
+/// Pings until stopped.
 pub(super) fn run(options: &Options) -> ExitCode {
     let config = match options.file.load() {
         Ok(config) => config,
@@ -67,7 +67,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
         }
         if file.as_os_str().is_empty() {
             return bad_config(
-                &"a certificate, its key and the authority are needed: [paths.tls], or --cert, --key and --ca",
+                &"a certificate, its key and the authority are required: [paths.tls], or --cert, --key and --ca",
             );
         }
     }
@@ -87,16 +87,16 @@ pub(super) fn run(options: &Options) -> ExitCode {
     }
 }
 
-/// Pings; gives whether the objective was met.
+/// Pings; returns whether the objective was met.
 async fn ping(options: &Options, config: &Config, peer: &PeerSettings, credentials: Credentials) -> Result<bool> {
     let mut connection = PeerConnection::open(peer, credentials.client, 0).await?;
-    let every = options.interval.unwrap_or(config.paths.interval);
+    let interval = options.interval.unwrap_or(config.paths.interval);
     let began = Instant::now();
-    let mut ticks = interval_at(began, every);
+    let mut ticks = interval_at(began, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut lines = interval_at(began + WINDOW, WINDOW);
     let end = options.seconds.map(|seconds| began + Duration::from_secs(seconds));
-    let (mut window, mut whole) = (Seen::new()?, Seen::new()?);
+    let (mut window, mut whole) = (PingResults::new()?, PingResults::new()?);
     loop {
         tokio::select! {
             received = connection.receive() => if let Some((rtt, ways)) = received? {
@@ -107,8 +107,8 @@ async fn ping(options: &Options, config: &Config, peer: &PeerSettings, credentia
                 connection.ping()?;
             }
             _ = lines.tick() => {
-                tell(&window, began, options.json, None);
-                window = Seen::new()?;
+                print_line(&window, began, options.json, None);
+                window = PingResults::new()?;
             }
             () = sleep_until(end.unwrap_or(began)), if end.is_some() => break,
             interrupted = tokio::signal::ctrl_c() => {
@@ -118,17 +118,17 @@ async fn ping(options: &Options, config: &Config, peer: &PeerSettings, credentia
         }
     }
     let met = whole.is_met(config);
-    tell(&whole, began, options.json, Some(met));
+    print_line(&whole, began, options.json, Some(met));
     Ok(met)
 }
 
-/// What came back in a span of time.
-struct Seen {
+/// The answers in a span of time.
+struct PingResults {
     micros: Histogram<u64>,
     ways: DirectionLoss,
 }
 
-impl Seen {
+impl PingResults {
     fn new() -> Result<Self> {
         let micros = Histogram::new_with_bounds(1, HIGHEST_MICROS, 3)?;
         Ok(Self { micros, ways: DirectionLoss::default() })
@@ -145,7 +145,8 @@ impl Seen {
         (!self.micros.is_empty()).then(|| (seconds(self.micros.value_at_quantile(0.5)), seconds(self.micros.min())))
     }
 
-    /// Half of the round trip within the latency, and loss within its limit, on both ways.
+    /// Whether half of the median round trip is within the latency objective, and loss within its limit in both
+    /// directions.
     fn is_met(&self, config: &Config) -> bool {
         let objectives = &config.objectives;
         let in_time = self.rtt().is_some_and(|(median, _)| median / 2.0 <= objectives.latency.as_secs_f64());
@@ -153,11 +154,11 @@ impl Seen {
     }
 
     fn text(&self) -> String {
-        let Some((median, least)) = self.rtt() else { return "nothing came back".to_owned() };
+        let Some((median, least)) = self.rtt() else { return "no answer".to_owned() };
         let way = |share: Share| format!("{:.0} of {:.0}", share.part, share.whole);
         let DirectionLoss { out, back } = self.ways;
         format!(
-            "round trip {:.2} ms (least {:.2} ms), lost there {}, back {}",
+            "round trip {:.2} ms (minimum {:.2} ms), lost out {}, back {}",
             median * 1e3,
             least * 1e3,
             way(out),
@@ -167,19 +168,19 @@ impl Seen {
 
     fn json(&self) -> Value {
         let way = |share: Share| json!({ "lost": share.part as u64, "of": share.whole as u64 });
-        let mut told = json!({ "echoes": self.micros.len(), "out": way(self.ways.out), "back": way(self.ways.back) });
+        let mut line = json!({ "echoes": self.micros.len(), "out": way(self.ways.out), "back": way(self.ways.back) });
         if let Some((median, least)) = self.rtt() {
-            told["rtt_seconds"] = json!({ "median": median, "least": least });
+            line["rtt_seconds"] = json!({ "median": median, "least": least });
         }
-        told
+        line
     }
 }
 
-/// Prints a window, or at the end the whole and whether the objective is met.
-fn tell(seen: &Seen, began: Instant, as_json: bool, met: Option<bool>) {
+/// Prints a window, or at the end the totals and whether the objective is met.
+fn print_line(results: &PingResults, began: Instant, as_json: bool, met: Option<bool>) {
     let seconds = began.elapsed().as_secs_f64();
     if as_json {
-        let mut line = seen.json();
+        let mut line = results.json();
         (line["at"], line["seconds"]) = (json!(clock::now().seconds()), json!((seconds * 10.0).round() / 10.0));
         if let Some(met) = met {
             (line["whole"], line["objective_met"]) = (json!(true), json!(met));
@@ -189,13 +190,13 @@ fn tell(seen: &Seen, began: Instant, as_json: bool, met: Option<bool>) {
     }
     let verdict = match met {
         None => "",
-        Some(true) => "  in all; the objective is met",
-        Some(false) => "  in all; the objective is MISSED",
+        Some(true) => "  total; the objective is met",
+        Some(false) => "  total; the objective is MISSED",
     };
-    print(&format!("{seconds:6.1} s  {}{verdict}\n", seen.text()));
+    print(&format!("{seconds:6.1} s  {}{verdict}\n", results.text()));
 }
 
-/// From one line to the next.
+/// Time from one line to the next.
 const WINDOW: Duration = Duration::from_secs(5);
-/// Round trips beyond a minute count as one.
+/// Longer round trips, beyond a minute, are recorded as this.
 const HIGHEST_MICROS: u64 = 60_000_000;

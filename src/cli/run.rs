@@ -1,5 +1,5 @@
-//! `liveqos run`: the daemon under a service manager. Decides on signals (SIGHUP reloads, SIGTERM and SIGINT drain) and
-//! tells systemd how it does; refuses a bad new configuration and keeps the old one.
+//! `liveqos run`: the daemon under a service manager. SIGHUP reloads, SIGTERM and SIGINT stop after delivering what is
+//! queued; systemd is notified of each state. An invalid new configuration is rejected and the old one stays active.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::arguments::{ConfigFile, bad_config, fail};
-use super::systemd::Manager;
+use super::systemd::ServiceManager;
 use crate::app::App;
 use crate::config::Config;
 use crate::engine::RecordTo;
@@ -17,7 +17,7 @@ use crate::intake::discover;
 use crate::intake::poll::Now;
 use crate::platform::{clock, log};
 
-/// What the daemon may be told.
+/// Options of the daemon.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(super) struct Options {
     record: RecordTo,
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until it is stopped.
 pub(super) fn run(options: &Options) -> ExitCode {
     let config = match options.file.load() {
         Ok(config) => config,
@@ -50,29 +50,29 @@ pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
 async fn daemon(options: &Options, mut config: Config) -> Result<()> {
     let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
     let mut interrupt = signal(SignalKind::interrupt())?;
-    discover_if_asked(&mut config).await;
-    let manager = Manager::of_environment();
-    let mut app = App::start(&config, &options.record, manager.heartbeat()).await?;
-    tracing::info!(address = %app.address(), sources = config.sources.len(), "watching; the page is at http://{}/", app.address());
+    discover_if_enabled(&mut config).await;
+    let manager = ServiceManager::of_environment();
+    let mut app = App::start(&config, &options.record, manager.watchdog()).await?;
+    tracing::info!(address = %app.address(), sources = config.sources.len(), "watching; the status page is at http://{}/", app.address());
     if let Some(address) = app.ingest_address() {
-        tracing::info!(ingest = %address, "players may report here");
+        tracing::info!(ingest = %address, "players can report here");
     }
     if let Some(address) = app.path_address() {
-        tracing::info!(paths = %address, "pings of other nodes are answered here (UDP)");
+        tracing::info!(paths = %address, "answering pings of other nodes (UDP)");
     }
-    manager.tell(NotifyState::Ready);
+    manager.notify(NotifyState::Ready);
     loop {
         tokio::select! {
             _ = hangup.recv() => {
-                manager.tell(NotifyState::Reloading);
+                manager.notify(NotifyState::Reloading);
                 config = reload(&options.file, config, &mut app).await;
-                manager.tell(NotifyState::Ready);
+                manager.notify(NotifyState::Ready);
             }
-            () = any(&mut terminate, &mut interrupt) => break,
+            () = either(&mut terminate, &mut interrupt) => break,
         }
     }
     tracing::info!("stopping");
-    manager.tell(NotifyState::Stopping);
+    manager.notify(NotifyState::Stopping);
     app.stop().await;
     manager.close();
     Ok(())
@@ -80,39 +80,39 @@ async fn daemon(options: &Options, mut config: Config) -> Result<()> {
 
 async fn reload(file: &ConfigFile, was: Config, app: &mut App) -> Config {
     let loaded = file.load().map_err(anyhow::Error::from);
-    let taken = match loaded {
+    let outcome = match loaded {
         Ok(mut config) => {
-            discover_if_asked(&mut config).await;
+            discover_if_enabled(&mut config).await;
             app.reload(&config, &was).map(|restart| (config, restart))
         }
         Err(error) => Err(error),
     };
-    match taken {
+    match outcome {
         Ok((config, restart)) => {
             if !restart.is_empty() {
-                tracing::warn!("reloaded; {} take effect at the next start", restart.join(", "));
+                tracing::warn!("reloaded; changes of {} take effect at the next start", restart.join(", "));
             }
             tracing::info!(sources = config.sources.len(), "reloaded");
             config
         }
         Err(error) => {
-            tracing::error!("not reloaded, the old settings stay: {error:#}");
+            tracing::error!("not reloaded, the old settings stay active: {error:#}");
             was
         }
     }
 }
 
-async fn discover_if_asked(config: &mut Config) {
+async fn discover_if_enabled(config: &mut Config) {
     if config.sources.is_empty() && config.discover {
         let found = discover::sources(&now()).await;
         if found.is_empty() {
-            tracing::warn!("no source is configured and no media server answers on this host; see liveqos discover");
+            tracing::warn!("no source is configured and no media server on this host answers; run liveqos discover");
         }
         config.sources = found;
     }
 }
 
-async fn any(one: &mut Signal, other: &mut Signal) {
+async fn either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
         _ = one.recv() => {}
         _ = other.recv() => {}

@@ -1,28 +1,28 @@
-//! Colour on terminals only. Decides by the stream and by `NO_COLOR` (no-color.org); pipes and files get plain text.
+//! Colour on terminals only, decided by the stream and `NO_COLOR` (no-color.org); pipes and files get plain text.
 
 use std::fmt;
 use std::io::IsTerminal as _;
 
-/// Whether standard output takes colour.
+/// Whether standard output supports colour.
 #[must_use]
-pub(super) fn stdout_takes_colour() -> bool {
+pub(super) fn stdout_supports_colour() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A colour of the terminal's palette.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Colour {
-    /// Bad.
+    /// A failure.
     Red,
-    /// Good.
+    /// Success.
     Green,
-    /// Worth a look.
+    /// A warning.
     Yellow,
-    /// Of less weight.
+    /// Secondary text.
     Dim,
 }
 
-/// Text in a colour, where `on`.
+/// `text` in `colour` if `on`.
 #[must_use]
 pub(super) fn paint(text: impl fmt::Display, colour: Colour, on: bool) -> String {
     let code = match colour {

@@ -1,5 +1,5 @@
-//! The service manager, as far as the daemon speaks to it: `sd_notify(3)`. Decides that its words leave in order from a
-//! thread of their own; refuses to wait for a manager that does not read, which would hold up a tick or the stop.
+//! Notifies the service manager: `sd_notify(3)`. Messages are sent in order by a thread of their own, so that a service
+//! manager that does not read delays neither a tick nor the stop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,63 +8,64 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-/// The way to the service manager; without one nobody is told.
-pub(super) struct Manager {
-    words: Option<SyncSender<NotifyState<'static>>>,
-    told_all: Receiver<()>,
-    alive: Arc<AtomicBool>,
+/// The connection to the service manager; without one, notifications are dropped.
+pub(super) struct ServiceManager {
+    queue: Option<SyncSender<NotifyState<'static>>>,
+    all_sent: Receiver<()>,
+    watchdog_waits: Arc<AtomicBool>,
 }
 
-impl Manager {
-    /// The manager that `NOTIFY_SOCKET` names.
+impl ServiceManager {
+    /// The service manager in `NOTIFY_SOCKET`.
     pub(super) fn of_environment() -> Self {
-        let (words, waiting) = sync_channel::<NotifyState<'static>>(MAX_WAITING);
-        let (done, told_all) = sync_channel(1);
-        let alive = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&alive);
-        let tell = move || {
-            for word in waiting {
-                if matches!(word, NotifyState::Watchdog) {
-                    asked.store(false, Ordering::Relaxed);
+        let (queue, waiting) = sync_channel::<NotifyState<'static>>(MAX_WAITING);
+        let (done, all_sent) = sync_channel(1);
+        let watchdog_waits = Arc::new(AtomicBool::new(false));
+        let waits = Arc::clone(&watchdog_waits);
+        let send = move || {
+            for state in waiting {
+                if matches!(state, NotifyState::Watchdog) {
+                    waits.store(false, Ordering::Relaxed);
                 }
-                // A manager that cannot be told now is told the next time.
-                sd_notify::notify(&[word]).unwrap_or_default();
+                // A notification that cannot be sent is dropped; the next one is tried again.
+                sd_notify::notify(&[state]).unwrap_or_default();
             }
             done.send(()).unwrap_or_default();
         };
         let is_there = std::env::var_os("NOTIFY_SOCKET").is_some()
-            && std::thread::Builder::new().name("manager".to_owned()).spawn(tell).is_ok();
-        Self { words: is_there.then_some(words), told_all, alive }
+            && std::thread::Builder::new().name("manager".to_owned()).spawn(send).is_ok();
+        Self { queue: is_there.then_some(queue), all_sent, watchdog_waits }
     }
 
-    /// Tells it this, after what it was told before.
-    pub(super) fn tell(&self, word: NotifyState<'static>) {
-        if let Some(words) = &self.words {
-            words.try_send(word).unwrap_or_default();
+    /// Queues a notification.
+    pub(super) fn notify(&self, state: NotifyState<'static>) {
+        if let Some(queue) = &self.queue {
+            queue.try_send(state).unwrap_or_default();
         }
     }
 
-    /// What tells it of a tick: only one such word waits at a time, so that a manager that reads late gets no flood.
-    pub(super) fn heartbeat(&self) -> impl Fn() + Send + 'static {
-        let (words, alive) = (self.words.clone(), Arc::clone(&self.alive));
+    /// Returns the notification of a tick. Only one waits at a time, so that a service manager that reads late is not
+    /// flooded.
+    pub(super) fn watchdog(&self) -> impl Fn() + Send + 'static {
+        let (queue, watchdog_waits) = (self.queue.clone(), Arc::clone(&self.watchdog_waits));
         move || {
-            if let Some(words) = &words
-                && !alive.swap(true, Ordering::Relaxed)
+            if let Some(queue) = &queue
+                && !watchdog_waits.swap(true, Ordering::Relaxed)
             {
-                words.try_send(NotifyState::Watchdog).unwrap_or_default();
+                queue.try_send(NotifyState::Watchdog).unwrap_or_default();
             }
         }
     }
 
-    /// Waits a moment until it was told everything; whoever still holds a heartbeat must be gone.
+    /// Waits shortly until all notifications are sent. All watchdog functions must be dropped before.
     pub(super) fn close(mut self) {
-        if self.words.take().is_some() {
-            // A manager that still does not read learns of the end by the end.
-            self.told_all.recv_timeout(LAST_WORDS).unwrap_or_default();
+        if self.queue.take().is_some() {
+            // A service manager that still does not read will notice that the process ended.
+            self.all_sent.recv_timeout(CLOSE_TIMEOUT).unwrap_or_default();
         }
     }
 }
 
-/// Words waiting for the manager: one watchdog's, and what a few reloads say.
+/// Largest number of waiting notifications: one watchdog's and those of a few reloads.
 const MAX_WAITING: usize = 16;
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);

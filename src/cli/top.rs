@@ -1,5 +1,4 @@
-//! `liveqos top`: the node in a terminal, from its own API. Decides how a class looks on one line; what was not
-//! measured is a dash.
+//! `liveqos top`: the node in a terminal, from its own API. A class takes one line; what was not measured is a dash.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -11,15 +10,15 @@ use serde_json::Value;
 
 use super::arguments::{fail, print};
 use super::run::runtime;
-use super::style::{Colour, paint, stdout_takes_colour};
+use super::style::{Colour, paint, stdout_supports_colour};
 
-/// What `top` may be told.
+/// Options of `top`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
-    /// The daemon's page
+    /// URL of the daemon
     #[arg(long, default_value = "http://127.0.0.1:9480", env = "LIVEQOS_URL")]
     url: String,
-    /// Print the table once and end
+    /// Print the table once and exit
     #[arg(long)]
     once: bool,
 }
@@ -51,7 +50,7 @@ async fn watch(options: &Options) -> Result<()> {
     crate::platform::tls::install();
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().context("building the http client")?;
     let base = options.url.trim_end_matches('/');
-    let colour = stdout_takes_colour();
+    let colour = stdout_supports_colour();
     loop {
         let sessions = get(&client, &format!("{base}/api/v1/sessions")).await?;
         let sources = get(&client, &format!("{base}/api/v1/sources")).await?;
@@ -62,22 +61,22 @@ async fn watch(options: &Options) -> Result<()> {
             return Ok(());
         }
         tokio::select! {
-            () = tokio::time::sleep(EVERY) => {}
+            () = tokio::time::sleep(REFRESH_INTERVAL) => {}
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
     }
 }
 
 async fn get(client: &reqwest::Client, url: &str) -> Result<Value> {
-    let answer = client.get(url).send().await.with_context(|| format!("asking {url}; does the daemon run there?"))?;
-    ensure!(answer.status().is_success(), "{url} answered {}", answer.status());
+    let mut response =
+        client.get(url).send().await.with_context(|| format!("requesting {url}; is the daemon running there?"))?;
+    ensure!(response.status().is_success(), "{url} answered with {}", response.status());
     let mut body = Vec::new();
-    let mut answer = answer;
-    while let Some(chunk) = answer.chunk().await? {
-        ensure!(body.len() + chunk.len() <= MAX_BODY, "{url} answered more than {MAX_BODY} bytes");
+    while let Some(chunk) = response.chunk().await? {
+        ensure!(body.len() + chunk.len() <= MAX_BODY, "{url} answered with more than {MAX_BODY} bytes");
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).with_context(|| format!("reading the answer of {url}"))
+    serde_json::from_slice(&body).with_context(|| format!("reading the response of {url}"))
 }
 
 fn table(sessions: &Value, sources: &Value, alerts: &Value, colour: bool) -> String {
@@ -116,12 +115,12 @@ fn table(sessions: &Value, sources: &Value, alerts: &Value, colour: bool) -> Str
     out
 }
 
-/// What the node can still carry, where that is known.
+/// The room that the node has for more viewers, if it is known.
 fn room(capacity: &Value) -> String {
     let Some(room) = capacity["room"].as_u64() else {
         return String::new();
     };
-    format!("  room for {room} more viewers, {} ends first", capacity["short"].as_str().unwrap_or("?"))
+    format!("  room for {room} more viewers, limited by {}", capacity["short"].as_str().unwrap_or("?"))
 }
 
 /// Bitrate, fps, latency, loss, viewers, stutter, coverage.
@@ -143,9 +142,9 @@ fn figures(values: [Option<f64>; 7]) -> String {
 }
 
 const HEADS: &str = "   BITRATE      FPS  LATENCY95     LOSS  VIEWERS  STUTTER COVERAGE";
-const EVERY: Duration = Duration::from_secs(2);
+const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer read.
+/// Largest response that is read, in bytes.
 const MAX_BODY: usize = 64 << 20;
 
 #[cfg(test)]
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_measured_is_a_dash() {
+    fn missing_values_are_dashes() {
         let sessions = json!({ "node": "n1", "sessions": [{ "session_id": "s1", "viewers": 3, "bitrate_bits_per_second": 1_500_000 }] });
         let sources = json!({ "sources": [{ "name": "srs", "state": "down", "last_error": { "message": "connection refused" } }] });
         let text = table(&sessions, &sources, &json!({ "alerts": [] }), false);
@@ -168,16 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn the_room_that_is_left_and_what_is_foretold_are_told() {
+    fn free_capacity_and_forecasts_are_shown() {
         let sources = json!({ "sources": [], "capacity": { "viewers": 120, "room": 340, "short": "processor" } });
         let alerts = json!({ "alerts": [
             { "alertname": "LiveLatencyHigh", "summary": "expected", "forecast": { "seconds": 60 } },
             { "alertname": "LiveStutterHigh", "summary": "4 %" },
         ] });
         let text = table(&json!({ "node": "n1", "sessions": [] }), &sources, &alerts, true);
-        assert!(text.starts_with("node n1  room for 340 more viewers, processor ends first\n"), "{text}");
+        assert!(text.starts_with("node n1  room for 340 more viewers, limited by processor\n"), "{text}");
         let line = |name: &str| text.lines().find(|line| line.contains(name)).expect("a line").to_owned();
-        assert!(line("LiveLatencyHigh").starts_with("\u{1b}[33m"), "a warning is no alert: {text}");
+        assert!(line("LiveLatencyHigh").starts_with("\u{1b}[33m"), "a forecast is not shown as an alert: {text}");
         assert!(line("LiveStutterHigh").starts_with("\u{1b}[31m"), "{text}");
     }
 }

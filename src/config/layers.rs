@@ -1,5 +1,5 @@
-//! Settings from several places made into one. Decides which place wins and which key a name means; refuses unknown
-//! keys and values that do not fit, naming the place, the key and the nearest known one.
+//! Merges the layers of the configuration and checks the result. An error names the file or variable, the key and the
+//! most similar known key.
 
 use std::path::{Path, PathBuf};
 
@@ -11,43 +11,43 @@ use crate::intake::access_log::settings;
 use crate::notify;
 use crate::platform::suggest::suggest;
 
-/// Where the file is looked for when none is named.
+/// The default configuration file.
 pub(crate) const DEFAULT_FILE: &str = "/etc/liveqos/liveqos.toml";
 
 /// Largest configuration file read, in bytes.
 pub(crate) const MAX_FILE_BYTES: u64 = 1 << 20;
 
-/// Why there is no configuration.
+/// Why the configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// The file cannot be read.
     #[error("reading configuration {}: {error}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// A place holds something that is not a setting.
+    /// The file or a variable contains something that is not a valid setting.
     #[error("{place}: {detail}")]
     Wrong {
         /// The file or variable.
         place: String,
-        /// What is wrong and what to do.
+        /// What is wrong and how to fix it.
         detail: String,
     },
 }
 
-/// Reads the settings: `file`, or the default file where it exists, then the variables.
+/// Loads `file`, or the default file if it exists, then the variables.
 ///
 /// # Errors
-/// [`ConfigError`]: the place, the key and what to do.
+/// [`ConfigError`], with the file or variable, the key and how to fix it.
 pub(crate) fn load(file: Option<&Path>, variables: &[(String, String)]) -> Result<Config, ConfigError> {
-    let usual = Path::new(DEFAULT_FILE);
-    load_only(file.or(usual.exists().then_some(usual)), variables)
+    let default = Path::new(DEFAULT_FILE);
+    load_only(file.or(default.exists().then_some(default)), variables)
 }
 
-/// The same without the default file: what a demonstration needs, which must not take the node's own settings for its.
+/// As [`load`], without the default file: a demonstration must not use the node's own settings.
 ///
 /// # Errors
 /// As [`load`].
@@ -68,7 +68,7 @@ pub(crate) fn load_only(file: Option<&Path>, variables: &[(String, String)]) -> 
     Ok(config)
 }
 
-/// The text of a file as settings alone, without variables: what `check` and SIGHUP hold against it.
+/// Parses the text of a file, without variables.
 ///
 /// # Errors
 /// [`ConfigError`] as [`load`].
@@ -76,7 +76,7 @@ pub(crate) fn parse(place: &str, text: &str) -> Result<Table, ConfigError> {
     let wrong = |detail| ConfigError::Wrong { place: place.to_owned(), detail };
     let table: Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string().trim().to_owned()))?;
     known(&table, &super::reference::schema(), "").map_err(wrong)?;
-    // Tried here for an error that shows the line; the merged table has lost it.
+    // Deserialized here for an error with the line, which the merged table does not have.
     toml::from_str::<Config>(text).map_err(|error| wrong(error.to_string().trim().to_owned()))?;
     Ok(table)
 }
@@ -92,7 +92,7 @@ fn read(path: &Path) -> Result<Table, ConfigError> {
     parse(&path.display().to_string(), &text)
 }
 
-/// Refuses a key that the schema does not have, except below `sources`, whose further keys are the probes' own.
+/// Rejects keys that the schema does not contain, except below `sources`, whose further keys belong to the probes.
 fn known(table: &Table, schema: &super::reference::Section, at: &str) -> Result<(), String> {
     for (key, value) in table {
         let Some(field) = schema.field(key) else {
@@ -107,7 +107,7 @@ fn known(table: &Table, schema: &super::reference::Section, at: &str) -> Result<
     Ok(())
 }
 
-/// Lays `LIVEQOS_*` variables over the table: `LIVEQOS_NODE_NAME` is `node.name`.
+/// Sets `LIVEQOS_*` variables in the table: `LIVEQOS_NODE_NAME` is `node.name`.
 fn overlay(
     table: &mut Table,
     variables: &[(String, String)],
@@ -138,7 +138,7 @@ fn overlay(
     Ok(())
 }
 
-/// A variable's text as the TOML value it looks like, else as text.
+/// A variable's text as a TOML value if it is one, otherwise as text.
 fn scalar(text: &str) -> Value {
     let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v"));
     match parsed {
@@ -157,7 +157,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     ];
     for (key, value) in ratios {
         if !(0.0..=1.0).contains(&value) {
-            return wrong(format!("{key} = {value} must lie between 0 and 1 (1 % is 0.01)"));
+            return wrong(format!("{key} = {value} must be between 0 and 1 (1 % is 0.01)"));
         }
     }
     if config.sessions.max == 0 {
@@ -194,5 +194,5 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     config.paths.check(taken).or_else(|error| wrong(error.to_string()))
 }
 
-/// Variables of the prefix that are read elsewhere.
+/// Variables with the prefix that are not settings.
 const NOT_SETTINGS: [&str; 2] = ["CONFIG", "URL"];

@@ -1,5 +1,5 @@
-//! The settings as a table of their own documentation. Decides what `default-config`, `config-schema` and the reference
-//! print, from the same schema that loading checks keys against, so that no key is undocumented.
+//! The reference of the settings, made from their doc comments: `default-config`, `config-schema` and docs/config.md.
+//! Loading checks keys against the same schema, so no key is undocumented.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ pub struct Section {
     fields: Vec<Field>,
 }
 
-/// A key.
+/// A key of a table.
 #[derive(Clone, Debug)]
 pub struct Field {
     name: String,
@@ -25,18 +25,18 @@ pub struct Field {
 }
 
 impl Section {
-    /// The key of this name.
+    /// The key with this name.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// All key names.
+    /// The names of all keys.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|field| field.name.as_str())
     }
 
-    /// The paths of all scalar keys, lists left out.
+    /// The paths of all scalar keys, without lists.
     #[must_use]
     pub fn paths(&self) -> Vec<Vec<String>> {
         let mut paths = Vec::new();
@@ -57,7 +57,7 @@ impl Section {
 }
 
 impl Field {
-    /// The table below it, where it is one; a list's elements are not.
+    /// The table below the key, if it is a table; elements of lists are not included.
     #[must_use]
     pub fn section(&self) -> Option<&Section> {
         self.section.as_ref().filter(|_| !self.is_list)
@@ -70,7 +70,7 @@ pub fn json_schema() -> Value {
     schemars::schema_for!(Config).to_value()
 }
 
-/// The settings as sections and keys.
+/// All settings as sections and keys.
 #[must_use]
 pub fn schema() -> Section {
     let root = json_schema();
@@ -78,19 +78,19 @@ pub fn schema() -> Section {
     section(&root, &root, Some(&defaults))
 }
 
-/// The embedded defaults as an annotated configuration file.
+/// The default configuration as a TOML file with comments.
 #[must_use]
 pub fn default_toml() -> String {
-    let mut out = String::from("# Every setting with its default. What is left out keeps it.\n");
+    let mut out = String::from("# Every setting with its default. A setting that is omitted keeps it.\n");
     write_toml(&schema(), "", &mut out);
     out
 }
 
-/// The reference page.
+/// The reference page in Markdown.
 #[must_use]
 pub fn markdown() -> String {
     let mut out = String::from(
-        "# Configuration\n\nGenerated from the settings' own documentation. Read in this order, the later wins: embedded defaults, \
+        "# Configuration\n\nGenerated from the settings' own documentation. The layers in this order, where a later one overrides: embedded defaults, \
          `/etc/liveqos/liveqos.toml` (or `--config FILE`), variables, flags.\nA variable is the key's path in upper case with \
          `LIVEQOS_` before it: `LIVEQOS_NODE_NAME` is `node.name`. Unknown keys and variables are refused.\nDurations are text: \
          `\"250ms\"`, `\"5s\"`, `\"1m30s\"`.\n",
@@ -125,7 +125,7 @@ fn section(schema: &Value, root: &Value, defaults: Option<&Value>) -> Section {
         Field { name, about, default: default.filter(|value| !value.is_null()), section, is_list }
     });
     let mut fields: Vec<Field> = fields.collect();
-    // A TOML file gives the plain keys of a table before its tables.
+    // In TOML the plain keys of a table come before its tables.
     fields.sort_by_key(|field| field.section.is_some());
     Section { fields }
 }

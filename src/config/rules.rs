@@ -1,5 +1,4 @@
-//! The settings of the rules in `liveqos-core`: how long a class is kept, and the objectives that alerts are held
-//! against.
+//! The settings of the rules in `liveqos-core`: how long a class is kept, and the objectives of alerts.
 
 use std::time::Duration;
 
@@ -10,17 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::platform::duration;
 
-/// How live classes are kept.
+/// How long live classes are kept.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SessionSettings {
-    /// Most live classes; observations of further ones are refused and counted.
+    /// Largest number of live classes; observations of further ones are rejected and counted.
     pub max: usize,
-    /// How long a stream may stay nameless before its key becomes the class's id.
+    /// How long a stream may be without a name before its key becomes the class's id.
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub identity_grace: Duration,
-    /// How long the publisher may be away, with nobody waiting, before the class is over.
+    /// How long the publisher may be away, without waiting viewers, before the class ends.
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub linger: Duration,
@@ -28,13 +27,13 @@ pub struct SessionSettings {
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub publisher_grace: Duration,
-    /// How long nothing may be heard of a class before it is given up.
+    /// How long a class may be without any observation before it ends.
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub idle_timeout: Duration,
 }
 
-/// What is promised to viewers.
+/// The objectives that alerts are compared with.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveSettings {
@@ -42,23 +41,23 @@ pub struct ObjectiveSettings {
     #[serde(with = "crate::platform::duration")]
     #[schemars(schema_with = "duration::schema")]
     pub latency: Duration,
-    /// Stalled over exposure time of a class's viewers, 0 to 1.
+    /// Stalled time divided by exposure time of a class's viewers, 0 to 1.
     pub stutter_ratio: f64,
-    /// Packets lost over expected towards viewers, 0 to 1.
+    /// Lost packets divided by expected packets towards viewers, 0 to 1.
     pub loss_ratio: f64,
-    /// Least frames per second of a publisher over those it usually sends, 0 to 1.
+    /// Lowest frame rate of a publisher divided by its usual frame rate, 0 to 1.
     pub fps_ratio: f64,
-    /// Most use of processor, memory or network of the node, 0 to 1.
+    /// Highest use of the node's processor, memory or network, 0 to 1.
     pub load_ratio: f64,
-    /// What differs for viewers by WebRTC, SRT and RTSP.
+    /// Different objectives for viewers by WebRTC, SRT and RTSP.
     pub rtc: KindSettings,
-    /// What differs for viewers by RTMP and HTTP-FLV.
+    /// Different objectives for viewers by RTMP and HTTP-FLV.
     pub flv: KindSettings,
-    /// What differs for viewers by HLS and DASH.
+    /// Different objectives for viewers by HLS and DASH.
     pub hls: KindSettings,
 }
 
-/// What is promised to viewers of one kind of delivery; what is left out is as for all.
+/// The objectives for one kind of delivery; an omitted one is that of all viewers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KindSettings {
@@ -66,10 +65,10 @@ pub struct KindSettings {
     #[serde(with = "duration::option", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "duration::schema")]
     pub latency: Option<Duration>,
-    /// Stalled over exposure time of a class's viewers, 0 to 1.
+    /// Stalled time divided by exposure time of a class's viewers, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stutter_ratio: Option<f64>,
-    /// Packets lost over expected towards viewers, 0 to 1.
+    /// Lost packets divided by expected packets towards viewers, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss_ratio: Option<f64>,
 }
@@ -82,7 +81,7 @@ impl KindSettings {
 }
 
 impl SessionSettings {
-    /// How long the rules wait in each case.
+    /// The timeouts in the form of the rules.
     pub(super) fn timeouts(&self) -> SessionTimeouts {
         SessionTimeouts {
             identity_grace: self.identity_grace,
@@ -111,13 +110,13 @@ impl ObjectiveSettings {
 
 impl Default for SessionSettings {
     fn default() -> Self {
-        let patience = SessionTimeouts::default();
+        let timeouts = SessionTimeouts::default();
         Self {
             max: 2_000,
-            identity_grace: patience.identity_grace,
-            linger: patience.linger,
-            publisher_grace: patience.publisher_grace,
-            idle_timeout: patience.idle_timeout,
+            identity_grace: timeouts.identity_grace,
+            linger: timeouts.linger,
+            publisher_grace: timeouts.publisher_grace,
+            idle_timeout: timeouts.idle_timeout,
         }
     }
 }

@@ -1,5 +1,4 @@
-//! The settings, typed, with their defaults. Decides precedence (defaults < file < `LIVEQOS_*` and `OTEL_*` < flags)
-//! and refuses unknown keys with the nearest known one; what each key means stands beside it and becomes the reference.
+//! All settings with their defaults. The doc comment of each key becomes its reference.
 
 use std::path::PathBuf;
 
@@ -25,15 +24,15 @@ use crate::storage::StateSettings;
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address of the page, the API and `/metrics`.
+    /// Address of the status page, the API and `/metrics`.
     pub listen: String,
-    /// Look for media servers on this host when no source is configured.
+    /// Search for media servers on this host if no source is configured.
     pub discover: bool,
-    /// Who this node is.
+    /// Identity of this node.
     pub node: NodeSettings,
-    /// How live classes are kept.
+    /// How long live classes are kept.
     pub sessions: SessionSettings,
-    /// What is promised to viewers.
+    /// The objectives that alerts are compared with.
     pub objectives: ObjectiveSettings,
     /// What is read from this host's kernel.
     pub kernel: KernelSettings,
@@ -41,19 +40,19 @@ pub struct Config {
     pub metrics: MetricSettings,
     /// Recent samples kept in memory for the page and the API.
     pub history: HistorySettings,
-    /// Who is told of alerts.
+    /// Who is notified of alerts.
     pub alerts: AlertSettings,
-    /// What players themselves may report.
+    /// Reports of players themselves.
     pub beacon: BeaconSettings,
-    /// The ways in that face players: `/v1/cmcd` and `/v1/beacon`.
+    /// The endpoints for players: `/v1/cmcd` and `/v1/beacon`.
     pub ingest: IngestSettings,
     /// Event reports of players (CMCD v2) by `POST /v1/cmcd`.
     pub cmcd: CmcdSettings,
     /// Export of traces, sample events and metrics by OTLP.
     pub otlp: OtlpSettings,
-    /// What outlives the daemon: the open minutes of classes, and what no collector has taken yet.
+    /// What survives a restart: the open minutes of classes, and what no collector has accepted yet.
     pub state: StateSettings,
-    /// The paths to other nodes, pinged over QUIC.
+    /// The paths to other nodes, measured by pings over QUIC.
     pub paths: PathSettings,
     /// Which classes' traces are exported.
     pub sampling: SamplingSettings,
@@ -67,15 +66,15 @@ pub struct Config {
     pub logs: Vec<AccessLogSettings>,
 }
 
-/// Who this node is.
+/// Identity of this node.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct NodeSettings {
-    /// The node's name in traces and alerts; the host's name where empty.
+    /// The node's name in traces and alerts; if empty, the host's name.
     pub name: String,
     /// Region, a label of the fleet's sums.
     pub region: String,
-    /// Edge or point of presence, a label of the fleet's sums; the node's name where empty.
+    /// Edge or point of presence, a label of the fleet's sums; if empty, the node's name.
     pub edge: String,
     /// `origin` or `edge`.
     pub role: Role,
@@ -87,7 +86,7 @@ pub struct NodeSettings {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricSettings {
-    /// Most classes with series of their own; the rest only count in the node's sums.
+    /// Largest number of classes with series of their own; further ones only count in the node's sums.
     pub max_sessions: usize,
 }
 
@@ -95,28 +94,28 @@ pub struct MetricSettings {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HistorySettings {
-    /// Samples kept of each class.
+    /// Number of samples kept per class.
     pub samples: usize,
-    /// Samples kept of all classes together; the oldest go first.
+    /// Number of samples kept for all classes; the oldest are removed first.
     pub max_samples: usize,
 }
 
-/// What players themselves may report.
+/// Reports of players themselves.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BeaconSettings {
-    /// File with the key (at least 32 bytes) that signs the tokens of classes; without it `/v1/beacon` is closed.
+    /// File with the key (at least 32 bytes) that signs the tokens of classes; without one `/v1/beacon` is closed.
     pub key_file: Option<PathBuf>,
 }
 
 impl Config {
-    /// Who waits how long.
+    /// The timeouts of the rules.
     #[must_use]
-    pub fn patience(&self) -> SessionTimeouts {
+    pub fn timeouts(&self) -> SessionTimeouts {
         self.sessions.timeouts()
     }
 
-    /// The settings that differ from `was` and that a running daemon does not take over.
+    /// The settings that differ from `was` and take effect only after a restart.
     #[must_use]
     pub fn needs_restart(&self, was: &Self) -> Vec<&'static str> {
         let differs = |of: fn(&Self) -> serde_json::Result<serde_json::Value>| of(self).ok() != of(was).ok();
@@ -145,15 +144,15 @@ impl Config {
         out
     }
 
-    /// By what the rules decide.
+    /// The settings of the rules.
     #[must_use]
-    pub fn settings(&self) -> Settings {
-        Settings { objectives: self.promised(), timeouts: self.patience(), max_sessions: self.sessions.max }
+    pub fn rule_settings(&self) -> Settings {
+        Settings { objectives: self.objectives(), timeouts: self.timeouts(), max_sessions: self.sessions.max }
     }
 
-    /// What is promised.
+    /// The objectives of the rules.
     #[must_use]
-    pub fn promised(&self) -> Objectives {
+    pub fn objectives(&self) -> Objectives {
         self.objectives.objectives()
     }
 }

@@ -113,7 +113,7 @@ fn it_is_ready_while_it_ticks_and_top_shows_it() {
     assert!(output.status.success() && text(&output.stdout).contains("COVERAGE"), "{output:?}");
     let output = run_liveqos(&["top", "--once", "--url", "http://127.0.0.1:9"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("does the daemon run there?"), "{output:?}");
+    assert!(text(&output.stderr).contains("is the daemon running there?"), "{output:?}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn a_replay_gives_the_samples_and_alerts_of_the_daemon() {
     assert!(samples.len() >= 2 && !alerts.is_empty(), "{samples:?} {alerts:?}");
     holds(&played, &samples, &alerts).expect("the replay is complete");
     assert!(
-        errors.contains("0 lines left out") && errors.contains("torn after line"),
+        errors.contains("0 lines skipped") && errors.contains("truncated after line"),
         "the daemon was killed: {errors}"
     );
     // The same a second time, and other alerts by other objectives.
@@ -129,7 +129,7 @@ fn damaged(folder: &Path, text: &str, played: &[Value]) {
     write(whole);
     let (again, errors) = replay(&path, &[]);
     assert!(played.starts_with(&again) && again.len() + 2 >= played.len(), "{} of {}", again.len(), played.len());
-    assert!(errors.contains("0 lines left out\nit has no end"), "{errors}");
+    assert!(errors.contains("0 lines skipped\nthe recording has no end"), "{errors}");
     let long = "x".repeat(1 << 21);
     let mut bad = whole.to_vec();
     bad.splice(3..3, ["{\"observed\":{\"source\":7}}", "\u{0}\u{1}", "{\"what\":1}", long.as_str()]);
@@ -137,7 +137,7 @@ fn damaged(folder: &Path, text: &str, played: &[Value]) {
     let (again, errors) = replay(&path, &[]);
     assert!(played.starts_with(&again) && again.len() + 2 >= played.len(), "other lines are replayed: {errors}");
     for mark in
-        ["line 4: not a line of a recording", "line 6: ", "line 7: longer than 1048576 bytes", "4 lines left out"]
+        ["line 4: not a line of a recording", "line 6: ", "line 7: longer than 1048576 bytes", "4 lines skipped"]
     {
         assert!(errors.contains(mark), "{mark}: {errors}");
     }
@@ -149,7 +149,7 @@ fn damaged(folder: &Path, text: &str, played: &[Value]) {
     assert!(text_of(&refused).contains("line 1: written in form 9"), "{refused:?}");
     let log = concat!(env!("CARGO_MANIFEST_DIR"), "/core/fixtures/cmcd/h-rate1000.access.jsonl");
     let both = run_liveqos(&["replay", log, plain]);
-    assert!(both.status.code() == Some(1) && text_of(&both).contains("is replayed alone"), "{both:?}");
+    assert!(both.status.code() == Some(1) && text_of(&both).contains("replay it alone"), "{both:?}");
 }
 
 fn text_of(output: &std::process::Output) -> String {
@@ -205,7 +205,7 @@ fn a_replay_gives_the_samples_and_alerts_of_the_demonstration() {
     for alert in screen.lines().filter_map(|line| line.split("ALERT ").nth(1)?.split(' ').next()) {
         assert!(played.contains(&format!("Firing {alert}")), "{alert} is not in {played}");
     }
-    assert!(errors.contains(" 0 lines left out") && !errors.contains("no end"), "{errors}");
+    assert!(errors.contains(" 0 lines skipped") && !errors.contains("no end"), "{errors}");
 }
 
 /// The figures of a line, without the text before them.

@@ -1,5 +1,5 @@
-//! Files of lines, plain or packed, read in the order of their instants. Decides that a line which is longer than its
-//! bound is one line too long, and not two.
+//! Lines of several log files, plain or gzip, merged by their timestamps. A line longer than the limit counts as one
+//! line.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
@@ -11,10 +11,10 @@ use liveqos_core::model::Timestamp;
 
 use crate::engine::recorder::is_packed;
 
-/// The files, read line by line in the order of their instants.
+/// The files, read line by line in the order of their timestamps.
 pub(super) struct Inputs {
     inputs: Vec<Input>,
-    taken: Option<usize>,
+    last: Option<usize>,
 }
 
 struct Input {
@@ -27,26 +27,26 @@ struct Input {
 impl Inputs {
     pub(super) fn open(files: &[PathBuf]) -> Result<Self> {
         let inputs = files.iter().map(|path| Input::open(path).with_context(|| format!("opening {}", path.display())));
-        Ok(Self { inputs: inputs.collect::<Result<_>>()?, taken: None })
+        Ok(Self { inputs: inputs.collect::<Result<_>>()?, last: None })
     }
 
     pub(super) fn next(&mut self, fold: &LogFold) -> Result<Option<&[u8]>> {
         let joins = self.inputs.len() > 1;
         for (index, input) in self.inputs.iter_mut().enumerate() {
-            if input.full && self.taken == Some(index) {
+            if input.full && self.last == Some(index) {
                 input.full = false;
             }
             if !input.full {
                 input.full = read_line(&mut input.reader, &mut input.line, MAX_LINE)?;
                 if joins && input.full {
-                    // A line without an instant goes where its neighbour went.
+                    // A line without a timestamp keeps its place after the line before it.
                     input.at = fold.time_of(&input.line).unwrap_or(input.at);
                 }
             }
         }
         let full = self.inputs.iter().enumerate().filter(|(_, input)| input.full);
-        self.taken = full.min_by_key(|(_, input)| input.at).map(|(index, _)| index);
-        Ok(self.taken.map(|index| self.inputs[index].line.as_slice()))
+        self.last = full.min_by_key(|(_, input)| input.at).map(|(index, _)| index);
+        Ok(self.last.map(|index| self.inputs[index].line.as_slice()))
     }
 }
 
@@ -56,10 +56,10 @@ impl Input {
     }
 }
 
-/// Opens a file, unpacked where its name says that it is packed.
+/// Opens a file, decompressing it if its name says that it is compressed.
 ///
 /// # Errors
-/// What the system says.
+/// The system's error.
 pub(super) fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
     let file = File::open(path)?;
     Ok(if is_packed(path) {
@@ -69,10 +69,10 @@ pub(super) fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
     })
 }
 
-/// Reads one line into `line`; of one longer than `most` bytes no more than one byte over is kept. False at the end.
+/// Reads one line into `line`, which keeps at most one byte more than `most` of a longer one. False at the end.
 ///
 /// # Errors
-/// What the system says, or the unpacking; what was read before it is in `line`.
+/// The system's or the decompression's error; `line` contains what was read before it.
 pub(super) fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>, most: usize) -> std::io::Result<bool> {
     line.clear();
     reader.by_ref().take(most as u64 + 2).read_until(b'\n', line)?;

@@ -1,6 +1,5 @@
-//! `liveqos replay`: access logs, or what a daemon recorded, through the rules of live operation, with the time of the
-//! lines as the clock. Decides by its first line what a file is; what comes out is what the daemon would have said, or
-//! has said.
+//! `liveqos replay`: access logs or a recording through the rules of live operation, with the lines' timestamps as the
+//! clock. The output is what the daemon would have reported, or has reported.
 
 use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -18,13 +17,13 @@ use crate::cli::arguments::{ConfigFile, bad_config, fail};
 use crate::config::Config;
 use crate::engine::recorder::is_recording;
 
-/// What a replay may be told.
+/// Options of a replay.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Access logs, plain or .gz, several are joined by their instants; or one recording (`--record` of run and demo)
+    /// Access logs, plain or .gz, merged by their timestamps; or one recording (`--record` of run and demo)
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// One JSON object a sample, and one {"notice":...} an alert
+    /// Print one JSON object per sample, and {"notice":...} per alert
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -47,24 +46,25 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 fn replay(options: &Options, config: &Config) -> Result<()> {
     for path in &options.files {
         if is_recording(path).with_context(|| format!("opening {}", path.display()))? {
-            ensure!(options.files.len() == 1, "{} is a recording: it is replayed alone", path.display());
-            // What the recording was judged by holds, unless a file is named.
-            let named = options.file.config.is_some().then(|| config.settings());
+            ensure!(options.files.len() == 1, "{} is a recording: replay it alone", path.display());
+            // Without a named configuration the recording's own settings apply.
+            let named = options.file.config.is_some().then(|| config.rule_settings());
             return super::recording::replay(path, named, options.json);
         }
     }
-    // The table of this file, else the first one: a log on another machine has the same form under another path.
+    // The `[[logs]]` table of this file, otherwise the first one: a log copied from another machine has another path
+    // and the same format.
     let settings = config.logs.iter().find(|log| options.files.contains(&log.path)).or(config.logs.first());
     let settings = settings.cloned().unwrap_or_default();
     let fold = settings.fold(settings.viewer_key()?)?;
-    let pipe = Pipeline::new(&config.node.name, config.promised(), config.patience(), config.sessions.max);
+    let pipe = Pipeline::new(&config.node.name, config.objectives(), config.timeouts(), config.sessions.max);
     let out = std::io::BufWriter::new(std::io::stdout().lock());
-    let teller = Printer { out, json: options.json };
-    let mut player = Player { fold, pipe, next: None, teller, grace: config.sessions.identity_grace };
+    let printer = Printer { out, json: options.json };
+    let mut player = Player { fold, pipe, next: None, printer, grace: config.sessions.identity_grace };
     let mut inputs = Inputs::open(&options.files)?;
     let started = Instant::now();
     let mut bytes = 0_u64;
-    let shows = std::io::stderr().is_terminal();
+    let shows_progress = std::io::stderr().is_terminal();
     while let Some(line) = inputs.next(&player.fold)? {
         let before = bytes;
         bytes += line.len() as u64;
@@ -73,14 +73,14 @@ fn replay(options: &Options, config: &Config) -> Result<()> {
         } else {
             player.line(line)?;
         }
-        if shows && before / PROGRESS_BYTES != bytes / PROGRESS_BYTES {
+        if shows_progress && before / PROGRESS_BYTES != bytes / PROGRESS_BYTES {
             write!(std::io::stderr(), "\r{} MB", bytes / 1_000_000).unwrap_or_default();
         }
     }
     player.end()?;
-    player.teller.out.flush()?;
+    player.printer.out.flush()?;
     let seconds = started.elapsed().as_secs_f64();
-    say(&summary(&player.fold, seconds));
+    print_error(&summary(&player.fold, seconds));
     Ok(())
 }
 
@@ -89,13 +89,13 @@ struct Player<W> {
     fold: LogFold,
     pipe: Pipeline,
     next: Option<Timestamp>,
-    teller: Printer<W>,
+    printer: Printer<W>,
     grace: std::time::Duration,
 }
 
 impl<W: Write> Player<W> {
     fn line(&mut self, line: &[u8]) -> Result<()> {
-        // What is wrong with a line is counted and stands in the summary.
+        // Invalid lines are counted and appear in the summary.
         if let Ok(Some(opened)) = self.fold.parse(line) {
             self.advance(opened.logged)?;
             self.fold.fold(&opened).unwrap_or_default();
@@ -103,7 +103,7 @@ impl<W: Write> Player<W> {
         Ok(())
     }
 
-    /// Ticks up to `at`. Over a gap of the log nothing happens, so it is jumped.
+    /// Ticks up to `at`. A gap in the log, in which nothing happens, is skipped.
     fn advance(&mut self, at: Timestamp) -> Result<()> {
         let mut next = *self.next.get_or_insert(at.floor(TICK) + TICK);
         if at.since(next) > LONGEST_GAP {
@@ -123,10 +123,10 @@ impl<W: Write> Player<W> {
             self.pipe.observe(observation);
         }
         let tick = self.pipe.tick(now, &Environment::default());
-        self.teller.show(&tick)
+        self.printer.show(&tick)
     }
 
-    /// The last words, and the cut after them.
+    /// Evaluates the remaining observations and cuts the last sample.
     fn end(&mut self) -> Result<()> {
         let Some(next) = self.next else {
             return Ok(());
@@ -135,12 +135,12 @@ impl<W: Write> Player<W> {
             self.pipe.observe(observation);
         }
         let tick = self.pipe.tick(next, &Environment::default());
-        self.teller.show(&tick)?;
-        // The next one opens what is new and cuts; what is that new only after its grace.
+        self.printer.show(&tick)?;
+        // The next tick opens new classes and cuts; a class is still new until its grace has passed.
         let is_new = self.pipe.registry().sessions().next().is_none();
         let settled = if is_new { next + self.grace } else { next };
         let tick = self.pipe.tick(settled.floor(GRID) + GRID, &Environment::default());
-        self.teller.show(&tick)
+        self.printer.show(&tick)
     }
 }
 
@@ -150,9 +150,9 @@ fn summary(fold: &LogFold, seconds: f64) -> String {
     let rate = lines as f64 / seconds.max(1e-6);
     format!(
         "{lines} lines in {seconds:.2} s ({rate:.0} lines/s), {} requests, {} events, {other} other\n\
-         left out: {} of another form, {} without an instant, {} too long, {} of a newer cmcd, {} cmcd values, {} events repeated, {} events of \
-         unknown viewers; {} events never came\n\
-         at the end: {sessions} sessions, {viewers} viewers; refused: {} for sessions, {} for viewers; made room: {} sessions, {} viewers\n",
+         skipped: {} of another format, {} without a timestamp, {} too long, {} of a newer CMCD version, {} CMCD values, {} events repeated, {} events of \
+         unknown viewers; {} events were lost\n\
+         at the end: {sessions} sessions, {viewers} viewers; over the limit: {} sessions, {} viewers; displaced: {} sessions, {} viewers\n",
         counts.requests,
         counts.events,
         dirty.form,
@@ -170,8 +170,8 @@ fn summary(fold: &LogFold, seconds: f64) -> String {
     )
 }
 
-pub(super) fn say(text: &str) {
-    // Nobody is left to tell when standard error is closed.
+pub(super) fn print_error(text: &str) {
+    // With standard error closed there is nowhere to report this.
     std::io::stderr().write_all(text.as_bytes()).unwrap_or_default();
 }
 
@@ -179,6 +179,6 @@ fn is_closed(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// Longest span without a line that is gone through tick by tick.
+/// Longest span without a line that is replayed tick by tick.
 const LONGEST_GAP: std::time::Duration = std::time::Duration::from_mins(10);
 const PROGRESS_BYTES: u64 = 16_000_000;

@@ -1,4 +1,4 @@
-//! What a replay prints: samples and notices as they come, for people or as lines of JSON. Decides nothing.
+//! Prints samples and notices of a replay as they occur, as text or as lines of JSON.
 
 use std::io::Write;
 
@@ -11,14 +11,14 @@ use crate::cli::top;
 use crate::engine::snapshot::{notice_json, sample_json};
 use crate::platform::rfc3339;
 
-/// Where it goes and in which form.
+/// The output and its form.
 pub(super) struct Printer<W> {
     pub(super) out: W,
     pub(super) json: bool,
 }
 
 impl<W: Write> Printer<W> {
-    /// Prints what a tick brought.
+    /// Prints the samples and notices of a tick.
     pub(super) fn show(&mut self, tick: &Tick) -> Result<()> {
         for notice in &tick.notices {
             if self.json {

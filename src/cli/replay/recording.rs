@@ -1,5 +1,5 @@
-//! A recording through the rules once more. Decides what is said of one that is torn or damaged: each line that is not
-//! good is told with its number and counted, and the rest goes on.
+//! Replays a recording. Invalid lines are reported with their number, counted and skipped; a truncated file is replayed
+//! as far as it goes.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -9,10 +9,10 @@ use liveqos_core::recording::{Event, Head, MAX_LINE, Playback, Settings};
 use tokio::time::Instant;
 
 use super::access_logs::{open, read_line};
-use super::command::say;
+use super::command::print_error;
 use super::printer::Printer;
 
-/// Replays the recording at `path`, judged by `settings` where they are given.
+/// Replays the recording at `path` with its own settings, or with `settings` if they are given.
 pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Result<()> {
     let begun = Instant::now();
     let mut reader = open(path).with_context(|| format!("opening {}", path.display()))?;
@@ -23,45 +23,48 @@ pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Res
         Err(error) => bail!("{}: line 1: {error}", path.display()),
     };
     let mut playback = Playback::new(&head, settings);
-    let mut teller = Printer { out: std::io::BufWriter::new(std::io::stdout().lock()), json };
-    let (mut words, mut ticks, mut bad) = (0_u64, 0_u64, 0_u64);
-    let torn = loop {
+    let mut printer = Printer { out: std::io::BufWriter::new(std::io::stdout().lock()), json };
+    let (mut events, mut ticks, mut bad) = (0_u64, 0_u64, 0_u64);
+    let truncated = loop {
         match read_line(&mut reader, &mut line, MAX_LINE) {
             Ok(true) => number += 1,
             Ok(false) => break None,
             Err(error) => break Some(error),
         }
         match Event::read(&line) {
-            Ok(word) => {
-                words += 1;
-                ticks += u64::from(matches!(word, Event::Tick(_)));
-                if let Some(tick) = playback.play(word) {
-                    teller.show(&tick)?;
+            Ok(event) => {
+                events += 1;
+                ticks += u64::from(matches!(event, Event::Tick(_)));
+                if let Some(tick) = playback.play(event) {
+                    printer.show(&tick)?;
                 }
             }
             Err(error) => {
                 bad += 1;
-                if bad <= MOST_TOLD {
-                    say(&format!("{}: line {number}: {error}; left out\n", path.display()));
+                if bad <= MAX_REPORTED {
+                    print_error(&format!("{}: line {number}: {error}; skipped\n", path.display()));
                 }
             }
         }
     };
-    teller.out.flush()?;
+    printer.out.flush()?;
     let seconds = begun.elapsed().as_secs_f64();
     let node = &head.node;
-    say(&format!("{words} words and {ticks} ticks of {node:?} in {seconds:.2} s; {bad} lines left out\n"));
+    print_error(&format!("{events} events ({ticks} ticks) of {node:?} in {seconds:.2} s; {bad} lines skipped\n"));
     if playback.lost() > 0 {
-        say(&format!("{} words were not recorded, so what was said then may differ\n", playback.lost()));
+        print_error(&format!(
+            "{} events were not recorded, so the daemon's own output may have been different\n",
+            playback.lost()
+        ));
     }
-    match (torn, playback.end()) {
-        (Some(error), _) => say(&format!("{}: torn after line {number}: {error}\n", path.display())),
-        (None, None) => say("it has no end: the daemon was killed, or records still\n"),
-        (None, Some(true)) => say("it ends before its daemon, because it was full (--record-bytes)\n"),
+    match (truncated, playback.end()) {
+        (Some(error), _) => print_error(&format!("{}: truncated after line {number}: {error}\n", path.display())),
+        (None, None) => print_error("the recording has no end: the daemon was killed or is still recording\n"),
+        (None, Some(true)) => print_error("the recording ended before its daemon, at the limit of --record-bytes\n"),
         (None, Some(false)) => {}
     }
     Ok(())
 }
 
-/// Bad lines that are told one by one.
-const MOST_TOLD: u64 = 10;
+/// Largest number of invalid lines that are reported one by one.
+const MAX_REPORTED: u64 = 10;
