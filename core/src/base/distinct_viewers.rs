@@ -1,27 +1,26 @@
-//! How many different viewers there are, in a form that joins with that of other nodes: their keyed hashes while few,
-//! 4,096 registers beyond (`HyperLogLog`). Decides the count by the estimator of Ertl (arXiv 1702.01284), which needs
-//! no table of corrections.
+//! A sketch of distinct viewers that merges across nodes: exact keyed hashes up to 256, beyond that a HyperLogLog of
+//! 4,096 registers. The count is Ertl's estimator (arXiv 1702.01284), which needs no correction table.
 
 use serde::{Deserialize, Serialize};
 
 use super::hex;
 
-/// Viewers of one class at one time. Joins only with sketches under the same key.
+/// Viewers of one class at one time. Merges only with sketches under the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ViewerSketch {
     /// Up to [`MAX_EXACT`] hashes, sorted.
     Exact(Vec<u64>),
-    /// For each beginning of a hash the highest rank seen: one more than the zeros that follow.
+    /// For each prefix of a hash the highest rank seen: one more than the number of zeros that follow.
     Registers(Box<[u8; REGISTERS]>),
 }
 
-/// Why bytes are no sketch.
+/// Why bytes are not a sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("reading a sketch of viewers: {0}")]
 pub struct SketchError(&'static str);
 
-/// As text: the bytes of [`ViewerSketch::to_bytes`] in hexadecimal digits.
+/// As text: the bytes of [`ViewerSketch::to_bytes`] in hexadecimal.
 impl From<ViewerSketch> for String {
     fn from(sketch: ViewerSketch) -> Self {
         hex::encode(&sketch.to_bytes())
@@ -31,7 +30,7 @@ impl From<ViewerSketch> for String {
 impl TryFrom<String> for ViewerSketch {
     type Error = SketchError;
     fn try_from(text: String) -> Result<Self, SketchError> {
-        let bytes = hex::decode(text.as_bytes()).ok_or(SketchError("it is not written in pairs of digits"))?;
+        let bytes = hex::decode(text.as_bytes()).ok_or(SketchError("it is not pairs of hexadecimal digits"))?;
         Self::from_bytes(&bytes)
     }
 }
@@ -46,7 +45,7 @@ impl ViewerSketch {
     /// Adds a viewer by its keyed hash.
     pub fn insert(&mut self, hash: u64) {
         match self {
-            Self::Registers(registers) => note(registers, hash),
+            Self::Registers(registers) => raise_register(registers, hash),
             Self::Exact(hashes) => {
                 let Err(at) = hashes.binary_search(&hash) else {
                     return;
@@ -57,14 +56,14 @@ impl ViewerSketch {
                 }
                 let mut registers = Box::new([0; REGISTERS]);
                 for hash in hashes.iter().chain([&hash]) {
-                    note(&mut registers, *hash);
+                    raise_register(&mut registers, *hash);
                 }
                 *self = Self::Registers(registers);
             }
         }
     }
 
-    /// Adds the viewers of another sketch; who is in both counts once.
+    /// Adds the viewers of another sketch; a viewer in both counts once.
     pub fn merge(&mut self, other: &Self) {
         match (&mut *self, other) {
             (_, Self::Exact(hashes)) => hashes.iter().for_each(|hash| self.insert(*hash)),
@@ -74,13 +73,13 @@ impl ViewerSketch {
                 }
             }
             (Self::Exact(_), Self::Registers(_)) => {
-                let few = std::mem::replace(self, other.clone());
-                self.merge(&few);
+                let exact = std::mem::replace(self, other.clone());
+                self.merge(&exact);
             }
         }
     }
 
-    /// How many viewers: exact while few, else with a standard error of 1.6 %.
+    /// Number of viewers: exact up to 256, else with a standard error of 1.6 %.
     #[must_use]
     pub fn count(&self) -> u64 {
         match self {
@@ -89,8 +88,8 @@ impl ViewerSketch {
         }
     }
 
-    /// The form in which it leaves a node: a byte for the form, then either hashes of eight bytes, the least byte
-    /// first, in rising order (form 1), or 4,096 registers of six bits, the lowest bits first, in 3,072 bytes (form 2).
+    /// The form sent to other nodes: one byte for the form, then either hashes of eight bytes, little-endian and
+    /// ascending (form 1), or 4,096 registers of six bits, lowest bits first, in 3,072 bytes (form 2).
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
@@ -105,7 +104,7 @@ impl ViewerSketch {
         }
     }
 
-    /// Reads what [`ViewerSketch::to_bytes`] wrote.
+    /// Reads the bytes of [`ViewerSketch::to_bytes`].
     ///
     /// # Errors
     /// [`SketchError`].
@@ -113,7 +112,7 @@ impl ViewerSketch {
         match bytes.split_first() {
             Some((1, hashes)) => {
                 let (hashes, []) = hashes.as_chunks::<8>() else {
-                    return Err(SketchError("a hash is cut"));
+                    return Err(SketchError("a hash is cut short"));
                 };
                 let hashes: Vec<_> = hashes.iter().map(|hash| u64::from_le_bytes(*hash)).collect();
                 let is_good = hashes.len() <= MAX_EXACT && hashes.is_sorted_by(|a, b| a < b);
@@ -130,12 +129,12 @@ impl ViewerSketch {
                 is_good.then_some(Self::Registers(registers)).ok_or(SketchError("a register is too high"))
             }
             Some((2, _)) => Err(SketchError("there are not 4,096 registers")),
-            _ => Err(SketchError("its form is not known")),
+            _ => Err(SketchError("its form is unknown")),
         }
     }
 }
 
-fn note(registers: &mut [u8; REGISTERS], hash: u64) {
+fn raise_register(registers: &mut [u8; REGISTERS], hash: u64) {
     let register = &mut registers[(hash >> (64 - PRECISION)) as usize];
     let rank = (hash << PRECISION | 1 << (PRECISION - 1)).leading_zeros() as u8 + 1;
     *register = (*register).max(rank);
@@ -156,7 +155,7 @@ fn estimate(registers: &[u8; REGISTERS]) -> f64 {
     whole * whole / (2.0 * std::f64::consts::LN_2 * sum)
 }
 
-/// The share of what registers that are still zero stand for.
+/// Contribution of the registers that are still zero (Ertl's σ).
 fn sigma(mut x: f64) -> f64 {
     if x >= 1.0 {
         return f64::INFINITY;
@@ -164,16 +163,16 @@ fn sigma(mut x: f64) -> f64 {
     let (mut y, mut z) = (1.0, x);
     loop {
         x *= x;
-        let was = z;
+        let previous = z;
         z += x * y;
         y += y;
-        if z <= was {
+        if z <= previous {
             return z;
         }
     }
 }
 
-/// The same for registers that cannot rise any more.
+/// Contribution of the registers at the highest rank (Ertl's τ).
 fn tau(mut x: f64) -> f64 {
     if x <= 0.0 || x >= 1.0 {
         return 0.0;
@@ -181,16 +180,16 @@ fn tau(mut x: f64) -> f64 {
     let (mut y, mut z) = (1.0, 1.0 - x);
     loop {
         x = x.sqrt();
-        let was = z;
+        let previous = z;
         y *= 0.5;
         z -= (1.0 - x).powi(2) * y;
-        if z >= was {
+        if z >= previous {
             return z / 3.0;
         }
     }
 }
 
-/// Most viewers that are kept one by one.
+/// Most viewers kept exactly.
 pub(super) const MAX_EXACT: usize = 256;
 const PRECISION: u32 = 12;
 const REGISTERS: usize = 1 << PRECISION;
@@ -210,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_exact_and_many_are_near() {
+    fn few_are_exact_and_many_are_estimated() {
         assert_eq!((of(0..0).count(), of(0..200).count(), of(0..256).count()), (0, 200, 256));
         for many in [257, 1_000, 5_000, 10_000, 20_000, 100_000, 1_000_000] {
             let error = of(0..many).count() as f64 / many as f64 - 1.0;
@@ -219,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn its_standard_error_is_the_one_of_its_registers_and_it_has_no_bias() {
+    fn the_standard_error_is_as_expected_and_without_bias() {
         for many in [300_u64, 2_000, 20_000] {
             let runs = 60;
             let error = |run: u64| of(run << 32..(run << 32) + many).count() as f64 / many as f64 - 1.0;

@@ -1,7 +1,7 @@
-//! A keyed hash (SipHash-1-3) of what tells viewers apart, so that no identifier of a viewer is kept and nobody can aim
-//! collisions at the tables. Decides nothing; the key is an argument, since core has no randomness.
+//! A keyed hash (SipHash-1-3) of what identifies viewers, so that no identifier is kept and nobody can aim collisions
+//! at the tables. The key is an argument, since core has no randomness.
 
-/// The hash of `parts` under `key`; parts are kept apart, so that ("a", "bc") and ("ab", "c") differ.
+/// The hash of `parts` under `key`; the division into parts matters: ("a", "bc") and ("ab", "c") differ.
 #[must_use]
 pub(crate) fn sip_hash(key: [u64; 2], parts: &[&[u8]]) -> u64 {
     let [k0, k1] = key;
@@ -65,7 +65,7 @@ const fn round(v: &mut [u64; 4]) {
     v[2] = v[2].rotate_left(32);
 }
 
-/// The hasher of tables whose keys are keyed hashes already: it passes them on.
+/// The hasher of tables whose keys are keyed hashes already: it passes them through.
 pub(crate) type Hashed = std::hash::BuildHasherDefault<IdentityHasher>;
 
 /// See [`Hashed`].
@@ -88,7 +88,7 @@ impl std::hash::Hasher for IdentityHasher {
     }
 }
 
-/// Between two parts: no byte of UTF-8 text.
+/// Separates two parts: this byte does not occur in UTF-8 text.
 const SEPARATOR: u8 = 0xff;
 
 #[cfg(test)]
@@ -98,12 +98,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_the_hash_of_the_standard_library() {
+    fn it_equals_the_hash_of_the_standard_library() {
         for length in 0..40_u8 {
             let bytes: Vec<u8> = (0..length).collect();
-            let mut judge = std::hash::DefaultHasher::new();
-            judge.write(&bytes);
-            assert_eq!(sip_hash([0, 0], &[&bytes]), judge.finish(), "{length}");
+            let mut reference = std::hash::DefaultHasher::new();
+            reference.write(&bytes);
+            assert_eq!(sip_hash([0, 0], &[&bytes]), reference.finish(), "{length}");
         }
     }
 

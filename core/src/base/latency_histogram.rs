@@ -1,16 +1,16 @@
-//! Latencies of many viewers in little room. Decides how they are kept: exact while few, an HdrHistogram of two
-//! significant digits once many; refuses nothing, what lies outside the bounds counts as the nearest bound.
+//! Latencies of many viewers in little memory: exact up to 256 values, beyond that an HdrHistogram of two significant
+//! digits. A latency outside the bounds counts as the nearest bound.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Up to this many values are kept one by one (2 bytes each); beyond it the histogram (about 6 kB) is small and fast
+/// Up to this many values are kept exactly, in 2 bytes each; beyond it the histogram (about 6 kB) is small and fast
 /// enough.
 pub(super) const MAX_EXACT: usize = 256;
 
-/// Latencies in whole milliseconds, 1 ms to 2 min; what is longer than half a minute to 4 ms. Sums exactly over
+/// Latencies from 1 ms to 2 min in whole milliseconds, above about half a minute in steps of 4 ms. Sums exactly over
 /// viewers, sources and nodes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Written", into = "Written")]
@@ -18,12 +18,12 @@ pub struct LatencyHistogram(Kept);
 
 #[derive(Clone, Debug, PartialEq)]
 enum Kept {
-    /// As [`code`] makes them.
+    /// As [`code`] encodes them.
     Exact(Vec<u16>),
     Folded(Box<Histogram<u32>>),
 }
 
-/// As text: each while few, by value and count beyond.
+/// The serialized form: a list of values while exact, pairs of value and count beyond.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -80,7 +80,7 @@ impl LatencyHistogram {
         }
     }
 
-    /// Takes the place of what was kept; in the same room where it fits.
+    /// Replaces the content, in the same memory where it fits.
     pub fn renew(&mut self, newer: Self) {
         match (&mut self.0, newer.0) {
             (Kept::Exact(values), Kept::Exact(newer)) => {
@@ -92,12 +92,12 @@ impl LatencyHistogram {
         }
     }
 
-    /// Forgets everything and gives the room back.
+    /// Removes everything and frees the memory.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// How many latencies are in it.
+    /// Number of latencies.
     #[must_use]
     pub fn len(&self) -> u64 {
         match &self.0 {
@@ -129,7 +129,7 @@ impl LatencyHistogram {
         }
     }
 
-    /// How many are longer than `millis`; of a histogram, to its precision.
+    /// Number of latencies above `millis`; of a histogram, to its precision.
     #[must_use]
     pub fn count_over(&self, millis: u64) -> u64 {
         match &self.0 {
@@ -150,7 +150,7 @@ impl LatencyHistogram {
         }
     }
 
-    /// Hands out the recorded values in milliseconds, each with its count.
+    /// Calls `take` with each recorded value in milliseconds and its count.
     pub fn each(&self, mut take: impl FnMut(u64, u64)) {
         match &self.0 {
             Kept::Exact(values) => values.iter().for_each(|value| take(u64::from(decode(*value)), 1)),
@@ -178,7 +178,7 @@ impl LatencyHistogram {
     }
 }
 
-/// Milliseconds as they are kept: whole ones up to [`FINE`], steps of 4 ms beyond. It keeps their order.
+/// The encoding of milliseconds: whole ones up to [`FINE`], steps of 4 ms beyond. It preserves order.
 const fn code(millis: u32) -> u16 {
     (if millis < FINE { millis } else { FINE + (millis - FINE) / 4 }) as u16
 }
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_late_ones_are_counted() {
+    fn latencies_above_a_limit_are_counted() {
         assert_eq!((of([3, 200, 201, 900]).count_over(200), of([]).count_over(0)), (2, 0));
         assert_eq!(of((1..=1_000).map(|at| if at <= 900 { 50 } else { 400 })).count_over(200), 100);
     }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_take_the_place_of_the_others() {
+    fn newer_latencies_replace_the_others() {
         let (mut kept, many) = (of([1, 2, 3]), of((0..600).map(|at| at + 1)));
         for newer in [of([9]), many.clone(), of([4, 5]), of([])] {
             kept.renew(newer.clone());

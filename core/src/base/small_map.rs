@@ -1,7 +1,7 @@
-//! A map of few entries: the legs and sources of one class, the alerts on it. Decides nothing; it stands in for a tree
-//! whose smallest node has room for eleven entries, which for one leg a class would be most of all memory.
+//! A map of few entries: the legs and sources of one class, the alerts on it. The smallest node of a `BTreeMap` has
+//! room for eleven entries, which would dominate the memory of a class with one leg.
 
-/// Entries in the order of their keys, in one allocation without slack.
+/// Entries sorted by key, in one allocation without spare capacity.
 #[derive(Clone, Debug)]
 pub(crate) struct SmallMap<K, V>(Vec<(K, V)>);
 
@@ -20,7 +20,7 @@ impl<K: Ord, V> SmallMap<K, V> {
         Some(&mut self.0[at].1)
     }
 
-    /// The value of `key`; a new one where there was none.
+    /// The value of `key`; created where there was none.
     pub(crate) fn at(&mut self, key: K, new: impl FnOnce() -> V) -> &mut V {
         let at = match self.find(&key) {
             Ok(at) => at,
@@ -45,12 +45,12 @@ impl<K: Ord, V> SmallMap<K, V> {
         self.0.iter().map(|(_, value)| value)
     }
 
-    /// Takes out the entries whose key is wanted.
+    /// Removes and returns the entries with a wanted key.
     pub(crate) fn take(&mut self, wanted: impl Fn(&K) -> bool) -> Vec<(K, V)> {
         self.0.extract_if(.., |(key, _)| wanted(key)).collect()
     }
 
-    /// Lets go of entries, and of all room with the last one.
+    /// Removes entries, and frees the memory with the last one.
     pub(crate) fn forget(&mut self, unwanted: impl Fn(&K, &V) -> bool) {
         if self.0.is_empty() {
             return;
@@ -91,20 +91,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_map(keys in prop::collection::vec(0_u8..9, 0..40), out in 0_u8..9) {
-            let (mut few, mut tree) = (SmallMap::new(), BTreeMap::new());
+        fn it_behaves_as_a_map(keys in prop::collection::vec(0_u8..9, 0..40), out in 0_u8..9) {
+            let (mut map, mut tree) = (SmallMap::new(), BTreeMap::new());
             for (value, key) in keys.into_iter().enumerate() {
-                *few.at(key, || 0) += value;
+                *map.at(key, || 0) += value;
                 *tree.entry(key).or_insert(0) += value;
             }
-            prop_assert!(few.iter().eq(tree.iter()));
-            prop_assert_eq!(few.get(&out), tree.get(&out));
-            prop_assert_eq!(few.get_mut(&out), tree.get_mut(&out));
-            let taken = few.take(|key| *key == out);
+            prop_assert!(map.iter().eq(tree.iter()));
+            prop_assert_eq!(map.get(&out), tree.get(&out));
+            prop_assert_eq!(map.get_mut(&out), tree.get_mut(&out));
+            let taken = map.take(|key| *key == out);
             prop_assert_eq!(taken.into_iter().next(), tree.remove_entry(&out));
-            few.forget(|key, value| key % 2 == 0 && *value > 3);
+            map.forget(|key, value| key % 2 == 0 && *value > 3);
             tree.retain(|key, value| key % 2 != 0 || *value <= 3);
-            prop_assert!(few.into_iter().eq(tree));
+            prop_assert!(map.into_iter().eq(tree));
         }
     }
 }

@@ -1,14 +1,13 @@
-//! Eight bytes of text at once, as a number whose lowest byte comes first: what a loop over them would need eight steps
-//! for.
+//! Eight bytes of text at once, as one little-endian number (SIMD within a register).
 
-/// The high bit of each byte that is `byte`, up to the first one at least.
+/// The high bit of each byte equal to `byte`; exact up to the first match, which is all that callers use.
 #[inline]
 pub(crate) const fn byte_matches(word: u64, byte: u8) -> u64 {
     let other = word ^ u64::from_ne_bytes([byte; 8]);
     other.wrapping_sub(ONES) & !other & HIGH_BITS
 }
 
-/// All bits of each byte that is one of `a` to `z`.
+/// All bits of each byte from `a` to `z`.
 #[inline]
 pub(crate) const fn lowercase_mask(word: u64) -> u64 {
     let low = word & !HIGH_BITS;
@@ -23,7 +22,7 @@ pub(crate) const fn non_digits(digits: u64) -> u64 {
     (((digits & !HIGH_BITS) + u64::from_ne_bytes([0x80 - 10; 8])) | digits) & HIGH_BITS
 }
 
-/// The number of eight digits, the first one in the lowest byte: pairs, then fours, then all.
+/// The value of eight decimal digits, the first one in the lowest byte: pairs, then fours, then all.
 #[inline]
 pub(crate) const fn parse_eight_digits(digits: u64) -> u64 {
     let pairs = (digits.wrapping_mul(10) + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
@@ -31,7 +30,7 @@ pub(crate) const fn parse_eight_digits(digits: u64) -> u64 {
     (fours.wrapping_mul(10_000) + (fours >> 32)) & 0xffff_ffff
 }
 
-/// Eight characters as digits.
+/// Eight ASCII characters as digit values; other characters give values above nine.
 #[inline]
 pub(crate) const fn digit_values(chunk: [u8; 8]) -> u64 {
     u64::from_le_bytes(chunk) ^ u64::from_ne_bytes([b'0'; 8])
@@ -48,7 +47,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn they_say_what_a_loop_says(chunk: [u8; 8], letters in "[`-{]{8}", number in 0_u64..100_000_000) {
+        fn results_equal_those_of_a_loop(chunk: [u8; 8], letters in "[`-{]{8}", number in 0_u64..100_000_000) {
             let word = u64::from_le_bytes(chunk);
             let first = chunk.iter().position(|byte| *byte == chunk[4]).expect("it is there");
             prop_assert_eq!(byte_matches(word, chunk[4]).trailing_zeros() as usize / 8, first);

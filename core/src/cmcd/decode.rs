@@ -1,5 +1,5 @@
-//! How a CMCD payload becomes a [`Cmcd`]: which key takes which form of value. Decides pair by pair; a malformed one is
-//! counted and left out.
+//! Decodes a CMCD payload into a [`Cmcd`]: which key takes which type of value. A malformed pair is counted and
+//! skipped.
 
 use super::report::{Cmcd, Event, List, MAX_CID, MAX_SID, ObjectType, State};
 use super::structured_field::{Code, Cursor, NotPlain, Read, code};
@@ -42,7 +42,7 @@ enum Key {
 }
 
 impl<'a> Cmcd<'a> {
-    /// Takes over all pairs of a dictionary.
+    /// Reads all pairs of a dictionary.
     pub(crate) fn read<const ENCODED: bool>(&mut self, mut at: Cursor<'a, ENCODED>) -> Result<(), NotPlain> {
         loop {
             at = at.without_blanks();
@@ -50,43 +50,43 @@ impl<'a> Cmcd<'a> {
                 return Ok(());
             }
             let Some((code, after)) = at.key() else {
-                at = self.leave(at);
+                at = self.skip_malformed(at);
                 continue;
             };
             let key = Key::of(code);
             at = if let Some(value) = after.after(b'=') {
-                match self.take(key, value)?.and_then(Cursor::ended) {
+                match self.take(key, value)?.and_then(Cursor::after_separator) {
                     Some(next) => next,
-                    None => self.pass(value, after),
+                    None => self.skip_value(value, after),
                 }
-            } else if let Some(next) = after.ended() {
+            } else if let Some(next) = after.after_separator() {
                 self.set_flag(key);
                 next
             } else {
-                self.leave(after)
+                self.skip_malformed(after)
             };
         }
     }
 
-    /// Goes on behind a value that was not taken.
-    fn pass<const ENCODED: bool>(
+    /// Skips a value that was not taken and counts it as malformed.
+    fn skip_value<const ENCODED: bool>(
         &mut self,
         value: Cursor<'a, ENCODED>,
         key: Cursor<'a, ENCODED>,
     ) -> Cursor<'a, ENCODED> {
-        let Some(next) = value.behind_value().and_then(Cursor::ended) else {
-            return self.leave(key);
+        let Some(next) = value.after_value().and_then(Cursor::after_separator) else {
+            return self.skip_malformed(key);
         };
         self.malformed = self.malformed.saturating_add(1);
         next
     }
 
-    fn leave<const ENCODED: bool>(&mut self, at: Cursor<'a, ENCODED>) -> Cursor<'a, ENCODED> {
+    fn skip_malformed<const ENCODED: bool>(&mut self, at: Cursor<'a, ENCODED>) -> Cursor<'a, ENCODED> {
         self.malformed = self.malformed.saturating_add(1);
-        at.behind_comma()
+        at.after_comma()
     }
 
-    /// Takes over one value and gives the place behind it; `None` when it is malformed.
+    /// Reads one value and returns the position after it; `None` when it is malformed.
     #[inline]
     fn take<const ENCODED: bool>(
         &mut self,
@@ -124,14 +124,14 @@ impl<'a> Cmcd<'a> {
             Key::Dfa => keep(&mut self.dfa, value.number()),
             Key::Ec => {
                 self.ec = true;
-                value.behind_value()
+                value.after_value()
             }
             Key::Nr => flag(value, |flag| self.nr = flag),
-            Key::Other => value.behind_value(),
+            Key::Other => value.after_value(),
         })
     }
 
-    /// A key without a value is a flag that is set; where the key stands for another kind of value it is malformed.
+    /// A key without a value is a flag that is set; where the key takes another type of value it is malformed.
     fn set_flag(&mut self, key: Key) {
         match key {
             Key::Bs => self.bs = true,
@@ -146,32 +146,32 @@ impl<'a> Cmcd<'a> {
 }
 
 impl Key {
-    /// One look into a table in which no two keys share a place.
+    /// One lookup in a perfect hash table: no two keys share a slot.
     #[inline]
     fn of(code: Code) -> Self {
-        let (wanted, key) = PLACES[place(code, SPREAD)];
+        let (wanted, key) = SLOTS[slot(code, MULTIPLIER)];
         if wanted == code { key } else { Self::Other }
     }
 }
 
 #[inline]
-const fn place(code: Code, spread: u64) -> usize {
-    (code.wrapping_mul(spread) >> 57) as usize
+const fn slot(code: Code, multiplier: u64) -> usize {
+    (code.wrapping_mul(multiplier) >> 57) as usize
 }
 
-/// The first odd factor that gives each key a place of its own.
-const SPREAD: u64 = {
-    let mut spread = 0x9e37_79b9_7f4a_7c15_u64;
-    while !spreads(spread) {
-        spread = spread.wrapping_mul(0xd134_2543_de82_ef95) | 1;
+/// The first odd factor that gives each key a slot of its own.
+const MULTIPLIER: u64 = {
+    let mut multiplier = 0x9e37_79b9_7f4a_7c15_u64;
+    while !is_perfect(multiplier) {
+        multiplier = multiplier.wrapping_mul(0xd134_2543_de82_ef95) | 1;
     }
-    spread
+    multiplier
 };
 
-const fn spreads(spread: u64) -> bool {
+const fn is_perfect(multiplier: u64) -> bool {
     let (mut seen, mut at) = (0_u128, 0);
     while at < KEYS.len() {
-        let bit = 1 << place(KEYS[at].0, spread);
+        let bit = 1 << slot(KEYS[at].0, multiplier);
         if seen & bit != 0 {
             return false;
         }
@@ -180,10 +180,10 @@ const fn spreads(spread: u64) -> bool {
     true
 }
 
-const PLACES: [(Code, Key); 128] = {
+const SLOTS: [(Code, Key); 128] = {
     let (mut places, mut at) = ([(0, Key::Other); 128], 0);
     while at < KEYS.len() {
-        places[place(KEYS[at].0, SPREAD)] = KEYS[at];
+        places[slot(KEYS[at].0, MULTIPLIER)] = KEYS[at];
         at += 1;
     }
     places
@@ -236,14 +236,14 @@ fn flag<const ENCODED: bool>(value: Cursor<'_, ENCODED>, put: impl FnOnce(bool))
     Some(after)
 }
 
-/// A token as what it means, by its code or its first letter.
+/// The meaning of a token, by its code or its first letter.
 #[inline]
 fn token<T, const ENCODED: bool>(
     value: Cursor<'_, ENCODED>,
-    means: impl FnOnce(Code, u8) -> Option<T>,
+    meaning: impl FnOnce(Code, u8) -> Option<T>,
 ) -> Read<'_, T, ENCODED> {
     let ((code, first), after) = value.token()?;
-    means(code, first).map(|meant| (meant, after))
+    meaning(code, first).map(|value| (value, after))
 }
 
 #[inline]

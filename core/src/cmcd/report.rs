@@ -1,6 +1,5 @@
-//! What a player says of itself in one request or event: CMCD v1 (CTA-5004) and v2 (CTA-5004-B), typed, over borrowed
-//! bytes. Decides what each key means; leaves out malformed values one by one and counts them, refuses a whole set of a
-//! version it does not know.
+//! What a player reports in one request or event: CMCD v1 (CTA-5004) and v2 (CTA-5004-B), typed, borrowed from the
+//! payload. Malformed values are skipped one by one and counted; a report of a newer version is refused.
 
 use memchr::memchr;
 
@@ -8,16 +7,15 @@ use super::structured_field::{Cursor, Text};
 use crate::base::percent::decode_form;
 use crate::model::Protocol;
 
-/// One set of keys. A key that was not sent, or not well, is `None` (or `false`). Times are milliseconds, bitrates
-/// kbit/s.
+/// One CMCD report. A key that is absent or malformed is `None` (or `false`). Times are milliseconds, bitrates kbit/s.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a key of the standard")]
 pub struct Cmcd<'a> {
     /// Version; absent in v1.
     pub v: Option<u32>,
-    /// Playback session.
+    /// Playback session id.
     pub sid: Option<Text<'a>>,
-    /// Content.
+    /// Content id.
     pub cid: Option<Text<'a>>,
     /// Buffer length.
     pub bl: List,
@@ -27,25 +25,25 @@ pub struct Cmcd<'a> {
     pub bs: bool,
     /// Starvations since the session's start.
     pub bsa: List,
-    /// Starvation time that ended since the last report, summed by type.
+    /// Starvation time that ended since the last report, summed up by type.
     pub bsd: List,
     /// Starvation time since the session's start.
     pub bsda: List,
     /// Object duration.
     pub d: Option<u32>,
-    /// Deadline before the buffer runs dry.
+    /// Time until the buffer would run dry.
     pub dl: Option<u32>,
-    /// Throughput that the player counts on.
+    /// Throughput measured by the player.
     pub mtp: List,
     /// Object type.
     pub ot: Option<ObjectType>,
     /// Playback rate in thousandths; absent means 1000.
     pub pr_thousandths: Option<u32>,
-    /// Throughput asked for at most.
+    /// Requested maximum throughput.
     pub rtp: Option<u32>,
     /// Streaming format: `d`, `h`, `e`, `s`, `o`.
     pub sf: Option<u8>,
-    /// Whether the stream is live; shaka-player 5.2 says `v` for live streams in its events.
+    /// Whether the stream is live; shaka-player 5.2 reports `v` for live streams in its events.
     pub live: Option<bool>,
     /// Player state.
     pub sta: Option<State>,
@@ -53,42 +51,42 @@ pub struct Cmcd<'a> {
     pub su: bool,
     /// Top bitrate.
     pub tb: List,
-    /// When the event was, Unix time; for `rr` when the request began.
+    /// Time of the event, Unix time; for `rr` when the request began.
     pub ts: Option<u64>,
-    /// Which event; `None` in a request.
+    /// The event's type; `None` in a request.
     pub e: Option<Event>,
-    /// Number of the report, by session, mode and target.
+    /// Sequence number of the report, by session, mode and target.
     pub sn: Option<u32>,
-    /// Live latency from origin availability to the screen: end to end, never delivery latency.
+    /// Live latency: from origin availability to the screen. Not delivery latency.
     pub ltc: Option<u32>,
-    /// Time from starting to playing, sent once.
+    /// Time from starting to playing, reported once.
     pub msd: Option<u32>,
-    /// Playhead.
+    /// Playhead position.
     pub pt: Option<u64>,
     /// Whether all players are in the background.
     pub bg: Option<bool>,
     /// Frames dropped since the session's start.
     pub dfa: Option<u32>,
-    /// Whether the player told error codes.
+    /// Whether the player reported error codes.
     pub ec: bool,
     /// Whether the content is not rendered.
     pub nr: bool,
-    /// Values left out because they were malformed.
+    /// Number of malformed values.
     pub malformed: u16,
 }
 
-/// A value for each object type; v1 sends one plain value.
+/// A value per object type; v1 has one plain value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct List {
-    /// Without a type, or of muxed audio and video.
+    /// Without a type, or for muxed audio and video.
     pub plain: Option<u32>,
-    /// Of video.
+    /// For video.
     pub video: Option<u32>,
-    /// Of audio.
+    /// For audio.
     pub audio: Option<u32>,
 }
 
-/// What was asked for (`ot`).
+/// The type of the requested object (`ot`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ObjectType {
     /// A manifest or playlist.
@@ -97,7 +95,7 @@ pub enum ObjectType {
     Audio,
     /// Video.
     Video,
-    /// Audio and video in one.
+    /// Muxed audio and video.
     Muxed,
     /// Initialisation data.
     Init,
@@ -105,7 +103,7 @@ pub enum ObjectType {
     Other,
 }
 
-/// What a player does (`sta`).
+/// The player's state (`sta`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Starting.
@@ -114,35 +112,35 @@ pub enum State {
     Playing,
     /// Seeking.
     Seeking,
-    /// Waiting for data after it had played.
+    /// Waiting for data after it has played.
     Rebuffering,
     /// Paused by its user.
     Paused,
     /// Ended, failed or left.
     Over,
-    /// Preloading or waiting without a definition.
+    /// Preloading, or waiting (values of early drafts, `d` and `w`).
     Preloading,
 }
 
-/// Why an event was sent (`e`).
+/// The type of an event (`e`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// The state changed.
+    /// The player's state changed.
     PlayState,
-    /// Time went by.
+    /// A report at an interval.
     Interval,
-    /// An answer came; its `ts` is when the request began.
+    /// A response was received; its `ts` is when the request began.
     Response,
-    /// It went to the background or came back.
+    /// The player went to the background or returned.
     Background,
     /// Any other.
     Other,
 }
 
-/// Why a whole set was refused.
+/// Why a report is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CmcdError {
-    /// A version above [`NEWEST_VERSION`]: by the standard the whole set is to be left alone.
+    /// A version above [`NEWEST_VERSION`]: by the standard the whole report is to be ignored.
     #[error("reading cmcd: version {0} is newer than {NEWEST_VERSION}")]
     Version(u32),
 }
@@ -157,18 +155,18 @@ impl<'a> Cmcd<'a> {
         Self::of_headers([payload])
     }
 
-    /// Reads the `CMCD` query value as it stands, percent-encoded: the same as [`Cmcd::parse`] after
-    /// [`decode_form`], which is done into `scratch` only where `sid` or `cid` has escapes within.
+    /// Reads the `CMCD` query value, still percent-encoded: the same as [`Cmcd::parse`] after [`decode_form`], but
+    /// decoded into `scratch` only where `sid` or `cid` contains escapes.
     ///
     /// # Errors
     /// [`CmcdError::Version`].
     pub fn of_query(payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<Self, CmcdError> {
-        let mut set = Self::default();
-        set.take_query(payload, scratch)?;
-        Ok(set)
+        let mut cmcd = Self::default();
+        cmcd.take_query(payload, scratch)?;
+        Ok(cmcd)
     }
 
-    /// As [`Cmcd::of_query`], into an empty set.
+    /// As [`Cmcd::of_query`], into an empty report.
     pub(crate) fn take_query(&mut self, payload: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<(), CmcdError> {
         let is_plain = memchr(b'\\', payload).is_none();
         if !is_plain || self.read(Cursor::<true>::of(payload)).is_err() {
@@ -180,20 +178,20 @@ impl<'a> Cmcd<'a> {
         self.check_version()
     }
 
-    /// Reads the headers `CMCD-Request`, `-Object`, `-Status` and `-Session`, in any order; absent ones empty.
+    /// Reads the headers `CMCD-Request`, `-Object`, `-Status` and `-Session`, in any order; absent ones are empty.
     ///
     /// # Errors
     /// [`CmcdError::Version`].
     pub fn of_headers<const N: usize>(headers: [&'a [u8]; N]) -> Result<Self, CmcdError> {
-        let mut set = Self::default();
-        set.take_headers(headers)?;
-        Ok(set)
+        let mut cmcd = Self::default();
+        cmcd.take_headers(headers)?;
+        Ok(cmcd)
     }
 
-    /// As [`Cmcd::of_headers`], into an empty set.
+    /// As [`Cmcd::of_headers`], into an empty report.
     pub(crate) fn take_headers<const N: usize>(&mut self, headers: [&'a [u8]; N]) -> Result<(), CmcdError> {
         for header in headers {
-            // Plain text is always plain.
+            // Never fails: only an encoded payload may have to be decoded first.
             self.read(Cursor::<false>::of(header)).unwrap_or_default();
         }
         self.check_version()
@@ -206,18 +204,18 @@ impl<'a> Cmcd<'a> {
         }
     }
 
-    /// Keeps who it is and that it starved, not what it says of an object.
+    /// Keeps identity, start time and starvation, and drops what describes the object.
     pub(crate) fn keep_identity(&mut self) {
         *self = Self { sid: self.sid, cid: self.cid, msd: self.msd, bs: self.bs, ..Self::default() };
     }
 
-    /// Whether nothing that liveqos uses was sent.
+    /// Whether no key that liveqos reads was sent.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self { malformed: self.malformed, ..Self::default() }
     }
 
-    /// The protocol that its streaming format names, where it is HLS or DASH.
+    /// HLS or DASH, where the streaming format is one of them.
     #[must_use]
     pub const fn protocol(&self) -> Option<Protocol> {
         match self.sf {
@@ -229,7 +227,7 @@ impl<'a> Cmcd<'a> {
 }
 
 impl List {
-    /// The value that speaks for objects of this type: its own, else the plain one.
+    /// The value for objects of this type: its own, else the plain one.
     #[must_use]
     pub fn of(&self, kind: Option<ObjectType>) -> Option<u32> {
         match kind {
@@ -240,7 +238,7 @@ impl List {
     }
 }
 
-/// The records of an event body (`application/cmcd`): parted by LF, blanks round each trimmed, empty ones left out.
+/// The records of an event body (`application/cmcd`): separated by LF, trimmed, without empty ones.
 pub fn records(body: &[u8]) -> impl Iterator<Item = &[u8]> {
     body.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|record| !record.is_empty())
 }
@@ -264,11 +262,11 @@ mod tests {
     fn a_v1_query_as_hls_js_sends_it() {
         let mut scratch = Vec::new();
         decode_form(b"bl%3D4500%2Cbr%3D0%2Ccid%3D%22class101%22%2Cd%3D2000%2Cdl%3D4500%2Cmtp%3D70600%2Crtp%3D0%2Csf%3Dh%2Csid%3D%2211111111-1111%22%2Cst%3Dl%2Csu", &mut scratch);
-        let set = Cmcd::parse(&scratch).expect("v1");
-        assert_eq!((set.bl.plain, set.d, set.rtp), (Some(4_500), Some(2_000), Some(0)));
-        assert_eq!(set.sid.map(Text::raw), Some(&b"11111111-1111"[..]));
-        assert_eq!((set.su, set.bs, set.live, set.sf, set.malformed), (true, false, Some(true), Some(b'h'), 0));
-        assert_eq!((set.v, set.sta, set.ot), (None, None, None));
+        let cmcd = Cmcd::parse(&scratch).expect("v1");
+        assert_eq!((cmcd.bl.plain, cmcd.d, cmcd.rtp), (Some(4_500), Some(2_000), Some(0)));
+        assert_eq!(cmcd.sid.map(Text::raw), Some(&b"11111111-1111"[..]));
+        assert_eq!((cmcd.su, cmcd.bs, cmcd.live, cmcd.sf, cmcd.malformed), (true, false, Some(true), Some(b'h'), 0));
+        assert_eq!((cmcd.v, cmcd.sta, cmcd.ot), (None, None, None));
     }
 
     #[test]
@@ -276,38 +274,38 @@ mod tests {
         let body = b"bl=(1000;v 3000;a),br=(1503;v 96;a),bs,bsd=(345;v 5;v),e=rr,msd=153,nor=(\"a,b.m4s\"),pr=1.25,sn=8,sta=r,tpb=(1502.681;v 96.316;a),ts=1795405009296,v=2\n\n";
         let record = records(body).next().expect("one record");
         assert_eq!(records(body).count(), 1);
-        let set = Cmcd::parse(record).expect("v2");
-        assert_eq!((set.bl.of(Some(ObjectType::Audio)), set.bl.of(None)), (Some(3_000), Some(1_000)));
-        assert_eq!((set.bsd.video, set.pr_thousandths, set.sn), (Some(350), Some(1_250), Some(8)));
+        let cmcd = Cmcd::parse(record).expect("v2");
+        assert_eq!((cmcd.bl.of(Some(ObjectType::Audio)), cmcd.bl.of(None)), (Some(3_000), Some(1_000)));
+        assert_eq!((cmcd.bsd.video, cmcd.pr_thousandths, cmcd.sn), (Some(350), Some(1_250), Some(8)));
         assert_eq!(
-            (set.e, set.sta, set.ts),
+            (cmcd.e, cmcd.sta, cmcd.ts),
             (Some(Event::Response), Some(State::Rebuffering), Some(1_795_405_009_296))
         );
-        assert_eq!((set.msd, set.malformed), (Some(153), 0));
+        assert_eq!((cmcd.msd, cmcd.malformed), (Some(153), 0));
     }
 
     #[test]
-    fn malformed_values_are_left_out_one_by_one() {
-        let set = Cmcd::parse(b"bl=x,d=2000,sid=\"open,bs=?2,=3,su=?0").expect("v1");
-        assert_eq!((set.bl, set.d, set.sid, set.bs, set.su), (List::default(), Some(2_000), None, false, false));
-        assert!(set.malformed >= 2, "{set:?}");
-        let set = Cmcd::parse(b"ot=zz,sid=\"a\",d=-5,bl=(1 2").expect("v1");
-        assert_eq!((set.ot, set.d, set.malformed), (None, None, 3));
-        assert_eq!(set.sid.map(Text::raw), Some(&b"a"[..]));
+    fn malformed_values_are_skipped_one_by_one() {
+        let cmcd = Cmcd::parse(b"bl=x,d=2000,sid=\"open,bs=?2,=3,su=?0").expect("v1");
+        assert_eq!((cmcd.bl, cmcd.d, cmcd.sid, cmcd.bs, cmcd.su), (List::default(), Some(2_000), None, false, false));
+        assert!(cmcd.malformed >= 2, "{cmcd:?}");
+        let cmcd = Cmcd::parse(b"ot=zz,sid=\"a\",d=-5,bl=(1 2").expect("v1");
+        assert_eq!((cmcd.ot, cmcd.d, cmcd.malformed), (None, None, 3));
+        assert_eq!(cmcd.sid.map(Text::raw), Some(&b"a"[..]));
     }
 
     #[test]
-    fn a_newer_version_is_refused_whole() {
+    fn a_newer_version_is_refused() {
         assert_eq!(Cmcd::parse(b"bl=1,v=3"), Err(CmcdError::Version(3)));
     }
 
     #[test]
-    fn headers_join() {
-        let set = Cmcd::of_headers([&b"bl=4300,dl=4300"[..], b"br=0,d=2000", b"rtp=0", b"cid=\"c\",sid=\"s\\\"1\""])
+    fn headers_are_read_as_one_report() {
+        let cmcd = Cmcd::of_headers([&b"bl=4300,dl=4300"[..], b"br=0,d=2000", b"rtp=0", b"cid=\"c\",sid=\"s\\\"1\""])
             .expect("v1");
-        assert_eq!((set.bl.plain, set.d), (Some(4_300), Some(2_000)));
+        assert_eq!((cmcd.bl.plain, cmcd.d), (Some(4_300), Some(2_000)));
         let mut sid = Vec::new();
-        set.sid.expect("a sid").write_to(&mut sid);
+        cmcd.sid.expect("a sid").write_to(&mut sid);
         assert_eq!(sid, b"s\"1");
     }
 
@@ -360,11 +358,11 @@ mod tests {
             decode_form(encoded.as_bytes(), &mut scratch);
             let mut again = Vec::new();
             prop_assert_eq!(Cmcd::of_query(encoded.as_bytes(), &mut again), Cmcd::parse(&scratch));
-            let set = Cmcd::parse(&scratch).expect("v2");
-            prop_assert_eq!((set.bl.video, set.bl.audio, set.d), (Some(bl), Some(bl / 2), Some(d)));
-            prop_assert_eq!((set.sn, set.ts, set.bs, set.malformed), (Some(sn), Some(ts), bs, 0));
+            let cmcd = Cmcd::parse(&scratch).expect("v2");
+            prop_assert_eq!((cmcd.bl.video, cmcd.bl.audio, cmcd.d), (Some(bl), Some(bl / 2), Some(d)));
+            prop_assert_eq!((cmcd.sn, cmcd.ts, cmcd.bs, cmcd.malformed), (Some(sn), Some(ts), bs, 0));
             let mut read = Vec::new();
-            set.sid.expect("a sid").write_to(&mut read);
+            cmcd.sid.expect("a sid").write_to(&mut read);
             prop_assert_eq!(read, sid.as_bytes());
         }
     }

@@ -1,13 +1,12 @@
-//! The grammar under CMCD: the part of RFC 8941 dictionaries that it uses, read in place, percent-encoded or plain by
-//! one code. Decides where a value ends and whether it has its form; refuses nothing as a whole: after a bad value it
-//! goes on behind the next comma.
+//! The grammar of CMCD: the subset of RFC 8941 dictionaries that it uses, read in place, percent-encoded or plain by
+//! the same code. After a malformed value, reading continues after the next comma.
 
 use memchr::{memchr2, memchr3};
 
 use crate::base::swar::{byte_matches, digit_values, lowercase_mask, non_digits, parse_eight_digits};
 use crate::base::{hex, percent};
 
-/// A place in a text; `ENCODED`: its bytes are percent-encoded, as in a query.
+/// A position in a text; with `ENCODED` its bytes are percent-encoded, as in a query.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor<'a, const ENCODED: bool> {
     rest: &'a [u8],
@@ -20,17 +19,17 @@ pub(crate) type Read<'a, T, const ENCODED: bool> = Option<(T, Cursor<'a, ENCODED
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text<'a>(&'a [u8]);
 
-/// A short key or token as a number: its bytes, the first one lowest; [`u64::MAX`] of one that is longer than eight.
+/// A short key or token as a number, its first byte lowest; [`u64::MAX`] where it is longer than eight bytes.
 pub(crate) type Code = u64;
 
 impl<'a> Text<'a> {
-    /// The bytes with their escapes: the same for the same text, so good enough to tell viewers apart.
+    /// The bytes, still escaped: equal for equal texts, which is enough to identify viewers.
     #[must_use]
     pub const fn raw(self) -> &'a [u8] {
         self.0
     }
 
-    /// Appends the text without escapes.
+    /// Appends the text, unescaped.
     pub fn write_to(self, out: &mut Vec<u8>) {
         let mut bytes = self.0.iter();
         while let Some(byte) = bytes.next() {
@@ -41,7 +40,7 @@ impl<'a> Text<'a> {
 }
 
 impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
-    /// Before the first byte of `text`; blanks at its end do not count.
+    /// The start of `text`, whose trailing blanks are ignored.
     pub(crate) fn of(text: &'a [u8]) -> Self {
         let mut rest = text.trim_ascii_end();
         loop {
@@ -62,7 +61,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         self.rest.is_empty()
     }
 
-    /// The byte here, and the place after it.
+    /// The decoded byte here, and the position after it.
     #[inline]
     fn next(self) -> Option<(u8, Self)> {
         let (byte, after) = self.rest.split_first()?;
@@ -72,11 +71,11 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         percent::next(self.rest).map(|(byte, rest)| (byte, Self { rest }))
     }
 
-    /// Behind `wanted`, where that stands here.
+    /// The position after `wanted`, if that is here.
     #[inline]
     pub(crate) fn after(self, wanted: u8) -> Option<Self> {
         if ENCODED && let [b'%', high, low, after @ ..] = self.rest {
-            // What encoders write; the other forms go the long way.
+            // The form that encoders write; other forms take the slow path.
             if [*high, *low] == [DIGITS[(wanted >> 4) as usize], DIGITS[(wanted & 15) as usize]] {
                 return Some(Self { rest: after });
             }
@@ -91,7 +90,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         self
     }
 
-    /// The bytes that are `within`, as a number; `None` when there is none.
+    /// The bytes that are `within`, as a code; `None` when there are none.
     #[inline]
     fn code(mut self, within: impl Fn(u8) -> bool) -> Read<'a, Code, ENCODED> {
         let (mut code, mut length) = (0, 0_usize);
@@ -108,7 +107,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     /// The key here.
     #[inline]
     pub(crate) fn key(self) -> Read<'a, Code, ENCODED> {
-        // The standard's keys are of few small letters: eight bytes at once.
+        // The standard's keys are a few lower-case letters: eight bytes at once.
         if let Some(chunk) = self.rest.first_chunk::<8>() {
             let word = u64::from_le_bytes(*chunk);
             let ends =
@@ -117,7 +116,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
             let key = word & !(u64::MAX << (length * 8 % 64));
             if (1..8).contains(&length) && lowercase_mask(word) | u64::MAX << (length * 8) == u64::MAX {
                 let rest = &self.rest[length..];
-                // An escape may also be one more letter of the key.
+                // Another escape may stand for one more letter of the key.
                 if !ENCODED || matches!(rest, [b'%', b'2', b'C' | b'c', ..] | [b'%', b'3', b'D' | b'd', ..]) {
                     return Some((key, Self { rest }));
                 }
@@ -126,14 +125,14 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         self.code(is_key)
     }
 
-    /// Behind the comma after this value, or the end; `None` when something else follows it.
+    /// The position after the comma that follows a value, or the end; `None` when something else follows.
     #[inline]
-    pub(crate) fn ended(self) -> Option<Self> {
+    pub(crate) fn after_separator(self) -> Option<Self> {
         if self.is_at_end() { Some(self) } else { self.after(b',') }
     }
 
-    /// Behind the next comma, whatever it is in; where a value without form is left.
-    pub(crate) fn behind_comma(mut self) -> Self {
+    /// The position after the next comma, whatever contains it: where reading continues after a malformed value.
+    pub(crate) fn after_comma(mut self) -> Self {
         while let Some((byte, after)) = self.next() {
             self = after;
             if byte == b',' {
@@ -143,7 +142,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         self
     }
 
-    /// A whole number that is not negative; decimals lose their fraction.
+    /// A non-negative integer; the fraction of a decimal is dropped.
     #[inline]
     pub(crate) fn number(self) -> Read<'a, u32, ENCODED> {
         let (value, after) = self.long()?;
@@ -157,14 +156,14 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         Some((whole, after))
     }
 
-    /// A decimal in thousandths.
+    /// A decimal, in thousandths.
     pub(crate) fn thousandths(self) -> Read<'a, u32, ENCODED> {
         let (whole, thousandths, after) = self.decimal()?;
         let value = whole.checked_mul(1_000)?.checked_add(u64::from(thousandths))?;
         Some((u32::try_from(value).ok()?, after))
     }
 
-    /// The whole part, thousandths, and what follows.
+    /// The whole part, the thousandths, and the position after them.
     #[inline]
     fn decimal(self) -> Option<(u64, u32, Self)> {
         if let Some(chunk) = self.rest.first_chunk::<8>() {
@@ -212,7 +211,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         }
     }
 
-    /// A token, and its first letter.
+    /// A token and its first letter.
     #[inline]
     pub(crate) fn token(self) -> Read<'a, (Code, u8), ENCODED> {
         let (first, _) = self.next().filter(|(first, _)| first.is_ascii_alphabetic())?;
@@ -220,10 +219,10 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         Some(((code, first), after))
     }
 
-    /// A string of 1 to `most` bytes. It is given as it stands, so `Err` where it is not the same decoded. An encoded
-    /// text must have no bare backslash.
+    /// A string of 1 to `max_bytes` bytes, returned as it stands; `Err` where decoding would change it. An encoded text
+    /// must not contain a bare backslash.
     #[inline]
-    pub(crate) fn text(self, most: usize) -> Result<Read<'a, Text<'a>, ENCODED>, NotPlain> {
+    pub(crate) fn text(self, max_bytes: usize) -> Result<Read<'a, Text<'a>, ENCODED>, NotPlain> {
         let Some(inside) = self.after(b'"') else {
             return Ok(None);
         };
@@ -237,17 +236,17 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
             }
             (length, if text[length] == b'"' { 1 } else { 3 })
         } else {
-            let Some(after) = inside.behind_quote() else {
+            let Some(after) = inside.after_quote() else {
                 return Ok(None);
             };
             (text.len() - after.rest.len() - 1, 1)
         };
-        let is_good = length > 0 && length <= most;
+        let is_good = length > 0 && length <= max_bytes;
         Ok(is_good.then(|| (Text(&text[..length]), Self { rest: &text[length + behind..] })))
     }
 
-    /// Behind the quote that ends the string which this is the inside of.
-    fn behind_quote(mut self) -> Option<Self> {
+    /// The position after the closing quote, from inside the string.
+    fn after_quote(mut self) -> Option<Self> {
         loop {
             if !ENCODED {
                 self.rest = &self.rest[memchr2(b'"', b'\\', self.rest)?..];
@@ -260,14 +259,14 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         }
     }
 
-    /// Behind the value here, whatever it is; `None` when it has no form.
-    pub(crate) fn behind_value(self) -> Option<Self> {
+    /// The position after any value; `None` when it is malformed.
+    pub(crate) fn after_value(self) -> Option<Self> {
         match self.next()? {
-            (b'"', after) => after.behind_quote(),
+            (b'"', after) => after.after_quote(),
             (b'(', mut after) => loop {
                 match after.next()? {
                     (b')', after) => return Some(after),
-                    (b'"', inside) => after = inside.behind_quote()?,
+                    (b'"', inside) => after = inside.after_quote()?,
                     (b'(', _) => return None,
                     (_, next) => after = next,
                 }
@@ -277,13 +276,12 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
         }
     }
 
-    /// The item of an inner list that begins here: its number, where it is one, and its first parameter, the object
-    /// type.
+    /// An item of an inner list: its number, if it is one, and its first parameter, the object type.
     #[inline]
     pub(crate) fn item(self) -> Read<'a, (Option<u32>, Option<Code>), ENCODED> {
         let (value, mut after) = match self.number() {
             Some((value, after)) => (Some(value), after),
-            None => (None, self.behind_value()?),
+            None => (None, self.after_value()?),
         };
         let mut kind = None;
         while let Some(parameter) = after.after(b';') {
@@ -296,7 +294,7 @@ impl<'a, const ENCODED: bool> Cursor<'a, ENCODED> {
     }
 }
 
-/// Whether no digit and no point can come here, seen without decoding.
+/// Whether neither a digit nor a point can follow, without decoding.
 #[inline]
 fn ends_number<const ENCODED: bool>(rest: &[u8]) -> bool {
     match rest {
@@ -310,11 +308,11 @@ fn ends_number<const ENCODED: bool>(rest: &[u8]) -> bool {
 
 const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
 
-/// A string has escapes in it, so it must be decoded to be looked at.
+/// A string contains escapes and must be decoded first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotPlain;
 
-/// The number by which a key or token is known.
+/// The code of a key or token.
 pub(crate) const fn code(name: &[u8]) -> Code {
     let (mut code, mut at) = (0, 0);
     while at < name.len() {

@@ -1,6 +1,8 @@
-//! The freeze rule of one viewer's video (W3C webrtc-stats `freezeCount`, as libwebrtc computes it). Decides from the
-//! instants at which frames were shown how long the viewer watched and how much of it stood still; refuses to wait for
-//! the frame that ends a freeze: an open gap counts as soon as it is long enough.
+//! The freeze rule of one viewer's video (W3C webrtc-stats `freezeCount`, as libwebrtc computes it): from the times at
+//! which frames were shown, how long the viewer watched and how much of it was frozen. An open gap counts as soon as it
+//! is long enough, without waiting for the frame that ends it.
+//!
+//! Only the demonstration (`liveqos demo`) and a browser test use it today: real players report their own freezes.
 
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use crate::model::Timestamp;
 /// Running totals of one viewer's playout. They never go backwards while `now` does not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlayoutTotals {
-    /// Time in playing or frozen state since the first frame: the denominator of the stutter ratio. Pauses are out.
+    /// Time in playing or frozen state since the first frame, without pauses: the denominator of the stutter ratio.
     pub exposure: Duration,
     /// Time frozen: the whole gap of each freeze (W3C `totalFreezesDuration`), the open one included. At most
     /// `exposure`.
@@ -22,7 +24,7 @@ pub struct PlayoutTotals {
     pub pauses: u64,
 }
 
-/// The book of one viewer's playout: the last 30 gaps between shown frames, and the totals.
+/// The playout of one viewer: the last 30 gaps between shown frames, and the totals.
 ///
 /// ```
 /// use liveqos_core::{media::Playout, model::Timestamp};
@@ -42,7 +44,7 @@ pub struct Playout {
 }
 
 impl Playout {
-    /// A frame was shown at `at`. A frame older than the one before it (the clock was set back) ends no gap.
+    /// Records a frame shown at `at`. A frame older than the one before it (the clock was set back) ends no gap.
     pub fn frame(&mut self, at: Timestamp) {
         let Some(last) = self.last else {
             self.closed.frames = 1;
@@ -65,8 +67,8 @@ impl Playout {
         self.last = Some(at);
     }
 
-    /// The stream was declared inactive at `at` (muted, stopped, not sent): what follows until the next frame is a
-    /// pause, neither watched nor frozen. A freeze that was open stays counted up to `at`.
+    /// Records that the stream was declared inactive at `at` (muted, stopped, not sent): until the next frame it is
+    /// paused, neither watched nor frozen. An open freeze stays counted up to `at`.
     pub fn pause(&mut self, at: Timestamp) {
         if self.inactive.is_some() {
             return;
@@ -78,8 +80,7 @@ impl Playout {
         self.inactive = Some(at);
     }
 
-    /// The totals as they stand at `now`, the open gap included: nothing of it is frozen until it is a freeze, then
-    /// all.
+    /// The totals at `now`, the open gap included: none of it is frozen until it is a freeze, then all of it.
     #[must_use]
     pub fn totals(&self, now: Timestamp) -> PlayoutTotals {
         let mut totals = self.closed;
@@ -118,9 +119,8 @@ impl Ring {
         self.len = (self.len + 1).min(SAMPLES);
     }
 
-    /// Whether `gap`, taken in as the newest, is a freeze: at least 5 gaps known, and `gap >= max(3 avg, avg + 150
-    /// ms)`. Compared as fractions, not with libwebrtc's whole milliseconds, so that a growing gap never ceases to be a
-    /// freeze.
+    /// Whether `gap`, as the newest one, is a freeze: at least 5 gaps known, and `gap >= max(3 avg, avg + 150 ms)`.
+    /// Compared as fractions, not in libwebrtc's whole milliseconds, so that a growing gap never ceases to be a freeze.
     fn is_freeze(&self, gap: Duration) -> bool {
         let oldest = if self.len == SAMPLES { self.gaps[self.next] } else { 0 };
         let count = (self.len + 1).min(SAMPLES) as u128;
@@ -134,16 +134,16 @@ fn nanos(gap: Duration) -> u64 {
     u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Gaps averaged, the judged one included.
+/// Gaps averaged, including the one under test.
 const SAMPLES: usize = 30;
 
-/// Gaps needed before any is judged.
+/// Gaps needed before any is tested.
 const MIN_SAMPLES: u128 = 5;
 
 /// A freeze is at least this much longer than the average gap.
 const MARGIN: Duration = Duration::from_millis(150);
 
-/// A declared inactivity longer than this is a pause (W3C `pauseCount`).
+/// A longer declared inactivity is a pause (W3C `pauseCount`).
 const PAUSE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
         Timestamp::from_millis(5_000_000 + millis)
     }
 
-    /// Frames at a steady interval; gives the book and the instant of the last frame.
+    /// Frames at a steady interval; returns the playout and the time of the last frame.
     fn steady(interval_millis: u64, frames: u64) -> (Playout, u64) {
         let mut playout = Playout::default();
         for i in 0..frames {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_open_gap_counts_whole_once_it_is_a_freeze_and_the_frame_that_ends_it_adds_nothing() {
+    fn an_open_freeze_counts_in_full_and_its_end_adds_nothing() {
         let (mut playout, last) = steady(40, 40);
         let before = playout.totals(at(last + 190));
         assert_eq!((before.frozen, before.exposure), (Duration::ZERO, Duration::from_millis(last + 190)));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_judged_before_five_gaps() {
+    fn no_gap_is_a_freeze_before_the_fifth() {
         let (playout, last) = steady(40, 4);
         assert_eq!(playout.totals(at(last + 60_000)).freezes, 0);
         let (playout, last) = steady(40, 5);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_gap_undeclared_is_a_freeze_and_declared_is_a_pause() {
+    fn a_long_gap_is_a_freeze_unless_declared_a_pause() {
         let (mut playout, last) = steady(40, 40);
         let mut declared = playout.clone();
         playout.frame(at(last + 6_000));
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!((totals.freezes, totals.frames, totals.exposure), (0, 42, Duration::from_millis(last + 40)));
     }
 
-    /// The rule told literally over all gaps at once: frozen time and freezes up to the last of `times`, a cut or a
+    /// The rule applied literally to all gaps at once: frozen time and freezes up to the last of `times`, a cut or a
     /// frame.
     fn oracle(times: &[u64]) -> (u64, u64) {
         let gaps: Vec<u64> = times.windows(2).map(|two| two[1] - two[0]).collect();
@@ -269,7 +269,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn totals_are_the_rule_told_literally(times in times(), open in 0_u64..2_000) {
+        fn totals_are_the_rule_applied_literally(times in times(), open in 0_u64..2_000) {
             let mut playout = Playout::default();
             for &time in &times {
                 playout.frame(at(time));
@@ -278,8 +278,8 @@ mod tests {
             let totals = playout.totals(at(now));
             let mut cut = times.clone();
             cut.push(now);
-            let told = (totals.frozen.as_millis() as u64, totals.freezes);
-            prop_assert_eq!(told, oracle(&cut));
+            let actual = (totals.frozen.as_millis() as u64, totals.freezes);
+            prop_assert_eq!(actual, oracle(&cut));
             prop_assert_eq!(totals.exposure, Duration::from_millis(now - times[0]));
             prop_assert_eq!(totals.frames, times.len() as u64);
         }

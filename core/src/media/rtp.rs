@@ -1,18 +1,19 @@
-//! Sequence, loss and jitter accounting of one RTP stream (RFC 3550 appendices A.1, A.3 and A.8). Decides which packets
-//! were expected, seen, seen twice or seen late; refuses to guess at packets it never saw and to mix two streams
-//! (SSRCs).
+//! Sequence, loss and jitter accounting of one RTP stream (RFC 3550 appendices A.1, A.3 and A.8): which packets were
+//! expected, received, repeated or reordered. One SSRC only; nothing is assumed about packets never seen.
+//!
+//! Only the demonstration (`liveqos demo`) uses it today: media servers report their own packet counts.
 
 use std::time::Duration;
 
 use crate::model::Timestamp;
 
-/// What one packet turned out to be.
+/// What one packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// First sight of this sequence number. Carries its position in the stream: the sequence number unwrapped past 16
-    /// bits, the same for every packet of an unbroken stream and 65,536 higher after each wrap.
+    /// First receipt of this sequence number. Contains its position in the stream: the sequence number unwrapped past
+    /// 16 bits, the same for every packet of an unbroken stream and 65,536 higher after each wrap.
     New(u64),
-    /// A sequence number that was seen before, within the last [`MAX_MISORDER`] packets.
+    /// A sequence number that was received before, within the last [`MAX_MISORDER`] packets.
     Duplicate(u64),
     /// A jump too large to be loss. Not counted; the next packet in order makes it a restart (RFC 3550 A.1 `bad_seq`).
     Suspect,
@@ -20,26 +21,26 @@ pub enum Arrival {
     Restart(u64),
 }
 
-/// Running totals of one stream since its first packet; they outlive restarts of its sequence numbers.
+/// Running totals of one stream since its first packet, across restarts of its sequence numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReceptionTotals {
     /// Packets the sender is known to have sent: highest minus lowest sequence number plus one (RFC 3550 A.3
     /// `expected`).
     pub expected: u64,
-    /// Packets counted, duplicates and late ones included (RFC 3550 A.1 `received`).
+    /// Packets counted, duplicates and reordered ones included (RFC 3550 A.1 `received`).
     pub received: u64,
     /// `expected - received`: negative when duplicates outnumber losses (RFC 3550 6.4.1, W3C `packetsLost`). Before
     /// repair.
     pub lost: i64,
-    /// Sequence numbers inside the expected range that were never seen: `lost` without the duplicates' discount.
+    /// Sequence numbers within the expected range that were never received: `lost` without the duplicates.
     pub missing: u64,
     /// Packets whose sequence number had been seen before.
     pub duplicates: u64,
-    /// First sights that came after a packet with a higher sequence number.
+    /// First receipts after a packet with a higher sequence number.
     pub reordered: u64,
-    /// Packets that began a jump: left out of every other count, whether the next packet confirmed the jump or not.
+    /// Packets that began a jump: not part of any other count, whether the next packet confirmed the jump or not.
     pub suspect: u64,
-    /// How often the stream was taken up at a new base.
+    /// How often the stream restarted at a new base.
     pub restarts: u64,
 }
 
@@ -47,11 +48,11 @@ pub struct ReceptionTotals {
 ///
 /// ```
 /// use liveqos_core::{media::Reception, model::Timestamp};
-/// let mut book = Reception::default();
+/// let mut reception = Reception::default();
 /// for (i, seq) in [65_534_u16, 65_535, 1, 2].into_iter().enumerate() {
-///     book.packet(seq, 3_000 * i as u32, 90_000, Timestamp::from_millis(33 * i as u64));
+///     reception.packet(seq, 3_000 * i as u32, 90_000, Timestamp::from_millis(33 * i as u64));
 /// }
-/// assert_eq!((book.totals().expected, book.totals().lost), (5, 1));
+/// assert_eq!((book.totals().expected, reception.totals().lost), (5, 1));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Reception {
@@ -62,8 +63,8 @@ pub struct Reception {
 }
 
 impl Reception {
-    /// Accounts for one packet: its sequence number, RTP timestamp and clock rate in hertz, and when it came.
-    /// Unlike RFC 3550 A.1 there is no probation: the first packet opens the stream, as the stream was negotiated.
+    /// Accounts for one packet: its sequence number, RTP timestamp, clock rate in hertz, and arrival. Unlike RFC 3550
+    /// A.1 there is no probation: the first packet starts the stream, since the stream was negotiated.
     pub fn packet(&mut self, seq: u16, rtp_time: u32, clock_rate: u32, arrival: Timestamp) -> Arrival {
         let seen = self.place(seq);
         match seen {
@@ -88,15 +89,15 @@ impl Reception {
         totals
     }
 
-    /// The highest sequence number with its wrap count in the upper half, as receiver reports carry it (RFC 3550
-    /// 6.4.1). A restart goes on in a later cycle.
+    /// The highest sequence number with its wrap count in the upper half, as receiver reports contain it (RFC 3550
+    /// 6.4.1). A restart continues in a later cycle.
     #[must_use]
     pub fn extended_highest(&self) -> Option<u32> {
         self.run.map(|run| (run.highest - FIRST_CYCLE) as u32)
     }
 
-    /// Interarrival jitter (RFC 3550 A.8), fed one packet a frame so that the packets of one frame, which share a
-    /// timestamp, do not inflate it. `None` until two frames came.
+    /// Interarrival jitter (RFC 3550 A.8), of one packet per frame: the packets of a frame share a timestamp and would
+    /// inflate it. `None` until two frames were received.
     #[must_use]
     pub fn jitter(&self) -> Option<Duration> {
         self.jitter.value()
@@ -140,7 +141,7 @@ impl Reception {
         Arrival::New(run.highest)
     }
 
-    /// Takes the stream up at `seq`, in a cycle of its own so that positions never repeat.
+    /// Restarts the stream at `seq`, in a cycle of its own so that positions never repeat.
     fn restart(&mut self, seq: u16) -> Arrival {
         let next_cycle = self.run.map_or(FIRST_CYCLE, |run| (run.highest | 0xffff) + 1);
         if let Some(run) = self.run {
@@ -155,7 +156,7 @@ impl Reception {
     }
 }
 
-/// One unbroken run of sequence numbers: its ends, and which of the newest 128 were seen (bit i: `highest - i`).
+/// An unbroken run of sequence numbers: its ends, and which of the newest 128 were received (bit i: `highest - i`).
 #[derive(Clone, Copy, Debug)]
 struct Run {
     lowest: u64,
@@ -177,8 +178,8 @@ impl Run {
         self.seen = self.seen.checked_shl(u32::from(by)).unwrap_or(0) | 1;
     }
 
-    /// Marks the packet `back` before the newest; true when it had not been seen. A packet from before the first one
-    /// widens the range: it proves that the stream began earlier.
+    /// Marks the packet `back` before the newest; true when it is received for the first time. A packet from before the
+    /// first one extends the range: it proves that the stream began earlier.
     fn mark_late(&mut self, back: u32) -> bool {
         let bit = 1_u128.checked_shl(back).unwrap_or(0);
         if self.seen & bit != 0 {
@@ -190,7 +191,7 @@ impl Run {
     }
 }
 
-/// RFC 3550 A.8 in clock units, kept as a real number so that small jitter is not rounded away.
+/// RFC 3550 A.8 in clock units, as a real number so that small jitter is not rounded away.
 #[derive(Clone, Copy, Debug, Default)]
 struct Jitter {
     last: Option<(u32, u32, Timestamp)>,
@@ -248,7 +249,7 @@ pub(super) const MAX_DROPOUT: u32 = 3_000;
 /// Packets this far behind the newest or farther are jumps, not reordering (RFC 3550 A.1 `MAX_MISORDER`).
 pub(super) const MAX_MISORDER: u32 = 100;
 
-/// Frames farther apart than this say nothing about jitter: the sender paused or its clock was set.
+/// Frames farther apart than this are no measure of jitter: the sender paused or its clock was set.
 const MAX_STEP: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -265,42 +266,42 @@ mod tests {
         Timestamp::from_millis(1_000_000 + millis)
     }
 
-    fn feed(book: &mut Reception, seqs: &[u16]) -> Vec<Arrival> {
-        seqs.iter().map(|&seq| book.packet(seq, 0, RATE, at(0))).collect()
+    fn feed(reception: &mut Reception, seqs: &[u16]) -> Vec<Arrival> {
+        seqs.iter().map(|&seq| reception.packet(seq, 0, RATE, at(0))).collect()
     }
 
     #[test]
-    fn duplicates_make_lost_negative_but_hide_nothing_missing() {
-        let mut book = Reception::default();
-        feed(&mut book, &[10, 11, 11, 11, 13]);
-        let totals = book.totals();
+    fn duplicates_make_lost_negative_but_not_missing() {
+        let mut reception = Reception::default();
+        feed(&mut reception, &[10, 11, 11, 11, 13]);
+        let totals = reception.totals();
         assert_eq!((totals.expected, totals.received, totals.lost), (4, 5, -1));
         assert_eq!((totals.missing, totals.duplicates, totals.reordered), (1, 2, 0));
     }
 
     #[test]
     fn a_packet_from_before_the_first_widens_the_stream_across_the_wrap() {
-        let mut book = Reception::default();
-        let seen = feed(&mut book, &[0, 65_535, 1]);
+        let mut reception = Reception::default();
+        let seen = feed(&mut reception, &[0, 65_535, 1]);
         assert_eq!(seen, [FIRST_CYCLE, FIRST_CYCLE - 1, FIRST_CYCLE + 1].map(Arrival::New));
-        assert_eq!((book.totals().expected, book.totals().lost, book.totals().reordered), (3, 0, 1));
-        assert_eq!(book.extended_highest(), Some(1));
+        assert_eq!((reception.totals().expected, reception.totals().lost, reception.totals().reordered), (3, 0, 1));
+        assert_eq!(reception.extended_highest(), Some(1));
     }
 
     #[test]
     fn extended_highest_counts_wraps_in_its_upper_half() {
-        let mut book = Reception::default();
+        let mut reception = Reception::default();
         let seqs: Vec<u16> = (0..200_000_u32).step_by(1_000).map(|seq| seq as u16).collect();
-        feed(&mut book, &seqs);
-        assert_eq!(book.extended_highest(), Some(199_000));
-        assert_eq!(book.totals().expected, 199_001);
+        feed(&mut reception, &seqs);
+        assert_eq!(reception.extended_highest(), Some(199_000));
+        assert_eq!(reception.totals().expected, 199_001);
     }
 
     #[test]
     fn steps_at_the_limits_are_loss_or_reordering_and_beyond_are_suspect() {
         let one_step = |seq: u16| {
-            let mut book = Reception::default();
-            feed(&mut book, &[30_000, seq])[1]
+            let mut reception = Reception::default();
+            feed(&mut reception, &[30_000, seq])[1]
         };
         assert_eq!(one_step(32_999), Arrival::New(FIRST_CYCLE + 32_999));
         assert_eq!(one_step(33_000), Arrival::Suspect);
@@ -310,43 +311,43 @@ mod tests {
 
     #[test]
     fn two_in_order_after_a_jump_restart_the_stream_and_keep_the_past() {
-        let mut book = Reception::default();
-        feed(&mut book, &[1, 2, 4]);
-        let seen = feed(&mut book, &[40_000, 40_001, 40_003, 39_999]);
+        let mut reception = Reception::default();
+        feed(&mut reception, &[1, 2, 4]);
+        let seen = feed(&mut reception, &[40_000, 40_001, 40_003, 39_999]);
         assert_eq!(seen[0], Arrival::Suspect);
         let Arrival::Restart(base) = seen[1] else { panic!("no restart: {seen:?}") };
         assert!(base > FIRST_CYCLE + 4);
         assert_eq!(seen[2..], [Arrival::New(base + 2), Arrival::New(base - 2)]);
-        let totals = book.totals();
+        let totals = reception.totals();
         assert_eq!((totals.restarts, totals.suspect, totals.expected), (1, 1, 4 + 5));
         assert_eq!((totals.received, totals.lost, totals.missing), (6, 3, 3));
     }
 
     #[test]
     fn a_stray_packet_neither_restarts_nor_counts() {
-        let mut book = Reception::default();
-        feed(&mut book, &[1, 50_000, 2, 50_001, 3]);
-        let totals = book.totals();
+        let mut reception = Reception::default();
+        feed(&mut reception, &[1, 50_000, 2, 50_001, 3]);
+        let totals = reception.totals();
         assert_eq!((totals.restarts, totals.suspect, totals.expected, totals.lost), (0, 2, 3, 0));
     }
 
     #[test]
     fn jitter_is_absent_until_two_frames_and_blind_to_bursts_and_pauses() {
-        let mut book = Reception::default();
-        assert_eq!(book.jitter(), None);
+        let mut reception = Reception::default();
+        assert_eq!(reception.jitter(), None);
         for (seq, (frame, millis)) in [(0, 0), (0, 9), (1, 40), (1, 49), (2, 80), (3, 120)].into_iter().enumerate() {
-            book.packet(seq as u16, frame * 3_600, RATE, at(millis));
+            reception.packet(seq as u16, frame * 3_600, RATE, at(millis));
         }
-        assert_eq!(book.jitter(), Some(Duration::ZERO));
-        book.packet(6, 4 * 3_600, RATE, at(60_000));
-        assert_eq!(book.jitter(), Some(Duration::ZERO), "a pause is no jitter");
-        book.packet(7, 5 * 3_600, RATE, at(60_056));
-        assert_eq!(book.jitter(), Some(Duration::from_millis(1)), "16 ms late, one sixteenth of it");
-        book.packet(8, 6 * 3_600, 0, at(60_100));
-        assert_eq!(book.jitter(), Some(Duration::from_millis(1)), "a clock rate of zero says nothing");
+        assert_eq!(reception.jitter(), Some(Duration::ZERO));
+        reception.packet(6, 4 * 3_600, RATE, at(60_000));
+        assert_eq!(reception.jitter(), Some(Duration::ZERO), "a pause is not jitter");
+        reception.packet(7, 5 * 3_600, RATE, at(60_056));
+        assert_eq!(reception.jitter(), Some(Duration::from_millis(1)), "16 ms late, one sixteenth of it");
+        reception.packet(8, 6 * 3_600, 0, at(60_100));
+        assert_eq!(reception.jitter(), Some(Duration::from_millis(1)), "a clock rate of zero is ignored");
     }
 
-    /// What a packet did to the stream, told by someone who knows the true numbers and keeps them all.
+    /// The totals computed from the true positions, all of them kept.
     fn oracle(order: &[u64]) -> ReceptionTotals {
         let mut seen = BTreeSet::new();
         let mut totals = ReceptionTotals { received: order.len() as u64, ..ReceptionTotals::default() };
@@ -385,28 +386,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counts_match_one_who_knows_the_true_numbers(order in arrivals()) {
-            let mut book = Reception::default();
+        fn counts_match_the_true_positions(order in arrivals()) {
+            let mut reception = Reception::default();
             let mut offset = None;
             for &position in &order {
-                let seen = book.packet(position as u16, 0, RATE, at(0));
-                let (Arrival::New(told) | Arrival::Duplicate(told)) = seen else {
+                let seen = reception.packet(position as u16, 0, RATE, at(0));
+                let (Arrival::New(actual) | Arrival::Duplicate(actual)) = seen else {
                     return Err(TestCaseError::fail(format!("{seen:?} at {position}")));
                 };
-                prop_assert_eq!(told.wrapping_sub(position), *offset.get_or_insert(told.wrapping_sub(position)));
+                prop_assert_eq!(actual.wrapping_sub(position), *offset.get_or_insert(actual.wrapping_sub(position)));
             }
-            prop_assert_eq!(book.totals(), oracle(&order));
+            prop_assert_eq!(reception.totals(), oracle(&order));
         }
 
         #[test]
-        fn any_packets_at_all_keep_the_books_balanced(
+        fn any_packets_keep_the_counts_consistent(
             packets in prop::collection::vec((any::<u16>(), any::<u32>(), prop_oneof![Just(RATE), any::<u32>()], any::<u64>()), 0..300)
         ) {
-            let mut book = Reception::default();
+            let mut reception = Reception::default();
             for (seq, rtp_time, rate, nanos) in &packets {
-                book.packet(*seq, *rtp_time, *rate, Timestamp::from_nanos(*nanos));
+                reception.packet(*seq, *rtp_time, *rate, Timestamp::from_nanos(*nanos));
             }
-            let totals = book.totals();
+            let totals = reception.totals();
             prop_assert_eq!(totals.received + totals.suspect, packets.len() as u64);
             prop_assert!(totals.duplicates + totals.reordered <= totals.received);
             prop_assert_eq!(totals.missing.cast_signed(), totals.lost + totals.duplicates.cast_signed());
@@ -417,12 +418,12 @@ mod tests {
             start in any::<u32>(),
             frames in prop::collection::vec((20_u64..80, 1_u16..4), 2..200)
         ) {
-            let mut book = Reception::default();
+            let mut reception = Reception::default();
             let (mut millis, mut seq, mut units, mut before) = (0, 65_500_u16, 0.0_f64, None);
             for (i, (gap, packets)) in (0_u32..).zip(frames) {
                 millis += gap;
                 for packet in 0..packets {
-                    book.packet(seq, start.wrapping_add(i * 3_600), RATE, at(millis + u64::from(packet)));
+                    reception.packet(seq, start.wrapping_add(i * 3_600), RATE, at(millis + u64::from(packet)));
                     seq = seq.wrapping_add(1);
                 }
                 let transit = millis as f64 * 90.0 - f64::from(i) * 3_600.0;
@@ -430,8 +431,8 @@ mod tests {
                     units += ((transit - before).abs() - units) / 16.0;
                 }
             }
-            let told = book.jitter().unwrap().as_secs_f64();
-            prop_assert!((told - units / 90_000.0).abs() < 1e-7, "{told} against {}", units / 90_000.0);
+            let actual = reception.jitter().unwrap().as_secs_f64();
+            prop_assert!((actual - units / 90_000.0).abs() < 1e-7, "{actual} against {}", units / 90_000.0);
         }
     }
 
@@ -454,10 +455,10 @@ mod tests {
         records
     }
 
-    /// Feeds the RTP of a dump, its numbers moved on by `shift`; gives the book, the frames (markers) and the RTCP
-    /// packets.
+    /// Feeds the RTP of a dump, its numbers shifted by `shift`; returns the reception, the number of frames (markers)
+    /// and of RTCP packets.
     fn replay(file: &[u8], payload_type: u8, shift: (u16, u32)) -> (Reception, usize, usize) {
-        let mut book = Reception::default();
+        let mut reception = Reception::default();
         let (mut markers, mut rtcp, mut frames) = (0, 0, BTreeSet::new());
         for Dumped { offset_millis, packet } in rtpdump(file) {
             if (192..=223).contains(&packet[1]) {
@@ -467,12 +468,12 @@ mod tests {
             assert_eq!((packet[1] & 0x7f, &packet[8..12]), (payload_type, &1337_u32.to_be_bytes()[..]));
             let seq = u16::from_be_bytes([packet[2], packet[3]]).wrapping_add(shift.0);
             let rtp_time = u32::from_be_bytes([packet[4], packet[5], packet[6], packet[7]]).wrapping_add(shift.1);
-            book.packet(seq, rtp_time, RATE, at(u64::from(offset_millis)));
+            reception.packet(seq, rtp_time, RATE, at(u64::from(offset_millis)));
             markers += usize::from(packet[1] & 0x80 != 0);
             frames.insert(rtp_time);
         }
         assert_eq!(frames.len(), markers);
-        (book, markers, rtcp)
+        (reception, markers, rtcp)
     }
 
     #[test]
