@@ -113,7 +113,7 @@ async fn half_an_identity_or_a_bad_one_is_refused_at_the_start() {
     assert!(error.contains("client key") && error.contains("node.pem"), "{error}");
     settings.client_key_file = None;
     let error = Otlp::start(&settings, &node(), sampling()).unwrap_err().to_string();
-    assert!(error.contains("come together"), "{error}");
+    assert!(error.contains("set together"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

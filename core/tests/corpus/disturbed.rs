@@ -5,11 +5,11 @@ use liveqos_core::model::{Alert, Cause, NoticeState, Objectives, Protocol};
 use liveqos_core::recording::{Event, Head, Playback, Settings, line};
 use liveqos_core::session::SessionTimeouts;
 
-use crate::causes::said_of;
-use crate::crowd::Habit;
-use crate::dice::Dice;
-use crate::faults::KINDS;
-use crate::world::{Class, START, World};
+use crate::simulation::crowd::Habit;
+use crate::simulation::dice::Dice;
+use crate::simulation::faults::KINDS;
+use crate::simulation::named_cause::named_with;
+use crate::simulation::world::{Class, START, World};
 
 /// What else happens, by the seconds since the fault began.
 type Also = fn(u64, &mut World);
@@ -51,7 +51,7 @@ fn a_fault_keeps_its_cause_whatever_else_happens() {
     let (mut right, mut told, mut played) = (0, 0, 0);
     for (name, also) in DISTURBANCES {
         for (seed, kind) in (40..).zip(KINDS) {
-            let said = said_of(kind, seed, &mut |second, world| also(second, world));
+            let said = named_with(kind, seed, &mut |second, world| also(second, world));
             if said != Some(kind.0) {
                 println!("{name}: {} {} is called {said:?}", kind.0.as_str(), kind.1);
             }

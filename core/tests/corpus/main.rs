@@ -1,14 +1,10 @@
-//! The judge against a labelled corpus: classes of five to fifty thousand viewers, healthy and faulty, made from seeds.
+//! Alerts evaluated on a labelled corpus: simulated classes of five to fifty thousand viewers, healthy and faulty. The
+//! long tables of the same simulation are made by `cargo run -p liveqos-core --release --example alert_tables`.
 
-#![expect(clippy::print_stdout, reason = "the long runs print their tables")]
+#![expect(clippy::print_stdout, reason = "the tests print what they count")]
 
 mod causes;
-mod choice;
-mod crowd;
-mod dice;
 mod disturbed;
-mod faults;
-mod life;
-mod rivals;
-mod table;
-mod world;
+mod node_events;
+mod simulation;
+mod stutter;

@@ -1,8 +1,9 @@
-//! Whole classes through the pipe under a clock moved by hand: what people are told, what the trace gains, what the
-//! registry keeps.
+//! Whole classes through the pipeline under a clock moved by hand: notices, spans, and the classes of the registry.
 
-mod accounts;
-mod judge;
+mod alerts;
+mod arbitrary_input;
+#[path = "../support/random.rs"]
+mod random;
 mod registry;
 mod spans;
 mod stage;

@@ -11,6 +11,8 @@ use liveqos_core::model::{
 use liveqos_core::pipeline::{Pipeline, Tick};
 use liveqos_core::session::SessionTimeouts;
 
+use crate::random::Random;
+
 /// When every stage begins: on a wall-clock minute.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_700_000_040);
 pub(crate) const SERVER: &str = "srs";
@@ -46,24 +48,6 @@ pub(crate) fn latencies(millis: &[u64]) -> LatencyHistogram {
     latencies
 }
 
-/// Seeded chance (xorshift64*).
-#[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    /// Uniform in 0..1.
-    pub(crate) fn roll(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
 /// One class: what it does now. Every part may be changed between two runs of the stage.
 #[derive(Clone, Debug)]
 pub(crate) struct Class {
@@ -83,7 +67,7 @@ pub(crate) struct Class {
     pub(crate) segments: Option<(u64, u64)>,
     pub(crate) fps: u64,
     pub(crate) declared_fps: Option<f64>,
-    dice: Dice,
+    random: Random,
     frozen: Vec<Duration>,
     frames: u64,
 }
@@ -104,7 +88,7 @@ impl Class {
             segments: None,
             fps: 25,
             declared_fps: None,
-            dice: Dice::new(1),
+            random: Random::new(1),
             frozen: Vec::new(),
             frames: 0,
         }
@@ -134,7 +118,7 @@ impl Class {
     }
 
     pub(crate) fn seed(mut self, seed: u64) -> Self {
-        self.dice = Dice::new(seed);
+        self.random = Random::new(seed);
         self
     }
 
@@ -197,8 +181,8 @@ impl Class {
         };
         let starts = self.stutter / (1.0 - self.stutter) * TICK.as_secs_f64() / self.freeze.as_secs_f64();
         for left in &mut self.frozen {
-            if left.is_zero() && self.dice.roll() < starts {
-                let rest = TICK.mul_f64(self.dice.roll());
+            if left.is_zero() && self.random.roll() < starts {
+                let rest = TICK.mul_f64(self.random.roll());
                 view.stalled += self.freeze.min(rest);
                 view.stall_starts += 1;
                 *left = self.freeze.saturating_sub(rest);
@@ -209,7 +193,7 @@ impl Class {
         }
         if let Some(loss) = self.loss {
             let expected = u64::from(self.audience) * 60;
-            let lost = (0..expected).filter(|_| self.dice.roll() < loss).count() as u64;
+            let lost = (0..expected).filter(|_| self.random.roll() < loss).count() as u64;
             (view.packets_expected, view.packets_lost) = (Some(expected), Some(lost));
         }
         view.latencies = (!self.latency_millis.is_empty()).then(|| latencies(&self.latency_millis));

@@ -12,8 +12,8 @@ use liveqos_core::pipeline::Pipeline;
 use liveqos_core::recording::{Event, line};
 use liveqos_core::session::SessionTimeouts;
 
-use crate::crowd::{Crowd, Habit, Told};
-use crate::dice::Dice;
+use super::crowd::{Crowd, Delta, Habit};
+use super::dice::Dice;
 
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_700_000_040);
 
@@ -49,7 +49,7 @@ pub(crate) struct Class {
     sent: (f64, f64),
     /// What its totals count from.
     base: u64,
-    told: Vec<Told>,
+    told: Vec<Delta>,
     dice: Dice,
 }
 
@@ -168,7 +168,7 @@ impl Class {
 
     /// One tick of every cell.
     fn watch(&mut self) {
-        self.told.resize(self.cells.len(), Told::default());
+        self.told.resize(self.cells.len(), Delta::default());
         for (cell, told) in self.cells.iter_mut().zip(&mut self.told) {
             let habit = Habit { ratio: (self.habit.ratio + cell.stutter).min(0.9), ..self.habit };
             let more = cell.crowd.tick(cell.viewers, &habit, &mut self.dice);

@@ -3,8 +3,8 @@
 
 use liveqos_core::model::{Cause, Protocol};
 
-use crate::dice::Dice;
-use crate::world::{Class, World};
+use super::dice::Dice;
+use super::world::{Class, World};
 
 /// A fault and what was drawn for it.
 #[derive(Clone, Debug)]

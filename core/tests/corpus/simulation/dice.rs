@@ -1,23 +1,19 @@
 //! Seeded chance: the same seed gives the same corpus on every machine.
 
-/// A source of chance (xorshift64*, seeded by splitmix64 so that near seeds give far streams).
+use super::random::Random;
+
+/// Random numbers by distribution.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice(Random);
 
 impl Dice {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut mixed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        Self((mixed ^ (mixed >> 31)) | 1)
+        Self(Random::new(seed))
     }
 
     /// Uniform in 0..1.
     pub(crate) fn roll(&mut self) -> f64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 11) as f64 / (1_u64 << 53) as f64
+        self.0.roll()
     }
 
     /// Exponential with this mean.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use liveqos_core::model::{Alert, Cause, Notice, NoticeState, Protocol, Subject};
 
-use crate::dice::Dice;
-use crate::world::{Class, World};
+use crate::simulation::dice::Dice;
+use crate::simulation::world::{Class, World};
 
 fn classes(sizes: &[u32], protocol: Protocol, seed: u64) -> World {
     let mut dice = Dice::new(seed);
