@@ -6,6 +6,7 @@ use arc_swap::ArcSwap;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
+use prometheus::proto::MetricFamily;
 
 use crate::engine::Snapshot;
 use crate::metrics::collector::exemplars;
@@ -20,6 +21,13 @@ pub(crate) struct MetricsPage {
     pub session_series: Arc<SessionSeries>,
     /// Where exemplars are taken from.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+}
+
+impl MetricsPage {
+    /// All metrics, those of single classes included.
+    pub(crate) fn families(&self) -> Vec<MetricFamily> {
+        [self.registry.gather(), self.session_series.families()].concat()
+    }
 }
 
 /// `GET /metrics`

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::state::ApiState;
 use super::{metrics, sessions};
-use crate::engine::snapshot::{capacity_json, notice_json};
+use crate::engine::{capacity_json, notice_json};
 use crate::http::{ApiError, body, method_not_allowed, not_found};
 use crate::intake::HookAnswer;
 use crate::platform::clock;

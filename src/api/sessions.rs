@@ -15,8 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::state::ApiState;
-use crate::engine::Command;
-use crate::engine::snapshot::{notice_json, sample_json};
+use crate::engine::{Command, notice_json, sample_json, session_json};
 use crate::http::ApiError;
 use crate::platform::clock;
 
@@ -37,7 +36,7 @@ struct Registration {
 /// `GET /api/v1/sessions`
 pub(super) async fn list(State(state): State<ApiState>) -> Response {
     let snapshot = state.snapshot.load();
-    let sessions: Vec<Value> = snapshot.sessions.values().map(crate::engine::SessionState::to_json).collect();
+    let sessions: Vec<Value> = snapshot.sessions.values().map(session_json).collect();
     let cut_at = snapshot.cut_at.map(liveqos_core::model::Timestamp::seconds);
     Json(json!({ "node": state.node, "cut_at": cut_at, "sessions": sessions })).into_response()
 }
@@ -48,7 +47,7 @@ pub(super) async fn one(State(state): State<ApiState>, Path(id): Path<String>) -
     let Some(session) = snapshot.sessions.get(id.as_str()) else {
         return unknown(&id).into_response();
     };
-    let mut out = session.to_json();
+    let mut out = session_json(session);
     let own = snapshot.alerts.iter().filter(|notice| notice.subject.key() == id);
     out["alerts"] = own.map(notice_json).collect();
     Json(out).into_response()

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use axum::extract::FromRef;
 use liveqos_core::model::Timestamp;
-use tokio::sync::mpsc;
 
 use super::metrics::MetricsPage;
-use crate::engine::{Command, History, Snapshot};
+use crate::engine::{Commands, History, Snapshot};
 use crate::intake::{HookIntake, SourceTable};
 use crate::peers::PathTable;
 use crate::platform::SelfMetrics;
@@ -35,7 +34,7 @@ pub(crate) struct ApiState {
     /// Hooks of media servers.
     pub hooks: Arc<ArcSwap<HookIntake>>,
     /// Commands to the engine.
-    pub commands: mpsc::Sender<Command>,
+    pub commands: Commands,
     /// Classes that the platform ended.
     pub ended: Arc<EndedSessions>,
     /// `GET /metrics`.

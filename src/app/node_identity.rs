@@ -1,5 +1,5 @@
-//! Who this node is, in the terms of every exporter: resource of OTLP, labels of metrics, letterhead of notices.
-//! Decides what stands where nothing is configured; refuses to make up a region.
+//! The identity of this node in the terms of every exporter: OTLP resource, metric labels, context of alerts. Decides
+//! the defaults where nothing is configured; a region has none.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::otlp::Resource;
 pub(crate) struct NodeIdentity {
     /// Its name.
     pub node: String,
-    /// Its region, empty where not configured.
+    /// Its region; empty where it is not configured.
     pub region: String,
     /// Its edge or point of presence.
     pub edge: String,
@@ -20,7 +20,7 @@ pub(crate) struct NodeIdentity {
 }
 
 impl NodeIdentity {
-    /// As configured, else as the host is called.
+    /// As configured; the name of the host by default.
     #[must_use]
     pub(crate) fn of(config: &Config) -> Self {
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned();
@@ -34,11 +34,11 @@ impl NodeIdentity {
     #[must_use]
     pub(crate) fn labels(&self) -> HashMap<String, String> {
         let labels = [("region", &self.region), ("edge", &self.edge)];
-        let told = labels.into_iter().filter(|(_, value)| !value.is_empty());
-        told.map(|(name, value)| (name.to_owned(), value.clone())).collect()
+        let known = labels.into_iter().filter(|(_, value)| !value.is_empty());
+        known.map(|(name, value)| (name.to_owned(), value.clone())).collect()
     }
 
-    /// The resource of all OTLP.
+    /// The resource of all OTLP telemetry (OpenTelemetry semantic conventions).
     #[must_use]
     pub(crate) fn resource(&self, config: &Config) -> Resource {
         Resource {
@@ -53,9 +53,9 @@ impl NodeIdentity {
         }
     }
 
-    /// What notices carry.
+    /// What each alert contains of the node.
     #[must_use]
-    pub(crate) fn letterhead(&self, config: &Config) -> AlertContext {
+    pub(crate) fn alert_context(&self, config: &Config) -> AlertContext {
         AlertContext {
             node: self.node.clone(),
             region: self.region.clone(),
@@ -65,8 +65,8 @@ impl NodeIdentity {
     }
 }
 
-/// The same across restarts: a hash of the machine's id, which itself must not leave it (machine-id(5)), or of the
-/// node's name where the machine has none (containers), so that two nodes never share one.
+/// `service.instance.id`, the same across restarts: a hash of the machine's id, which itself must not leave the machine
+/// (machine-id(5)), or of the node's name where the machine has no id, as in containers.
 fn instance_id(node: &str) -> String {
     let machine = std::fs::read_to_string("/etc/machine-id").ok().filter(|id| !id.trim().is_empty());
     let machine = machine.unwrap_or_else(|| node.to_owned());

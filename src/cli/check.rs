@@ -93,7 +93,7 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
             other => line(false, &what, &format!("{other:?}")),
         }
     }
-    let letterhead = NodeIdentity::of(config).letterhead(config);
+    let letterhead = NodeIdentity::of(config).alert_context(config);
     for receiver in &config.alerts.webhooks {
         let what = format!("receiver {}", receiver.shown());
         if !notify {

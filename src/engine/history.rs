@@ -1,5 +1,6 @@
-//! The recent past in memory, for the page and the API. Decides what is forgotten: the oldest sample of a class beyond
-//! its share, the oldest of all beyond the whole; a class that closed keeps its samples until others need the room.
+//! Recent samples in memory, for the page and the API. Decides which are dropped: the oldest of a class beyond the
+//! bound for a class, the oldest of all beyond the bound for all. Samples of a closed class stay until others need the
+//! room.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,13 +22,13 @@ struct Kept {
 }
 
 impl History {
-    /// An empty history of so many samples a class and in all.
+    /// An empty history of at most `per_session` samples a class and `max_samples` in all.
     #[must_use]
     pub(crate) fn new(per_session: usize, max_samples: usize) -> Self {
         Self { per_session, max_samples, kept: Mutex::default() }
     }
 
-    /// Adds a window's samples.
+    /// Adds the samples of a window.
     pub(crate) fn take(&self, samples: &[Sample]) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         for sample in samples {
@@ -40,12 +41,12 @@ impl History {
                 kept.order.push_back(id);
             }
             if kept.order.len() > self.max_samples {
-                kept.forget_oldest();
+                kept.drop_oldest();
             }
         }
     }
 
-    /// The samples of a class, oldest first; `None` when nothing of it is kept.
+    /// The samples of a class, oldest first; `None` when none is kept.
     pub(crate) fn of(&self, id: &str) -> Option<Vec<Arc<Sample>>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.sessions.get(id).map(|samples| samples.iter().cloned().collect())
@@ -53,8 +54,8 @@ impl History {
 }
 
 impl Kept {
-    /// Every kept sample has one entry in `order`; whose turn it is gives its oldest.
-    fn forget_oldest(&mut self) {
+    /// Drops the oldest sample. Each kept sample has one entry in `order`, in the order of arrival.
+    fn drop_oldest(&mut self) {
         if let Some(id) = self.order.pop_front()
             && let Some(own) = self.sessions.get_mut(&id)
         {
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn many_short_classes_do_not_pile_up() {
+    fn many_short_classes_do_not_accumulate() {
         let history = History::new(3, 5);
         for number in 0..100 {
             history.take(&[sample(&format!("class-{number}"), number)]);

@@ -1,13 +1,23 @@
-//! FACE
+//! The engine: one thread that owns the pipeline, folds observations and ticks every 250 ms.
+//!
+//! **Decides** when a tick is due, and what a reader sees of it. The rules themselves are in `liveqos-core`.
+//! **In:** observations and commands through bounded queues; at each tick the folds of beacons and the state of sources,
+//! paths and node.
+//! **Out:** a snapshot, to `api` and `metrics`; the results of each tick, to the sinks that `app` connects; a recording.
+//! **May import:** `platform`, `intake`, `peers`.
 
 mod history;
-pub(crate) mod recorder;
-pub(crate) mod snapshot;
+mod io;
+mod json;
+mod recorder;
+mod snapshot;
 mod tick;
 
 pub(crate) use self::history::History;
+pub(crate) use self::io::{Deliver, EngineIo, Gather, Persist, Published, Surroundings};
+pub(crate) use self::json::{capacity_json, notice_json, sample_json, session_json};
 pub use self::recorder::RecordTo;
-pub(crate) use self::recorder::Recorder;
+pub(crate) use self::recorder::{Recorder, is_compressed, is_recording};
+pub(crate) use self::snapshot::Exemplar;
 pub use self::snapshot::Snapshot;
-pub(crate) use self::snapshot::{Exemplar, SessionState};
-pub(crate) use self::tick::{Command, EngineIo, Keep, MAX_COMMANDS, MAX_WAITING, start};
+pub(crate) use self::tick::{Command, Commands, MAX_COMMANDS, MAX_WAITING, start};

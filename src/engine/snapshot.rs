@@ -1,83 +1,77 @@
-//! The present as readers see it: the page, the API and `/metrics` all read one immutable snapshot, replaced after
-//! every tick that changed something. Decides how a sample looks in JSON; a value that was not measured is left out.
+//! What readers see of the engine: the page, the API and `/metrics` all read one immutable snapshot, which is replaced
+//! after every tick that changed something.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use liveqos_core::alert::Capacity;
 use liveqos_core::base::hex;
 use liveqos_core::metrics::{Fleet, FleetKey};
-use liveqos_core::model::{
-    Alert, LegSample, Measured, Name, Notice, NoticeState, Provenance, Sample, Session, Subject, Timestamp,
-};
-use liveqos_core::pipeline::Pipeline;
+use liveqos_core::model::{Alert, LegSample, Name, Notice, NoticeState, Sample, Session, Timestamp};
+use liveqos_core::pipeline::{Pipeline, Tick};
 use liveqos_core::session::Refused;
-use serde::Serialize;
-use serde_json::{Value, json};
 
 use crate::platform::trace_id;
 
 /// A live class.
 #[derive(Clone, Debug)]
 pub struct SessionState {
-    /// Who it is.
+    /// Its identity.
     pub session: Arc<Session>,
-    /// Its trace.
+    /// Id of its trace, in hexadecimal.
     pub trace_id: String,
-    /// When its first byte was seen.
+    /// When its first byte was observed.
     pub opened_at: Timestamp,
     /// Its newest sample.
     pub sample: Option<Arc<Sample>>,
 }
 
-/// A value worth pointing from a metric to a trace.
+/// A value with the trace that shows it (`OpenMetrics` exemplar).
 #[derive(Clone, Debug)]
 pub struct Exemplar {
-    /// The trace that shows it.
+    /// Id of the trace, in hexadecimal.
     pub trace_id: String,
     /// The value.
     pub value: f64,
-    /// When it was.
+    /// When it was measured.
     pub at: Timestamp,
 }
 
-/// All that readers see.
+/// The state of the node as of a tick.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// The newest cut.
+    /// End of the newest window.
     pub cut_at: Option<Timestamp>,
-    /// Live classes in the order of their ids.
+    /// Live classes by id.
     pub sessions: BTreeMap<Name, SessionState>,
-    /// Alerts that hold.
+    /// Firing alerts.
     pub alerts: Vec<Notice>,
-    /// The node's running sums.
+    /// Sums of the node since its start.
     pub fleet: Fleet,
-    /// The worst class of the newest window, by sum.
+    /// The class with the highest latency in the newest window, for each sum.
     pub exemplars: BTreeMap<FleetKey, Exemplar>,
-    /// What the registry's bounds cost.
+    /// What the registry refused at its bounds.
     pub refused: Refused,
-    /// How many more viewers the node can carry, where that is known.
+    /// How many more viewers the node can serve, where that is known.
     pub capacity: Option<Capacity>,
 }
 
 impl Snapshot {
-    /// The present at start: what lived when the daemon went down.
+    /// The state at the start: classes and alerts of the last run that are resumed.
     #[must_use]
-    pub fn resumed(pipe: &Pipeline) -> Self {
-        let mut out = Self { alerts: pipe.incidents().cloned().collect(), ..Self::default() };
-        for live in pipe.registry().sessions() {
+    pub fn resumed(pipeline: &Pipeline) -> Self {
+        let mut out = Self { alerts: pipeline.incidents().cloned().collect(), ..Self::default() };
+        for live in pipeline.registry().sessions() {
             let session = Arc::clone(&live.session);
-            let opened_at = pipe.opened_at(&session.id).unwrap_or_default();
+            let opened_at = pipeline.opened_at(&session.id).unwrap_or_default();
             let trace_id = hex::encode(&trace_id::trace_id(&session));
             out.sessions.insert(session.id.clone(), SessionState { session, trace_id, opened_at, sample: None });
         }
         out
     }
 
-    /// Takes over what a tick brought. Gives whether anything changed.
-    pub fn take(&mut self, tick: &liveqos_core::pipeline::Tick) -> bool {
+    /// Applies the results of a tick; returns whether anything changed.
+    pub fn take(&mut self, tick: &Tick) -> bool {
         for opened in &tick.batch.opened {
             let session = Arc::clone(&opened.session);
             let trace_id = hex::encode(&trace_id::trace_id(&session));
@@ -93,7 +87,7 @@ impl Snapshot {
                 state.session = Arc::clone(&sample.session);
                 state.sample = Some(Arc::new(sample.clone()));
                 for leg in &sample.legs {
-                    note_worst(&mut self.exemplars, sample, leg, &state.trace_id);
+                    keep_worst(&mut self.exemplars, sample, leg, &state.trace_id);
                 }
             }
         }
@@ -101,7 +95,7 @@ impl Snapshot {
             self.sessions.remove(&closed.session.id);
         }
         for notice in &tick.notices {
-            self.alerts.retain(|held| !is_same(held, notice));
+            self.alerts.retain(|firing| !is_same(firing, notice));
             if notice.state == NoticeState::Firing {
                 self.alerts.push(notice.clone());
             }
@@ -109,154 +103,15 @@ impl Snapshot {
         !tick.batch.is_empty() || !tick.notices.is_empty()
     }
 
-    /// How many of each alert hold.
+    /// How many alerts of this kind are firing, forecasts not counted.
     #[must_use]
     pub fn firing(&self, alert: Alert) -> usize {
         self.alerts.iter().filter(|notice| notice.alert == alert && notice.forecast.is_none()).count()
     }
 }
 
-impl SessionState {
-    /// The class with its newest figures.
-    #[must_use]
-    pub fn to_json(&self) -> Value {
-        let session = &self.session;
-        let mut out = json!({
-            "session_id": session.id, "stream": session.stream, "scenario": session.scenario,
-            "trace_id": self.trace_id, "opened_at": self.opened_at.seconds(),
-        });
-        put(&mut out, "course_id", session.course_id.as_ref());
-        put(&mut out, "teacher_id", session.teacher_id.as_ref());
-        put(&mut out, "student_count", session.student_count);
-        put(&mut out, "traceparent", session.trace_parent);
-        put(&mut out, "stream_type", session.stream_type);
-        if let (Some(sample), Value::Object(map)) = (&self.sample, &mut out)
-            && let Value::Object(figures) = sample_json(sample)
-        {
-            map.extend(figures);
-        }
-        out
-    }
-}
-
-/// A sample's figures; what was not measured is left out, `sources` says where each comes from.
-#[must_use]
-pub(crate) fn sample_json(sample: &Sample) -> Value {
-    let mut out = json!({
-        "window": { "start": sample.window.start.seconds(), "end": sample.window.end.seconds() },
-        "number": sample.number(),
-    });
-    let mut sources = BTreeMap::new();
-    let mut figure = |name: &'static str, measured: Option<Measured<f64>>| {
-        if let Some(Measured { value, source }) = measured {
-            sources.insert(name, source);
-            out[name] = number(value);
-        }
-    };
-    figure("bitrate_bits_per_second", sample.bitrate());
-    figure("fps", sample.fps());
-    figure("latency_p95_seconds", sample.latency_p95_seconds());
-    figure("packet_loss_ratio", sample.loss().map(|loss| loss.map(liveqos_core::model::Share::ratio)));
-    figure("viewers", sample.viewers().map(|viewers| viewers.map(f64::from)));
-    let stuttering = sample.stutter_viewers();
-    figure("stutter_viewers_ratio", stuttering.map(|share| share.map(liveqos_core::model::Share::ratio)));
-    figure("stutter_ratio", sample.stutter().map(|stutter| stutter.map(liveqos_core::model::Share::ratio)));
-    // Both sums beside their ratio, so that windows and classes can be added up.
-    figure("stutter_seconds", sample.stutter().map(|stutter| stutter.map(|share| share.part)));
-    figure("watch_seconds", sample.stutter().map(|stutter| stutter.map(|share| share.whole)));
-    put(&mut out, "sources", Some(sources));
-    put(&mut out, "coverage_ratio", sample.coverage().map(number));
-    put(&mut out, "declared_fps", sample.declared_fps);
-    put(&mut out, "publishing", sample.publishing);
-    put(&mut out, "interactions", sample.interactions);
-    put(&mut out, "partial", sample.partial.then_some(true));
-    put(&mut out, "legs", Some(sample.legs.iter().map(leg_json).collect::<Vec<_>>()));
-    out
-}
-
-/// How many more viewers the node can carry.
-#[must_use]
-pub(crate) fn capacity_json(capacity: Capacity) -> Value {
-    json!({ "viewers": number(capacity.viewers), "room": capacity.additional_viewers.floor() as u64, "short": capacity.limiting_resource })
-}
-
-/// A notice for people and programs.
-#[must_use]
-pub(crate) fn notice_json(notice: &Notice) -> Value {
-    let mut out = json!({
-        "alertname": notice.alert.as_str(), "severity": notice.severity(), "state": notice.state,
-        "started_at": notice.started_at.seconds(), "at": notice.at.seconds(),
-        "cause": notice.cause, "summary": notice.summary(), "evidence": notice.evidence,
-    });
-    put(&mut out, "why", Some(&*notice.why).filter(|why| !why.is_empty()));
-    put(&mut out, "forecast", notice.forecast);
-    match &notice.subject {
-        Subject::Session(session) => {
-            put(&mut out, "session_id", Some(&session.id));
-            put(&mut out, "course_id", session.course_id.as_ref());
-            put(&mut out, "trace_id", Some(hex::encode(&trace_id::trace_id(session))));
-        }
-        Subject::Source(source) => put(&mut out, "source", Some(source.as_ref())),
-        Subject::Peer(peer) => put(&mut out, "peer", Some(peer.as_ref())),
-        Subject::Node => {}
-    }
-    out
-}
-
-fn leg_json(leg: &LegSample) -> Value {
-    let mut out = json!({ "leg": leg.leg.as_str() });
-    let mut sources: BTreeMap<&'static str, Provenance> = BTreeMap::new();
-    let mut figure = |out: &mut Value, name: &'static str, value: Option<Measured<f64>>| {
-        if let Some(Measured { value, source }) = value {
-            sources.insert(name, source);
-            out[name] = number(value);
-        }
-    };
-    figure(&mut out, "bitrate_bits_per_second", leg.bitrate);
-    figure(&mut out, "fps", leg.fps);
-    figure(&mut out, "viewers", leg.viewers.map(|viewers| viewers.map(f64::from)));
-    figure(&mut out, "packet_loss_ratio", leg.loss.map(|loss| loss.map(liveqos_core::model::Share::ratio)));
-    let stuttering = leg.stutter_viewers.map(|share| share.map(liveqos_core::model::Share::ratio));
-    figure(&mut out, "stutter_viewers_ratio", stuttering);
-    figure(&mut out, "stutter_ratio", leg.stutter.map(|stutter| stutter.map(liveqos_core::model::Share::ratio)));
-    if let Some(latency) = &leg.latency {
-        let quantile = |q| latency.value.quantile_seconds(q);
-        out["latency_seconds"] = json!({
-            "p50": quantile(0.5), "p95": quantile(0.95), "p99": quantile(0.99),
-            "max": latency.value.latencies.max_millis().map(|millis| millis as f64 / 1e3),
-        });
-        sources.insert("latency_seconds", latency.source);
-    }
-    if let Some(rtt) = leg.rtt {
-        let seconds = |rtt: std::time::Duration| number(rtt.as_secs_f64());
-        out["rtt_seconds"] = json!({ "p50": seconds(rtt.value.p50), "p95": seconds(rtt.value.p95) });
-        sources.insert("rtt_seconds", rtt.source);
-    }
-    put(&mut out, "coverage_ratio", leg.coverage().map(number));
-    put(&mut out, "stall_starts", leg.stall_starts);
-    put(&mut out, "stutter_per_100s", leg.stutter_per_100s().map(number));
-    put(&mut out, "requests", leg.requests);
-    put(&mut out, "starved_viewers", leg.starved_viewers);
-    put(&mut out, "viewers_sketch", leg.present.as_ref().map(|present| STANDARD.encode(present.to_bytes())));
-    put(&mut out, "sources", Some(sources).filter(|sources| !sources.is_empty()));
-    out
-}
-
-/// A JSON number with no more digits than the measurement is worth; whole where it is whole.
-fn number(value: f64) -> Value {
-    let rounded = (value * 1e6).round() / 1e6;
-    if rounded.fract() == 0.0 && rounded.abs() < 9e15 { json!(rounded as i64) } else { json!(rounded) }
-}
-
-fn put(out: &mut Value, key: &str, value: Option<impl Serialize>) {
-    if let Some(value) = value
-        && let Ok(value) = serde_json::to_value(value)
-    {
-        out[key] = value;
-    }
-}
-
-fn note_worst(exemplars: &mut BTreeMap<FleetKey, Exemplar>, sample: &Sample, leg: &LegSample, trace_id: &str) {
+/// Keeps the class with the highest latency.
+fn keep_worst(exemplars: &mut BTreeMap<FleetKey, Exemplar>, sample: &Sample, leg: &LegSample, trace_id: &str) {
     let Some(value) = leg.latency.as_ref().and_then(|latency| latency.value.quantile_seconds(0.95)) else {
         return;
     };

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use liveqos_core::access_log::{LogFold, MAX_LINE};
 use liveqos_core::model::Timestamp;
 
-use crate::engine::recorder::is_packed;
+use crate::engine::is_compressed;
 
 /// The files, read line by line in the order of their timestamps.
 pub(super) struct Inputs {
@@ -62,7 +62,7 @@ impl Input {
 /// The system's error.
 pub(super) fn open(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
     let file = File::open(path)?;
-    Ok(if is_packed(path) {
+    Ok(if is_compressed(path) {
         Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(BufReader::new(file))))
     } else {
         Box::new(BufReader::with_capacity(BUFFER, file))

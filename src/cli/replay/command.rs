@@ -15,7 +15,7 @@ use super::access_logs::Inputs;
 use super::printer::Printer;
 use crate::cli::arguments::{ConfigFile, bad_config, fail};
 use crate::config::Config;
-use crate::engine::recorder::is_recording;
+use crate::engine::is_recording;
 
 /// Options of a replay.
 #[derive(Debug, clap::Args)]

@@ -8,7 +8,7 @@ use liveqos_core::pipeline::Tick;
 use serde_json::json;
 
 use crate::cli::top;
-use crate::engine::snapshot::{notice_json, sample_json};
+use crate::engine::{notice_json, sample_json};
 use crate::platform::rfc3339;
 
 /// The output and its form.
