@@ -1,4 +1,8 @@
-//! What each media server tells: one file a server, no IO. `ls probes` lists what is supported.
+//! Adapters of media servers: what each server's answers and hooks mean, without IO.
+//!
+//! One file per server; `ls probes` lists what is supported. **In**: replies and hook bodies, as the shell received
+//! them. **Out**: observations of streams, and the requests of the next round. May import core's `model` and `base`
+//! only.
 
 pub mod nginx_rtmp;
 pub mod probe;
@@ -6,8 +10,8 @@ pub mod srs;
 
 use probe::Kind;
 
-/// Every kind of source, in the order discovery and the reference list them. Adding a server: its file, one line here,
-/// its fixtures.
+/// Every kind of source, in the order in which discovery and the reference list them. A new server needs its file, one
+/// line here, and its fixtures.
 pub static KINDS: &[&Kind] = &[&srs::KIND, &nginx_rtmp::KIND];
 
 /// The kind of this name.

@@ -1,6 +1,6 @@
 //! nginx-rtmp-module 1.2.2, nginx-http-flv-module and the forks with more fields: the `/stat` XML and the notify hooks.
-//! Tells bytes, viewers, dropped messages and the declared frame rate; frames, round trips and loss this server does
-//! not know.
+//! Reports bytes, viewers, dropped messages and the declared frame rate. This server does not know frames, round trips
+//! and loss.
 
 mod stat;
 mod worker;
@@ -37,29 +37,28 @@ pub static KIND: Kind = Kind {
     schema: || schemars::schema_for!(Settings),
 };
 
-/// What may be set for a source of this kind.
+/// The settings of a source of this kind.
 #[derive(Clone, Debug, Default, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "NginxRtmpSettings")]
 pub struct Settings {
-    /// Addresses whose connections are no viewers: edges that pull, transcoders, synthetic viewers. Default: none.
+    /// Addresses whose connections are not viewers: edges that pull, transcoders, synthetic viewers. Default: none.
     pub not_viewers: Vec<IpAddr>,
 }
 
-/// Polls `/stat`. One answer speaks for one worker process only, so the latest answers of all workers seen are put
-/// together.
+/// Polls `/stat`. Each answer covers only one worker process, so the latest answers of all workers are merged.
 #[derive(Debug, Default)]
 pub struct NginxRtmp {
     settings: Settings,
     round: u64,
     /// By process id, as listed.
     workers: BTreeMap<String, Worker>,
-    /// Streams a hook has already called gone that are still in the latest answers.
-    told_gone: BTreeSet<StreamKey>,
+    /// Streams that a hook has reported gone and that are still in the latest answers.
+    reported_gone: BTreeSet<StreamKey>,
 }
 
 impl NginxRtmp {
-    /// A probe that has seen nothing yet.
+    /// A probe that has received nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self { settings, ..Self::default() }
@@ -94,13 +93,13 @@ impl NginxRtmp {
         touched
     }
 
-    /// What is now to be said of `stream`; nothing where a hook said it already.
+    /// The fact to report about `stream`; none where a hook reported it already.
     fn fact(&mut self, stream: &StreamKey) -> Option<Fact> {
         let of_stream = self.workers.values().filter_map(|worker| worker.streams.get(stream));
         let parts: Vec<&Part> = of_stream.flatten().collect();
-        let told_gone = self.told_gone.remove(stream);
+        let reported_gone = self.reported_gone.remove(stream);
         if parts.is_empty() {
-            return (!told_gone).then_some(Fact::Gone);
+            return (!reported_gone).then_some(Fact::Gone);
         }
         Some(Fact::Server(Box::new(merge(&parts, self.workers.len() > 1))))
     }
@@ -140,11 +139,11 @@ impl Probe for NginxRtmp {
             .map_err(|error| malformed(HOOK, &format_args!("stream of {call}: {error}")))?;
         let fact = if call == "publish_done" {
             if self.workers.values().any(|worker| worker.streams.contains_key(&stream)) {
-                self.told_gone.insert(stream.clone());
+                self.reported_gone.insert(stream.clone());
             }
             Fact::Gone
         } else {
-            self.told_gone.remove(&stream);
+            self.reported_gone.remove(&stream);
             let (mut class, _) = Descriptor::from_query(after_name(form));
             class.stream_type = Some(Protocol::Rtmp);
             class.connection_id = first("clientid").and_then(|id| Name::new(&id).ok());
@@ -155,7 +154,7 @@ impl Probe for NginxRtmp {
     }
 }
 
-/// What stands after the stream's name: the publisher's own query, which the module appends unescaped at the end.
+/// What follows the stream's name: the publisher's own query, which the module appends unescaped at the end.
 fn after_name(form: &str) -> &str {
     let form = form.trim_start_matches('?');
     let name = if form.starts_with("name=") { Some(0) } else { form.find("&name=").map(|at| at + 1) };
@@ -167,10 +166,9 @@ fn build(table: toml::Table) -> Result<Box<dyn Probe>, SettingsError> {
     Ok(Box::new(NginxRtmp::new(settings)))
 }
 
-/// Worker processes remembered at once; the one silent longest makes room.
+/// Most worker processes remembered; the one silent longest is dropped for a new one.
 const MAX_WORKERS: usize = 32;
-/// Rounds after which a worker that did not answer is forgotten: with several workers each answer comes from any of
-/// them.
+/// Rounds after which a worker that did not answer is dropped: with several workers, any of them may answer.
 const WORKER_ROUNDS: u64 = 6;
 /// Most requests of one round where several workers answer.
 const MAX_ASKS: usize = 8;
@@ -259,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_publisher_in_a_part_nothing_is_claimed() {
+    fn without_a_publisher_in_a_part_publishing_is_unknown() {
         let mut probe = probe();
         poll(&mut probe, 100, &stat(1, 50, ""));
         let view = view(poll(&mut probe, 105, &stat(2, 55, &stream(70, &client(2, "")))));
@@ -267,13 +265,13 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_server_takes_the_place_of_the_old_one() {
+    fn a_restarted_server_replaces_the_old_one() {
         let mut probe = probe();
         let old = view(poll(&mut probe, 100, &stat(1, 50, &stream(1_000, &publisher(1)))));
         let new = view(poll(&mut probe, 105, &stat(9, 2, &stream(2_000, &publisher(1)))));
         assert!(!new.partial && new.clients.len() == 1);
         assert_ne!(old.ingest_bytes.map(|total| total.base), new.ingest_bytes.map(|total| total.base));
-        // In a container the process id is the same again.
+        // In a container a restarted server has the same process id.
         let same_pid = view(poll(&mut probe, 110, &stat(9, 1, &stream(3_000, &publisher(1)))));
         assert_ne!(new.ingest_bytes.map(|total| total.base), same_pid.ingest_bytes.map(|total| total.base));
         let later = view(poll(&mut probe, 115, &stat(9, 7, &stream(4_000, &publisher(1)))));
@@ -291,7 +289,7 @@ mod tests {
         let view_of = |streams: &str| view(poll(&mut probe(), 100, &stat(1, 50, streams)));
         let pushing = view_of(&stream(9, &(publisher(1) + &client(2, "") + &relays)));
         assert_eq!(pushing.viewers, Some(vec![(Protocol::Rtmp, 1)]));
-        assert_eq!((pushing.clients.len(), pushing.egress_bytes), (2, None), "bytes to relays cannot be told apart");
+        assert_eq!((pushing.clients.len(), pushing.egress_bytes), (2, None), "bytes to relays cannot be distinguished");
         let copy =
             "<client><id>4</id><address>unix:</address><flashver>ngx-local-relay</flashver><publishing/></client>";
         let copied = view_of(&stream(9, copy));
@@ -327,7 +325,7 @@ mod tests {
         let mut probe = probe();
         let mut dropped = |second: u64, clients: String| {
             let body = stat(1, second as u32 - 50, &stream(9, &(publisher(1) + &clients)));
-            view(poll(&mut probe, second, &body)).dropped_messages.expect("told")
+            view(poll(&mut probe, second, &body)).dropped_messages.expect("reported")
         };
         let first = dropped(100, slow(7, 1_000, 5));
         assert_eq!(dropped(105, slow(7, 6_000, 12)).value, 12);
@@ -338,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn forks_tell_viewers_bytes_and_protocol() {
+    fn forks_report_viewers_bytes_and_protocol() {
         let clients = publisher(1)
             + &client(2, "<flashver>flv_live 1.1</flashver><bytes_out>50</bytes_out><port>4711</port>")
             + &client(3, "<flashver>ngx-local-relay</flashver><bytes_out>900</bytes_out>");
@@ -367,35 +365,35 @@ mod tests {
     }
 
     #[test]
-    fn gone_is_said_once() {
+    fn a_stream_is_reported_gone_once() {
         let mut probe = probe();
         poll(&mut probe, 100, &stat(1, 50, &stream(9, &publisher(1))));
         assert_eq!(poll(&mut probe, 105, &stat(1, 55, "")), [Fact::Gone]);
         assert_eq!(poll(&mut probe, 110, &stat(1, 60, "")), []);
         poll(&mut probe, 115, &stat(1, 65, &stream(9, &publisher(2))));
-        let told = hook(&mut probe, "", "app=live&call=publish_done&name=c1").expect("a good hook");
-        assert_eq!(told[0].fact, Fact::Gone);
-        assert_eq!(poll(&mut probe, 120, &stat(1, 70, "")), [], "the hook said so");
+        let observed = hook(&mut probe, "", "app=live&call=publish_done&name=c1").expect("a good hook");
+        assert_eq!(observed[0].fact, Fact::Gone);
+        assert_eq!(poll(&mut probe, 120, &stat(1, 70, "")), [], "the hook reported it");
     }
 
     #[test]
     fn a_hostile_query_cannot_rename_its_stream() {
         let body = "app=live&addr=192.0.2.1&clientid=4&call=publish&name=c1&type=live&session_id=s1&name=c2&app=x&clientid=9&call=play";
-        let told = hook(&mut probe(), "", body).expect("a good hook");
-        assert_eq!(told[0].stream.as_str(), "live/c1");
-        let Fact::Described(class) = &told[0].fact else { panic!("described") };
+        let observed = hook(&mut probe(), "", body).expect("a good hook");
+        assert_eq!(observed[0].stream.as_str(), "live/c1");
+        let Fact::Described(class) = &observed[0].fact else { panic!("described") };
         assert_eq!(class.connection_id.as_ref().map(Name::as_str), Some("4"));
         assert_eq!(class.session_id.as_ref().map(Name::as_str), Some("s1"));
         assert_eq!(class.stream_type, Some(Protocol::Rtmp));
         let early = "session_id=forged&app=live&call=publish&name=c1&course_id=c9";
-        let told = hook(&mut probe(), early, "").expect("a good hook by GET");
-        let Fact::Described(class) = &told[0].fact else { panic!("described") };
+        let observed = hook(&mut probe(), early, "").expect("a good hook by GET");
+        let Fact::Described(class) = &observed[0].fact else { panic!("described") };
         assert_eq!(class.session_id, None, "only what follows the name is the publisher's query");
         assert_eq!(class.course_id.as_ref().map(Name::as_str), Some("c9"));
     }
 
     #[test]
-    fn viewers_say_nothing_of_the_class() {
+    fn hooks_of_viewers_describe_no_class() {
         for call in ["play", "update_play", "play_done", "done", "connect", "disconnect", "record_done"] {
             let body = format!("app=live&clientid=8&call={call}&name=c1&session_id=viewer-1");
             assert_eq!(hook(&mut probe(), "", &body), Ok(vec![]), "{call}");
@@ -414,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_are_bounded() {
+    fn the_number_of_workers_is_bounded() {
         let mut probe = probe();
         for pid in 0..2 * MAX_WORKERS as u32 {
             let reply = stat(pid, 50, &stream(9, &client(2, "")));

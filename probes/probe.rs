@@ -1,5 +1,5 @@
-//! The contract of an adapter: it says what to ask and reads the answer; it holds no socket and no clock. So every
-//! saved answer of a server is a test, and the shell alone decides about time-outs, sizes and pace.
+//! The contract of an adapter: which requests to make, and what the answers mean. It has no socket and no clock, so
+//! every saved answer of a server is a test; time-outs, sizes and schedule are the shell's.
 
 use std::time::Duration;
 
@@ -8,27 +8,27 @@ use liveqos_core::model::{Fact, Observation, SourceName, StreamKey, Timestamp};
 
 /// One configured source of one kind.
 pub trait Probe: Send {
-    /// The first requests of a round, relative to the source's base URL. Probes that are only pushed to ask nothing.
+    /// The first requests of a round, relative to the source's base URL; none for sources that are only pushed to.
     fn ask(&mut self) -> Vec<Request>;
 
-    /// Reads one reply; observations go to `out`, further requests of the same round (the next page) are returned.
-    /// The shell caps a round at [`MAX_ROUND`] requests.
+    /// Reads one reply. Observations go to `out`; further requests of the same round (the next page) are returned. The
+    /// shell limits a round to [`MAX_ROUND`] requests.
     ///
     /// # Errors
-    /// [`ProbeError`]: what was wrong and where; what was read before it stands.
+    /// [`ProbeError`]: what was wrong and where. What was read before it stands.
     fn read(&mut self, reply: &Reply<'_>, out: &mut Vec<Observation>) -> Result<Vec<Request>, ProbeError>;
 
     /// Reads one hook body that the media server posted to `/v1/hooks/{server}`.
     ///
     /// # Errors
-    /// [`ProbeError`]; the server is answered with success all the same, since a refused hook drops a class.
+    /// [`ProbeError`]; the server is answered with success all the same, since a refused hook would end a class.
     fn read_hook(&mut self, hook: &Hook<'_>, out: &mut Vec<Observation>) -> Result<(), ProbeError> {
         let _: (&Hook<'_>, &mut Vec<Observation>) = (hook, out);
         Err(ProbeError::NoHooks)
     }
 }
 
-/// Most requests of one round, further pages included.
+/// Most requests of one round, including further pages.
 pub const MAX_ROUND: usize = 64;
 
 /// An HTTP GET to make.
@@ -36,16 +36,16 @@ pub const MAX_ROUND: usize = 64;
 pub struct Request {
     /// Path and query below the source's base URL, beginning with `/`, or empty for the base URL itself.
     pub path: String,
-    /// The probe's own mark, handed back with the reply.
+    /// The probe's own tag, given back with the reply.
     pub tag: u32,
 }
 
-/// The answer to a [`Request`], already of status 2xx and within the size limit.
+/// The answer to a [`Request`], with status 2xx and within the size limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply<'a> {
-    /// Who answered.
+    /// The source that answered.
     pub source: &'a SourceName,
-    /// The request's mark.
+    /// The request's tag.
     pub tag: u32,
     /// When the request was sent.
     pub asked_at: Timestamp,
@@ -53,10 +53,10 @@ pub struct Reply<'a> {
     pub body: &'a [u8],
 }
 
-/// A body a media server posted.
+/// A body that a media server posted.
 #[derive(Clone, Copy, Debug)]
 pub struct Hook<'a> {
-    /// The source it is counted to.
+    /// The source it belongs to.
     pub source: &'a SourceName,
     /// When it arrived.
     pub at: Timestamp,
@@ -66,38 +66,41 @@ pub struct Hook<'a> {
     pub body: &'a [u8],
 }
 
-/// How a source reaches us.
+/// How a source delivers its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intake {
     /// The shell polls it.
     Poll,
-    /// It is pushed to us.
+    /// It posts to the daemon.
     Push,
 }
 
-/// A kind of source: what the registration list holds.
+/// A kind of source: an entry of [`crate::KINDS`].
 pub struct Kind {
-    /// Its name in configuration, `/v1/hooks/{name}` and metrics: lower case, hyphens.
+    /// Its name in the configuration, in `/v1/hooks/{name}` and in metrics: lower case, with hyphens.
     pub name: &'static str,
     /// One line for the reference.
     pub about: &'static str,
-    /// How it reaches us.
+    /// How it delivers its data.
     pub intake: Intake,
     /// Its base URL where none is configured.
     pub default_url: &'static str,
     /// How often it is polled where nothing is configured.
     pub default_interval: Duration,
-    /// Ports on which it serves viewers over TCP, for the kernel's join.
+    /// Ports on which it serves viewers over TCP, to attribute the kernel's connections.
     pub media_ports: &'static [u16],
     /// Names of its process, for discovery.
     pub processes: &'static [&'static str],
     /// Further paths on which its status interface is usually found, for discovery.
     pub status_paths: &'static [&'static str],
-    /// What to configure in the server to switch its status interface on, in lines, for people whom discovery tells.
+    /// How to enable the server's status interface, as lines of text that discovery prints.
     pub how_to_enable: &'static [&'static str],
-    /// The body that it takes for success of a hook.
+    /// The response body that the server takes for a successful hook.
     pub hook_success: &'static str,
-    /// Builds the probe from the source's own table, unknown keys refused.
+    /// Builds the probe from the source's own table.
+    ///
+    /// # Errors
+    /// Unknown keys and invalid values are refused.
     pub build: fn(toml::Table) -> Result<Box<dyn Probe>, SettingsError>,
     /// The JSON Schema of the source's own table.
     pub schema: fn() -> schemars::Schema,
@@ -108,7 +111,7 @@ pub struct Kind {
 #[error("{0}")]
 pub struct SettingsError(pub String);
 
-/// Why an answer could not be read. The text names the place; the reason is the metric label.
+/// Why an answer could not be read. The text names the place; [`ProbeError::reason`] is the metric label.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProbeError {
     /// The body is not what this server sends.
@@ -119,14 +122,14 @@ pub enum ProbeError {
         /// What was wrong, and where.
         detail: String,
     },
-    /// The server answered, with an error of its own.
+    /// The server answered with an error of its own.
     #[error("{what} answered with error {code}: {detail}")]
     Refused {
         /// Which answer.
         what: &'static str,
         /// The server's code.
         code: i64,
-        /// Its words, where it gave some.
+        /// The server's message, where it sent one.
         detail: String,
     },
     /// This kind takes no hooks.
@@ -135,7 +138,7 @@ pub enum ProbeError {
 }
 
 impl ProbeError {
-    /// The value of the `reason` label.
+    /// The value of the label `reason`.
     #[must_use]
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -151,8 +154,8 @@ pub(crate) fn observed(reply: &Reply<'_>, stream: StreamKey, fact: Fact) -> Obse
     Observation { source: reply.source.clone(), stream, at: reply.asked_at, fact }
 }
 
-/// The error of an answer that is not what the server sends, its detail cut to [`MAX_DETAIL`] characters: it may quote
-/// the answer.
+/// The error of an answer that this server does not send. The detail may quote the answer, so it is cut to
+/// [`MAX_DETAIL`] characters.
 pub(crate) fn malformed(what: &'static str, detail: &dyn std::fmt::Display) -> ProbeError {
     let detail = detail.to_string().chars().take(MAX_DETAIL).collect();
     ProbeError::Malformed { what, detail }

@@ -1,8 +1,8 @@
-//! SRS 5, 6, 7 and 8: the HTTP API and the HTTP hooks. Tells bytes, frames of the publisher and viewers by protocol;
-//! round trips, loss and ports this server does not tell, and its `live_ms` is a clock, not a start.
+//! SRS 5, 6, 7 and 8: the HTTP API and the HTTP hooks. Reports bytes, frames of the publisher, and viewers by protocol.
+//! This server does not report round trips, loss and ports, and its `live_ms` is a clock, not a start time.
 
 mod answer;
-mod track;
+mod publisher;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use liveqos_core::model::{Descriptor, Fact, Name, Observation, SourceName, Strea
 use serde::Deserialize;
 
 use self::answer::{Answer, HookBody, Stream, Version};
-use self::track::{Common, Listed, Track};
+use self::publisher::{Common, Listed, Publisher};
 use crate::probe::{Hook, Intake, Kind, Probe, ProbeError, Reply, Request, SettingsError, malformed};
 
 /// SRS (Simple Realtime Server).
@@ -21,7 +21,7 @@ pub static KIND: Kind = Kind {
     about: "SRS 5 to 8 with `http_api` on: the base URL of its API",
     intake: Intake::Poll,
     default_url: "http://127.0.0.1:1985",
-    // Its byte totals step every 3 s: read each second, the phase of a step is known well enough for an exact rate.
+    // Its byte totals step every 3 s: read every second, the phase of a step is known well enough for an exact rate.
     default_interval: Duration::from_secs(1),
     media_ports: &[1935, 8080],
     processes: &["srs"],
@@ -31,26 +31,27 @@ pub static KIND: Kind = Kind {
         "  http_api { enabled on; listen 1985; }",
         "Where http_api.auth is set, give username and password_file to the source.",
     ],
-    // SRS 5 and 6, `http_hooks`: an empty body is a failure.
+    // SRS 5 and 6, `http_hooks`: an empty body means failure.
     hook_success: "0",
     build,
     schema: || schemars::schema_for!(Settings),
 };
 
-/// What may be set for a source of this kind.
+/// The settings of a source of this kind.
 #[derive(Clone, Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "SrsSettings")]
 pub struct Settings {
-    /// Streams asked for at once, 10 to 10000; pages of one list are not stable, so it should hold all. Default: 1000.
+    /// Streams requested at once, 10 to 10000. Pages of one list are not stable, so one page should hold all streams.
+    /// Default: 1000.
     #[schemars(range(min = 10, max = 10_000))]
     pub max_streams: u32,
-    /// Most connections on the node for which the list of clients is asked, 0 to 10000: above it viewers are told as
-    /// one number of all protocols, since the list is made on the server's only media thread. Default: 500.
+    /// Most connections on the node for which the list of clients is requested, 0 to 10000. Above it viewers are
+    /// reported as one number of all protocols, since the server makes the list on its only media thread. Default: 500.
     #[schemars(range(max = 10_000))]
     pub max_clients: u32,
-    /// Addresses whose connections are no viewers: edges that pull, synthetic viewers. Only kept to while the list of
-    /// clients is asked. Default: none.
+    /// Addresses whose connections are not viewers: edges that pull, synthetic viewers. Applies only while the list of
+    /// clients is requested. Default: none.
     pub not_viewers: Vec<IpAddr>,
 }
 
@@ -60,15 +61,15 @@ impl Default for Settings {
     }
 }
 
-/// Polls the API. A round is the list of streams, then what it showed to be needed: version, vhost names, clients.
+/// Polls the API. A round is the list of streams, then what that list requires: version, vhost names, clients.
 #[derive(Debug, Default)]
 pub struct Srs {
     settings: Settings,
     server: Server,
     round: Round,
     /// By stream id.
-    tracks: HashMap<String, Track>,
-    /// Streams told as present and not yet as gone.
+    publishers: HashMap<String, Publisher>,
+    /// Streams reported as present and not yet as gone.
     known: BTreeSet<StreamKey>,
 }
 
@@ -77,18 +78,18 @@ pub struct Srs {
 struct Server {
     instance: String,
     version: Option<Version>,
-    /// The version was answered, or refused.
+    /// Whether the version was answered, or refused.
     version_asked: bool,
-    /// Names by id; nothing where the server does not tell the id's name.
+    /// Names by id; `None` where the server does not give the id's name.
     vhosts: HashMap<String, Option<String>>,
 }
 
-/// One round: open from its question to the last needed reply.
+/// One round: open from its first request to the last needed reply.
 #[derive(Debug, Default)]
 struct Round {
     number: u32,
     open: bool,
-    /// The round before was never finished: this one asks for the streams alone, so that one dead path does not hide
+    /// The previous round was never finished: this one requests only the streams, so that one dead path does not hide
     /// them all.
     alone: bool,
     pages: u32,
@@ -101,7 +102,7 @@ struct Round {
 }
 
 impl Srs {
-    /// A probe that has seen nothing yet.
+    /// A probe that has received nothing yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self { settings, ..Self::default() }
@@ -119,14 +120,14 @@ impl Srs {
         Request { path, tag }
     }
 
-    /// Takes in a page of streams; gives what is to be asked next.
+    /// Takes in a page of streams; gives the next requests.
     fn take_streams(&mut self, reply: &Reply<'_>) -> Result<Vec<Request>, ProbeError> {
         let answer = Answer::read("srs streams", reply.body)?;
         let instance = answer.instance();
         let streams = answer.streams.ok_or_else(|| malformed("srs streams", &"no streams"))?;
         if instance != self.server.instance {
             self.round.incomplete |= self.round.pages > 0;
-            self.tracks.clear();
+            self.publishers.clear();
             self.server = Server { instance, ..Server::default() };
         }
         self.round.pages += 1;
@@ -148,7 +149,7 @@ impl Srs {
         Ok(self.round.waiting.iter().map(|part| self.request(*part)).collect())
     }
 
-    /// What this round needs beside the streams, the clients last.
+    /// The parts that this round needs beside the streams, the clients last.
     fn needed(&self) -> Vec<u32> {
         let streams = || self.round.streams.iter().map(|(_, stream)| stream);
         let new_vhost = |stream: &Stream| !stream.vhost.is_empty() && !self.server.vhosts.contains_key(&stream.vhost);
@@ -164,8 +165,8 @@ impl Srs {
         wanted.into_iter().filter_map(|(part, wanted)| wanted.then_some(part)).collect()
     }
 
-    /// Takes in one of the other replies. That it came counts, whatever it says: what it lacks is not asked for again
-    /// in this run.
+    /// Takes in one of the other replies. Any reply counts, whatever it contains: what it lacks is not requested again
+    /// in this run of the server.
     fn take_part(&mut self, part: u32, reply: &Reply<'_>) -> Result<(), ProbeError> {
         self.round.waiting.retain(|waiting| *waiting != part);
         match part {
@@ -200,8 +201,8 @@ impl Srs {
         Ok(())
     }
 
-    /// Tells every stream of the round, and which are gone.
-    fn tell(&mut self, source: &SourceName, now: Timestamp, out: &mut Vec<Observation>) {
+    /// Reports every stream of the round, and which are gone.
+    fn report(&mut self, source: &SourceName, now: Timestamp, out: &mut Vec<Observation>) {
         let round = Round { number: self.round.number, ..Round::default() };
         let round = std::mem::replace(&mut self.round, round);
         let common = Common {
@@ -211,7 +212,7 @@ impl Srs {
             not_viewers: &self.settings.not_viewers,
             partial: round.incomplete,
         };
-        let mut before = std::mem::take(&mut self.tracks);
+        let mut before = std::mem::take(&mut self.publishers);
         let mut present: BTreeMap<StreamKey, (Timestamp, &Stream)> = BTreeMap::new();
         for (at, stream) in &round.streams {
             let vhost = self.server.vhosts.get(&stream.vhost).and_then(Option::as_deref);
@@ -221,23 +222,23 @@ impl Srs {
                 present.insert(key, (*at, stream));
             }
         }
-        let tell = |stream, at, fact| Observation { source: source.clone(), stream, at, fact };
+        let observation = |stream, at, fact| Observation { source: source.clone(), stream, at, fact };
         let gone: Vec<StreamKey> = self.known.iter().filter(|key| !present.contains_key(*key)).cloned().collect();
         if !round.incomplete || self.known.len() > MAX_KNOWN {
             self.known.clear();
         }
         if !round.incomplete {
-            out.extend(gone.into_iter().map(|key| tell(key, now, Fact::Gone)));
+            out.extend(gone.into_iter().map(|key| observation(key, now, Fact::Gone)));
         }
         for (key, (at, stream)) in present {
-            let mut track = before.remove(&stream.id).unwrap_or_default();
-            let view = track.view(stream, &common);
-            self.tracks.insert(stream.id.clone(), track);
+            let mut publisher = before.remove(&stream.id).unwrap_or_default();
+            let view = publisher.view(stream, &common);
+            self.publishers.insert(stream.id.clone(), publisher);
             self.known.insert(key.clone());
-            out.push(tell(key, at, Fact::Server(Box::new(view))));
+            out.push(observation(key, at, Fact::Server(Box::new(view))));
         }
         if round.incomplete && before.len() <= MAX_KNOWN {
-            self.tracks.extend(before);
+            self.publishers.extend(before);
         }
     }
 }
@@ -266,9 +267,9 @@ impl Probe for Srs {
         } else {
             self.take_part(part, reply).map(|()| Vec::new())
         };
-        let asks_on = result.as_ref().is_ok_and(|more| !more.is_empty());
-        if !asks_on && self.round.waiting.is_empty() {
-            self.tell(reply.source, reply.asked_at, out);
+        let has_more = result.as_ref().is_ok_and(|more| !more.is_empty());
+        if !has_more && self.round.waiting.is_empty() {
+            self.report(reply.source, reply.asked_at, out);
         }
         result
     }
@@ -288,7 +289,7 @@ impl Probe for Srs {
             })?;
         let fact = if begins {
             let (mut class, _) = Descriptor::from_query(&body.param);
-            let known = self.tracks.values().find_map(|track| track.protocol_of(&body.client_id));
+            let known = self.publishers.values().find_map(|publisher| publisher.protocol_of(&body.client_id));
             class.stream_type = known.or_else(|| body.protocol());
             class.connection_id = Name::new(&body.client_id).ok();
             Fact::Described(Box::new(class))
@@ -314,22 +315,21 @@ fn build(table: toml::Table) -> Result<Box<dyn Probe>, SettingsError> {
     Ok(Box::new(Srs::new(settings)))
 }
 
-/// The parts of a round, as they stand in the tag: `round * PARTS + part`, so that a reply of an earlier round is known
-/// as such.
+/// The parts of a round, as in the tag: `round * PARTS + part`, so that a reply of an earlier round is recognised.
 const STREAMS: u32 = 0;
 const VERSION: u32 = 1;
 const VHOSTS: u32 = 2;
 const CLIENTS: u32 = 3;
 const PARTS: u32 = 4;
-/// The server gives at least this many entries, whatever was asked.
+/// The server gives at least this many entries, whatever was requested.
 const MIN_COUNT: u32 = 10;
-/// Most entries that may be asked for at once.
+/// Most entries that may be requested at once.
 const MAX_COUNT: u32 = 10_000;
 /// Most pages of streams in a round; what is beyond is missed and the views are marked partial.
 const MAX_PAGES: u32 = 8;
-/// Vhost names remembered; streams of further vhosts are named by their URL alone.
+/// Most vhost names remembered; streams of further vhosts are named by their URL alone.
 const MAX_VHOSTS: usize = 1_024;
-/// Streams remembered while lists come cut short or fail and nothing can be called gone.
+/// Most streams remembered while lists are truncated or fail and none can be called gone.
 const MAX_KNOWN: usize = 2 * (MAX_PAGES * MAX_COUNT) as usize;
 const HOOK: &str = "srs hook";
 
@@ -377,7 +377,7 @@ mod tests {
             self.instead.get(&part).cloned().unwrap_or(usual)
         }
 
-        /// One round at `second`: the facts told, the parts asked, the errors met.
+        /// One round at `second`: the facts reported, the parts requested, the errors.
         fn round(&self, probe: &mut Srs, second: u64) -> (Vec<Fact>, Vec<u32>, Vec<ProbeError>) {
             let (mut out, mut asked, mut errors) = (Vec::new(), Vec::new(), Vec::new());
             let source = "srs".into();
@@ -464,7 +464,7 @@ mod tests {
         fake.clients = client("p1", "fmle-publish", "");
         let started = Some(Timestamp::from_millis(89_500));
         assert_eq!(fake.view(&mut probe, 100).started, started);
-        assert_eq!(fake.view(&mut probe, 105).started, started, "told once, it stays");
+        assert_eq!(fake.view(&mut probe, 105).started, started, "reported once, it stays");
     }
 
     #[test]
@@ -476,21 +476,21 @@ mod tests {
             fake.streams = stream.replace("p1", cid);
             fake.view(&mut probe, second).ingest_frames.map(|total| total.value)
         };
-        assert_eq!(frames(100, true, "p1", 0), None, "blind for 20 s");
+        assert_eq!(frames(100, true, "p1", 0), None, "not counted for the first 20 s");
         assert_eq!(frames(105, true, "p1", 500), Some(500));
-        assert_eq!(frames(110, true, "p1", 500), Some(500), "now a standing counter means something");
+        assert_eq!(frames(110, true, "p1", 500), Some(500), "once it has moved, a standing counter means something");
         assert_eq!(frames(115, false, "", 500), None);
-        assert_eq!(frames(120, true, "p2", 500), None, "blind again under waiting viewers");
+        assert_eq!(frames(120, true, "p2", 500), None, "not counted again while viewers wait");
         assert_eq!(frames(125, true, "p2", 625), Some(625));
         fake.instead.insert(STREAMS, "too busy".to_owned());
         assert_eq!(fake.round(&mut probe, 130).2.len(), 1);
         fake.instead.clear();
         let after = fake.view(&mut probe, 135).ingest_frames.map(|total| total.value);
-        assert_eq!(after, Some(625), "a failed round forgets nothing");
+        assert_eq!(after, Some(625), "a failed round drops nothing");
     }
 
     #[test]
-    fn the_version_says_what_frames_are() {
+    fn the_version_decides_what_frames_are() {
         let frames = |version, kind: &str| {
             let mut fake = Fake::new("");
             fake.version = version;
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirects_text_is_malformed_and_ends_nothing() {
+    fn the_text_of_a_redirect_is_malformed_and_ends_no_stream() {
         let mut fake = Fake::new(&stream(true, "\"clients\":0"));
         let mut probe = probe();
         fake.view(&mut probe, 100);
@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_round_is_reset_and_the_next_one_is_alone() {
+    fn after_an_unfinished_round_only_streams_are_requested() {
         let mut fake = Fake::new(&stream(true, r#""clients":2"#));
         fake.dead = vec![CLIENTS];
         let mut probe = probe();
@@ -568,7 +568,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_begins_all_anew() {
+    fn a_restart_changes_every_base() {
         let mut fake = Fake::new(&stream(true, "\"clients\":0"));
         let mut probe = probe();
         let before = fake.view(&mut probe, 100);
@@ -604,8 +604,8 @@ mod tests {
         assert_eq!(fake.round(&mut probe, 110).1, [STREAMS], "an id the server does not name is not asked for again");
     }
 
-    /// One round whose pages hold the streams of these numbers: how many observations came, how many of them partial
-    /// views.
+    /// One round whose pages hold the streams of these numbers: how many observations were made, and how many of them
+    /// are partial views.
     fn pages(probe: &mut Srs, pages: &[(u32, u32)]) -> (usize, usize) {
         let one =
             |id: u32| stream(true, "\"clients\":1").replace("st1", &format!("st{id}")).replace("c1", &format!("c{id}"));
@@ -639,32 +639,32 @@ mod tests {
             (12, 12),
             "some may be missed between pages, nobody is gone"
         );
-        assert_eq!(pages(&mut probe, &[(0, 3)]), (13, 0), "ten are gone, three are told");
+        assert_eq!(pages(&mut probe, &[(0, 3)]), (13, 0), "ten are gone, three are present");
         let most: Vec<(u32, u32)> = (0..MAX_PAGES).map(|page| (page * 10, page * 10 + 10)).collect();
         assert_eq!(pages(&mut probe, &most), (80, 80), "the last page was full too");
     }
 
     #[test]
-    fn a_publisher_tells_the_class_in_every_protocol() {
-        let told = |tc_url: &str, param: &str| {
+    fn a_publisher_describes_the_class_in_every_protocol() {
+        let protocol = |tc_url: &str, param: &str| {
             let body = format!(
                 r#"{{"action":"on_publish","client_id":42,"vhost":"__defaultVhost__","app":"live","stream":"c1","tcUrl":"{tc_url}","param":"{param}"}}"#
             );
-            let told = hook(&mut probe(), &body).expect("a good hook");
-            assert_eq!(told[0].stream.as_str(), "live/c1");
-            let Fact::Described(class) = &told[0].fact else { panic!("described") };
+            let observed = hook(&mut probe(), &body).expect("a good hook");
+            assert_eq!(observed[0].stream.as_str(), "live/c1");
+            let Fact::Described(class) = &observed[0].fact else { panic!("described") };
             assert_eq!(class.session_id.as_ref().map(Name::as_str), Some("s1"));
             assert_eq!(class.connection_id.as_ref().map(Name::as_str), Some("42"));
             class.stream_type
         };
-        assert_eq!(told("rtmp://h/live", "?session_id=s1&session_id=evil"), Some(Protocol::Rtmp));
-        assert_eq!(told("", "app=live&stream=c1&session_id=s1"), Some(Protocol::Webrtc));
-        assert_eq!(told("srt://h/live", "session_id=s1"), Some(Protocol::Srt));
-        assert_eq!(told("", "session_id=s1"), None);
+        assert_eq!(protocol("rtmp://h/live", "?session_id=s1&session_id=evil"), Some(Protocol::Rtmp));
+        assert_eq!(protocol("", "app=live&stream=c1&session_id=s1"), Some(Protocol::Webrtc));
+        assert_eq!(protocol("srt://h/live", "session_id=s1"), Some(Protocol::Srt));
+        assert_eq!(protocol("", "session_id=s1"), None);
     }
 
     #[test]
-    fn viewers_hooks_are_ignored_and_broken_ones_are_errors() {
+    fn hooks_of_viewers_are_ignored_and_broken_ones_are_errors() {
         for action in ["on_play", "on_stop", "on_hls", "on_dvr", "on_connect"] {
             let body = format!(r#"{{"action":"{action}","app":"live","stream":"c1","param":"?session_id=viewer-1"}}"#);
             assert_eq!(hook(&mut probe(), &body), Ok(vec![]), "{action}");

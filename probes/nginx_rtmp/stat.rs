@@ -1,6 +1,5 @@
-//! Reads one `/stat` answer by element name, so that nginx-rtmp, nginx-http-flv and the forks with more fields are one
-//! format. Refuses what is not such a tree or ends early; elements it does not know are passed over, and nothing
-//! recurses.
+//! Reads one `/stat` answer by element names, so that nginx-rtmp, nginx-http-flv and the forks with more fields are one
+//! format. Other or truncated trees are refused; unknown elements are skipped, and nothing recurses.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,12 +11,12 @@ use quick_xml::reader::Reader;
 
 use crate::probe::{ProbeError, malformed};
 
-/// What one worker process told.
+/// The answer of one worker process.
 #[derive(Debug, Default)]
 pub(super) struct Stat {
     /// The worker that answered.
     pub(super) pid: String,
-    /// Seconds since this worker began.
+    /// Seconds since this worker started.
     pub(super) uptime: Option<u64>,
     /// Its live streams, in the order listed.
     pub(super) streams: Vec<StatStream>,
@@ -31,13 +30,13 @@ pub(super) struct StatStream {
     pub(super) key: StreamKey,
     /// Payload bytes received from the publisher.
     pub(super) bytes_in: Option<u64>,
-    /// Payload bytes times receivers, relays included: computed by the module, not measured on the wire.
+    /// Payload bytes times receivers, including relays: computed by the module, not measured on the wire.
     pub(super) bytes_out: Option<u64>,
-    /// `meta/video/frame_rate`: what the encoder declared, cut to an integer.
+    /// `meta/video/frame_rate`: what the encoder declared, truncated to an integer.
     pub(super) frame_rate: Option<f64>,
     /// The stream has a publisher.
     pub(super) publishing: bool,
-    /// Connections counted by the server, publisher and relays included.
+    /// Connections counted by the server, including publisher and relays.
     pub(super) nclients: Option<u32>,
     pub(super) clients: Vec<StatClient>,
     /// Clients were left out because of [`MAX_CLIENTS`].
@@ -52,27 +51,27 @@ pub(super) struct StatClient {
     /// `<address>`, where it is an address.
     pub(super) address: Option<IpAddr>,
     pub(super) peer: Peer,
-    /// It is an HTTP-FLV viewer of the fork, by the name the fork itself gives such sessions.
+    /// It is an HTTP-FLV viewer of the fork, by the name the fork gives such sessions.
     pub(super) http_flv: bool,
     /// Time since it connected.
     pub(super) age: Option<Duration>,
     /// Messages not sent to it because it was slow.
     pub(super) dropped: Option<u64>,
-    /// Bytes sent to it; only the fork of `nginx_rtmp_version` 1.1.7.x-dev tells.
+    /// Bytes sent to it; reported only by the fork with `nginx_rtmp_version` 1.1.7.x-dev.
     pub(super) bytes_out: Option<u64>,
     /// It is the publisher.
     pub(super) publishing: bool,
 }
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Peer {
     /// A publisher or a viewer.
     #[default]
     Direct,
-    /// Another server, by the relay's own name or an address that is none (an upstream URL).
+    /// Another server, by the relay's own name or because the address is an upstream URL.
     Relay,
-    /// Another worker of this server (`unix:`), which gives or takes a copy.
+    /// Another worker of this server (`unix:`), which sends or receives a copy.
     Copy,
 }
 
@@ -106,7 +105,7 @@ impl Stat {
     }
 }
 
-/// The tree while it is read: where we are, and the unfinished parts.
+/// The tree while it is read: the present place, and the unfinished parts.
 #[derive(Debug, Default)]
 struct Build {
     stat: Stat,
@@ -323,15 +322,15 @@ fn resolve(reference: &BytesRef<'_>) -> String {
     }
 }
 
-/// What the module's relay calls itself.
+/// The name that the module's relay gives itself.
 const LOCAL_RELAY: &str = "ngx-local-relay";
-/// What nginx-http-flv-module calls an HTTP-FLV viewer, before its version.
+/// The name that nginx-http-flv-module gives an HTTP-FLV viewer, before its version.
 const HTTP_FLV: &str = "flv_live";
-/// Streams read from one answer; the rest is cut off and the views are marked partial.
+/// Most streams read from one answer; the rest is left out and the views are marked partial.
 pub(super) const MAX_STREAMS: usize = 4_096;
-/// Clients read from one answer; those beyond are left out and their stream's view is marked partial.
+/// Most clients read from one answer; the rest is left out and their stream's view is marked partial.
 pub(super) const MAX_CLIENTS: usize = 65_536;
-/// Deepest nesting read; the real tree has eight levels.
+/// Deepest nesting accepted; the real tree has eight levels.
 const MAX_DEPTH: usize = 32;
 /// Bytes of text kept of one element; nginx's own names hold at most 256.
 const MAX_TEXT: usize = 1_024;
@@ -350,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unescaped_and_vod_is_passed_over() {
+    fn names_are_unescaped_and_vod_is_skipped() {
         let body = "<http-flv><pid>7</pid><server><application><name>a</name>\
             <play><stream><name>film</name><nclients>1</nclients></stream></play>\
             <live><stream><name>x&amp;y&#33;</name></stream></live></application></server></http-flv>";
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn other_trees_and_cut_ones_are_errors() {
+    fn other_and_truncated_trees_are_errors() {
         for body in
             ["", "moved", "<html><body>404</body></html>", "{\"http-flv\":{}}", "<rtmp><pid>7</pid>", "<rtmp></server>"]
         {
@@ -371,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_cut_and_say_so() {
+    fn what_exceeds_a_limit_is_left_out_and_marked() {
         let many = wrap(&"<stream><name>s</name></stream>".repeat(MAX_STREAMS + 1));
         let stat = Stat::read(many.as_bytes()).expect("a good answer");
         assert_eq!((stat.streams.len(), stat.cut), (MAX_STREAMS, true));

@@ -1,5 +1,5 @@
 //! What is remembered of one nginx worker between answers, and how the workers' parts of a stream become one view.
-//! Decides when a counter begins anew; refuses to count relays as viewers or a copied stream as a second ingest.
+//! Decides when a counter begins anew. Relays are not viewers, and a copied stream is not a second ingest.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -15,9 +15,9 @@ use crate::probe::base_of;
 pub(super) struct Worker {
     /// The round in which it last answered.
     pub(super) round: u64,
-    /// When it began, as first derived: fixed while the process lives, so that it can stand in a counter's base.
+    /// When it started, as first derived; fixed while the process lives, so that it can be part of a counter's base.
     start: Timestamp,
-    /// When it began, as derived from its latest answer.
+    /// When it started, as derived from its latest answer.
     derived: Timestamp,
     uptime: Option<u64>,
     /// Its streams; several parts where several `<server>` blocks have the same application and stream.
@@ -27,11 +27,11 @@ pub(super) struct Worker {
 /// How one answer is to be read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading<'a> {
-    /// When the answer was asked for.
+    /// When the request was sent.
     pub(super) asked_at: Timestamp,
     /// The round it belongs to.
     pub(super) round: u64,
-    /// Addresses that are no viewers.
+    /// Addresses that are not viewers.
     pub(super) not_viewers: &'a [IpAddr],
 }
 
@@ -46,23 +46,23 @@ pub(super) struct Part {
     viewers: Option<BTreeMap<Protocol, u32>>,
     clients: Vec<Client>,
     cut: bool,
-    tally: Tally,
+    totals: ClientTotals,
 }
 
 /// Where the stream comes from in this worker.
 #[derive(Clone, Copy, Debug)]
 struct Ingest {
-    /// A publisher rather than our server's pull from another one.
+    /// A publisher, rather than this server's pull from another one.
     direct: bool,
     started: Option<Timestamp>,
     bytes: Option<Total>,
     frame_rate: Option<f64>,
 }
 
-/// Sums over clients that come and go: they rise by what each present viewer's own counter rose, so that a viewer who
-/// leaves takes nothing away.
+/// Sums over clients that come and go: they grow by what each present viewer's own counter grew, so a viewer who leaves
+/// takes nothing away.
 #[derive(Debug)]
-struct Tally {
+struct ClientTotals {
     base: u64,
     dropped: u64,
     bytes: u64,
@@ -79,7 +79,7 @@ struct Seen {
 }
 
 impl Worker {
-    /// The worker after `stat`, going on from its `earlier` answer where it is still the same process.
+    /// The worker after `stat`; continues its `earlier` answer where it is still the same process.
     pub(super) fn next(earlier: Option<Self>, stat: Stat, reading: Reading<'_>) -> Self {
         let derived = stat.uptime.map_or(Timestamp::default(), |uptime| reading.asked_at - Duration::from_secs(uptime));
         let earlier = earlier.filter(|earlier| {
@@ -87,11 +87,11 @@ impl Worker {
             earlier.uptime <= stat.uptime && shift <= START_SLACK
         });
         let began = earlier.as_ref().map_or(derived, |earlier| earlier.start);
-        let mut tallies: HashMap<(StreamKey, usize), Tally> = earlier
+        let mut client_totals: HashMap<(StreamKey, usize), ClientTotals> = earlier
             .into_iter()
             .flat_map(|earlier| earlier.streams)
             .flat_map(|(key, parts)| {
-                let place = move |(place, part): (usize, Part)| ((key.clone(), place), part.tally);
+                let place = move |(place, part): (usize, Part)| ((key.clone(), place), part.totals);
                 parts.into_iter().enumerate().map(place)
             })
             .collect();
@@ -101,24 +101,25 @@ impl Worker {
             let key = stream.key.clone();
             let parts = streams.entry(key.clone()).or_default();
             let name = format!("{instance}/{key}#{}", parts.len());
-            let tally = tallies.remove(&(key, parts.len())).unwrap_or_else(|| Tally::new(&name, reading.asked_at));
-            let mut part = Part::new(&name, &stream, tally, reading);
+            let totals =
+                client_totals.remove(&(key, parts.len())).unwrap_or_else(|| ClientTotals::new(&name, reading.asked_at));
+            let mut part = Part::new(&name, &stream, totals, reading);
             part.cut |= stat.cut;
             parts.push(part);
         }
         Self { round: reading.round, start: began, derived, uptime: stat.uptime, streams }
     }
 
-    /// Whether this process began clearly after `other`, so that it may have taken its place; workers that serve side
-    /// by side begin together.
+    /// Whether this process started clearly after `other`, so that it may have replaced it; workers that run side by
+    /// side start together.
     pub(super) fn younger_than(&self, other: &Self) -> bool {
         self.derived.since(other.derived) > START_SLACK
     }
 }
 
 impl Part {
-    fn new(name: &str, stream: &StatStream, mut tally: Tally, reading: Reading<'_>) -> Self {
-        tally.count(&stream.clients, reading);
+    fn new(name: &str, stream: &StatStream, mut totals: ClientTotals, reading: Reading<'_>) -> Self {
+        totals.count(&stream.clients, reading);
         let listed = !stream.clients.is_empty();
         let watches = |client: &&StatClient| is_viewer(client, reading.not_viewers);
         let viewers = || stream.clients.iter().filter(watches);
@@ -132,13 +133,13 @@ impl Part {
         let total = |value: Option<u64>| value.map(|value| Total { base, value });
         let ingest = Ingest {
             direct: source.is_none_or(|client| client.peer == Peer::Direct),
-            started: source.and_then(|client| tally.started(client)),
+            started: source.and_then(|client| totals.started(client)),
             bytes: total(stream.bytes_in),
             frame_rate: stream.frame_rate,
         };
-        let own = |value: u64| Total { base: tally.base, value };
+        let own = |value: u64| Total { base: totals.base, value };
         let egress = if stream.clients.iter().any(|client| client.bytes_out.is_some()) {
-            Some(own(tally.bytes))
+            Some(own(totals.bytes))
         } else {
             let relayed = stream.clients.iter().any(|client| client.peer != Peer::Direct && !client.publishing);
             total(stream.bytes_out).filter(|_| !relayed)
@@ -148,21 +149,21 @@ impl Part {
             publishing: stream.publishing || stream.clients.iter().any(|client| client.publishing),
             ingest: (source.is_some() || (stream.publishing && !listed)).then_some(ingest),
             egress,
-            dropped: (listed && viewers().all(|client| client.dropped.is_some())).then(|| own(tally.dropped)),
+            dropped: (listed && viewers().all(|client| client.dropped.is_some())).then(|| own(totals.dropped)),
             viewers: if listed {
                 Some(by_protocol(viewers()))
             } else {
                 let viewers = stream.nclients.map(|all| all.saturating_sub(u32::from(stream.publishing)));
                 viewers.map(|viewers| BTreeMap::from([(Protocol::Mixed, viewers)]))
             },
-            clients: stream.clients.iter().filter_map(|client| tally.connection(client)).collect(),
+            clients: stream.clients.iter().filter_map(|client| totals.connection(client)).collect(),
             cut: stream.cut,
-            tally,
+            totals,
         }
     }
 }
 
-impl Tally {
+impl ClientTotals {
     fn new(name: &str, now: Timestamp) -> Self {
         Self {
             base: base_of(&["nginx-rtmp clients", name, &now.nanos().to_string()]),
@@ -196,7 +197,7 @@ impl Tally {
         self.seen.get(&client.id?)?.started
     }
 
-    /// The client for the kernel's join; relays have no place in it.
+    /// The client, to attribute the kernel's connections; relays are not among them.
     fn connection(&self, client: &StatClient) -> Option<Client> {
         Some(Client {
             address: client.address.filter(|_| client.peer == Peer::Direct)?,
@@ -243,7 +244,7 @@ fn add_viewers(parts: &[&Part]) -> Option<Vec<(Protocol, u32)>> {
     Some(all.into_iter().filter(|(_, viewers)| *viewers > 0).collect())
 }
 
-/// The sum of totals, on a base that changes with any of theirs; nothing when one of them is missing.
+/// The sum of totals, on a base that changes with each of theirs; `None` when one of them is missing.
 fn sum(totals: impl Iterator<Item = Option<Total>>) -> Option<Total> {
     let totals: Vec<Total> = totals.collect::<Option<_>>()?;
     let base = match totals.as_slice() {
@@ -275,5 +276,5 @@ fn protocol(client: &StatClient) -> Protocol {
     if client.http_flv { Protocol::HttpFlv } else { Protocol::Rtmp }
 }
 
-/// How far the start derived from `<uptime>`, whole seconds, may move before it is taken for another process.
+/// How far the start derived from `<uptime>` (whole seconds) may move before it counts as another process.
 const START_SLACK: Duration = Duration::from_secs(3);

@@ -1,5 +1,5 @@
-//! The shapes of SRS's answers and hooks, as far as they are used. Decides what is an error envelope (SRS sends it with
-//! HTTP 200) and how its words name protocols and streams; unknown fields are passed over.
+//! The JSON of SRS's answers and hooks, as far as it is used. Decides what is an error envelope (SRS sends it with HTTP
+//! 200), and how protocols and streams are named; unknown fields are ignored.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Visitor};
 
 use crate::probe::{ProbeError, malformed};
 
-/// Every answer: `code` 0 and the payload under its own name, or another code and nothing.
+/// Every answer: `code` 0 and the payload under its own name, or another code and no payload.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     code: i64,
@@ -29,7 +29,7 @@ pub(super) struct Answer {
     pub(super) data: Option<Version>,
 }
 
-/// What every answer has, its error envelopes too.
+/// What every answer has, including error envelopes.
 #[derive(Debug, Deserialize)]
 struct Envelope {
     code: i64,
@@ -48,7 +48,7 @@ pub(super) struct Stream {
     /// `/app/name`, after the vhost's name where that is not the default.
     #[serde(default)]
     url: String,
-    /// Connections, the publisher included.
+    /// Connections, including the publisher.
     pub(super) clients: Option<u32>,
     /// Since 7.0.122 audio and video together.
     pub(super) frames: Option<u64>,
@@ -131,7 +131,7 @@ impl Answer {
         let answer: Result<Self, _> = serde_json::from_slice(body);
         let code = match &answer {
             Ok(answer) => answer.code,
-            // An error envelope may hold anything beside its code.
+            // An error envelope may contain anything beside its code.
             Err(_) => serde_json::from_slice::<Envelope>(body).map_or(0, |envelope| envelope.code),
         };
         if code != 0 {
@@ -141,7 +141,7 @@ impl Answer {
         answer.map_err(|error| malformed(what, &error))
     }
 
-    /// Which run of which server answers: what every counter's base begins with.
+    /// Which run of which server answered; part of every counter's base.
     pub(super) fn instance(&self) -> String {
         format!("{}:{}", self.service, self.pid)
     }
@@ -192,7 +192,7 @@ impl ApiClient {
 }
 
 impl HookBody {
-    /// How a publisher connects, where the hook lets it be seen: by the scheme it named, or WebRTC's missing one
+    /// How a publisher connects, where the hook shows it: by the scheme of `tcUrl`, or for WebRTC by its absence
     /// together with the `app` and `stream` that only its query repeats.
     pub(super) fn protocol(&self) -> Option<Protocol> {
         let scheme = self.tc_url.split_once("://").map_or("", |(scheme, _)| scheme);

@@ -1,5 +1,5 @@
 //! One test for all kinds: what each saved answer must yield, and that no broken one does harm. A new kind is found by
-//! its entry in the list and its folder; nothing is to be edited here.
+//! its entry in the list and its folder; nothing needs editing here.
 
 use std::collections::HashMap;
 use std::fmt::{Debug, Write};
@@ -45,7 +45,7 @@ fn every_setting_is_described_with_its_default() {
         let schema = (kind.schema)();
         for (name, setting) in schema.as_value()["properties"].as_object().into_iter().flatten() {
             let about = setting["description"].as_str().unwrap_or_default();
-            assert!(about.contains("Default: "), "{}: {name} does not tell its default", kind.name);
+            assert!(about.contains("Default: "), "{}: {name} does not name its default", kind.name);
         }
         assert_eq!(schema.as_value()["additionalProperties"], false, "{}: unknown keys are refused", kind.name);
     }
@@ -59,13 +59,13 @@ fn fixtures_yield_their_snapshots() {
     settings.set_omit_expression(true);
     for kind in KINDS {
         for (case, inputs) in cases(kind) {
-            settings.bind(|| insta::assert_snapshot!(format!("{}-{case}", kind.name), tell(kind, &inputs)));
+            settings.bind(|| insta::assert_snapshot!(format!("{}-{case}", kind.name), text_of(kind, &inputs)));
         }
     }
 }
 
 #[test]
-fn cut_inputs_never_tell_more() {
+fn truncated_inputs_never_report_more() {
     for kind in KINDS {
         for (case, inputs) in cases(kind) {
             for place in 0..inputs.len() {
@@ -76,10 +76,10 @@ fn cut_inputs_never_tell_more() {
                     let last = cut.last_mut().expect("ends with the input");
                     last.body.clear();
                     last.body.extend_from_slice(&body[..length]);
-                    let told = play(kind, &cut, |_| {});
+                    let observed = play(kind, &cut, |_| {});
                     let case = format!("{} {case}: input {place} cut to {length} bytes", kind.name);
-                    assert!(told.len() <= whole.len(), "{case} tells more");
-                    assert!(gone(&told) <= gone(&whole), "{case} calls a stream gone");
+                    assert!(observed.len() <= whole.len(), "{case} reports more");
+                    assert!(gone(&observed) <= gone(&whole), "{case} calls a stream gone");
                 }
             }
         }
@@ -116,8 +116,8 @@ fn a_cut_answer_is_an_error() {
                 let mut cut = first.clone();
                 cut.body.truncate(length);
                 let mut errors = 0;
-                let told = play(kind, &[cut], |step| errors += usize::from(step.is_err()));
-                assert_eq!((told.len(), errors), (0, 1), "{} {case}: cut to {length} bytes", kind.name);
+                let observed = play(kind, &[cut], |step| errors += usize::from(step.is_err()));
+                assert_eq!((observed.len(), errors), (0, 1), "{} {case}: cut to {length} bytes", kind.name);
             }
         }
     }
@@ -135,14 +135,14 @@ fn saved(kind: &Kind) -> Vec<(String, Vec<Input>)> {
 
 proptest! {
     #[test]
-    fn any_bytes_are_survived(bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..6)) {
+    fn any_bytes_are_tolerated(bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 1..6)) {
         for kind in KINDS {
             survive(kind, &bodies);
         }
     }
 
     #[test]
-    fn any_changed_byte_is_survived(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+    fn any_changed_byte_is_tolerated(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         for kind in KINDS {
             for (_, mut inputs) in saved(kind) {
                 for input in inputs.iter_mut().filter(|input| !input.body.is_empty()) {
@@ -182,7 +182,7 @@ impl Step<'_> {
     }
 }
 
-/// Feeds a case's inputs to a new probe, second by second; a request without a saved answer stays without one.
+/// Feeds a case's inputs to a new probe, second by second; a request without a saved answer gets none.
 fn play(kind: &Kind, inputs: &[Input], mut see: impl FnMut(&Step<'_>)) -> Vec<Observation> {
     let source: SourceName = kind.name.into();
     let mut probe = build(kind);
@@ -239,7 +239,7 @@ fn cases(kind: &Kind) -> Vec<(String, Vec<Input>)> {
     cases
 }
 
-/// The inputs in one file: `05-streams.json` is one answer, `hooks.jsonl` has a posted body a line.
+/// The inputs in one file: `05-streams.json` is one answer, `hooks.jsonl` has a posted body per line.
 #[expect(clippy::disallowed_methods, reason = "the test brings the files, the probes read none")]
 fn inputs(file: &Path) -> Vec<Input> {
     let name = file_name(file);
@@ -275,8 +275,8 @@ fn file_name(path: &Path) -> String {
     path.file_name().expect("has a name").to_string_lossy().into_owned()
 }
 
-/// A case as text: questions, answers, and what was observed.
-fn tell(kind: &Kind, inputs: &[Input]) -> String {
+/// A case as text: requests, answers, and what was observed.
+fn text_of(kind: &Kind, inputs: &[Input]) -> String {
     let mut text = String::new();
     let mut bases = HashMap::new();
     play(kind, inputs, |step| match step {
@@ -297,16 +297,16 @@ fn tell(kind: &Kind, inputs: &[Input]) -> String {
             }
             for observation in *observations {
                 line(&mut text, &format!("  {} at {}", observation.stream, seconds(observation.at)));
-                tell_fact(&mut text, &observation.fact, &mut bases);
+                write_fact(&mut text, &observation.fact, &mut bases);
             }
         }
     });
     text
 }
 
-fn tell_fact(text: &mut String, fact: &Fact, bases: &mut HashMap<u64, usize>) {
+fn write_fact(text: &mut String, fact: &Fact, bases: &mut HashMap<u64, usize>) {
     match fact {
-        Fact::Server(view) => tell_view(text, view, bases),
+        Fact::Server(view) => write_view(text, view, bases),
         Fact::Gone => line(text, "    gone"),
         Fact::Described(class) => {
             line(text, "    described");
@@ -324,7 +324,7 @@ fn tell_fact(text: &mut String, fact: &Fact, bases: &mut HashMap<u64, usize>) {
     }
 }
 
-fn tell_view(text: &mut String, view: &ServerView, bases: &mut HashMap<u64, usize>) {
+fn write_view(text: &mut String, view: &ServerView, bases: &mut HashMap<u64, usize>) {
     let mut total = |total: Option<Total>| {
         total.map(|total| {
             let next = bases.len();
@@ -360,8 +360,8 @@ fn field(text: &mut String, name: &str, value: Option<impl Debug>) {
     }
 }
 
-fn line(text: &mut String, words: &str) {
-    writeln!(text, "{words}").expect("writing to a string does not fail");
+fn line(text: &mut String, content: &str) {
+    writeln!(text, "{content}").expect("writing to a string does not fail");
 }
 
 /// An instant as seconds after the case's start.

@@ -1,5 +1,5 @@
 //! What is remembered of one SRS stream between rounds, and how its answers become a view. Decides when the frame
-//! counter is a measurement; refuses a zero or a standing counter that only means that nobody counts.
+//! counter is a measurement: a zero or a standing counter may only mean that this server does not count.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,27 +10,27 @@ use liveqos_core::model::{Client, Protocol, ServerView, Timestamp, Total};
 use super::answer::{ApiClient, Stream, Version};
 use crate::probe::base_of;
 
-/// One stream's present publisher, as far as it was told.
+/// The present publisher of one stream.
 #[derive(Debug, Default)]
-pub(super) struct Track {
-    publisher: String,
+pub(super) struct Publisher {
+    client_id: String,
     /// When the publisher connected, as first derived.
     started: Option<Timestamp>,
     protocol: Option<Protocol>,
     /// The frame counter when this publisher was first seen.
     frames_before: u64,
-    /// Whether the counter has moved since, so that somebody counts.
-    frames_move: bool,
+    /// Whether the counter has moved since, so that this server does count.
+    frames_moved: bool,
 }
 
 /// The client list of a round.
 #[derive(Debug)]
 pub(super) struct Listed {
-    /// When it was asked for.
+    /// When the request was sent.
     pub(super) asked_at: Timestamp,
     /// Connections by stream id.
     pub(super) by_stream: BTreeMap<String, Vec<ApiClient>>,
-    /// It was as long as asked for: some may be missing.
+    /// It was as long as requested: some clients may be missing.
     pub(super) cut: bool,
 }
 
@@ -40,16 +40,16 @@ pub(super) struct Common<'a> {
     pub(super) instance: &'a str,
     pub(super) version: Option<Version>,
     pub(super) clients: Option<&'a Listed>,
-    /// Addresses that are no viewers.
+    /// Addresses that are not viewers.
     pub(super) not_viewers: &'a [IpAddr],
-    /// The list of streams may have missed some.
+    /// The list of streams may be incomplete.
     pub(super) partial: bool,
 }
 
-impl Track {
+impl Publisher {
     /// The protocol of publisher `client_id`, where it is this stream's.
     pub(super) fn protocol_of(&self, client_id: &str) -> Option<Protocol> {
-        self.protocol.filter(|_| !client_id.is_empty() && self.publisher == client_id)
+        self.protocol.filter(|_| !client_id.is_empty() && self.client_id == client_id)
     }
 
     /// The view of `stream`, remembering what the next round needs.
@@ -84,12 +84,12 @@ impl Track {
         }
     }
 
-    /// Takes note of the publisher: a new one begins anew.
+    /// Notes the publisher; a new one begins anew.
     fn follow(&mut self, stream: &Stream, common: &Common<'_>) {
         let publisher = if stream.active() { stream.publisher() } else { "" };
-        if publisher != self.publisher {
+        if publisher != self.client_id {
             *self = Self {
-                publisher: publisher.to_owned(),
+                client_id: publisher.to_owned(),
                 frames_before: counter(stream, common.version).unwrap_or(0),
                 ..Self::default()
             };
@@ -104,22 +104,22 @@ impl Track {
         self.started = self.started.or_else(|| client.age().map(|age| listed.asked_at - age));
     }
 
-    /// The frames of the publisher, where this version counts them for its protocol and the counter has moved under it:
-    /// it stands still for the first 20 s of a publisher, and for ever where the protocol is not counted.
+    /// The frames of the publisher, where this version counts them for its protocol and the counter has moved: it
+    /// stands still for the first 20 s of a publisher, and forever for protocols that are not counted.
     fn frames(&mut self, stream: &Stream, common: &Common<'_>) -> Option<Total> {
         let value = counter(stream, common.version).filter(|_| stream.active())?;
-        self.frames_move |= value != self.frames_before;
-        if !self.frames_move || counts_packets(common.version, stream, self.protocol) {
+        self.frames_moved |= value != self.frames_before;
+        if !self.frames_moved || counts_packets(common.version, stream, self.protocol) {
             return None;
         }
-        let base = base_of(&["srs frames", common.instance, &stream.id, &self.publisher]);
+        let base = base_of(&["srs frames", common.instance, &stream.id, &self.client_id]);
         Some(Total { base, value })
     }
 
     fn connections(&self, connections: &[ApiClient], common: &Common<'_>) -> Vec<Client> {
         let asked_at = common.clients.map(|listed| listed.asked_at);
         let client = |connection: &ApiClient| {
-            let own = connection.publish && connection.id == self.publisher;
+            let own = connection.publish && connection.id == self.client_id;
             let derived = asked_at.zip(connection.age()).map(|(asked_at, age)| asked_at - age);
             Some(Client {
                 address: connection.address()?,
@@ -132,7 +132,7 @@ impl Track {
     }
 }
 
-/// The video frame counter by this version's meaning of it: `frames` grew to hold audio too when `video_frames` came.
+/// The video frame counter by this version's meaning of it: `frames` includes audio since `video_frames` was added.
 fn counter(stream: &Stream, version: Option<Version>) -> Option<u64> {
     match version {
         Some(version) if version < VIDEO_FRAMES_SINCE => stream.frames,
@@ -141,7 +141,7 @@ fn counter(stream: &Stream, version: Option<Version>) -> Option<u64> {
     }
 }
 
-/// Whether the counter may hold RTP packets, as it does for a WebRTC publisher in the versions between. A publisher of
+/// Whether the counter may count RTP packets, as it does for a WebRTC publisher in some versions. A publisher of
 /// unknown protocol may be one.
 fn counts_packets(version: Option<Version>, stream: &Stream, protocol: Option<Protocol>) -> bool {
     let between = match version {
