@@ -1,4 +1,4 @@
-// Tells a liveqos node what this viewer gets to see: docs/player.md. Classic script and module alike; it sets `LiveQoS` alone.
+// Reports to a liveqos node what this viewer sees: docs/player.md. A classic script or a module; it sets only `LiveQoS`.
 (function (scope) {
   "use strict";
 
@@ -7,19 +7,19 @@
   const SOONEST = 1000; // between two reports
   const LONGEST_WAIT = 60000;
   const ANSWER_WITHIN = 10000;
-  const ASLEEP = 5000; // a tick so late
+  const ASLEEP = 5000; // a tick this late
   const STUCK = 500;
-  const MARGIN = 150; // W3C freezeCount, as are
+  const MARGIN = 150; // W3C freezeCount, as GAPS
   const GAPS = 30;
-  const MOST = 64; // messages a report
-  const UNSENT = 55; // seconds; a node takes 60
-  const FINAL = [401, 403, 404, 410]; // nothing is sent after these answers
+  const MOST = 64; // messages per report
+  const UNSENT = 55; // seconds; a node accepts 60
+  const FINAL = [401, 403, 404, 410]; // reporting ends after these
 
   const clock = () => performance.now();
   const isHidden = () => document.hidden && !document.pictureInPictureElement;
   const quality = (video) => (video.getVideoPlaybackQuality ? video.getVideoPlaybackQuality() : {});
 
-  /** A report is sealed once and sent until taken. */
+  /** A report is sealed once and sent until accepted. */
   function reporter(options, protocol, ended) {
     const interval = options.interval || 5000;
     const viewer = options.viewer || Math.random().toString(36).slice(2) + Date.now().toString(36);
@@ -34,7 +34,7 @@
 
     function seal() {
       const told = { sessionId: options.sessionId, viewer, sequence, protocol: options.protocol || protocol, player: options.player, ...sums };
-      // A freeze may be told late, a number corrected: the rest goes with the next report.
+      // A freeze may be known late, a number corrected: the rest is in the next report.
       sums = { exposure: 0 };
       for (const name of ["freezeCount", "totalFreezesDuration", "packetsLost"]) {
         const sum = told[name] || 0;
@@ -103,7 +103,7 @@
     };
   }
 
-  /** It stalls when it waits or stands still while it should play. */
+  /** It stalls when it waits or its position stops while it should play. */
   function watchElement(element, report, signal) {
     let position = element.currentTime;
     let state = !element.paused && position ? "playing" : "starting";
@@ -162,7 +162,7 @@
     };
   }
 
-  /** It freezes as long as the next frame is late. */
+  /** It freezes while the next frame is late. */
   function watchConnection(connection, report, signal, video) {
     const askedAt = clock();
     const known = new Map();
@@ -199,7 +199,7 @@
       counted = seconds;
     }
 
-    /** The gap was `frozen` seconds in the end. */
+    /** Replaces what was counted of a gap by its `frozen` seconds. */
     function settle(frozen, count) {
       report.add("totalFreezesDuration", frozen - counted);
       report.add("freezeCount", count - (counted ? 1 : 0));
@@ -214,7 +214,7 @@
     function frame(now, metadata) {
       if (signal.aborted) return;
       video.requestVideoFrameCallback(frame);
-      // A busy page hears of many at once; none came in what counts already.
+      // A busy page gets many at once, none within the time already counted.
       let count = presented && Math.max(1, metadata.presentedFrames - presented);
       presented = metadata.presentedFrames;
       if (counted && count > 1) {
@@ -246,7 +246,7 @@
       if (frames > 0) {
         const mean = (1000 * grown("totalInterFrameDelay")) / frames;
         patience = Math.max(3 * mean, mean + MARGIN) || STUCK;
-        // The browser may call a gap of over 5 s a pause.
+        // The browser may count a gap of over 5 s as a pause.
         const isPause = counted && grown("pauseCount") > 0;
         const frozen = grown("totalFreezesDuration") + (isPause ? grown("totalPausesDuration") : 0);
         if (lastAt && frozen > 0) settle(frozen, grown("freezeCount") + isPause);
@@ -261,7 +261,7 @@
       const isFirst = !known.size;
       let main = null;
       stats.forEach((now) => {
-        // What is there when the watch begins is no news.
+        // The values at the start of the watch do not count.
         const was = known.get(now.id) || (isFirst ? now : {});
         known.set(now.id, now);
         if (now.type === "inbound-rtp") {
@@ -287,7 +287,7 @@
     };
   }
 
-  /** Until stop(), the connection closes or the node wants no more. */
+  /** Until stop(), the connection closes or the node rejects reports. */
   function watch(target, options) {
     if (!options || !options.url || !options.sessionId) throw new TypeError("watch() needs url and sessionId");
     const ended = new AbortController();

@@ -1,5 +1,5 @@
-//! The class: one teacher, one node, some viewers, each behind a link of its own. Decides who joins when and that all
-//! of it ends together; refuses more viewers than one machine should play.
+//! The class: one teacher, one node and some viewers, each behind a link of its own. Decides when viewers join, and
+//! ends everything together. The number of viewers is limited to what one machine can play.
 
 use std::io;
 use std::sync::Arc;
@@ -23,30 +23,30 @@ use super::publisher::Sending;
 use super::shaper::{Impairment, Random};
 use super::viewer::{Viewer, ViewerTotals};
 
-/// How a class is made.
+/// Options of a class.
 #[derive(Clone, Copy, Debug)]
 pub struct ClassOptions {
-    /// How many viewers: 1 to [`MAX_VIEWERS`].
+    /// Number of viewers: 1 to [`MAX_VIEWERS`].
     pub viewers: u32,
-    /// Makes losses, sequence numbers and timestamps repeatable.
+    /// Makes losses, sequence numbers and timestamps reproducible.
     pub seed: u64,
-    /// The clock behind every instant and latency reported.
+    /// The clock of every reported instant and latency.
     pub clock: Clock,
 }
 
 /// Why a class did not start.
 #[derive(Debug, Error)]
 pub enum DemoError {
-    /// No viewer, or too many.
+    /// No viewer, or more than [`MAX_VIEWERS`].
     #[error("starting class: {0} viewers, must be 1 to {MAX_VIEWERS}")]
     Viewers(u32),
-    /// The clip inside the program is damaged.
+    /// The embedded clip is damaged.
     #[error("starting class: {0}")]
     Clip(#[from] ClipError),
     /// The teacher could not be connected to the node.
     #[error("starting class: {0}")]
     Peer(#[from] PeerError),
-    /// No socket for a link.
+    /// A link's socket could not be opened.
     #[error("starting class: opening link: {0}")]
     Link(#[source] io::Error),
     /// The teacher's media did not reach the node in time.
@@ -54,29 +54,28 @@ pub enum DemoError {
     NoMedia,
 }
 
-/// A running class. [`Class::stop`] ends it and waits; dropping it ends it too, a moment later.
+/// A running class. [`Class::stop`] ends it and waits; dropping it also ends it, shortly after.
 pub struct Class {
     node: Arc<Node>,
-    seats: Vec<Seat>,
+    participants: Vec<Participant>,
     sending: watch::Sender<Sending>,
     stop: watch::Sender<bool>,
-    stage: JoinHandle<()>,
-    guests: AtomicU32,
+    ingest: JoinHandle<()>,
+    external_viewers: AtomicU32,
 }
 
 /// A viewer, its link and its task.
-struct Seat {
+struct Participant {
     viewer: Arc<Viewer>,
     link: Arc<Link>,
     task: JoinHandle<()>,
 }
 
 impl Class {
-    /// Starts a class: returns when the teacher's first packet reached the node. Viewers join in the meantime and
-    /// after.
+    /// Starts a class; returns when the teacher's first packet has reached the node. Viewers join meanwhile and later.
     ///
     /// # Errors
-    /// See [`DemoError`]; nothing keeps running then.
+    /// [`DemoError`]; nothing keeps running then.
     pub async fn start(options: ClassOptions) -> Result<Self, DemoError> {
         if !(1..=MAX_VIEWERS).contains(&options.viewers) {
             return Err(DemoError::Viewers(options.viewers));
@@ -90,28 +89,33 @@ impl Class {
         let (stop, stopped) = watch::channel(false);
         let node = Arc::new(Node::new(options.clock));
         let (sending, sends) = watch::channel(Sending::default());
-        let stage = TeacherIngest::open(clip, random.next()).await?.run(Arc::clone(&node), sends, stopped.clone());
+        let ingest = TeacherIngest::open(clip, random.next()).await?.run(Arc::clone(&node), sends, stopped.clone());
         if timeout(FIRST_MEDIA, node.started()).await.is_err() {
             stop.send_replace(true);
-            finish(stage).await;
+            finish(ingest).await;
             return Err(DemoError::NoMedia);
         }
-        let door = Arc::new(Semaphore::new(MAX_JOINING));
-        let seats = (0..).zip(links).map(|(number, link)| {
+        let join_permits = Arc::new(Semaphore::new(MAX_JOINING));
+        let participants = (0..).zip(links).map(|(number, link)| {
             let viewer = Arc::new(Viewer::new(number, options.clock));
-            let joining =
-                seat(Arc::clone(&viewer), Arc::clone(&node), Arc::clone(&link), Arc::clone(&door), stopped.clone());
-            Seat { viewer, link, task: tokio::spawn(joining) }
+            let joining = join_and_watch(
+                Arc::clone(&viewer),
+                Arc::clone(&node),
+                Arc::clone(&link),
+                Arc::clone(&join_permits),
+                stopped.clone(),
+            );
+            Participant { viewer, link, task: tokio::spawn(joining) }
         });
-        let seats = seats.collect();
-        Ok(Self { node, seats, sending, stop, stage, guests: AtomicU32::new(0) })
+        let participants = participants.collect();
+        Ok(Self { node, participants, sending, stop, ingest, external_viewers: AtomicU32::new(0) })
     }
 
-    /// Makes the links of the first `share` (0 to 1) of the viewers as bad as told, those of the others good.
+    /// Applies `impairment` to the links of the first `share` (0 to 1) of the viewers; the other links become good.
     pub fn impair(&self, share: f64, impairment: Impairment) {
-        let bad = (share.clamp(0.0, 1.0) * self.seats.len() as f64).round() as usize;
-        for (i, seat) in self.seats.iter().enumerate() {
-            seat.link.set(if i < bad { impairment } else { Impairment::default() });
+        let bad = (share.clamp(0.0, 1.0) * self.participants.len() as f64).round() as usize;
+        for (i, one) in self.participants.iter().enumerate() {
+            one.link.set(if i < bad { impairment } else { Impairment::default() });
         }
     }
 
@@ -120,62 +124,63 @@ impl Class {
         self.impair(0.0, Impairment::default());
     }
 
-    /// Lets the teacher send as told from now on.
+    /// Sets how the teacher sends from now on.
     pub fn send(&self, sending: Sending) {
         self.sending.send_replace(sending);
     }
 
-    /// Lets the player of one viewer show no more than one frame in so long, whatever it receives; `None`: all.
+    /// Limits the player of one viewer to one frame per `shows_every`, whatever it receives; `None` removes the limit.
     pub fn slow_player(&self, viewer: u32, shows_every: Option<Duration>) {
-        if let Some(seat) = self.seats.get(viewer as usize) {
-            seat.viewer.slow(shows_every);
+        if let Some(one) = self.participants.get(viewer as usize) {
+            one.viewer.slow(shows_every);
         }
     }
 
-    /// Lets a WebRTC player of another program in, by its offer to receive video; its link is good at first.
+    /// Admits a WebRTC player of another program by its offer to receive video; its link is good at first.
     ///
     /// # Errors
-    /// [`DemoError::Link`] without a socket, [`DemoError::Peer`] when the offer does not fit.
+    /// [`DemoError::Link`] without a socket, [`DemoError::Peer`] if the offer does not fit.
     pub async fn invite(&self, offer: &str) -> Result<ExternalViewer, DemoError> {
-        let number = MAX_VIEWERS + self.guests.fetch_add(1, Ordering::Relaxed);
+        let number = MAX_VIEWERS + self.external_viewers.fetch_add(1, Ordering::Relaxed);
         let link = Link::open(u64::from(number)).await.map_err(DemoError::Link)?;
         Ok(ExternalViewer::admit(number, Arc::clone(&self.node), link, offer, self.stop.subscribe()).await?)
     }
 
-    /// What the teacher's stream brought to the node.
+    /// Totals of the teacher's stream at the node.
     #[must_use]
     pub fn ingest(&self) -> IngestTotals {
         self.node.ingest()
     }
 
-    /// What the node sent to its viewers.
+    /// Totals of what the node sent to its viewers.
     #[must_use]
     pub fn egress(&self) -> EgressTotals {
         self.node.egress()
     }
 
-    /// What each viewer got until `now`, in order of their numbers; those still joining have seen nothing.
+    /// Totals of each viewer until `now`, in the order of their numbers; those of a viewer that is still joining are
+    /// zero.
     #[must_use]
     pub fn viewers(&self, now: Timestamp) -> Vec<ViewerTotals> {
-        self.seats.iter().map(|seat| seat.viewer.totals(now)).collect()
+        self.participants.iter().map(|one| one.viewer.totals(now)).collect()
     }
 
-    /// What each viewer's link carried and dropped, in order of the viewers' numbers.
+    /// Totals of each viewer's link, in the order of the viewers' numbers.
     #[must_use]
     pub fn links(&self) -> Vec<LinkTotals> {
-        self.seats.iter().map(|seat| seat.link.totals()).collect()
+        self.participants.iter().map(|one| one.link.totals()).collect()
     }
 
-    /// Ends the class and waits until every task and socket of it is gone.
+    /// Ends the class and waits until all its tasks and sockets are closed.
     pub async fn stop(self) {
         self.stop.send_replace(true);
-        for seat in self.seats {
-            finish(seat.task).await;
-            if let Some(link) = Arc::into_inner(seat.link) {
+        for one in self.participants {
+            finish(one.task).await;
+            if let Some(link) = Arc::into_inner(one.link) {
                 link.close().await;
             }
         }
-        finish(self.stage).await;
+        finish(self.ingest).await;
     }
 }
 
@@ -185,23 +190,23 @@ async fn finish(task: JoinHandle<()>) {
     }
 }
 
-/// Lets one viewer in when the door is free, and watch until the class ends.
-async fn seat(
+/// Lets one viewer join when a permit is free, and watch until the class ends.
+async fn join_and_watch(
     viewer: Arc<Viewer>,
     node: Arc<Node>,
     link: Arc<Link>,
-    door: Arc<Semaphore>,
+    join_permits: Arc<Semaphore>,
     stop: watch::Receiver<bool>,
 ) {
-    if let Err(error) = viewer.attend(&node, &link, &door, stop).await {
-        tracing::warn!(%error, "demo viewer left");
+    if let Err(error) = viewer.watch_class(&node, &link, &join_permits, stop).await {
+        tracing::warn!(%error, "demo viewer failed");
     }
 }
 
-/// Most viewers of a class: each costs two WebRTC peers and a link in this process.
+/// Largest number of viewers: each costs two WebRTC peers and a link in this process.
 pub const MAX_VIEWERS: u32 = 40;
 
-/// Viewers that join at once; the others wait at the door, so that handshakes do not starve the media.
+/// Viewers that join at the same time; the others wait, so that handshakes do not delay the media.
 const MAX_JOINING: usize = 4;
 
 /// How long the teacher's first packet may take.
@@ -227,7 +232,7 @@ mod tests {
         Class::start(ClassOptions { viewers: VIEWERS, seed: 7, clock }).await.unwrap()
     }
 
-    /// Looks every 20 ms until `seen` gives something; fails after 15 s.
+    /// Calls `seen` every 20 ms until it returns a value; fails after 15 s.
     async fn until<T>(what: &str, mut seen: impl FnMut() -> Option<T>) -> T {
         for _ in 0..750 {
             if let Some(found) = seen() {
@@ -235,7 +240,7 @@ mod tests {
             }
             sleep(Duration::from_millis(20)).await;
         }
-        panic!("never happened: {what}");
+        panic!("timed out: {what}");
     }
 
     async fn everyone_watches(class: &Class) {
@@ -243,16 +248,16 @@ mod tests {
         until("every viewer shows a frame", all).await;
     }
 
-    /// Watches for `span`; gives for each viewer what it had before and after.
+    /// Watches for `span`; returns the totals of each viewer before and after.
     async fn watch(class: &Class, span: Duration) -> Vec<(ViewerTotals, ViewerTotals)> {
         let before = class.viewers(clock());
         sleep(span).await;
         before.into_iter().zip(class.viewers(clock())).collect()
     }
 
-    /// Until no packet is on its way: every packet the links handed on or dropped is in the viewers' books.
+    /// Waits until no packet is in flight: the viewers have counted every packet that the links forwarded.
     async fn settled(class: &Class) -> Vec<(ViewerTotals, LinkTotals)> {
-        until("viewers have all that their links handed on", || {
+        until("viewers have all packets that their links forwarded", || {
             let links = class.links();
             let pairs: Vec<_> = class.viewers(clock()).into_iter().zip(links).collect();
             pairs.iter().all(|(viewer, link)| viewer.packets_received == link.media_forwarded).then_some(pairs)
@@ -266,7 +271,7 @@ mod tests {
         everyone_watches(&class).await;
         let mut healthy = false;
         for _ in 0..10 {
-            // A machine too busy to play 3 s smoothly gets another try; loss is never excused.
+            // A machine too busy to play 3 s smoothly gets another try; loss always fails the test.
             let spans = watch(&class, Duration::from_secs(3)).await;
             assert!(spans.iter().all(|(_, after)| after.packets_lost == 0), "{spans:?}");
             let rates = spans.iter().map(|(before, after)| {
@@ -298,17 +303,17 @@ mod tests {
         until("enough packets", || (class.links()[0].media_forwarded > 250).then_some(())).await;
         class.heal();
         until("packets after the last loss", || (class.links()[0].media_forwarded > 270).then_some(())).await;
-        let seats = settled(&class).await;
-        for (viewer, link) in &seats {
-            assert_eq!(viewer.packets_lost, link.media_dropped().cast_signed(), "{seats:?}");
+        let connected = settled(&class).await;
+        for (viewer, link) in &connected {
+            assert_eq!(viewer.packets_lost, link.media_dropped().cast_signed(), "{connected:?}");
         }
-        let lost: Vec<u64> = seats.iter().map(|(_, link)| link.media_lost).collect();
+        let lost: Vec<u64> = connected.iter().map(|(_, link)| link.media_lost).collect();
         assert!(lost[0] > 5 && lost[1] > 5 && lost[2..] == [0, 0], "{lost:?}");
         class.stop().await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_squeezed_class_freezes_while_it_lasts_and_plays_on_when_healed() {
+    async fn a_class_with_limited_bandwidth_freezes_and_recovers() {
         let class = class().await;
         everyone_watches(&class).await;
         until("enough gaps to judge", || class.viewers(clock()).iter().all(|v| v.frames > 12).then_some(())).await;
@@ -353,10 +358,10 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn stopped_dropped_or_given_up_while_it_starts_it_leaves_no_task() {
+    async fn a_stopped_dropped_or_cancelled_class_leaves_no_task() {
         let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
         assert!(timeout(Duration::from_millis(50), class()).await.is_err());
-        until("no task after giving up", || (tasks() == 0).then_some(())).await;
+        until("no task after cancelling", || (tasks() == 0).then_some(())).await;
         let class_at_once = class().await;
         assert!(tasks() > 0);
         class_at_once.stop().await;
@@ -368,10 +373,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_class_has_between_one_viewer_and_the_most() {
+    async fn the_number_of_viewers_is_bounded() {
         for viewers in [0, MAX_VIEWERS + 1] {
             let refused = Class::start(ClassOptions { viewers, seed: 1, clock }).await.err().unwrap();
-            assert!(matches!(refused, DemoError::Viewers(told) if told == viewers));
+            assert!(matches!(refused, DemoError::Viewers(count) if count == viewers));
         }
     }
 }

@@ -1,25 +1,25 @@
-//! The class's picture: a clip of VP8 frames in the IVF container, read once and looped. Decides where each frame
-//! begins and ends; refuses a container that is cut short, of another codec, or larger than its bounds.
+//! The class's picture: a clip of VP8 frames in an IVF container, parsed once and played in a loop. A container that is
+//! truncated, has another codec or exceeds the limits is rejected.
 
 use bytes::Bytes;
 use thiserror::Error;
 
-/// Why a clip could not be read.
+/// Why a clip could not be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ClipError {
     /// The first four bytes are not `DKIF`, or the header's length field is not 32.
     #[error("reading clip: not an ivf file")]
     NotIvf,
-    /// The container holds another codec.
+    /// The container has another codec.
     #[error("reading clip: codec is not vp8")]
     NotVp8,
-    /// The header's time base is not a frame rate of 1 to 120 frames a second.
+    /// The header's time base is not a frame rate of 1 to 120 frames per second.
     #[error("reading clip: frame rate out of bounds")]
     FrameRate,
-    /// A frame reaches beyond the end of the file, or is empty.
-    #[error("reading clip: frame {0} is cut short or empty")]
+    /// A frame is empty, or extends beyond the end of the file.
+    #[error("reading clip: frame {0} is truncated or empty")]
     Truncated(usize),
-    /// No frame at all, or more than 2,000.
+    /// No frame, or more than 2,000.
     #[error("reading clip: {0} frames")]
     FrameCount(usize),
 }
@@ -32,13 +32,12 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    /// The clip that is part of the program: 6 s of 320x180 at 25 frames a second, about 400 kbit/s, a key frame a
-    /// second.
+    /// The embedded clip: 6 s of 320x180 at 25 frames per second, about 400 kbit/s, one key frame per second.
     pub(super) fn embedded() -> Result<Self, ClipError> {
         Self::read(&Bytes::from_static(include_bytes!("class.ivf")))
     }
 
-    /// Reads an IVF file: a 32-byte header (`DKIF`, version, header length, codec, size, rate, scale, count), then
+    /// Parses an IVF file: a 32-byte header (`DKIF`, version, header length, codec, size, rate, scale, count), then
     /// frames of a 12-byte header (length, 64-bit time) and their bytes, all little-endian.
     pub(super) fn read(file: &Bytes) -> Result<Self, ClipError> {
         if file.get(..4) != Some(b"DKIF") || half(file, 6) != Some(32) || file.len() < HEADER {
@@ -77,16 +76,16 @@ fn word(file: &[u8], at: usize) -> Option<u32> {
     file.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes)
 }
 
-/// Length of the file header.
+/// Bytes of the file header.
 const HEADER: usize = 32;
 
-/// Length of a frame's header.
+/// Bytes of a frame's header.
 const FRAME_HEADER: usize = 12;
 
-/// Highest frame rate accepted.
+/// Highest accepted frame rate.
 const MAX_FPS: u32 = 120;
 
-/// Most frames accepted: 80 s at 25 frames a second.
+/// Largest accepted number of frames: 80 s at 25 frames per second.
 const MAX_FRAMES: usize = 2_000;
 
 #[cfg(test)]
@@ -96,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn embedded_clip_is_six_seconds_of_vp8_that_begin_with_a_key_frame() {
+    fn the_embedded_clip_is_six_seconds_of_vp8_and_begins_with_a_key_frame() {
         let clip = Clip::embedded().unwrap();
         assert_eq!((clip.frames.len(), clip.fps), (150, 25));
         let keys: Vec<usize> = (0..150).filter(|&i| clip.frames[i][0] & 1 == 0).collect();
@@ -104,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_has_its_name() {
+    fn each_fault_has_its_error() {
         let good = include_bytes!("class.ivf");
         let with = |at: usize, byte: u8| {
             let mut file = good.to_vec();

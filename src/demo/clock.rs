@@ -1,6 +1,6 @@
-//! The clock that a demonstration class is given.
+//! The clock of a demonstration class.
 
 use liveqos_core::model::Timestamp;
 
-/// Gives the present instant; the class reads no other clock for what it reports.
+/// Returns the present; a class reads no other clock for what it reports.
 pub(super) type Clock = fn() -> Timestamp;

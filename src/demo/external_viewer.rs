@@ -1,6 +1,6 @@
-//! A viewer from outside: a WebRTC player of another program, a browser for one, that watches the class through a link
-//! of its own. Decides only how it gets in (one offer, one answer with all candidates, as WHEP does); what it sees, it
-//! must tell itself.
+//! A viewer from another program: a WebRTC player, for example in a browser, that watches the class through a link of
+//! its own. It joins with one offer and one answer with all candidates, as in WHEP; it has to measure itself what it
+//! sees.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::peer::{FIRST_SSRC, Peer, PeerError, video_track};
 use super::sdp_candidate::{candidate, redirect};
 use super::shaper::Impairment;
 
-/// A player that was let in. Dropping this ends its connection, and so does the end of the class.
+/// An admitted player. Its connection ends when this is dropped or the class ends.
 pub struct ExternalViewer {
     answer: String,
     link: Link,
@@ -39,7 +39,7 @@ impl ExternalViewer {
         added.map_err(|source| PeerError::Stack { doing: "adding track", source })?;
         let answer = server.answer(redirect(offer, link.address())).await?;
         link.node_is(candidate(&answer)?);
-        link.viewer_is_who_speaks();
+        link.learn_viewer();
         let answer = redirect(&answer, link.address());
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
@@ -47,12 +47,12 @@ impl ExternalViewer {
                 Ok(()) => {
                     node.admit(number, ssrc, sender);
                     tokio::select! {
-                        () = told(class_stop) => {}
-                        () = told(stopped) => {}
+                        () = stopped_by(class_stop) => {}
+                        () = stopped_by(stopped) => {}
                     }
                     node.dismiss(number);
                 }
-                Err(error) => tracing::warn!(%error, "demo guest never came"),
+                Err(error) => tracing::warn!(%error, "external viewer did not connect"),
             }
             server.close().await;
         });
@@ -65,12 +65,12 @@ impl ExternalViewer {
         &self.answer
     }
 
-    /// Makes its link as bad as told, for packets that come from now on.
+    /// Applies `impairment` to packets that arrive from now on.
     pub fn impair(&self, impairment: Impairment) {
         self.link.set(impairment);
     }
 
-    /// What its link carried and dropped so far.
+    /// Totals of its link.
     #[must_use]
     pub fn link(&self) -> LinkTotals {
         self.link.totals()
@@ -83,7 +83,7 @@ impl Drop for ExternalViewer {
     }
 }
 
-/// Ends when `stop` is raised or nobody is left to raise it.
-async fn told(mut stop: watch::Receiver<bool>) {
+/// Waits until `stop` is set or its sender is dropped.
+async fn stopped_by(mut stop: watch::Receiver<bool>) {
     drop(stop.wait_for(|&stop| stop).await);
 }

@@ -1,21 +1,21 @@
-//! Puts the packets of a VP8 stream together into frames. Decides when a frame is whole: its first packet (RFC 7741
-//! S bit, partition 0), its last (marker) and all between; refuses frames that come after a newer one was shown.
+//! Assembles the packets of a VP8 stream into frames. A frame is complete with its first packet (RFC 7741, S bit and
+//! partition 0), its last one (marker) and all between; frames that arrive after a newer one was shown are dropped.
 
 use std::collections::VecDeque;
 
-/// A frame that came whole and in time.
+/// A frame that was complete in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Frame {
     /// Its RTP timestamp.
     pub(super) rtp_time: u32,
-    /// Whether it can be shown without any other (VP8 key frame).
+    /// Whether it can be shown without other frames (VP8 key frame).
     pub(super) key: bool,
 }
 
 /// One packet of a frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Piece {
-    /// Its place in the stream, from [`liveqos_core::media::Arrival::New`].
+    /// Its position in the stream, from [`liveqos_core::media::Arrival::New`].
     pub(super) position: u64,
     pub(super) rtp_time: u32,
     pub(super) marker: bool,
@@ -24,7 +24,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// Reads the VP8 payload descriptor (RFC 7741 4.2) for the start of a frame, and behind it the frame's key bit
+    /// Parses the VP8 payload descriptor (RFC 7741, 4.2) for the start of a frame, and after it the frame's key bit
     /// (4.3).
     pub(super) fn read(position: u64, rtp_time: u32, marker: bool, payload: &[u8]) -> Self {
         let first = payload.first().copied().unwrap_or(0);
@@ -44,7 +44,7 @@ fn descriptor_length(payload: &[u8]) -> usize {
     2 + picture + usize::from(bit(1, 0x40)) + usize::from(bit(1, 0x30))
 }
 
-/// Frames in the making, oldest first.
+/// Incomplete frames, oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Frames {
     open: VecDeque<Open>,
@@ -61,7 +61,7 @@ struct Open {
 }
 
 impl Frames {
-    /// Takes one packet, never the same twice; gives the frame it made whole.
+    /// Adds one packet, never the same twice; returns the frame that it completes.
     pub(super) fn piece(&mut self, piece: Piece) -> Option<Frame> {
         if self.shown.is_some_and(|shown| !newer(piece.rtp_time, shown)) {
             return None;
@@ -95,7 +95,8 @@ fn newer(a: u32, b: u32) -> bool {
     a.wrapping_sub(b).cast_signed() > 0
 }
 
-/// Frames kept in the making; the oldest is given up when another begins. At 25 frames a second 16 are 640 ms.
+/// Largest number of incomplete frames; the oldest is dropped when another begins. At 25 frames per second 16 are 640
+/// ms.
 const MAX_OPEN: usize = 16;
 
 #[cfg(test)]
@@ -106,7 +107,7 @@ mod tests {
     use crate::demo::clip::Clip;
     use crate::demo::publisher::Packets;
 
-    /// The first `frames` frames of the clip as pieces, frame by frame, as the teacher sends them.
+    /// The packets of the first `frames` frames of the clip, frame by frame, as the teacher sends them.
     fn pieces(frames: usize, seed: u64) -> Vec<Vec<Piece>> {
         let clip = Clip::embedded().unwrap();
         let mut packets = Packets::new(1, clip.fps, seed);
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn all_frames_come_whole_and_every_25th_is_a_key_frame() {
+    fn all_frames_are_complete_and_every_25th_is_a_key_frame() {
         let mut frames = Frames::default();
         let shown: Vec<Frame> = pieces(400, 3).into_iter().flatten().filter_map(|piece| frames.piece(piece)).collect();
         assert_eq!(shown.len(), 400);
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_never_made_whole_do_not_pile_up() {
+    fn incomplete_frames_do_not_accumulate() {
         let mut frames = Frames::default();
         for piece in pieces(200, 3).into_iter().flatten().filter(|piece| !piece.marker) {
             assert_eq!(frames.piece(piece), None);

@@ -1,5 +1,5 @@
-//! The teacher's half of the class: the peer that publishes the clip and the node's peer that takes it. Decides when
-//! media flows; refuses to outlive the class.
+//! The teacher's half of the class: the peer that publishes the clip, and the node's peer that receives it. Both end
+//! with the class.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::node::Node;
 use super::peer::{Peer, PeerError, introduce, video_track};
 use super::publisher::{Packets, Sending, publish};
 
-/// The teacher and the node's side of the teacher, connected.
+/// The teacher and the node's receiving peer, connected.
 pub(super) struct TeacherIngest {
     teacher: Peer,
     receiver: Peer,
@@ -23,13 +23,13 @@ pub(super) struct TeacherIngest {
 }
 
 impl TeacherIngest {
-    /// Connects the teacher to the node; `seed` draws where the stream's numbers begin.
+    /// Connects the teacher to the node; `seed` determines the first sequence number and timestamp.
     pub(super) async fn open(clip: Clip, seed: u64) -> Result<Self, PeerError> {
         let packets = Packets::new(TEACHER_SSRC, clip.fps, seed);
         let (teacher, receiver) = (Peer::open().await?, Peer::open().await?);
-        let mut stage = Self { teacher, receiver, clip, packets, track: video_track(TEACHER_SSRC) };
-        stage.connect().await?;
-        Ok(stage)
+        let mut ingest = Self { teacher, receiver, clip, packets, track: video_track(TEACHER_SSRC) };
+        ingest.connect().await?;
+        Ok(ingest)
     }
 
     async fn connect(&mut self) -> Result<(), PeerError> {
@@ -41,7 +41,7 @@ impl TeacherIngest {
         self.receiver.connected().await
     }
 
-    /// Publishes and forwards until told to stop; closes both peers then.
+    /// Publishes and forwards until `stop` is set, then closes both peers.
     pub(super) fn run(
         mut self,
         node: Arc<Node>,
@@ -67,5 +67,5 @@ impl TeacherIngest {
     }
 }
 
-/// The teacher's synchronization source.
+/// The teacher's synchronization source (SSRC).
 const TEACHER_SSRC: u32 = 0x0fff_ffff;

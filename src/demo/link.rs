@@ -1,5 +1,5 @@
-//! The network between the node and one viewer: a UDP relay on 127.0.0.1 that can be made bad while it runs. Decides
-//! what is dropped and how late the rest is; refuses packets that come from neither end.
+//! The network between the node and one viewer: a UDP relay on 127.0.0.1 that can be impaired while it runs. Packets
+//! that come from neither end are rejected.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,29 +14,29 @@ use tokio::time::sleep_until;
 
 use super::shaper::{Fate, Impairment, Shaper};
 
-/// What a link carried and dropped since it was opened. `media` is RTP on its way to the viewer.
+/// Totals of a link since it was opened. `media` is RTP towards the viewer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkTotals {
-    /// Media packets handed to the viewer's socket.
+    /// Media packets forwarded to the viewer's socket.
     pub media_forwarded: u64,
     /// Media packets lost at random.
     pub media_lost: u64,
-    /// Media packets that found no room before the bottleneck.
+    /// Media packets dropped because the queue before the bottleneck was full.
     pub media_overflowed: u64,
-    /// Other packets to the viewer (ICE, DTLS, RTCP) forwarded.
+    /// Other packets to the viewer (ICE, DTLS, RTCP) that were forwarded.
     pub other_forwarded: u64,
-    /// Other packets to the viewer dropped, for either reason.
+    /// Other packets to the viewer that were dropped for either reason.
     pub other_dropped: u64,
-    /// Packets from the viewer forwarded.
+    /// Packets from the viewer that were forwarded.
     pub returned: u64,
-    /// Packets from the viewer dropped for want of room.
+    /// Packets from the viewer that were dropped because the queue was full.
     pub return_dropped: u64,
-    /// Packets from neither end, or before the ends were known.
+    /// Packets from neither end, or from before the ends were known.
     pub refused: u64,
 }
 
 impl LinkTotals {
-    /// Media packets that will never reach the viewer.
+    /// Media packets that do not reach the viewer.
     #[must_use]
     pub const fn media_dropped(&self) -> u64 {
         self.media_lost + self.media_overflowed
@@ -54,7 +54,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Opens a good link on a free port; `seed` makes its later losses repeatable.
+    /// Opens a good link on a free port; `seed` makes later losses reproducible.
     pub(super) async fn open(seed: u64) -> io::Result<Self> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = socket.local_addr()?;
@@ -74,37 +74,37 @@ impl Link {
         Ok(Self { address, ends, impairment, counters, task: tokio::spawn(relay.run()) })
     }
 
-    /// Where both ends shall send.
+    /// The address to which both ends send.
     pub(super) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Tells the viewer's real address.
+    /// Sets the viewer's real address.
     pub(super) fn viewer_is(&self, viewer: SocketAddr) {
         self.ends.send_modify(|ends| ends.viewer = Some(viewer));
     }
 
-    /// Whoever sends first and is not the node is the viewer: a browser hides its address until it speaks.
-    pub(super) fn viewer_is_who_speaks(&self) {
+    /// Takes the first sender that is not the node as the viewer: a browser hides its address until it sends.
+    pub(super) fn learn_viewer(&self) {
         self.ends.send_modify(|ends| ends.learn = true);
     }
 
-    /// Tells the node's real address.
+    /// Sets the node's real address.
     pub(super) fn node_is(&self, node: SocketAddr) {
         self.ends.send_modify(|ends| ends.node = Some(node));
     }
 
-    /// Makes the link as bad as told, for packets that come from now on.
+    /// Applies `impairment` to packets that arrive from now on.
     pub(super) fn set(&self, impairment: Impairment) {
         self.impairment.send_replace(impairment);
     }
 
-    /// What it carried and dropped so far.
+    /// The totals so far.
     pub(super) fn totals(&self) -> LinkTotals {
         self.counters.read()
     }
 
-    /// Stops it and waits until it has stopped.
+    /// Stops the link and waits until it has stopped.
     pub(super) async fn close(mut self) {
         self.task.abort();
         if let Err(error) = (&mut self.task).await
@@ -121,7 +121,7 @@ impl Drop for Link {
     }
 }
 
-/// The real addresses of the two ends, as far as known.
+/// The real addresses of both ends, as far as known.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ends {
     node: Option<SocketAddr>,
@@ -169,7 +169,7 @@ impl Relay {
         }
     }
 
-    /// The media direction gets all of it, the way back the delay alone.
+    /// The media direction gets the whole impairment, the direction back only the delay.
     fn apply(&mut self) {
         let impairment = *self.impairment.borrow_and_update();
         let now = Instant::now();
@@ -228,7 +228,7 @@ async fn send(socket: &UdpSocket, packet: &[u8], to: Option<SocketAddr>) -> bool
     }
 }
 
-/// Whether a datagram is RTP rather than RTCP, DTLS or STUN (RFC 7983 7, RFC 5761 4).
+/// Whether a datagram is RTP rather than RTCP, DTLS or STUN (RFC 7983, 7; RFC 5761, 4).
 fn is_media(packet: &[u8]) -> bool {
     matches!(packet, [128..=191, kind, ..] if !(192..=223).contains(kind))
 }
@@ -265,10 +265,10 @@ fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Longest datagram relayed whole; the class sends none over 1,300 bytes.
+/// Longest datagram that is relayed completely; the class sends none over 1,300 bytes.
 const MAX_PACKET: usize = 2_048;
 
-/// A socket that fails so often without a packet between is given up.
+/// A socket that fails this often in a row is closed.
 const MAX_RECEIVE_ERRORS: u32 = 1_000;
 
 #[cfg(test)]
@@ -294,7 +294,7 @@ mod tests {
         packet[..length].to_vec()
     }
 
-    /// Waits until the link's counters are `wanted`.
+    /// Waits until the link's totals are `wanted`.
     async fn counts(link: &Link, wanted: LinkTotals) {
         for _ in 0..500 {
             if link.totals() == wanted {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_relays_between_its_two_ends_alone_and_counts_by_kind() {
+    async fn a_link_relays_between_its_ends_only_and_counts_by_kind() {
         let ((node, node_at), (viewer, viewer_at), (stranger, _)) = (socket().await, socket().await, socket().await);
         let link = Link::open(1).await.unwrap();
         node.send_to(&RTP, link.address()).await.unwrap();
@@ -331,7 +331,7 @@ mod tests {
         }
         node.send_to(&RTCP, link.address()).await.unwrap();
         viewer.send_to(&RTCP, link.address()).await.unwrap();
-        assert_eq!(comes(&node).await, RTCP, "the way back is not lossy");
+        assert_eq!(comes(&node).await, RTCP, "the direction back has no loss");
         let before = link.totals();
         counts(&link, LinkTotals { other_dropped: 1, returned: 2, ..before }).await;
         link.close().await;

@@ -1,6 +1,14 @@
-//! The media half of `liveqos demo`: a live class on loopback with real WebRTC media, viewers that know their own
-//! truth, and links that can be made bad. Decides nothing about quality: it makes the class that the daemon then
-//! judges.
+//! Plays the demonstration class of `liveqos demo`: real WebRTC media on loopback, links that can be impaired.
+//!
+//! **Decides** how the class is built: a teacher, a node that forwards, viewers that measure what they see, and for
+//! each viewer a link with loss, delay and a bottleneck. It does not judge quality; the daemon does.
+//!
+//! **In**: a clip embedded in the program; the script of `cli`, and in tests that of the faults.
+//!
+//! **Out**: views of the node as a media server would report them, reports of viewers as players would send them, and
+//! exact totals of media and links.
+//!
+//! **May import** nothing of the other stages; only `cli` imports it.
 
 mod class;
 mod clip;

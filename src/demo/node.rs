@@ -1,5 +1,5 @@
-//! The media server of the class: takes the teacher's packets and forwards each to every viewer (a selective forwarding
-//! unit, RFC 7667 3.7). Decides nothing about content and repairs nothing; counts what came in and what went out.
+//! The media server of the class: receives the teacher's packets and forwards each to every viewer (a selective
+//! forwarding unit, RFC 7667, 3.7). It changes and repairs nothing, and counts what arrives and what it sends.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,29 +16,29 @@ use super::clock::Clock;
 use super::frames::{Frames, Piece};
 use super::peer::CLOCK_RATE;
 
-/// What the teacher's stream brought to the node since the start.
+/// Totals of the teacher's stream at the node since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IngestTotals {
     /// Media payload bytes, without RTP, SRTP and UDP headers.
     pub bytes: u64,
-    /// Frames that came whole.
+    /// Complete frames.
     pub frames: u64,
     /// RTP packets.
     pub packets: u64,
 }
 
-/// What the node sent to all viewers together since the start.
+/// Totals of what the node sent to all viewers since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EgressTotals {
-    /// Media payload bytes, each viewer's copy counted.
+    /// Media payload bytes, counting each viewer's copy.
     pub bytes: u64,
-    /// RTP packets, each viewer's copy counted.
+    /// RTP packets, counting each viewer's copy.
     pub packets: u64,
-    /// Viewers connected now.
+    /// Viewers connected at present.
     pub viewers: u32,
 }
 
-/// The node's forwarding table and counters, shared by the task that forwards and those that ask.
+/// The node's forwarding table and counters, shared by the forwarding task and its readers.
 pub(super) struct Node {
     clock: Clock,
     state: Mutex<State>,
@@ -55,7 +55,7 @@ struct State {
     viewers: Arc<Vec<Egress>>,
 }
 
-/// One viewer as the node sees it.
+/// One viewer at the node.
 #[derive(Clone)]
 struct Egress {
     viewer: u32,
@@ -82,7 +82,7 @@ impl Node {
         self.first_packet.notified().await;
     }
 
-    /// From now on `track`, which sends under `ssrc`, gets every packet.
+    /// Forwards every packet from now on to `track`, which sends with `ssrc`.
     pub(super) fn admit(&self, viewer: u32, ssrc: u32, track: Arc<TrackLocalStaticRTP>) {
         self.state(|state| {
             let mut viewers = state.viewers.to_vec();
@@ -92,7 +92,7 @@ impl Node {
         });
     }
 
-    /// The viewer gets nothing any more.
+    /// Stops forwarding to the viewer.
     pub(super) fn dismiss(&self, viewer: u32) {
         self.state(|state| {
             let mut viewers = state.viewers.to_vec();
@@ -110,8 +110,8 @@ impl Node {
         self.state(|state| state.egress)
     }
 
-    /// When the node began to forward the last packet of the frame with this RTP timestamp; `None` when that frame did
-    /// not come whole or is older than the last [`MAX_FORWARDED`].
+    /// When the node began to forward the last packet of the frame with this RTP timestamp; `None` if that frame was
+    /// not complete or is older than the last [`MAX_FORWARDED`].
     pub(super) fn forwarded_at(&self, rtp_time: u32) -> Option<Timestamp> {
         self.state(|state| state.forwarded.iter().rev().find(|(time, _)| *time == rtp_time).map(|&(_, at)| at))
     }
@@ -161,5 +161,5 @@ impl State {
     }
 }
 
-/// Frames whose forwarding time is remembered: 20 s at 25 frames a second, longer than any link's queue.
+/// Frames whose forwarding time is kept: 20 s at 25 frames per second, longer than any link's queue.
 const MAX_FORWARDED: usize = 512;

@@ -1,8 +1,8 @@
-//! One WebRTC peer connection on loopback, VP8 only. Decides how the class's peers are set up and how two of them find
-//! each other; refuses every address but 127.0.0.1.
+//! One WebRTC peer connection on loopback, VP8 only: how the class's peers are set up and how two of them connect. Uses
+//! no address but 127.0.0.1.
 //!
-//! No peer asks for retransmission (no NACK): what a viewer loses is then exactly what its link dropped, and the loss
-//! it reports is the loss before repair that the loss objective is about.
+//! No peer requests retransmission (no NACK). A viewer therefore loses exactly what its link dropped, and reports loss
+//! before repair, which the loss objective refers to.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,15 +32,15 @@ use webrtc::runtime::TokioRuntime;
 /// Why a peer could not be set up or connected.
 #[derive(Debug, Error)]
 pub enum PeerError {
-    /// The WebRTC stack refused a step.
+    /// The WebRTC stack rejected a step.
     #[error("{doing}: {source}")]
     Stack {
         /// The step.
         doing: &'static str,
-        /// What the stack said.
+        /// The stack's error.
         source: webrtc::error::Error,
     },
-    /// A step did not end in time, or the other side went away.
+    /// A step timed out, or the other side is gone.
     #[error("{0}: timed out")]
     Timeout(&'static str),
     /// A session description without a UDP host candidate.
@@ -48,9 +48,10 @@ pub enum PeerError {
     NoCandidate,
 }
 
-/// A peer connection and what it tells.
+/// A peer connection and its events.
 ///
-/// Dropped without [`Peer::close`], it closes itself on the runtime it is dropped on: the stack's driver would run on.
+/// Dropped without [`Peer::close`], it closes itself on the current runtime; otherwise the stack's driver would keep
+/// running.
 pub(super) struct Peer {
     pub(super) connection: Arc<dyn PeerConnection>,
     state: watch::Receiver<State>,
@@ -81,13 +82,13 @@ impl Peer {
         Ok(Self { connection: Arc::new(connection), state, tracks, closed: AtomicBool::new(false) })
     }
 
-    /// An offer with all its candidates.
+    /// An offer with all candidates.
     pub(super) async fn offer(&mut self) -> Result<String, PeerError> {
         let offer = self.connection.create_offer(None).await.map_err(stack("making offer"))?;
         self.describe(offer).await
     }
 
-    /// The answer to `offer`, with all its candidates.
+    /// The answer to `offer`, with all candidates.
     pub(super) async fn answer(&mut self, offer: String) -> Result<String, PeerError> {
         let offer = RTCSessionDescription::offer(offer).map_err(stack("reading offer"))?;
         self.connection.set_remote_description(offer).await.map_err(stack("taking offer"))?;
@@ -95,7 +96,7 @@ impl Peer {
         self.describe(answer).await
     }
 
-    /// Takes the answer to the offer made before.
+    /// Applies the answer to the offer made before.
     pub(super) async fn accept(&self, answer: String) -> Result<(), PeerError> {
         let answer = RTCSessionDescription::answer(answer).map_err(stack("reading answer"))?;
         self.connection.set_remote_description(answer).await.map_err(stack("taking answer"))
@@ -125,7 +126,7 @@ impl Peer {
     }
 
     async fn describe(&mut self, description: RTCSessionDescription) -> Result<String, PeerError> {
-        self.connection.set_local_description(description).await.map_err(stack("taking own description"))?;
+        self.connection.set_local_description(description).await.map_err(stack("setting the local description"))?;
         let gathered = self.state.wait_for(|state| state.gathered);
         if !matches!(timeout(GATHER, gathered).await, Ok(Ok(_))) {
             return Err(PeerError::Timeout("gathering candidates"));
@@ -157,7 +158,7 @@ pub(super) async fn introduce(offerer: &mut Peer, answerer: &mut Peer) -> Result
     offerer.accept(answer).await
 }
 
-/// A local video track that sends what it is given under `ssrc`.
+/// A local video track that sends with `ssrc`.
 pub(super) fn video_track(ssrc: u32) -> Arc<TrackLocalStaticRTP> {
     let name = format!("class-{ssrc}");
     let encoding = RTCRtpEncodingParameters {
@@ -204,12 +205,12 @@ impl PeerConnectionEventHandler for Handler {
 
     async fn on_track(&self, track: Arc<dyn TrackRemote>) {
         if self.tracks.try_send(track).is_err() {
-            tracing::debug!("demo peer got a track nobody waits for");
+            tracing::debug!("demo peer received an unexpected track");
         }
     }
 }
 
-/// The payload type all peers of the class agree on.
+/// The payload type of all peers of the class.
 pub(super) const PAYLOAD_TYPE: u8 = 96;
 
 /// The clock of VP8 over RTP in hertz (RFC 7741).
@@ -218,16 +219,16 @@ pub(super) const CLOCK_RATE: u32 = 90_000;
 /// The node sends to viewer n under this SSRC plus n (RFC 3550, section 3).
 pub(super) const FIRST_SSRC: u32 = 0x1000_0000;
 
-/// How long a peer may gather: loopback takes milliseconds.
+/// Time limit for gathering candidates; loopback takes milliseconds.
 const GATHER: Duration = Duration::from_secs(10);
 
-/// How long ICE and DTLS may take, also over a bad link.
+/// Time limit for ICE and DTLS, also over a bad link.
 const CONNECT: Duration = Duration::from_secs(20);
 
-/// Silence after which ICE calls the peer disconnected: longer than any outage a script would make.
+/// Silence after which ICE considers the peer disconnected: longer than any outage in a script.
 const ICE_DISCONNECTED: Duration = Duration::from_secs(30);
 
-/// Silence after which ICE gives the peer up.
+/// Silence after which ICE considers the connection failed.
 const ICE_FAILED: Duration = Duration::from_mins(2);
 
 /// How often ICE checks the path when idle; each check measures the round trip.

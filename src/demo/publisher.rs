@@ -1,6 +1,6 @@
-//! The teacher: plays the clip into a peer connection, frame by frame at its rate, for ever, or as badly as told.
-//! Decides sequence numbers and timestamps (both run on through the loop); refuses to skip of its own: frames the
-//! machine was too busy to send follow at once.
+//! The teacher: plays the clip into a peer connection, frame by frame at its rate, in a loop, or with a fault. Sequence
+//! numbers and timestamps continue through the loop. It skips no frame of its own: frames that a busy machine delayed
+//! follow immediately.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +24,9 @@ pub enum Sending {
     /// Each frame at its time.
     #[default]
     Usual,
-    /// About one frame of so many, as it comes: its encoder does not keep up.
+    /// About one frame of this many, at random: the encoder does not keep up.
     OneOf(u32),
-    /// So many frames at once when they have gathered: its uplink hangs.
+    /// This many frames at once, after collecting them: the uplink stalls.
     Bursts(u32),
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Packets {
 }
 
 impl Packets {
-    /// Begins at a sequence number and timestamp drawn from `seed`, as RFC 3550 5.1 asks.
+    /// Begins at a sequence number and timestamp derived from `seed`, as RFC 3550, 5.1 requires.
     pub(super) fn new(ssrc: u32, fps: u32, seed: u64) -> Self {
         let mut random = Random(seed);
         let mut payloader = Vp8Payloader::default();
@@ -64,7 +64,7 @@ impl Packets {
         payloads.into_iter().enumerate().map(|(i, payload)| self.packet(rtp_time, payload, i == last)).collect()
     }
 
-    /// A frame's time passes without a packet.
+    /// Lets a frame's time pass without a packet.
     fn skip(&mut self) {
         self.rtp_time = self.rtp_time.wrapping_add(self.step);
     }
@@ -85,7 +85,7 @@ impl Packets {
     }
 }
 
-/// Plays `clip` into `track` until the track is gone.
+/// Plays `clip` into `track` until the track is closed.
 pub(super) async fn publish(
     clip: Clip,
     mut packets: Packets,
@@ -113,7 +113,7 @@ pub(super) async fn publish(
     }
 }
 
-/// Payload bytes of a packet at most: with RTP, SRTP and UDP headers it stays under 1,280, the least MTU of IPv6.
+/// Largest payload of a packet in bytes: with RTP, SRTP and UDP headers it stays under 1,280, the smallest MTU of IPv6.
 const MAX_PAYLOAD: usize = 1_150;
 
 #[cfg(test)]
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_become_packets_that_end_with_a_marker_and_run_on_through_the_loop() {
+    fn the_packets_of_a_frame_end_with_a_marker_and_continue_through_the_loop() {
         let clip = Clip::embedded().unwrap();
         let mut packets = Packets::new(7, clip.fps, 1);
         let all: Vec<Vec<rtp::Packet>> =

@@ -1,29 +1,30 @@
-//! The addresses inside session descriptions. Decides where two peers believe each other to be, so that a relay can
-//! stand between them; touches nothing but candidate lines.
+//! The addresses in session descriptions. Replaces the addresses of candidates, so that a relay can stand between two
+//! peers, and changes nothing else.
 
 use std::net::SocketAddr;
 
 use super::peer::PeerError;
 
-/// The address of the first UDP host candidate of a session description (RFC 8839 5.1).
+/// The address of the first UDP host candidate of a session description (RFC 8839, 5.1).
 pub(super) fn candidate(sdp: &str) -> Result<SocketAddr, PeerError> {
     sdp.lines().find_map(|line| Candidate::read(line)?.address()).ok_or(PeerError::NoCandidate)
 }
 
-/// The session description with every candidate moved to `relay`, so that all packets pass there.
+/// The session description with the address of every candidate replaced by `relay`, so that all packets pass through
+/// it.
 pub(super) fn redirect(sdp: &str, relay: SocketAddr) -> String {
-    let mut moved = String::with_capacity(sdp.len());
+    let mut redirected = String::with_capacity(sdp.len());
     for line in sdp.lines() {
         match Candidate::read(line) {
-            Some(candidate) => moved.push_str(&candidate.at(relay)),
-            None => moved.push_str(line),
+            Some(candidate) => redirected.push_str(&candidate.at(relay)),
+            None => redirected.push_str(line),
         }
-        moved.push_str("\r\n");
+        redirected.push_str("\r\n");
     }
-    moved
+    redirected
 }
 
-/// A candidate line by its parts: `a=candidate:<foundation> <component> <transport> <priority> <address> <port>
+/// The parts of a candidate line: `a=candidate:<foundation> <component> <transport> <priority> <address> <port>
 /// <rest>`.
 struct Candidate<'a> {
     parts: Vec<&'a str>,
@@ -52,13 +53,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redirect_moves_candidates_and_nothing_else() {
+    fn redirect_changes_only_candidates() {
         let sdp = "v=0\r\nc=IN IP4 0.0.0.0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 5000 typ host generation 0\r\na=mid:0\r\n";
         assert_eq!(candidate(sdp).unwrap(), "127.0.0.1:5000".parse::<SocketAddr>().unwrap());
         let relay = "127.0.0.1:9".parse().unwrap();
-        let moved = redirect(sdp, relay);
-        assert_eq!(candidate(&moved).unwrap(), relay);
-        assert_eq!(moved, sdp.replace("127.0.0.1 5000", "127.0.0.1 9"));
+        let redirected = redirect(sdp, relay);
+        assert_eq!(candidate(&redirected).unwrap(), relay);
+        assert_eq!(redirected, sdp.replace("127.0.0.1 5000", "127.0.0.1 9"));
     }
 
     #[test]

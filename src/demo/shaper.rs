@@ -1,19 +1,19 @@
-//! One direction of a bad link as a pure queue: loss, a bottleneck with a finite buffer, and delay. Decides which
-//! packet is lost and when each of the others comes out; never reads a clock and never reorders.
+//! One direction of a bad link as a pure queue: loss, a bottleneck with a finite buffer, and delay. Reads no clock and
+//! never reorders.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How bad a link is. The default is a good one: no loss, no delay, no bottleneck.
+/// The impairment of a link. The default is a good link: no loss, no delay, no bottleneck.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Impairment {
-    /// Share of packets lost at random, each on its own; 0 to 1.
+    /// Share of packets lost at random, independently of each other; 0 to 1.
     pub loss_ratio: f64,
-    /// Time each packet takes, one way. The way back takes as long.
+    /// Delay of each packet in one direction; the other has the same.
     pub delay: Duration,
-    /// Rate of the bottleneck in bits a second of UDP payload; `None` is no bottleneck.
+    /// Rate of the bottleneck in bits per second of UDP payload; `None` is no bottleneck.
     pub rate_bits_per_second: Option<u64>,
-    /// Bytes that wait before the bottleneck at most; a packet that finds no room is dropped.
+    /// Largest number of bytes that wait before the bottleneck; a packet that exceeds it is dropped.
     pub queue_bytes: usize,
 }
 
@@ -23,18 +23,18 @@ impl Default for Impairment {
     }
 }
 
-/// What became of a packet handed in.
+/// What happened to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It will come out.
     Taken,
     /// Lost at random.
     Lost,
-    /// Dropped for want of room.
+    /// Dropped because the queue was full.
     Full,
 }
 
-/// The queue: packets before the bottleneck, then packets on their way.
+/// The queue: packets before the bottleneck, then packets in flight.
 #[derive(Debug)]
 pub struct Shaper {
     impairment: Impairment,
@@ -46,7 +46,7 @@ pub struct Shaper {
 }
 
 impl Shaper {
-    /// A good link whose losses, once it is made bad, follow from `seed`.
+    /// A good link; `seed` determines its losses once it is impaired.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self {
@@ -59,7 +59,7 @@ impl Shaper {
         }
     }
 
-    /// Applies to what is handed in from now on, and to the rate at which the waiting leave.
+    /// Applies to packets pushed from now on, and to the rate at which waiting packets leave.
     pub fn set(&mut self, now: Instant, impairment: Impairment) {
         self.drain(now);
         self.impairment = impairment;
@@ -69,7 +69,7 @@ impl Shaper {
         self.drain(now);
     }
 
-    /// Hands in one packet.
+    /// Pushes one packet.
     pub fn push(&mut self, now: Instant, packet: &[u8]) -> Fate {
         self.drain(now);
         if self.random.below(self.impairment.loss_ratio) {
@@ -95,7 +95,7 @@ impl Shaper {
         self.flying.pop_front().map(|(_, packet)| packet)
     }
 
-    /// When to look again, if anything is inside.
+    /// When the next packet comes out or passes the bottleneck, if any is inside.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         let lands = self.flying.front().map(|&(due, _)| due);
@@ -112,7 +112,7 @@ impl Shaper {
         Some(since + takes)
     }
 
-    /// Moves what has passed the bottleneck by `now` onto its way.
+    /// Moves packets that have passed the bottleneck by `now` into flight.
     fn drain(&mut self, now: Instant) {
         while let Some(left) = self.head_leaves().filter(|&left| left <= now) {
             let Some(packet) = self.waiting.pop_front() else { return };
@@ -124,7 +124,7 @@ impl Shaper {
     }
 }
 
-/// `SplitMix64` (Steele, Lea and Flood, 2014): enough for losses that are the same for the same seed.
+/// `SplitMix64` (Steele, Lea and Flood, 2014): enough for losses that are reproducible by their seed.
 #[derive(Clone, Debug)]
 pub(super) struct Random(pub(super) u64);
 
@@ -144,7 +144,7 @@ impl Random {
     }
 }
 
-/// Most packets inside at once, whatever the delay; more are dropped and counted as full.
+/// Largest number of packets inside, whatever the delay; more are dropped and counted as full.
 const MAX_PACKETS: usize = 4_096;
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    /// When each packet comes out, in milliseconds from `start`, found by asking when to look again.
+    /// When each packet comes out, in milliseconds from `start`, polled by [`Shaper::next`].
     fn departures(shaper: &mut Shaper, start: Instant) -> Vec<(u128, u8)> {
         let mut out = Vec::new();
         while let Some(wake) = shaper.next() {
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_link_hands_on_at_once() {
+    fn a_good_link_forwards_immediately() {
         let (mut shaper, now) = (Shaper::new(1), Instant::now());
         assert_eq!(shaper.push(now, &[7; 100]), Fate::Taken);
         assert_eq!(shaper.pop(now), Some(vec![7; 100]));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bottleneck_spaces_packets_and_its_queue_drops_what_finds_no_room() {
+    fn the_bottleneck_spaces_packets_and_a_full_queue_drops_them() {
         let (mut shaper, now) = (Shaper::new(1), Instant::now());
         shaper.set(now, bad(0.0, 30, Some(80_000), 250));
         let fates: Vec<Fate> = (0..4).map(|i| shaper.push(now, &[i; 100])).collect();
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn healed_it_lets_the_queue_go_and_never_reorders() {
+    fn a_healed_link_empties_its_queue_without_reordering() {
         let (mut shaper, now) = (Shaper::new(1), Instant::now());
         shaper.set(now, bad(0.0, 500, Some(8_000), 10_000));
         (0..3).for_each(|i| assert_eq!(shaper.push(now, &[i; 100]), Fate::Taken));
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_seed_loses_the_same_packets_and_about_its_share() {
+    fn the_same_seed_loses_the_same_packets_at_the_configured_ratio() {
         let now = Instant::now();
         let run = |seed| {
             let mut shaper = Shaper::new(seed);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_delay_holds_no_more_than_its_bound() {
+    fn a_long_delay_keeps_a_bounded_number_of_packets() {
         let (mut shaper, now) = (Shaper::new(1), Instant::now());
         shaper.set(now, bad(0.0, 3_600_000, None, 1_000));
         let taken = (0..MAX_PACKETS + 10).filter(|_| shaper.push(now, &[0; 10]) == Fate::Taken).count();
@@ -229,7 +229,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_comes_out_once_and_in_order(
+        fn accepted_packets_come_out_once_and_in_order(
             steps in prop::collection::vec((0_u64..40, 1_usize..1_200, prop::option::of(0_u64..400_000), 0_u64..80), 1..200)
         ) {
             let start = Instant::now();

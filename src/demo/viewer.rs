@@ -1,7 +1,8 @@
-//! One viewer of the class. Decides from the packets that reach it what it truly got to see: loss, whole frames,
-//! freezes; refuses to show a frame with a packet missing, or any before its first key frame.
+//! One viewer of the class. Determines from its packets what it really saw: loss, complete frames, freezes. A frame
+//! with a missing packet is not shown, nor any frame before the first key frame.
 //!
-//! It has no jitter buffer: a frame is shown when it is whole. Its picture after a lost frame may be damaged but moves.
+//! There is no jitter buffer: a frame is shown as soon as it is complete. After a lost frame the picture may be damaged
+//! but moves.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,37 +25,37 @@ use super::node::Node;
 use super::peer::{CLOCK_RATE, FIRST_SSRC, Peer, PeerError, video_track};
 use super::sdp_candidate::{candidate, redirect};
 
-/// What one viewer got since it joined, in the sense of W3C webrtc-stats `inbound-rtp`. Totals never go backwards, but
-/// for `packets_lost`, which a late packet lowers.
+/// Totals of one viewer since it joined, in the sense of W3C webrtc-stats `inbound-rtp`. They never decrease, except
+/// `packets_lost`, which a late packet reduces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ViewerTotals {
-    /// Which viewer, from 0.
+    /// The viewer's number, from 0.
     pub viewer: u32,
     /// RTP packets received (`packetsReceived`).
     pub packets_received: u64,
-    /// Packets lost, before repair; there is none (`packetsLost`, RFC 3550 6.4.1).
+    /// Packets lost, without repair (`packetsLost`, RFC 3550, 6.4.1).
     pub packets_lost: i64,
     /// Payload bytes received (`bytesReceived`).
     pub bytes_received: u64,
     /// Frames shown (`framesRendered`).
     pub frames: u64,
-    /// Freezes, an open one included (`freezeCount`).
+    /// Freezes, including an open one (`freezeCount`).
     pub freezes: u64,
-    /// Time frozen, an open freeze included (`totalFreezesDuration`, but current).
+    /// Time frozen, including an open freeze (`totalFreezesDuration`, but up to date).
     pub frozen: Duration,
     /// Time since the first frame.
     pub exposure: Duration,
-    /// Newest round trip of the path (candidate pair `currentRoundTripTime`); absent until a check was answered.
+    /// Latest round trip of the path (candidate pair `currentRoundTripTime`); absent until a check was answered.
     pub rtt: Option<Duration>,
-    /// From asking to join until ICE and DTLS were done.
+    /// Time from the start of joining until ICE and DTLS were done.
     pub connected: Option<Duration>,
-    /// From asking to join until the first frame was shown.
+    /// Time from the start of joining until the first frame was shown.
     pub first_frame: Option<Duration>,
-    /// From the node's forwarding of the newest shown frame until this viewer had it whole.
+    /// Time from the node's forwarding of the last shown frame until it was complete at this viewer.
     pub delivery_latency: Option<Duration>,
 }
 
-/// A viewer's book, shared by the task that watches and those that ask.
+/// A viewer's totals, shared by the watching task and its readers.
 pub(super) struct Viewer {
     number: u32,
     clock: Clock,
@@ -63,11 +64,11 @@ pub(super) struct Viewer {
 
 #[derive(Default)]
 struct State {
-    asked: Timestamp,
+    joining_since: Timestamp,
     reception: Reception,
     frames: Frames,
     playout: Playout,
-    keyed: bool,
+    had_key_frame: bool,
     bytes: u64,
     rtt: Option<Duration>,
     connected: Option<Duration>,
@@ -82,12 +83,12 @@ impl Viewer {
         Self { number, clock, state: Mutex::default() }
     }
 
-    /// Shows no more than one frame in so long from now on.
+    /// From now on shows at most one frame per `shows_every`.
     pub(super) fn slow(&self, shows_every: Option<Duration>) {
         self.state(|state| state.shows_every = shows_every);
     }
 
-    /// What it got until `now`.
+    /// The totals until `now`.
     pub(super) fn totals(&self, now: Timestamp) -> ViewerTotals {
         self.state(|state| {
             let received = state.reception.totals();
@@ -109,21 +110,21 @@ impl Viewer {
         })
     }
 
-    /// Joins through `link` and watches until `stop` is raised or its sender is gone; both peers are closed then.
-    pub(super) async fn attend(
+    /// Joins through `link` and watches until `stop` is set or its sender is dropped; then closes both peers.
+    pub(super) async fn watch_class(
         &self,
         node: &Node,
         link: &Link,
-        door: &Semaphore,
+        join_permits: &Semaphore,
         stop: watch::Receiver<bool>,
     ) -> Result<(), PeerError> {
         let mut stopped = stop;
         let admission = tokio::select! {
             _ = stopped.wait_for(|&stop| stop) => return Ok(()),
-            admission = door.acquire() => admission,
+            admission = join_permits.acquire() => admission,
         };
-        let asked = (self.clock)();
-        self.state(|state| state.asked = asked);
+        let joining_since = (self.clock)();
+        self.state(|state| state.joining_since = joining_since);
         let (mut server, mut client) = (Peer::open().await?, Peer::open().await?);
         let outcome = tokio::select! {
             _ = stopped.wait_for(|&stop| stop) => Ok(()),
@@ -163,7 +164,7 @@ impl Viewer {
         client.accept(redirect(&answer, link.address())).await?;
         client.connected().await?;
         let now = (self.clock)();
-        self.state(|state| state.connected = Some(now.since(state.asked)));
+        self.state(|state| state.connected = Some(now.since(state.joining_since)));
         server.connected().await?;
         node.admit(self.number, ssrc, sender);
         client.track().await
@@ -195,7 +196,7 @@ impl Viewer {
         });
     }
 
-    /// Reads the round trip of the nominated candidate pair, the one figure of the stack's statistics that can be used.
+    /// Reads the round trip of the nominated candidate pair, the only usable figure in the stack's statistics.
     async fn measure_rtt(&self, client: &Peer) {
         let mut tick = interval(RTT_INTERVAL);
         loop {
@@ -214,7 +215,7 @@ impl Viewer {
 }
 
 impl State {
-    /// Counts one packet; gives the RTP timestamp of the frame it let be shown.
+    /// Counts one packet; returns the RTP timestamp of the frame that is shown because of it.
     fn account(&mut self, packet: &rtp::Packet, now: Timestamp) -> Option<u32> {
         let header = &packet.header;
         self.bytes += packet.payload.len() as u64;
@@ -223,8 +224,8 @@ impl State {
             return None;
         };
         let frame = self.frames.piece(Piece::read(position, header.timestamp, header.marker, &packet.payload))?;
-        self.keyed |= frame.key;
-        if !self.keyed {
+        self.had_key_frame |= frame.key;
+        if !self.had_key_frame {
             return None;
         }
         if self.shows_every.is_some_and(|every| now.since(self.shown) < every) {
@@ -232,7 +233,7 @@ impl State {
         }
         self.shown = now;
         self.playout.frame(now);
-        self.first_frame.get_or_insert(now.since(self.asked));
+        self.first_frame.get_or_insert(now.since(self.joining_since));
         Some(frame.rtp_time)
     }
 }

@@ -1,5 +1,4 @@
-//! The class in the words of its parts: the node as a media server would, each viewer as a player would. Decides
-//! nothing.
+//! The class as its parts report it: the node like a media server, each viewer like a player.
 
 use liveqos_core::model::{Protocol, ServerView, Total};
 use serde_json::{Value, json};
@@ -8,7 +7,7 @@ use super::class::Class;
 use super::viewer::ViewerTotals;
 
 impl Class {
-    /// What the node says of the class since its start.
+    /// The node's view of the class since its start.
     #[must_use]
     pub fn view(&self) -> ServerView {
         let (ingest, egress) = (self.ingest(), self.egress());
@@ -26,7 +25,7 @@ impl Class {
     }
 }
 
-/// What a viewer says of the time between two readings, in the terms of `/v1/beacon`.
+/// A viewer's report for the time between two readings, in the form of `/v1/beacon`.
 #[must_use]
 pub fn viewer_report(session: &str, sequence: u64, was: &ViewerTotals, now: &ViewerTotals) -> Value {
     let mut report = json!({
