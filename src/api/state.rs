@@ -12,7 +12,7 @@ use crate::intake::{HookIntake, SourceTable};
 use crate::peers::PathTable;
 use crate::platform::SelfMetrics;
 use crate::players::EndedSessions;
-use crate::storage::Watch;
+use crate::storage::HealthReader;
 
 /// State of the API.
 #[derive(Clone)]
@@ -30,7 +30,7 @@ pub(crate) struct ApiState {
     /// State of the paths to other nodes.
     pub paths: Arc<PathTable>,
     /// Health of what is kept on disk.
-    pub storage: Watch,
+    pub storage: HealthReader,
     /// Hooks of media servers.
     pub hooks: Arc<ArcSwap<HookIntake>>,
     /// Commands to the engine.

@@ -260,7 +260,7 @@ impl Assembly {
     /// What the main address serves: players' endpoints, API, page and metrics.
     fn main_listener(&self, player_runtime: &BatchingRuntime) -> Result<ListenerConfig<PlayerService>> {
         let SharedCells { sources, paths, published, .. } = &self.cells;
-        let storage = self.storage.watch();
+        let storage = self.storage.health_reader();
         let node_metrics = NodeCollector::new(&published.snapshot, sources, &self.outputs.otlp)?;
         let node_metrics = node_metrics.with_state(storage.clone()).with_paths(paths);
         self.metrics.registry.register(Box::new(node_metrics))?;

@@ -19,7 +19,7 @@ use crate::notify::Notifiers;
 use crate::otlp::sampling::Sampling;
 use crate::otlp::{Otlp, Pace};
 use crate::platform::{SelfMetrics, clock};
-use crate::storage::{Lasting, Opened, State};
+use crate::storage::{Opened, PersistentState, State};
 
 /// The sinks of results.
 pub(super) struct Outputs {
@@ -74,7 +74,7 @@ impl StateStore {
 impl Persist for StateStore {
     fn persist(&mut self, entries: Vec<Entry>) -> Option<Box<Checkpoint>> {
         self.meters.shed(ShedReason::StateEntries, self.state.keep(entries, self.otlp.take_changes()));
-        let Lasting { checkpoint, holding } = *self.state.found()?;
+        let PersistentState { checkpoint, holding } = *self.state.found()?;
         let resumes = is_resumable(&checkpoint);
         self.otlp.join(&holding, |_| resumes);
         resumes.then(|| Box::new(checkpoint))
@@ -84,7 +84,7 @@ impl Persist for StateStore {
 fn start_otlp(config: &Config, identity: &NodeIdentity, storage: &Opened) -> Result<Otlp> {
     let mut sampling = Sampling::new(&config.sampling, &identity.node);
     if storage.state.is_some() {
-        let Lasting { checkpoint, holding } = &storage.found;
+        let PersistentState { checkpoint, holding } = &storage.found;
         sampling = sampling.resumed(holding, |id| is_resumable(checkpoint) && checkpoint.classes.contains_key(id));
     }
     let open = |target: &str| storage.export_queue(target);

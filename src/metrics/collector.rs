@@ -17,14 +17,14 @@ use crate::intake::{SourceState, SourceStatus, SourceTable};
 use crate::otlp::{Otlp, Signal, Target, stats};
 use crate::peers::{PathStatus, PathTable};
 use crate::platform::{clock, self_metrics};
-use crate::storage::Watch;
+use crate::storage::HealthReader;
 
 /// Collects the metrics that are read at each request rather than counted when something happens.
 pub struct NodeCollector {
     snapshot: Arc<ArcSwap<Snapshot>>,
     sources: Arc<ArcSwap<SourceTable>>,
     otlp: Weak<Otlp>,
-    state: Option<Watch>,
+    state: Option<HealthReader>,
     paths: Arc<PathTable>,
     descs: Vec<Desc>,
 }
@@ -58,7 +58,7 @@ impl NodeCollector {
 
     /// The collector with `liveqos_state_kept`.
     #[must_use]
-    pub fn with_state(self, state: Watch) -> Self {
+    pub fn with_state(self, state: HealthReader) -> Self {
         Self { state: Some(state), ..self }
     }
 

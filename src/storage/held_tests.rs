@@ -1,5 +1,5 @@
-//! What sampling holds back, on a disk that forgets: decided once, kept whole or left out whole, whatever fails in
-//! between.
+//! Records held by sampling, on a disk that forgets: a class is decided on once, and exported whole or not at all,
+//! whatever fails in between.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use liveqos_core::trace::{Event, LogEvent, Parent, Span, SpanCommand, SpanName, 
 use proptest::prelude::*;
 
 use super::journal::Changes;
-use super::tests::{ALL, CAPS, Disks, OURS, entry, told};
+use super::tests::{ALL, CAPS, Disks, OURS, announced, entry};
 use super::writer::*;
 use crate::otlp::sampling::{Holding, Sampling, SamplingSettings};
 use crate::otlp::{ExportQueue as _, Record, Signal};
 
-/// Ticks of a class's life.
+/// The number of ticks that a class lives.
 const LIFE: u64 = 16;
 
 fn class(number: usize) -> Arc<Session> {
@@ -23,7 +23,7 @@ fn class(number: usize) -> Arc<Session> {
         stream: StreamKey::parse(&format!("live/{id}")).expect("a key"),
         course_id: None,
         teacher_id: None,
-        // One that leaves as it comes, the others are held.
+        // The first is exported at once, the others are held.
         scenario: if number == 0 { Scenario::LiveTeaching } else { Scenario::VideoPlayback },
         student_count: None,
         trace_parent: None,
@@ -37,7 +37,7 @@ fn sampling() -> Sampling {
     Sampling::new(&settings, "n")
 }
 
-/// What all classes tell at a tick; each stutters at a tick of its own, if at all.
+/// The commands of all classes at a tick; each stutters at a tick of its own, if at all.
 fn commands(tick: u64, faults: &[u64], pad: usize) -> Vec<SpanCommand> {
     let at = Timestamp::from_secs(tick);
     let span = |session: &Arc<Session>, name| {
@@ -52,7 +52,7 @@ fn commands(tick: u64, faults: &[u64], pad: usize) -> Vec<SpanCommand> {
             events: Vec::new(),
         }))
     };
-    let tell = |(number, fault): (usize, &u64)| {
+    let of_class = |(number, fault): (usize, &u64)| {
         let session = class(number);
         let attributes = vec![("live.stutter_ratio", Value::Float(if *fault == tick { 0.5 } else { 0.0 }))];
         let sample = SpanCommand::Emit(Box::new(LogEvent {
@@ -68,50 +68,50 @@ fn commands(tick: u64, faults: &[u64], pad: usize) -> Vec<SpanCommand> {
         };
         [Some(sample), name.map(|name| span(&session, name))].into_iter().flatten().collect::<Vec<_>>()
     };
-    faults.iter().enumerate().flat_map(tell).collect()
+    faults.iter().enumerate().flat_map(of_class).collect()
 }
 
 struct Node {
-    scribe: StateWriter,
+    writer: StateWriter,
     sampling: Sampling,
     tick: u64,
 }
 
 impl Node {
     fn start(disks: &Disks) -> Self {
-        let (scribe, found) = disks.start_on(OURS, CAPS);
-        let tick = told(&found.checkpoint).len() as u64;
-        Self { scribe, sampling: sampling().resumed(&found.holding, |_| true), tick }
+        let (writer, found) = disks.start_on(OURS, CAPS);
+        let tick = announced(&found.checkpoint).len() as u64;
+        Self { writer, sampling: sampling().resumed(&found.holding, |_| true), tick }
     }
 
     fn tick(&mut self, faults: &[u64], pad: usize) {
         self.tick += 1;
         let records = self.sampling.take(&commands(self.tick, faults, pad), |_| true);
         for record in records {
-            self.scribe.spool().append(record);
+            self.writer.spool().append(record);
         }
-        let places = self.scribe.seal();
+        let places = self.writer.seal();
         let changes = Changes { entries: vec![entry(self.tick)], sampled: self.sampling.take_changes() };
-        self.scribe.step(changes, Some(places), true);
+        self.writer.step(changes, Some(places), true);
     }
 
     fn left(&self) -> Vec<bytes::Bytes> {
         let mut out = Vec::new();
         for signal in [Signal::Traces, Signal::Logs] {
             loop {
-                let batch = self.scribe.spool().peek(signal, ALL);
+                let batch = self.writer.spool().peek(signal, ALL);
                 if batch.messages.is_empty() {
                     break;
                 }
                 out.extend(batch.messages);
-                self.scribe.spool().acknowledge(signal, batch.until);
+                self.writer.spool().acknowledge(signal, batch.until);
             }
         }
         out
     }
 }
 
-/// What leaves where nothing ever fails.
+/// The records exported where nothing fails.
 fn undisturbed(faults: &[u64]) -> Vec<bytes::Bytes> {
     let mut sampling = sampling();
     let records = (1..=LIFE).flat_map(|tick| sampling.take(&commands(tick, faults, 1), |_| true)).collect::<Vec<_>>();
@@ -121,12 +121,12 @@ fn undisturbed(faults: &[u64]) -> Vec<bytes::Bytes> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// The power fails in the middle of anything, again and again, and what leaves in the end is what would have left
-    /// without, byte for byte, each once.
+    /// The power fails at any operation, again and again, and the records exported in the end are those exported
+    /// without any failure, byte for byte, each once.
     #[test]
-    fn a_power_cut_anywhere_decides_nothing_anew(
+    fn a_power_cut_anywhere_changes_no_decision(
         faults in prop::collection::vec(0_u64..24, 4),
-        cuts in prop::collection::vec((0_u32..30, 0_u32..30, 1_u64..7, any::<u8>()), 1..6),
+        cuts in prop::collection::vec((0_u32..30, 0_u32..30, 1_u64..7, any::<u64>()), 1..6),
     ) {
         let disks = Disks::default();
         let mut node = Node::start(&disks);
@@ -136,8 +136,8 @@ proptest! {
             for _ in 0..ticks.min(LIFE - node.tick) {
                 node.tick(&faults, 1);
             }
-            let mut luck = seed;
-            disks.power_cut(move || { luck = luck.wrapping_mul(73).wrapping_add(29); luck });
+            let mut rng = fastrand::Rng::with_seed(seed);
+            disks.power_cut(move || rng.u8(..));
             node = Node::start(&disks);
         }
         while node.tick < LIFE {
@@ -146,33 +146,30 @@ proptest! {
         prop_assert_eq!(node.left(), undisturbed(&faults));
         drop(node);
         let (_, found) = disks.start_on(OURS, CAPS);
-        prop_assert_eq!(found.holding, Holding::default(), "nothing is left of classes that are over");
+        prop_assert_eq!(found.holding, Holding::default(), "nothing is left of ended classes");
     }
 
 }
 
-/// A start writes the journal anew, in many records where much is held. The power fails in the middle of it.
+/// A start rewrites the journal, in many records where much is held. The power fails in the middle of it.
 #[test]
-fn a_beginning_that_is_torn_leaves_the_one_before() {
+fn an_incomplete_beginning_leaves_the_journal_before_it() {
     let disks = Disks::default();
     let mut node = Node::start(&disks);
     (0..LIFE - 1).for_each(|_| node.tick(&[0; 4], 200_000));
-    assert!(node.sampling.holding().bytes() > 2_000_000, "more than one record holds");
+    assert!(node.sampling.holding().bytes() > 2_000_000, "more than fits into one record");
     for fuse in 0..10 {
         disks.journal.fuse(fuse);
         drop(Node::start(&disks));
-        let mut luck = u8::try_from(fuse).expect("small").wrapping_mul(57);
-        disks.power_cut(move || {
-            luck = luck.wrapping_mul(73).wrapping_add(29);
-            luck
-        });
+        let mut rng = fastrand::Rng::with_seed(fuse.into());
+        disks.power_cut(move || rng.u8(..));
         let (_, found) = disks.start_on(OURS, CAPS);
         assert_eq!(&found.holding, node.sampling.holding(), "after {fuse} changes");
     }
 }
 
 #[test]
-fn more_than_a_record_holds_is_held() {
+fn more_than_fits_into_a_record_is_held() {
     let disks = Disks::default();
     let settings = SamplingSettings { video_playback: 0.0, hold_bytes: 64 << 20, ..SamplingSettings::default() };
     let mut node = Node::start(&disks);
@@ -184,7 +181,7 @@ fn more_than_a_record_holds_is_held() {
 }
 
 #[test]
-fn what_nobody_goes_on_with_leaves() {
+fn held_records_of_classes_that_are_not_continued_are_exported() {
     let disks = Disks::default();
     let mut node = Node::start(&disks);
     (0..5).for_each(|_| node.tick(&[0; 4], 1));
@@ -193,11 +190,11 @@ fn what_nobody_goes_on_with_leaves() {
     let told = gone.take_changes();
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(gone.take(&[], |_| true).len(), 7, "five samples, the root, a minute");
-    // Found late, while a class of its name lives again.
+    // Found late, while a class of the same id is live again.
     let mut late = sampling().resumed(&Holding::default(), |_| true);
     late.take(&commands(1, &[0, 0], 1), |_| true);
     late.join(&found.holding, |id| id.as_str() != "v2");
-    assert_eq!(late.take(&[], |_| true).len(), 14, "of v1, which lives, and of v2, which nobody knows");
+    assert_eq!(late.take(&[], |_| true).len(), 14, "of v1, which is live, and of v2, which is unknown");
     let mut kept = Holding::default();
     for change in late.take_changes() {
         kept.apply(change);

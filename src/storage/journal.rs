@@ -1,9 +1,9 @@
-//! The journal: a log of what must outlive the daemon beside its spans. Decides when the log is written anew from its
-//! newest state, so that it stays as long as what lives; refuses a log whose beginning is not whole.
+//! The journal: a log of everything besides telemetry that outlives the daemon. It is rewritten from its newest state
+//! when it has grown, so that its size follows that of the state; a file without a complete beginning is not used.
 //!
-//! A group of changes carries the places that the spool had reached with them. What the spool holds beyond the newest
-//! group was told of by nobody and is cut: state and spans are kept together or not at all. A group that is long is
-//! several records, and counts when the last of them is there.
+//! A group of changes contains the positions that the spools had reached with them. Records of a spool beyond those of
+//! the newest group are cut: state and spans are kept together or not at all. A long group is several records, and
+//! counts once the last of them is complete.
 
 use std::io;
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use liveqos_core::model::{Checkpoint, Entry};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{Appender, Disk, Frame, frame};
-use super::spool::Places;
+use super::spool::TargetMarks;
 use crate::otlp::sampling::{Change, Holding};
 
-/// One record.
+/// One record, in JSON.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Group {
-    /// Places reached in each target's queues.
-    spool: Places,
-    /// How many records after it belong to it.
+    /// Positions reached in each target's queues.
+    spool: TargetMarks,
+    /// How many of the records that follow belong to the group.
     #[serde(default, skip_serializing_if = "is_zero")]
     pieces: u64,
     /// Changes of classes and announcements.
     entries: Vec<Entry>,
-    /// Changes of what sampling decided and holds back.
+    /// Changes of the sampling state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sampled: Vec<Change>,
 }
 
-/// Changes of what must outlive the daemon.
+/// Changes to keep.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Changes {
     /// Of classes and announcements.
     pub(crate) entries: Vec<Entry>,
-    /// Of what sampling decided and holds back.
+    /// Of the sampling state.
     pub(crate) sampled: Vec<Change>,
 }
 
@@ -44,7 +44,7 @@ impl Changes {
         self.entries.is_empty() && self.sampled.is_empty()
     }
 
-    /// What they cost to keep waiting, in plain changes.
+    /// What it costs to queue them, in units of a change without a record.
     pub(crate) fn weight(&self) -> usize {
         self.entries.len() + self.sampled.iter().map(Change::weight).sum::<usize>()
     }
@@ -54,7 +54,7 @@ impl Changes {
         self.sampled.extend(more.sampled);
     }
 
-    /// The same in pieces that fit into a record each; at least one.
+    /// The changes in pieces that each fit into a record; at least one.
     fn pieces(self) -> Vec<Self> {
         let mut out = vec![Self::default()];
         let mut room = PIECE_CHANGES;
@@ -83,16 +83,16 @@ impl Changes {
     }
 }
 
-/// All that must outlive the daemon beside its spans.
+/// Everything besides telemetry that outlives the daemon.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Lasting {
+pub struct PersistentState {
     /// Classes and announcements.
     pub checkpoint: Checkpoint,
-    /// What sampling decided and holds back.
+    /// The sampling state.
     pub holding: Holding,
 }
 
-impl Lasting {
+impl PersistentState {
     fn apply(&mut self, changes: Changes) {
         changes.entries.into_iter().for_each(|entry| self.checkpoint.apply(entry));
         for change in changes.sampled {
@@ -100,39 +100,39 @@ impl Lasting {
         }
     }
 
-    /// The changes that give it from nothing.
+    /// The changes that build it from an empty state.
     fn changes(&self) -> Changes {
         Changes { entries: self.checkpoint.entries().collect(), sampled: self.holding.changes().collect() }
     }
 }
 
-/// The writing side.
+/// Writes the journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
     disk: Arc<dyn Disk>,
     number: u64,
-    state: Lasting,
-    /// Changes that are in the state and not yet in the file.
+    state: PersistentState,
+    /// Changes in `state` that are not in the file yet.
     pending: Changes,
     file: Option<Box<dyn Appender>>,
     len: u64,
-    /// Length when it was last written anew.
+    /// Length after the last rewrite.
     base_len: u64,
     records: u64,
 }
 
-/// What a start finds.
+/// What a start finds in the folder.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// What lived.
-    pub(crate) state: Lasting,
-    /// Places that the spool of each target had reached.
-    pub(crate) places: Places,
+    /// The state at the end.
+    pub(crate) state: PersistentState,
+    /// Positions that the spool of each target had reached.
+    pub(crate) places: TargetMarks,
     number: u64,
 }
 
 impl Found {
-    /// Reads the newest journal that has a beginning; one whose beginning is torn only where there is no other.
+    /// Reads the newest journal that has a beginning; one with an incomplete beginning only where there is no other.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -145,7 +145,7 @@ impl Found {
             let bytes = disk.read(&name(candidate), 0, usize::MAX)?;
             let (records, damaged) = frame::read_all(&bytes, 0, SALT);
             if records.first().is_none_or(|(first, _)| first.number != 0 || first.tag != BASE) {
-                tracing::warn!(journal = name(candidate), "a journal without a beginning is not used");
+                tracing::warn!(journal = name(candidate), "ignoring a journal without a beginning");
                 continue;
             }
             if !damaged.is_empty() {
@@ -160,14 +160,14 @@ impl Found {
         Ok(torn.unwrap_or(Self { number, ..Self::default() }))
     }
 
-    /// Takes over all groups that are whole, and of the beginning what there is; gives whether that is whole.
+    /// Applies all complete groups, and the beginning even where it is not; returns whether the beginning is complete.
     fn fold(&mut self, records: impl Iterator<Item = Frame>) -> bool {
-        let (mut open, mut whole): (Option<Open>, bool) = (None, true);
+        let (mut open, mut whole): (Option<PartialGroup>, bool) = (None, true);
         for record in records {
             let group = match serde_json::from_slice::<Group>(&record.payload) {
                 Ok(group) => group,
                 Err(error) => {
-                    tracing::warn!(%error, "a record of the journal is of another version and left out");
+                    tracing::warn!(%error, "ignoring a record of the journal, which is of another version");
                     continue;
                 }
             };
@@ -179,7 +179,7 @@ impl Found {
                 }
             } else {
                 whole &= open.take().is_none_or(|torn| self.give_up(torn));
-                open = Some(Open {
+                open = Some(PartialGroup {
                     base: record.tag == BASE,
                     next: record.number.saturating_add(1),
                     last: record.number.saturating_add(group.pieces),
@@ -193,8 +193,9 @@ impl Found {
         whole & open.is_none_or(|torn| self.give_up(torn))
     }
 
-    /// A group whose rest is missing: it was never said to be kept, save the beginning, which is better than nothing.
-    fn give_up(&mut self, torn: Open) -> bool {
+    /// Drops a group that is not complete, which never counted as kept. Applies it where it is the beginning: that is
+    /// better than nothing.
+    fn give_up(&mut self, torn: PartialGroup) -> bool {
         let whole = !torn.base;
         if torn.base {
             self.take(torn.group);
@@ -208,11 +209,11 @@ impl Found {
     }
 }
 
-/// A group of which more records are to come.
-struct Open {
+/// A group of which more records follow.
+struct PartialGroup {
     group: Group,
     base: bool,
-    /// The number of the next one, and of the last.
+    /// The numbers of its next record and of its last.
     next: u64,
     last: u64,
 }
@@ -223,45 +224,45 @@ impl Journal {
         Self { disk, number, state, pending: Changes::default(), file: None, len: 0, base_len: 0, records: 0 }
     }
 
-    /// Goes on after what was found when the folder could be read at last; gives that, for its owners to take over.
-    pub(crate) fn follow(&mut self, found: Found) -> Lasting {
+    /// Continues after what was found in a folder that became readable late; returns that state for its owners.
+    pub(crate) fn continue_after(&mut self, found: Found) -> PersistentState {
         self.number = self.number.max(found.number);
         found.state
     }
 
-    /// Takes over changes, to be kept with the next group.
-    pub(crate) fn note(&mut self, changes: Changes) {
+    /// Applies changes, to be written with the next group.
+    pub(crate) fn apply(&mut self, changes: Changes) {
         self.state.apply(changes.clone());
         if self.file.is_some() {
             self.pending.extend(changes);
         }
     }
 
-    /// Keeps what was noted with the places reached; on disk when this returns.
+    /// Writes the pending changes with the positions reached; on disk when this returns.
     ///
     /// # Errors
-    /// What the disk says; call [`Journal::close`] then.
-    pub(crate) fn keep(&mut self, spool: &Places) -> io::Result<()> {
+    /// Those of the disk; call [`Journal::close`] then.
+    pub(crate) fn keep(&mut self, spool: &TargetMarks) -> io::Result<()> {
         let changes = std::mem::take(&mut self.pending);
         match &self.file {
-            Some(_) if self.len < self.base_len * 2 + SMALL => self.append(spool, changes, 0),
+            Some(_) if self.len < self.base_len * 2 + MIN_REWRITE_BYTES => self.append(spool, changes, 0),
             _ => self.begin(spool),
         }
     }
 
-    /// Gives the file up: the next group begins a new one with the whole state.
+    /// Gives up the file: the next group begins a new one with the whole state.
     pub(crate) fn close(&mut self) {
         self.file = None;
         self.pending = Changes::default();
     }
 
-    /// Whether there is anything to keep.
-    pub(crate) fn wants(&self) -> bool {
+    /// Whether there is anything to write.
+    pub(crate) fn has_pending(&self) -> bool {
         self.file.is_none() || !self.pending.is_empty()
     }
 
-    /// Writes a new file with the whole state, then removes those before it.
-    fn begin(&mut self, spool: &Places) -> io::Result<()> {
+    /// Writes a new file with the whole state, then removes older ones.
+    fn begin(&mut self, spool: &TargetMarks) -> io::Result<()> {
         self.number += 1;
         self.records = 0;
         self.len = 0;
@@ -273,8 +274,8 @@ impl Journal {
         older.into_iter().try_for_each(|(name, _)| self.disk.remove(&name))
     }
 
-    /// Adds a group, whose first record has this tag.
-    fn append(&mut self, spool: &Places, changes: Changes, mut tag: u32) -> io::Result<()> {
+    /// Appends a group whose first record has this tag.
+    fn append(&mut self, spool: &TargetMarks, changes: Changes, mut tag: u32) -> io::Result<()> {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
@@ -301,18 +302,18 @@ fn parse(name: &str) -> Option<u64> {
     name.strip_prefix("journal-")?.strip_suffix(".log")?.parse().ok()
 }
 
-/// What tells its records from all others.
+/// The salt of journal records.
 pub const SALT: u32 = 0x4c51_4a01;
-/// The first record of a file, with the whole state.
+/// Tag of the first record of a file, with the whole state.
 pub const BASE: u32 = 1;
-/// A journal is not written anew below this.
-const SMALL: u64 = 1 << 20;
-/// A further record of the group before it.
+/// A journal shorter than this is not rewritten.
+const MIN_REWRITE_BYTES: u64 = 1 << 20;
+/// Tag of a further record of the group before it.
 pub const PIECE: u32 = 2;
-/// Most changes in a record, in plain ones: some megabytes, far from the longest record there is.
+/// Most changes in a record, by their weight: some megabytes, far below [`super::disk::MAX_PAYLOAD`].
 const PIECE_CHANGES: usize = 4_000;
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
 const fn is_zero(number: &u64) -> bool {
     *number == 0
 }

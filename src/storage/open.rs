@@ -1,6 +1,6 @@
-//! The folder at start. Decides that one daemon has it at a time, by a lock that the kernel takes back when the daemon
-//! dies; refuses to start beside another, but not for a folder that cannot be used: then what can be read of it is gone
-//! on with, nothing is kept, that is said, and it is tried again.
+//! Opens the state folder at the start and locks it for one daemon; the kernel releases the lock when the daemon dies.
+//! A folder that cannot be used does not stop the start: what can be read of it is continued, nothing is kept, and the
+//! folder is tried again.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use super::disk::{Disk, Folder};
-use super::journal::Lasting;
+use super::journal::PersistentState;
 use super::settings::StateSettings;
 use super::state::{Health, State};
 use super::writer::{FolderAccess, FolderRepair, TargetFolder};
@@ -18,115 +18,115 @@ use crate::otlp::{ExportQueue, MemoryQueue};
 /// Why the daemon must not start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Somebody else has the folder.
+    /// Another daemon uses the folder.
     #[error("{} is {holder}; stop it, or set state.dir to another folder", dir.display())]
     InUse {
         /// The folder.
         dir: PathBuf,
-        /// Who has it, in words.
+        /// Who uses it, as text.
         holder: String,
     },
 }
 
-/// What was opened.
+/// The opened storage.
 #[derive(Debug)]
 pub struct Opened {
-    /// The keeper; `None` where nothing is kept.
+    /// The running storage; `None` where nothing is kept.
     pub state: Option<Arc<State>>,
-    /// What lived when the daemon went down.
-    pub found: Lasting,
-    /// How it stands at start.
+    /// The state when the daemon ended.
+    pub found: PersistentState,
+    /// The health at the start.
     pub health: Health,
 }
 
 impl Opened {
-    /// Opens the folder of `settings`, or memory where there is none to use. `targets` are the places that are sent to,
-    /// each with the signals that it gets: each has a spool of its own, and all of a signal share its bound.
+    /// Opens the folder of `settings`, or memory where there is none. `targets` are the names of OTLP targets, each
+    /// with the signals sent to it: each has a spool of its own, and the targets of a signal share its bound.
     ///
     /// # Errors
-    /// [`OpenError`] where another daemon uses it.
+    /// [`OpenError`] where another daemon uses the folder.
     pub fn open(settings: &StateSettings, targets: &[(String, [bool; 3])]) -> Result<Self, OpenError> {
         let Some(dir) = settings.folder() else {
             tracing::warn!(
-                "state.dir is empty or not there; a restart loses the open minute of each class and what waits"
+                "state.dir is empty or does not exist; a restart loses the open minute of each class and queued telemetry"
             );
             return Ok(Self::memory(None, "no folder is configured"));
         };
-        let site = Site { dir, targets: targets.iter().map(|(name, _)| name.clone()).collect() };
+        let folder = StateFolder { dir, targets: targets.iter().map(|(name, _)| name.clone()).collect() };
         let places = || {
             let place = |(name, gets): &(String, [bool; 3])| TargetFolder {
                 name: name.clone(),
-                disk: Arc::new(Folder::at(&site.spool(name))),
-                caps: shares(settings.caps(), *gets, targets),
+                disk: Arc::new(Folder::at(&folder.spool(name))),
+                caps: divide_bounds(settings.caps(), *gets, targets),
             };
             targets.iter().map(place).collect::<Vec<_>>()
         };
-        let shown = site.dir.display().to_string();
+        let shown = folder.dir.display().to_string();
         let mut health = Health { dir: Some(shown.clone()), kept: true, why: None };
-        let ground = match site.ground() {
-            Ok((ground, why)) => {
+        let access = match folder.access() {
+            Ok((access, why)) => {
                 (health.kept, health.why) = (why.is_none(), why);
-                ground
+                access
             }
-            Err(holder) => return Err(OpenError::InUse { dir: site.dir, holder }),
+            Err(holder) => return Err(OpenError::InUse { dir: folder.dir, holder }),
         };
-        let journal = || -> Arc<dyn Disk> { Arc::new(Folder::at(&site.journal())) };
-        let started = State::start(places(), journal(), ground, health.clone()).or_else(|error| {
+        let journal = || -> Arc<dyn Disk> { Arc::new(Folder::at(&folder.journal())) };
+        let started = State::start(places(), journal(), access, health.clone()).or_else(|error| {
             (health.kept, health.why) = (false, Some(error.to_string()));
-            State::start(places(), journal(), site.unknown(), health.clone())
+            State::start(places(), journal(), folder.unreadable(), health.clone())
         });
         if let Some(why) = &health.why {
             tracing::error!(
                 dir = shown,
                 why,
-                "the state folder cannot be used; nothing outlives the daemon until it can"
+                "the state folder cannot be used; nothing is kept over a restart until it can"
             );
         }
-        warn_of_others(&site);
+        warn_of_unused_spools(&folder);
         match started {
             Ok((state, found)) => Ok(Self { state: Some(Arc::new(state)), found, health }),
             Err(error) => {
-                tracing::error!(dir = shown, %error, "the thread of the state does not start; nothing outlives the daemon");
+                tracing::error!(dir = shown, %error, "the state thread does not start; nothing is kept over a restart");
                 Ok(Self::memory(Some(shown), &error.to_string()))
             }
         }
     }
 
-    /// Where telemetry for the target of this name waits.
+    /// The export queue of a target.
     ///
     /// # Errors
-    /// Where the state was not opened for it.
+    /// When the storage was not opened for it.
     pub fn export_queue(&self, target: &str) -> Result<Arc<dyn ExportQueue>, String> {
         match &self.state {
             None => Ok(Arc::<MemoryQueue>::default()),
             Some(state) => match state.export_queue(target) {
                 Some(spool) => Ok(spool),
-                None => Err("the state folder was not opened for it".to_owned()),
+                None => Err("the state folder was not opened for this target".to_owned()),
             },
         }
     }
 
-    /// How it stands, to be asked at any time.
+    /// A handle to read the health at any time.
     #[must_use]
-    pub fn watch(&self) -> Watch {
-        Watch { state: self.state.as_ref().map(Arc::downgrade), health: self.health.clone() }
+    pub fn health_reader(&self) -> HealthReader {
+        HealthReader { state: self.state.as_ref().map(Arc::downgrade), health: self.health.clone() }
     }
 
     fn memory(dir: Option<String>, why: &str) -> Self {
         let health = Health { dir, kept: false, why: Some(why.to_owned()) };
-        Self { state: None, found: Lasting::default(), health }
+        Self { state: None, found: PersistentState::default(), health }
     }
 }
 
-/// How it stands with the state, for readers.
+/// Reads the health of the storage, also after it has ended.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct HealthReader {
     state: Option<Weak<State>>,
     health: Health,
 }
 
-impl Watch {
-    /// How it stands now.
+impl HealthReader {
+    /// The current health.
     #[must_use]
     pub fn health(&self) -> Health {
         let state = self.state.as_ref().and_then(Weak::upgrade);
@@ -134,15 +134,15 @@ impl Watch {
     }
 }
 
-/// Where the folder is and what belongs into it.
+/// The state folder and the sub-folders that it needs.
 #[derive(Clone, Debug)]
-struct Site {
+struct StateFolder {
     dir: PathBuf,
-    /// Names of the targets.
+    /// The names of the targets.
     targets: Vec<String>,
 }
 
-impl Site {
+impl StateFolder {
     fn journal(&self) -> PathBuf {
         self.dir.join("journal")
     }
@@ -151,13 +151,16 @@ impl Site {
         self.dir.join("spool").join(target)
     }
 
-    /// How it stands with the folder, and what is wrong with it; who has it, where that is somebody else.
-    fn ground(&self) -> Result<(FolderAccess, Option<String>), String> {
+    /// The access to the folder, and what is wrong with it.
+    ///
+    /// # Errors
+    /// Who uses it, where that is another daemon.
+    fn access(&self) -> Result<(FolderAccess, Option<String>), String> {
         let mut lock = None;
         let Err(error) = self.open(&mut lock) else {
-            return Ok((FolderAccess { lock, opener: None, readable: true }, None));
+            return Ok((FolderAccess { lock, repair: None, readable: true }, None));
         };
-        // What cannot be written may still be read, or be somebody else's.
+        // A folder that cannot be written may still be readable, or in use by another daemon.
         let held = match error.kind() {
             HELD => Err(error.to_string()),
             _ => match File::open(self.dir.join(LOCK)).and_then(self::lock) {
@@ -165,18 +168,18 @@ impl Site {
                 lock => Ok(lock.ok()),
             },
         };
-        let ground =
-            held.map(|lock| FolderAccess { readable: lock.is_some(), lock, opener: Some(Box::new(self.clone())) });
-        Ok((ground?, Some(error.to_string())))
+        let access =
+            held.map(|lock| FolderAccess { readable: lock.is_some(), lock, repair: Some(Box::new(self.clone())) });
+        Ok((access?, Some(error.to_string())))
     }
 
-    /// Nothing of it is known.
-    fn unknown(&self) -> FolderAccess {
-        FolderAccess { lock: None, opener: Some(Box::new(self.clone())), readable: false }
+    /// The access to a folder of which nothing can be read.
+    fn unreadable(&self) -> FolderAccess {
+        FolderAccess { lock: None, repair: Some(Box::new(self.clone())), readable: false }
     }
 }
 
-impl FolderRepair for Site {
+impl FolderRepair for StateFolder {
     fn open(&self, held: &mut Option<File>) -> io::Result<()> {
         Folder::open(&self.journal())?;
         self.targets.iter().try_for_each(|target| Folder::open(&self.spool(target)).map(drop))?;
@@ -191,30 +194,30 @@ impl FolderRepair for Site {
             file.rewind()?;
             write!(file, "{}", std::process::id())
         };
-        // A full disk takes no process id; the lock holds without it.
+        // Fails on a full disk; the lock holds without the process id.
         write(&mut file).unwrap_or_default();
         *held = Some(file);
         Ok(())
     }
 }
 
-/// What of the bounds falls to a target that gets these signals: as much as to any other.
-fn shares(caps: [u64; 3], gets: [bool; 3], targets: &[(String, [bool; 3])]) -> [u64; 3] {
+/// The bounds of a target that gets these signals: those of all targets of a signal are equal.
+fn divide_bounds(caps: [u64; 3], gets: [bool; 3], targets: &[(String, [bool; 3])]) -> [u64; 3] {
     std::array::from_fn(|signal| {
         let sharing = targets.iter().filter(|(_, gets)| gets[signal]).count() as u64;
         if gets[signal] { caps[signal] / sharing.max(1) } else { 0 }
     })
 }
 
-/// What waits for a target that nothing is sent to any more takes room that nobody bounds.
-fn warn_of_others(site: &Site) {
-    for entry in std::fs::read_dir(site.dir.join("spool")).into_iter().flatten().flatten() {
+/// Warns of spools of targets that are no longer configured: nothing bounds the space they take.
+fn warn_of_unused_spools(folder: &StateFolder) {
+    for entry in std::fs::read_dir(folder.dir.join("spool")).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if entry.path().is_dir() && site.targets.iter().all(|target| **target != *name) {
+        if entry.path().is_dir() && folder.targets.iter().all(|target| **target != *name) {
             let dir = entry.path().display().to_string();
             tracing::warn!(
                 dir,
-                "what waits here is for a target that is not configured; remove the folder if it stays so"
+                "this spool belongs to a target that is not configured; remove the folder if that is permanent"
             );
         }
     }
@@ -226,7 +229,7 @@ fn lock(mut file: File) -> io::Result<File> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Only for the message.
+            // Only for the message; empty where it cannot be read.
             file.read_to_string(&mut holder).unwrap_or_default();
             Err(io::Error::new(HELD, format!("in use by another liveqos (process {})", holder.trim())))
         }
@@ -234,7 +237,7 @@ fn lock(mut file: File) -> io::Result<File> {
     }
 }
 
-/// The file that is locked.
+/// The name of the lock file.
 const LOCK: &str = "lock";
-/// How a lock says that another has it.
+/// The error kind of a lock that another daemon holds.
 const HELD: io::ErrorKind = io::ErrorKind::WouldBlock;

@@ -1,36 +1,35 @@
-//! Where what outlives the daemon is kept and how much of it. Decides the usual places; the limits of each signal add
-//! up to 20 GB.
+//! `[state]` of the configuration: the folder and the bounds of each signal, 20 GB in all by default.
 
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What outlives the daemon.
+/// What is kept on disk over restarts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StateSettings {
     /// Folder of the journal and the spool. Not set: systemd's state directory, else `/var/lib/liveqos` where that
     /// exists. Empty: nothing is kept, and a restart loses the open minute of each class and what no collector has
-    /// taken.
+    /// accepted yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<PathBuf>,
-    /// Most bytes of spans that wait on disk; beyond it the oldest are dropped and counted.
+    /// Most bytes of queued spans on disk; beyond it the oldest are dropped and counted.
     pub traces_bytes: u64,
-    /// The same of metrics.
+    /// The same for metrics.
     pub metrics_bytes: u64,
-    /// The same of log events.
+    /// The same for log events.
     pub logs_bytes: u64,
 }
 
 impl StateSettings {
-    /// Most bytes on disk, by signal.
+    /// Most bytes on disk, in the order of [`crate::otlp::Signal::ALL`].
     #[must_use]
     pub const fn caps(&self) -> [u64; 3] {
         [self.traces_bytes, self.metrics_bytes, self.logs_bytes]
     }
 
-    /// The folder: as set, else the service manager's, else the usual one where it exists.
+    /// The folder as set, else that of systemd, else the default one where it exists; `None` keeps nothing.
     #[must_use]
     pub fn folder(&self) -> Option<PathBuf> {
         if let Some(dir) = &self.dir {
@@ -39,7 +38,7 @@ impl StateSettings {
         // systemd.exec(5): several are separated by colons.
         let systemd = std::env::var("STATE_DIRECTORY").ok();
         let systemd = systemd.iter().flat_map(|all| all.split(':')).find(|dir| !dir.is_empty()).map(PathBuf::from);
-        systemd.or_else(|| Some(PathBuf::from(USUAL)).filter(|dir| dir.is_dir()))
+        systemd.or_else(|| Some(PathBuf::from(DEFAULT_DIR)).filter(|dir| dir.is_dir()))
     }
 }
 
@@ -49,5 +48,5 @@ impl Default for StateSettings {
     }
 }
 
-/// Where a package makes it.
-const USUAL: &str = "/var/lib/liveqos";
+/// The default folder, which packages create.
+const DEFAULT_DIR: &str = "/var/lib/liveqos";

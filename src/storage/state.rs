@@ -1,7 +1,6 @@
-//! What outlives the daemon, wired: the folder, its lock, journal and spool, and the one thread that writes both.
-//! Decides that state and spans are kept together, within a second, and what happens when the disk does not take them:
-//! the daemon goes on from memory, says so, and comes back to the disk by itself. Refuses a folder that another daemon
-//! uses.
+//! The running storage: folder, lock, journal and spools, and the one thread that writes them. State and spans are kept
+//! together within a second. Where the disk fails, the daemon continues from memory, reports it, and returns to the
+//! disk by itself.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -11,64 +10,64 @@ use liveqos_core::model::Entry;
 use serde::Serialize;
 
 use super::disk::Disk;
-use super::journal::{Changes, Lasting};
-use super::spool::{Places, Spool};
+use super::journal::{Changes, PersistentState};
+use super::spool::{Spool, TargetMarks};
 use super::writer::{FolderAccess, StateWriter, TargetFolder};
 use crate::otlp::sampling::Change;
 
-/// How it stands with what must outlive the daemon.
+/// Whether state and telemetry are kept on disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Health {
     /// The folder, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dir: Option<String>,
-    /// Whether what waits would outlive the daemon now.
+    /// Whether everything queued would survive a restart now.
     pub kept: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
 
-/// The running keeper of state and spool.
+/// The running storage.
 #[derive(Debug)]
 pub struct State {
     spools: Vec<(String, Arc<Spool>)>,
-    desk: Arc<WriterQueue>,
+    queue: Arc<WriterQueue>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-/// Where the engine leaves work for the thread.
+/// The work that the engine leaves for the thread, and its health.
 #[derive(Debug, Default)]
 pub(super) struct WriterQueue {
     pub(super) work: Mutex<Work>,
-    pub(super) came: Condvar,
+    pub(super) wake: Condvar,
     pub(super) health: Mutex<Health>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) changes: Changes,
-    /// Places that the changes go with.
-    pub(super) places: Option<Places>,
-    /// Whether something is to be done.
-    pub(super) stirred: bool,
-    /// Whether it is to be done now, and then no more.
+    /// Positions of the spools that belong to the changes.
+    pub(super) places: Option<TargetMarks>,
+    /// Whether there is work.
+    pub(super) woken: bool,
+    /// Whether the thread should do it now and end.
     pub(super) stop: bool,
-    /// Since when the disk is at work.
+    /// Since when the thread waits for the disk.
     pub(super) busy: Option<Instant>,
-    /// What was found in a folder that could not be read at the start.
-    pub(super) found: Option<Box<Lasting>>,
+    /// The state found in a folder that could not be read at the start.
+    pub(super) found: Option<Box<PersistentState>>,
 }
 
 impl Work {
-    /// Adds changes; gives how many that waited were given up for want of room.
+    /// Adds changes; returns how many waiting ones were given up because there was no room.
     pub(super) fn add(&mut self, changes: Changes) -> u64 {
         let mut lost = 0;
         if self.changes.weight() + changes.weight() > MAX_ENTRIES {
             lost = (self.changes.entries.len() + self.changes.sampled.len()) as u64;
-            // Later changes of classes whose beginning is not known are left out where this is read.
+            // Changes of classes whose beginning is missing are ignored when this is read.
             self.changes = Changes { entries: vec![Entry::Forgotten], sampled: vec![Change::Forgotten] };
-            tracing::error!(lost, "the disk takes nothing: classes that live now are not gone on with after a crash");
+            tracing::error!(lost, "the disk accepts nothing: the classes of now are not continued after a crash");
         }
         self.changes.extend(changes);
         lost
@@ -76,94 +75,93 @@ impl Work {
 }
 
 impl State {
-    /// Begins to keep in these folders, going on with what is found there.
+    /// Starts on these folders and continues with what is found there.
     ///
     /// # Errors
-    /// When the folders cannot be read, or the thread not be started.
+    /// When the folders cannot be read, or the thread cannot be started.
     pub(crate) fn start(
         folders: Vec<TargetFolder>,
         journal: Arc<dyn Disk>,
-        ground: FolderAccess,
+        access: FolderAccess,
         health: Health,
-    ) -> io::Result<(Self, Lasting)> {
-        let (mut scribe, found) = StateWriter::assemble(folders, journal, ground, health)?;
-        let (spools, desk) = (scribe.spools(), Arc::clone(&scribe.desk));
-        let thread = std::thread::Builder::new().name("state".to_owned()).spawn(move || scribe.run())?;
-        Ok((Self { spools, desk, thread: Mutex::new(Some(thread)) }, found))
+    ) -> io::Result<(Self, PersistentState)> {
+        let (mut writer, found) = StateWriter::assemble(folders, journal, access, health)?;
+        let (spools, queue) = (writer.spools(), Arc::clone(&writer.queue));
+        let thread = std::thread::Builder::new().name("state".to_owned()).spawn(move || writer.run())?;
+        Ok((Self { spools, queue, thread: Mutex::new(Some(thread)) }, found))
     }
 
-    /// The outbox on disk of the target of this name.
+    /// The queue on disk of a target.
     #[must_use]
     pub fn export_queue(&self, target: &str) -> Option<Arc<Spool>> {
         self.spools.iter().find(|(name, _)| name == target).map(|(_, spool)| Arc::clone(spool))
     }
 
-    /// Takes what a tick must leave behind, together with what it appended to the outbox before. Never waits for the
-    /// disk. Gives how many changes were given up because [`MAX_ENTRIES`] wait: the classes of then are not gone on
-    /// with after a crash.
+    /// Keeps the changes of a tick together with the records queued before. Never waits for the disk. Returns how many
+    /// changes were given up because [`MAX_ENTRIES`] are waiting: their classes are not continued after a crash.
     pub fn keep(&self, entries: Vec<Entry>, sampled: Vec<Change>) -> u64 {
-        if self.desk.work().busy.is_some_and(|since| since.elapsed() > HANGS) {
-            self.desk.trouble(self.spools.iter().map(|(_, spool)| spool), "the disk does not answer");
+        if self.queue.work().busy.is_some_and(|since| since.elapsed() > DISK_TIMEOUT) {
+            self.queue.report_failure(self.spools.iter().map(|(_, spool)| spool), "the disk does not respond");
         }
         let changes = Changes { entries, sampled };
-        // Places are taken and left as one: a folder that is found late moves them.
-        let mut work = self.desk.work();
-        let (mut places, mut wants) = (Places::new(), false);
+        // Under one lock: a folder that becomes readable late shifts the positions.
+        let mut work = self.queue.work();
+        let (mut places, mut unwritten) = (TargetMarks::new(), false);
         for (name, spool) in &self.spools {
             let (marks, more) = spool.seal();
             places.insert(name.clone(), marks);
-            wants |= more;
+            unwritten |= more;
         }
-        if changes.is_empty() && !wants {
+        if changes.is_empty() && !unwritten {
             return 0;
         }
         let lost = work.add(changes);
         work.places = Some(places);
-        work.stirred = true;
+        work.woken = true;
         drop(work);
-        self.desk.came.notify_one();
+        self.queue.wake.notify_one();
         lost
     }
 
-    /// What was found in a folder that could not be read at the start, once: whoever told changes goes on with it.
+    /// The state found in a folder that could not be read at the start; returned once, for its owners to continue.
     #[must_use]
-    pub fn found(&self) -> Option<Box<Lasting>> {
-        self.desk.work().found.take()
+    pub fn found(&self) -> Option<Box<PersistentState>> {
+        self.queue.work().found.take()
     }
 
-    /// How it stands.
+    /// The current health.
     #[must_use]
     pub fn health(&self) -> Health {
-        self.desk.health().clone()
+        self.queue.health().clone()
     }
 
-    /// Keeps what is left and ends the thread; waits at most `within`.
+    /// Writes what is left and ends the thread; waits at most `within`.
     pub fn stop(&self, within: Duration) {
-        self.desk.work().stop = true;
-        self.desk.came.notify_one();
+        self.queue.work().stop = true;
+        self.queue.wake.notify_one();
         let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
         let until = Instant::now() + within;
         while !thread.is_finished() {
             if Instant::now() > until {
-                return tracing::error!("the disk does not answer; what it has not taken is lost");
+                return tracing::error!("the disk does not respond; what is not written is lost");
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         if thread.join().is_err() {
-            tracing::error!("the thread that writes the state ended badly");
+            tracing::error!("the state thread panicked");
         }
     }
 
-    /// Waits until all that was kept so far is on disk, at most `within`. Gives whether it is.
+    /// Waits at most `within` until everything passed to [`State::keep`] so far is on disk; returns whether it is.
     #[must_use]
     pub fn settled(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         loop {
             {
-                let work = self.desk.work();
-                if !work.stirred && work.busy.is_none() && work.changes.is_empty() {
+                let work = self.queue.work();
+                if !work.woken && work.busy.is_none() && work.changes.is_empty() {
                     return self.health().kept;
                 }
             }
@@ -190,31 +188,32 @@ impl WriterQueue {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Goes on from memory; said once.
-    pub(super) fn trouble<'a>(&self, mut spools: impl Iterator<Item = &'a Arc<Spool>>, why: &str) {
+    /// Continues from memory; logged once.
+    pub(super) fn report_failure<'a>(&self, mut spools: impl Iterator<Item = &'a Arc<Spool>>, why: &str) {
         let mut health = self.health();
         if health.kept {
             let dir = health.dir.as_deref().unwrap_or_default();
-            tracing::error!(dir, why, "state and spool are in memory only until the disk takes them again");
+            tracing::error!(dir, why, "state and spool are in memory only until the disk works again");
         }
         (health.kept, health.why) = (false, Some(why.to_owned()));
         drop(health);
-        spools.by_ref().for_each(|spool| spool.float(true));
+        spools.by_ref().for_each(|spool| spool.set_memory_only(true));
     }
 
-    pub(super) fn over<'a>(&self, spools: impl Iterator<Item = &'a Arc<Spool>>) {
+    /// Returns to the disk.
+    pub(super) fn report_recovery<'a>(&self, spools: impl Iterator<Item = &'a Arc<Spool>>) {
         let mut health = self.health();
         tracing::info!(dir = health.dir.as_deref().unwrap_or_default(), "state and spool are on disk again");
         (health.kept, health.why) = (true, None);
         drop(health);
-        spools.for_each(|spool| spool.float(false));
+        spools.for_each(|spool| spool.set_memory_only(false));
     }
 }
 
-/// Most changes that wait for the disk: eight minutes of 500 classes.
+/// Most changes that wait for the disk: those of 500 classes in eight minutes.
 pub(super) const MAX_ENTRIES: usize = 50_000;
 
-/// A disk that takes longer than this is in trouble.
-const HANGS: Duration = Duration::from_secs(5);
-/// How long the last write may take when nobody says otherwise.
+/// A disk that needs longer than this counts as failed.
+const DISK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a dropped [`State`] waits for its last write.
 const STOP_WITHIN: Duration = Duration::from_secs(1);

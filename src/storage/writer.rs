@@ -1,6 +1,6 @@
-//! The thread that writes: state and spans, a group at a time, in one order. Decides when a group is kept, and how a
-//! folder that could not be used at the start is taken up later; refuses to let a sender see what is not kept, unless
-//! the disk is in trouble.
+//! The thread that writes state and spans, a group at a time and in order. Decides when a group is kept, and how a
+//! folder that could not be used at the start is added later. A sender sees only what is kept, unless the disk has
+//! failed.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -9,90 +9,90 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::disk::Disk;
-use super::journal::{Changes, Found, Journal, Lasting};
+use super::journal::{Changes, Found, Journal, PersistentState};
 use super::spool::recovery::recover;
-use super::spool::{Places, Repair, Spool, SpoolWriter, Wake};
+use super::spool::{Repair, Spool, SpoolWriter, TargetMarks, Wake};
 use super::state::{Health, WriterQueue};
 use crate::otlp::Signal;
 
-/// Wakes the thread for what nobody seals.
+/// Wakes the thread for records that no tick seals.
 #[derive(Debug)]
 struct WakeWriter(Arc<WriterQueue>);
 
 impl Wake for WakeWriter {
     fn wake(&self) {
-        self.0.work().stirred = true;
-        self.0.came.notify_one();
+        self.0.work().woken = true;
+        self.0.wake.notify_one();
     }
 }
 
-/// Where what waits for a target is kept.
+/// The folder of a target's spool.
 #[derive(Debug)]
 pub(crate) struct TargetFolder {
-    /// The target.
+    /// The target's name.
     pub(crate) name: String,
-    /// Its folder.
+    /// The folder.
     pub(crate) disk: Arc<dyn Disk>,
     /// Most bytes of each signal in it.
     pub(crate) caps: [u64; 3],
 }
 
-/// How it stands with the folder at the start.
+/// The access to the state folder.
 pub(crate) struct FolderAccess {
-    /// Held as long as anything may be written.
+    /// The lock, held for as long as anything may be written.
     pub(crate) lock: Option<File>,
-    /// What must be done before anything is written.
-    pub(crate) opener: Option<Box<dyn FolderRepair>>,
-    /// Whether what is there can be read.
+    /// What must succeed before anything is written.
+    pub(crate) repair: Option<Box<dyn FolderRepair>>,
+    /// Whether its content can be read.
     pub(crate) readable: bool,
 }
 
-/// Makes a folder ready to be written once it can be.
+/// Prepares a folder for writing once that is possible.
 pub(crate) trait FolderRepair: Send {
-    /// Makes what is missing there, and takes the lock where it is not held.
+    /// Creates what is missing, and takes the lock where it is not held.
     ///
     /// # Errors
-    /// What is still in the way.
+    /// What still prevents it.
     fn open(&self, lock: &mut Option<File>) -> io::Result<()>;
 }
 
-/// One target's queues and who writes them.
+/// The queues of a target and their writer.
 pub(crate) struct TargetSpool {
     pub(crate) name: String,
     pub(crate) spool: Arc<Spool>,
-    pub(crate) keeper: SpoolWriter,
+    pub(crate) writer: SpoolWriter,
     disk: Arc<dyn Disk>,
 }
 
-/// The thread's own.
+/// What the thread owns.
 pub(crate) struct StateWriter {
-    pub(crate) desk: Arc<WriterQueue>,
-    pub(crate) shelves: Vec<TargetSpool>,
+    pub(crate) queue: Arc<WriterQueue>,
+    pub(crate) targets: Vec<TargetSpool>,
     journal: Journal,
     journal_disk: Arc<dyn Disk>,
-    reached: Places,
-    pub(crate) trouble: bool,
-    cursors_kept: Option<Instant>,
-    ground: FolderAccess,
+    reached: TargetMarks,
+    pub(crate) failing: bool,
+    cursors_written_at: Option<Instant>,
+    access: FolderAccess,
     repairs: VecDeque<(Arc<dyn Disk>, Repair)>,
 }
 
 impl StateWriter {
-    /// Everything but the thread, going on with what is found in the folders.
+    /// Everything but the thread, continuing with what is found in the folders.
     pub(crate) fn assemble(
         folders: Vec<TargetFolder>,
         journal: Arc<dyn Disk>,
-        ground: FolderAccess,
+        access: FolderAccess,
         health: Health,
-    ) -> io::Result<(Self, Lasting)> {
-        let found = if ground.readable { Found::read(&*journal)? } else { Found::default() };
+    ) -> io::Result<(Self, PersistentState)> {
+        let found = if access.readable { Found::read(&*journal)? } else { Found::default() };
         let lasting = found.state.clone();
-        let desk = Arc::new(WriterQueue { health: Mutex::new(health), ..WriterQueue::default() });
-        // A target that nothing is sent to now keeps its place: it may come back.
-        let (mut reached, mut shelves, mut repairs) = (found.places.clone(), Vec::new(), VecDeque::new());
+        let queue = Arc::new(WriterQueue { health: Mutex::new(health), ..WriterQueue::default() });
+        // A target that is not configured now keeps its positions: it may come back.
+        let (mut reached, mut targets, mut repairs) = (found.places.clone(), Vec::new(), VecDeque::new());
         for TargetFolder { name, disk, caps } in folders {
-            let wake = Box::new(WakeWriter(Arc::clone(&desk)));
-            let spool = if ground.readable {
+            let wake = Box::new(WakeWriter(Arc::clone(&queue)));
+            let spool = if access.readable {
                 let recovered = recover(&*disk, found.places.get(&name).copied())?;
                 repairs.extend(recovered.repairs.into_iter().map(|repair| (Arc::clone(&disk), repair)));
                 Spool::new(Arc::clone(&disk), recovered.queues, wake)
@@ -101,48 +101,48 @@ impl StateWriter {
             };
             let spool = Arc::new(spool);
             reached.insert(name.clone(), spool.sealed());
-            shelves.push(TargetSpool { name, spool, keeper: SpoolWriter::new(Arc::clone(&disk), caps), disk });
+            targets.push(TargetSpool { name, spool, writer: SpoolWriter::new(Arc::clone(&disk), caps), disk });
         }
-        let mut scribe = Self {
-            desk,
-            shelves,
+        let mut writer = Self {
+            queue,
+            targets,
             journal: Journal::new(Arc::clone(&journal), found),
             journal_disk: journal,
             reached,
-            trouble: false,
-            cursors_kept: None,
-            ground,
+            failing: false,
+            cursors_written_at: None,
+            access,
             repairs,
         };
-        scribe.begin();
-        Ok((scribe, lasting))
+        writer.begin();
+        Ok((writer, lasting))
     }
 
     pub(crate) fn spools(&self) -> Vec<(String, Arc<Spool>)> {
-        self.shelves.iter().map(|shelf| (shelf.name.clone(), Arc::clone(&shelf.spool))).collect()
+        self.targets.iter().map(|target| (target.name.clone(), Arc::clone(&target.spool))).collect()
     }
 
-    /// A journal stands before the first record of the spool: what the spool holds without one was told of by nobody.
+    /// Writes a journal before the first record of a spool: spool records without a journal are cut at the next start.
     fn begin(&mut self) {
-        if let Err(error) = self.enter().and_then(|()| self.journal.keep(&self.reached)) {
-            self.stumble(&error);
+        if let Err(error) = self.prepare().and_then(|()| self.journal.keep(&self.reached)) {
+            self.fail(&error);
         }
     }
 
-    /// Makes the folder ready to be written, once for all; what is found there late goes before what came since.
-    fn enter(&mut self) -> io::Result<()> {
-        let FolderAccess { lock, opener, readable } = &mut self.ground;
-        if let Some(opener) = opener {
-            opener.open(lock)?;
+    /// Prepares the folder for writing, once; what is found there late is placed before what was queued since.
+    fn prepare(&mut self) -> io::Result<()> {
+        let FolderAccess { lock, repair, readable } = &mut self.access;
+        if let Some(repair) = repair {
+            repair.open(lock)?;
         }
-        *opener = None;
+        *repair = None;
         if !std::mem::replace(readable, true)
             && let Err(error) = self.join()
         {
-            self.ground.readable = false;
+            self.access.readable = false;
             return Err(error);
         }
-        // In their order: what is cut may be removed after.
+        // In order: a file that is cut may be removed later.
         while let Some((disk, repair)) = self.repairs.front() {
             repair.make(&**disk)?;
             self.repairs.pop_front();
@@ -150,38 +150,40 @@ impl StateWriter {
         Ok(())
     }
 
-    /// Takes over what is in a folder that could not be read at the start.
+    /// Adds the content of a folder that could not be read at the start.
     fn join(&mut self) -> io::Result<()> {
         let found = Found::read(&*self.journal_disk)?;
-        let recovered = self.shelves.iter().map(|shelf| recover(&*shelf.disk, found.places.get(&shelf.name).copied()));
+        let recovered =
+            self.targets.iter().map(|target| recover(&*target.disk, found.places.get(&target.name).copied()));
         let recovered = recovered.collect::<io::Result<Vec<_>>>()?;
         for (name, marks) in &found.places {
             self.reached.entry(name.clone()).or_insert(*marks);
         }
-        let desk = Arc::clone(&self.desk);
-        let mut work = desk.work();
-        for (TargetSpool { name, spool, disk, .. }, recovered) in self.shelves.iter().zip(recovered) {
+        let queue = Arc::clone(&self.queue);
+        let mut work = queue.work();
+        for (TargetSpool { name, spool, disk, .. }, recovered) in self.targets.iter().zip(recovered) {
             self.repairs.extend(recovered.repairs.into_iter().map(|repair| (Arc::clone(disk), repair)));
-            let moves = spool.join(recovered.queues);
+            let shift = spool.join(recovered.queues);
             let waiting = work.places.iter_mut().filter_map(|places| places.get_mut(name));
             for marks in waiting.chain(self.reached.get_mut(name)) {
-                *marks = std::array::from_fn(|signal| moves[signal].moved(marks[signal]));
+                *marks = std::array::from_fn(|signal| shift[signal].apply(marks[signal]));
             }
         }
-        let found = self.journal.follow(found);
+        let found = self.journal.continue_after(found);
         tracing::info!(
             classes = found.checkpoint.classes.len(),
             announced = found.checkpoint.announced.len(),
-            "the state folder can be read now"
+            "the state folder is readable now"
         );
         work.found = Some(Box::new(found));
         Ok(())
     }
 
-    fn stumble(&mut self, error: &io::Error) {
-        self.trouble = true;
+    /// Continues from memory after an error of the disk.
+    fn fail(&mut self, error: &io::Error) {
+        self.failing = true;
         self.journal.close();
-        self.desk.trouble(self.shelves.iter().map(|shelf| &shelf.spool), &error.to_string());
+        self.queue.report_failure(self.targets.iter().map(|target| &target.spool), &error.to_string());
     }
 
     pub(crate) fn run(&mut self) {
@@ -194,80 +196,80 @@ impl StateWriter {
         }
     }
 
-    /// Keeps a group, or goes on from memory.
-    pub(crate) fn step(&mut self, changes: Changes, places: Option<Places>, last: bool) {
-        self.journal.note(changes);
+    /// Writes a group, or continues from memory.
+    pub(crate) fn step(&mut self, changes: Changes, places: Option<TargetMarks>, last: bool) {
+        self.journal.apply(changes);
         self.reached.extend(places.into_iter().flatten());
-        let kept = self.enter().and_then(|()| self.commit(last));
-        self.desk.work().busy = None;
+        let kept = self.prepare().and_then(|()| self.commit(last));
+        self.queue.work().busy = None;
         match kept {
-            Ok(()) if self.trouble || !self.desk.health().kept => {
-                self.trouble = false;
-                self.desk.over(self.shelves.iter().map(|shelf| &shelf.spool));
+            Ok(()) if self.failing || !self.queue.health().kept => {
+                self.failing = false;
+                self.queue.report_recovery(self.targets.iter().map(|target| &target.spool));
             }
             Ok(()) => {}
-            Err(error) => self.stumble(&error),
+            Err(error) => self.fail(&error),
         }
     }
 
-    /// Waits for work and a moment longer, so that what belongs together is written together.
-    fn wait(&self) -> (Changes, Option<Places>, bool) {
-        let mut work = self.desk.work();
-        let mut longest = if self.trouble { RETRY } else { CURSORS_EVERY };
-        let began = Instant::now();
-        while !work.stop && began.elapsed() < longest {
-            if work.stirred && !self.trouble {
-                longest = longest.min(began.elapsed() + GROUP);
-                // From here on it only waits for companions.
-                work.stirred = false;
+    /// Waits for work and a little longer, so that more is written at once.
+    fn wait(&self) -> (Changes, Option<TargetMarks>, bool) {
+        let mut work = self.queue.work();
+        let mut longest = if self.failing { RETRY_INTERVAL } else { CURSOR_INTERVAL };
+        let start = Instant::now();
+        while !work.stop && start.elapsed() < longest {
+            if work.woken && !self.failing {
+                longest = longest.min(start.elapsed() + GROUP_DELAY);
+                // From here on it only waits for more work to write with it.
+                work.woken = false;
                 work.busy = Some(Instant::now());
-                let rest = longest.saturating_sub(began.elapsed());
+                let rest = longest.saturating_sub(start.elapsed());
                 work = self
-                    .desk
-                    .came
+                    .queue
+                    .wake
                     .wait_timeout_while(work, rest, |work| !work.stop)
                     .unwrap_or_else(PoisonError::into_inner)
                     .0;
                 break;
             }
-            let rest = longest.saturating_sub(began.elapsed());
-            work = self.desk.came.wait_timeout(work, rest).unwrap_or_else(PoisonError::into_inner).0;
+            let rest = longest.saturating_sub(start.elapsed());
+            work = self.queue.wake.wait_timeout(work, rest).unwrap_or_else(PoisonError::into_inner).0;
         }
-        work.stirred = false;
+        work.woken = false;
         work.busy = Some(Instant::now());
         (std::mem::take(&mut work.changes), work.places.take(), work.stop)
     }
 
-    /// Spool first, then the journal with the places reached, then both count.
+    /// Writes the spools, then the journal with the positions reached, then makes the records visible.
     fn commit(&mut self, last: bool) -> io::Result<()> {
         let (mut until, mut written) = (self.reached.clone(), Vec::new());
-        for TargetSpool { name, spool, keeper, .. } in &mut self.shelves {
+        for TargetSpool { name, spool, writer, .. } in &mut self.targets {
             let marks = until.entry(name.clone()).or_default();
             marks[Signal::Metrics.index()] = spool.sealed()[Signal::Metrics.index()];
-            written.push(keeper.write(spool, marks)?);
+            written.push(writer.write(spool, marks)?);
         }
-        if self.journal.wants() || written.iter().flatten().any(Option::is_some) {
+        if self.journal.has_pending() || written.iter().flatten().any(Option::is_some) {
             self.journal.keep(&until)?;
         }
-        for (shelf, written) in self.shelves.iter().zip(&written) {
-            SpoolWriter::publish(&shelf.spool, written);
+        for (target, written) in self.targets.iter().zip(&written) {
+            SpoolWriter::publish(&target.spool, written);
         }
-        for TargetSpool { spool, keeper, .. } in &mut self.shelves {
-            keeper.tidy(spool)?;
+        for TargetSpool { spool, writer, .. } in &mut self.targets {
+            writer.remove_segments(spool)?;
         }
-        if last || self.cursors_kept.is_none_or(|at| at.elapsed() >= CURSORS_EVERY) {
-            for TargetSpool { spool, keeper, .. } in &mut self.shelves {
-                keeper.keep_cursors(spool)?;
+        if last || self.cursors_written_at.is_none_or(|at| at.elapsed() >= CURSOR_INTERVAL) {
+            for TargetSpool { spool, writer, .. } in &mut self.targets {
+                writer.write_cursors(spool)?;
             }
-            self.cursors_kept = Some(Instant::now());
+            self.cursors_written_at = Some(Instant::now());
         }
         Ok(())
     }
 }
 
-/// So long a group waits for companions: short beside the second within which a sample is kept, long beside a sync.
-const GROUP: Duration = Duration::from_millis(100);
-/// How often it is kept how far the collector took things: what it took since is sent twice after a crash.
-const CURSORS_EVERY: Duration = Duration::from_secs(1);
-/// How often a disk in trouble is tried again.
-const RETRY: Duration = Duration::from_secs(5);
+/// How long a group waits for more work: short against the second within which a sample is kept, long against a sync.
+const GROUP_DELAY: Duration = Duration::from_millis(100);
+/// How often the cursors are written: what a collector accepted since is sent twice after a crash.
+const CURSOR_INTERVAL: Duration = Duration::from_secs(1);
+/// How often a failed disk is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);

@@ -1,6 +1,5 @@
-//! The folder that outlives the daemon, as the code that stores sees it: a few operations, so that a test can stand in
-//! for the disk and forget what was never synced. Decides modes (0600, 0700) and how a file is replaced whole; refuses
-//! to say that something is kept before the kernel has said so.
+//! A folder of files as storage sees it: a few operations, so that a test can replace the disk by one that forgets what
+//! was not synced. Files have mode 0600, folders 0700.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -14,58 +13,58 @@ pub trait Disk: std::fmt::Debug + Send + Sync + 'static {
     /// The files and their lengths.
     ///
     /// # Errors
-    /// What the system says; so of all operations.
+    /// Those of the operating system.
     fn list(&self) -> io::Result<Vec<(String, u64)>>;
 
-    /// An empty file to append to, in place of one of this name.
+    /// Creates an empty file to append to, replacing one of this name.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the operating system.
     fn create(&self, name: &str) -> io::Result<Box<dyn Appender>>;
 
-    /// Up to `len` bytes from `offset`, fewer only at the end.
+    /// Reads up to `len` bytes from `offset`, fewer only at the end of the file.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the operating system.
     fn read(&self, name: &str, offset: u64, len: usize) -> io::Result<Bytes>;
 
-    /// Cuts a file to `len` bytes, on disk when this returns.
+    /// Truncates a file to `len` bytes; on disk when this returns.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the operating system.
     fn cut(&self, name: &str, len: u64) -> io::Result<()>;
 
-    /// Removes a file; one that is not there is removed already.
+    /// Removes a file; a missing file is no error.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the operating system.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Puts `bytes` in place of the file: after a crash it is the old one or the new one.
+    /// Replaces the content of a file by `bytes`: after a crash it is the old one or the new one.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the operating system.
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes the names of new files last.
+    /// Writes the names of new files to disk.
     ///
     /// # Errors
-    /// What the system says.
+    /// Those of the operating system.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// A file that grows.
+/// A file that is appended to.
 pub trait Appender: std::fmt::Debug + Send {
-    /// Adds bytes at the end.
+    /// Appends bytes.
     ///
     /// # Errors
-    /// What the system says; then part of them may be there.
+    /// Those of the operating system; part of the bytes may have been written.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes what was added last.
+    /// Writes what was appended to disk.
     ///
     /// # Errors
-    /// What the system says; then nothing is known of what was added since the last good one.
+    /// Those of the operating system; nothing is known then of what was appended since the last successful sync.
     fn sync(&mut self) -> io::Result<()>;
 }
 
@@ -74,16 +73,16 @@ pub trait Appender: std::fmt::Debug + Send {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// The folder at `path`, made where it is not there yet, for nobody else to read.
+    /// The folder at `path`, created with mode 0700 where it does not exist.
     ///
     /// # Errors
-    /// When it can neither be found nor made.
+    /// When it neither exists nor can be created.
     pub fn open(path: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         Ok(Self::at(path))
     }
 
-    /// The folder at `path`, which need not be there yet: what is not there is empty, and cannot be changed.
+    /// The folder at `path`, which need not exist: a missing one is empty and cannot be changed.
     #[must_use]
     pub fn at(path: &Path) -> Self {
         Self(path.to_owned())
@@ -160,5 +159,5 @@ impl Appender for File {
     }
 }
 
-/// Ending of a file that is to replace another.
+/// Suffix of a file that will replace another.
 pub(crate) const NEW: &str = ".new";

@@ -1,5 +1,5 @@
-//! A disk for tests that keeps only what was synced: at a power cut each file falls back to what is on the platter,
-//! plus any part of what was on its way, and names that were not synced are there or not. It can also be full or
+//! A disk for tests that keeps only what was synced: at a power cut each file falls back to its synced content, plus
+//! any part of what was appended since, and files whose names were not synced exist or not. It can also be full or
 //! read-only.
 
 use std::collections::BTreeMap;
@@ -17,8 +17,8 @@ pub(crate) struct Forgetful(Arc<Mutex<State>>);
 #[derive(Debug, Default)]
 struct State {
     files: BTreeMap<String, File>,
-    trouble: Option<ErrorKind>,
-    /// Operations until the power fails; none of them does anything after.
+    failure: Option<ErrorKind>,
+    /// Operations until the power fails; later ones have no effect.
     fuse: Option<u32>,
 }
 
@@ -26,39 +26,39 @@ struct State {
 struct File {
     now: Vec<u8>,
     kept: Vec<u8>,
-    /// Whether its name is on the platter.
+    /// Whether its name was synced.
     named: bool,
 }
 
 impl Forgetful {
-    /// Every change fails so from now on.
-    pub(crate) fn trouble(&self, kind: Option<ErrorKind>) {
-        self.state().trouble = kind;
+    /// Makes every change fail with this error from now on.
+    pub(crate) fn fail(&self, kind: Option<ErrorKind>) {
+        self.state().failure = kind;
     }
 
-    /// The power fails after so many more changes and syncs.
+    /// Makes the power fail after so many more changes and syncs.
     pub(crate) fn fuse(&self, operations: u32) {
         self.state().fuse = Some(operations);
     }
 
-    /// The power fails and comes back: `luck` decides how much of what was on its way is there.
+    /// The power fails and returns: `luck` decides how much of what was not synced survives.
     pub(crate) fn power_cut(&self, mut luck: impl FnMut() -> u8) {
         let mut state = self.state();
         state.fuse = None;
         state.files.retain(|_, file| file.named || luck() > 127);
         for file in state.files.values_mut() {
-            let on_its_way = file.now.len().saturating_sub(file.kept.len());
-            let lucky = on_its_way * usize::from(luck()) / 255;
-            let whole = file.now.get(..file.kept.len() + lucky).filter(|now| now.starts_with(&file.kept));
+            let unsynced = file.now.len().saturating_sub(file.kept.len());
+            let surviving = unsynced * usize::from(luck()) / 255;
+            let whole = file.now.get(..file.kept.len() + surviving).filter(|now| now.starts_with(&file.kept));
             let whole = whole.map_or_else(|| file.kept.clone(), <[u8]>::to_vec);
             *file = File { now: whole.clone(), kept: whole, named: true };
         }
     }
 
-    /// The bytes of a file, to damage.
+    /// Changes the bytes of a file, to damage it.
     ///
     /// # Panics
-    /// Where it is not there.
+    /// When there is no such file.
     pub(crate) fn with(&self, name: &str, change: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state();
         let file = state.files.get_mut(name).expect("the file is there");
@@ -75,7 +75,7 @@ impl Forgetful {
         if let Some(left) = &mut state.fuse {
             *left = left.checked_sub(1).ok_or(ErrorKind::Other)?;
         }
-        match state.trouble {
+        match state.failure {
             Some(kind) => Err(kind.into()),
             None => change(&mut state),
         }

@@ -1,26 +1,26 @@
-//! Records in a file, each able to prove itself. Decides what a good record is (marker, length, checksum over all that
-//! matters) and where reading goes on behind damage; refuses to give back a byte that was not written.
+//! Records in a file, each with a marker, its length and a checksum, so that reading continues after damage and never
+//! returns bytes that were not written.
 //!
 //! ```text
 //! marker 4 | length 4 | checksum 4 | tag 4 | number 8 | payload          (little-endian)
 //! ```
 //!
-//! The marker is no part of any UTF-8 text, so nobody can write a record inside of a name. The checksum is CRC-32 (IEEE
-//! 802.3) over salt, length, tag, number and payload; the salt is what the file is for, so that a block of another file
-//! is never taken for this one's.
+//! The marker is not part of any UTF-8 text, so that nobody can write a record inside a name. The checksum is CRC-32
+//! (IEEE 802.3) over salt, length, tag, number and payload; the salt depends on the kind of file, so that a block of
+//! another file is never taken for one of this file.
 
 use bytes::Bytes;
 
-/// Bytes of a record beside its payload.
+/// Bytes of a record without its payload.
 pub const HEAD: usize = 24;
 
-/// Longest payload: a longer one is refused where it is written and damage where it is read.
+/// Longest payload in bytes: a longer one is not written, and counts as damage when read.
 pub const MAX_PAYLOAD: usize = 16 << 20;
 
-/// A good record.
+/// An undamaged record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Whatever its writer keeps beside the number.
+    /// A value of its writer.
     pub tag: u32,
     /// Its place in the order of records.
     pub number: u64,
@@ -28,16 +28,16 @@ pub struct Frame {
     pub payload: Bytes,
 }
 
-/// What stands at a place of a file.
+/// What is found at an offset of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A good record, and where it ends.
+    /// An undamaged record, and where it ends.
     Good(Frame, usize),
-    /// Damage up to there.
+    /// Damage up to this offset.
     Damaged(usize),
-    /// So many bytes are needed from there on to tell, if the file has them.
+    /// So many bytes are needed from this offset on to decide, if the file has them.
     Needs(usize),
-    /// The end.
+    /// The end of the bytes.
     End,
 }
 
@@ -54,7 +54,7 @@ pub fn write(out: &mut Vec<u8>, salt: u32, frame: (u32, u64), payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// What stands at `at` of `bytes`, a part of a file with this `salt`.
+/// Reads at offset `at` of `bytes`, a part of a file with this `salt`.
 #[must_use]
 pub fn read(bytes: &Bytes, at: usize, salt: u32) -> Step {
     let rest = bytes.get(at..).unwrap_or_default();
@@ -83,7 +83,7 @@ pub fn read(bytes: &Bytes, at: usize, salt: u32) -> Step {
     Step::Good(Frame { tag: word(head, 12), number, payload }, at + end)
 }
 
-/// All good records of a whole file and the places between them that are damaged.
+/// All undamaged records of a whole file, each with its end, and the damaged ranges between them.
 #[must_use]
 pub fn read_all(bytes: &Bytes, from: usize, salt: u32) -> (Vec<(Frame, usize)>, Vec<std::ops::Range<usize>>) {
     let (mut good, mut damaged) = (Vec::new(), Vec::<std::ops::Range<usize>>::new());
@@ -95,7 +95,7 @@ pub fn read_all(bytes: &Bytes, from: usize, salt: u32) -> (Vec<(Frame, usize)>, 
                 end
             }
             Step::End => return (good, damaged),
-            // The file has no more: whatever was begun here was never finished, or its length is damaged.
+            // The file has no more: a record that was not finished, or a damaged length.
             step @ (Step::Damaged(_) | Step::Needs(_)) => {
                 let to = if let Step::Damaged(to) = step { to } else { next_marker(bytes, at + 1) };
                 match damaged.last_mut() {
@@ -108,11 +108,11 @@ pub fn read_all(bytes: &Bytes, from: usize, salt: u32) -> (Vec<(Frame, usize)>, 
     }
 }
 
-/// The next place not before `from` where a record may begin; the end where there is none.
+/// The next offset from `from` on where a record may begin; the end where there is none.
 fn next_marker(bytes: &[u8], from: usize) -> usize {
     let rest = bytes.get(from..).unwrap_or_default();
     let found = rest.windows(MARKER.len()).position(|window| window == MARKER);
-    // The last bytes may be the beginning of a marker whose rest is not read yet.
+    // The last bytes may be the beginning of a marker.
     let cut = || (1..MARKER.len()).rev().find(|len| rest.ends_with(&MARKER[..*len])).map(|len| rest.len() - len);
     from + found.or_else(cut).unwrap_or(rest.len())
 }
@@ -153,16 +153,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(payloads in payloads()) {
+        fn written_records_are_read(payloads in payloads()) {
             let (good, damaged) = read_all(&file(&payloads).into(), 0, 7);
             let read: Vec<_> = good.into_iter().map(|(frame, _)| frame.payload.to_vec()).collect();
             prop_assert_eq!(read, payloads);
             prop_assert!(damaged.is_empty());
         }
 
-        /// Bytes set and the end cut off anywhere: never a wrong record, and all that were not touched.
+        /// Bytes are changed and the end is cut anywhere: no wrong record is read, and all untouched ones are.
         #[test]
-        fn damage_costs_only_what_it_touched(
+        fn damage_loses_only_the_records_it_touched(
             payloads in payloads(),
             flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
             keep in any::<prop::sample::Index>(),
@@ -192,7 +192,7 @@ mod tests {
         }
 
         #[test]
-        fn a_file_read_in_parts_is_the_file(payloads in payloads(), part in 1_usize..90) {
+        fn a_file_read_in_parts_is_the_whole_file(payloads in payloads(), part in 1_usize..90) {
             let whole = Bytes::from(file(&payloads));
             let (mut at, mut want, mut read) = (0, part, Vec::new());
             while at < whole.len() {
@@ -210,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn the_salt_tells_files_apart(payloads in payloads()) {
+        fn the_salt_distinguishes_files(payloads in payloads()) {
             prop_assert!(read_all(&file(&payloads).into(), 0, 8).0.is_empty());
         }
     }

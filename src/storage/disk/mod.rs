@@ -1,4 +1,9 @@
-//! FACE
+//! The few file operations that storage needs, behind a trait that tests replace, and the format of its records.
+//!
+//! - **Decides** file modes, how a file is replaced, and what a valid record is.
+//! - **In**: a folder of the file system, or a disk of a test that forgets what was not synced.
+//! - **Out**: [`Disk`], and [`frame`] for journal, segments, cursors and the positions of access logs.
+//! - **May import** nothing of the shell.
 
 mod folder;
 #[cfg(test)]

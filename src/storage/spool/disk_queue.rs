@@ -1,42 +1,41 @@
-//! The outbox on disk: what no collector has taken yet outlives the daemon. Decides when a record may be sent (once it
-//! is kept, together with whatever else must be kept with it) and which whole segments go when there are too many;
-//! refuses to make whoever tells wait.
+//! The export queue on disk: records that no collector has accepted yet outlive the daemon. A record may be sent once
+//! it is kept together with the state that belongs to it. Appending never waits for the disk.
 //!
 //! ```text
-//! append ─► memory ─► (seal) ─► keeper: segment files, fdatasync ─► visible ─► peek ─► acknowledge ─► segments removed
+//! append ─► memory ─► (seal) ─► writer: segment files, fdatasync ─► visible ─► peek ─► acknowledge ─► segments removed
 //! ```
 //!
-//! A segment is named by the place of its first record, so a start lists the folder, reads the newest segment of each
-//! signal, and no more.
+//! A segment is named by the position of its first record, so a start lists the folder and reads only the newest
+//! segment of each signal.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::late_found::Move;
-use super::queue::{Look, Queue};
+use super::late_found::Shift;
+use super::queue::{NextRead, Queue};
 use super::segment;
 use super::segment::{Mark, Segment};
 use crate::otlp::{Backlog, Batch, ExportQueue, Limits, Record, Signal, Wakeup};
 use crate::storage::disk::Disk;
 
-/// Places in the queues of traces, metrics and logs.
+/// Positions in the queues of traces, metrics and logs.
 pub(super) type Marks = [Mark; 3];
 
-/// Places in the queues of all targets, by the target's name.
-pub(crate) type Places = BTreeMap<String, Marks>;
+/// Positions in the queues of all targets, by the target's name.
+pub(crate) type TargetMarks = BTreeMap<String, Marks>;
 
-/// The queues.
+/// The queues of one target.
 #[derive(Debug)]
 pub struct Spool {
     disk: Arc<dyn Disk>,
     queues: [Mutex<Queue>; 3],
-    /// Called when something wants writing that nobody seals.
+    /// Called when there is something to write that no tick seals.
     wake: Box<dyn Wake>,
 }
 
-/// Told that there is something to write.
+/// Is called when there is something to write.
 pub(crate) trait Wake: std::fmt::Debug + Send + Sync {
-    /// There is.
+    /// Wakes the writer.
     fn wake(&self);
 }
 
@@ -45,52 +44,55 @@ impl Spool {
         Self { disk, queues: found.map(|(segments, cursor)| Mutex::new(Queue::resumed(segments, cursor))), wake }
     }
 
-    /// Of a folder that cannot be read yet.
+    /// The queues of a folder that cannot be read yet.
     pub(crate) fn unread(disk: Arc<dyn Disk>, wake: Box<dyn Wake>) -> Self {
         Self { disk, queues: std::array::from_fn(|_| Mutex::new(Queue::unread())), wake }
     }
 
-    /// Puts what was found in the folder at last before what came since; gives how far that moved.
-    pub(crate) fn join(&self, found: [(VecDeque<Segment>, Mark); 3]) -> [Move; 3] {
+    /// Inserts what was found in a folder that became readable late before what was appended since; returns how far
+    /// that shifted the positions.
+    pub(crate) fn join(&self, found: [(VecDeque<Segment>, Mark); 3]) -> [Shift; 3] {
         let mut found = found.into_iter();
         self.each(|queue| {
-            // As many as there are signals.
+            // One for each signal.
             let (segments, cursor) = found.next().unwrap_or_default();
-            let moves = queue.join(segments, cursor);
-            ring(queue);
-            moves
+            let shift = queue.join(segments, cursor);
+            notify(queue);
+            shift
         })
     }
 
-    /// `work` on the queue of `signal`. A poisoned lock is used as it is: no step leaves a queue half changed.
+    /// Runs `work` on the queue of `signal`. A poisoned lock stays in use: no step leaves a queue half changed.
     pub(super) fn with<T>(&self, signal: Signal, work: impl FnOnce(&mut Queue) -> T) -> T {
         work(&mut self.queues[signal.index()].lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Runs `work` on the queue of each signal.
     pub(super) fn each<T>(&self, mut work: impl FnMut(&mut Queue) -> T) -> [T; 3] {
         Signal::ALL.map(|signal| self.with(signal, &mut work))
     }
 
-    /// All that came may be written; gives the places reached and whether anything waits for it.
+    /// Allows everything appended so far to be written; returns the positions reached and whether anything waits to be
+    /// written.
     pub(crate) fn seal(&self) -> (Marks, bool) {
-        let sealed = self.each(|queue| (queue.seal(), queue.wants_writing()));
-        (sealed.map(|(mark, _)| mark), sealed.iter().any(|(_, wants)| *wants))
+        let sealed = self.each(|queue| (queue.seal(), queue.has_unwritten()));
+        (sealed.map(|(mark, _)| mark), sealed.iter().any(|(_, unwritten)| *unwritten))
     }
 
-    /// What may be written now.
+    /// The positions up to which records may be written.
     pub(crate) fn sealed(&self) -> Marks {
         self.each(|queue| queue.sealed())
     }
 
-    /// The disk is in trouble: what is in memory is sent without being kept, until it is over.
-    pub(crate) fn float(&self, afloat: bool) {
+    /// Whether records are sent from memory without being kept, because the disk has failed.
+    pub(crate) fn set_memory_only(&self, memory_only: bool) {
         self.each(|queue| {
-            queue.afloat = afloat;
-            ring(queue);
+            queue.memory_only = memory_only;
+            notify(queue);
         });
     }
 
-    /// Records that should have been in a segment and were not, or not whole, by signal.
+    /// Records of `signal` that were missing in a segment, or damaged.
     #[must_use]
     pub fn damaged(&self, signal: Signal) -> u64 {
         self.with(signal, |queue| queue.damaged)
@@ -100,46 +102,46 @@ impl Spool {
 impl ExportQueue for Spool {
     fn append(&self, record: Record) {
         let signal = record.signal;
-        let lonely = self.with(signal, |queue| {
+        let wake_now = self.with(signal, |queue| {
             queue.append(record, MEMORY[signal.index()]);
-            // No state hangs on metrics; what is told of classes is sealed with the state it was told of.
+            // Metrics belong to no state; spans and logs are sealed with the state of their classes.
             (signal == Signal::Metrics).then(|| queue.seal()).is_some()
         });
-        if lonely {
+        if wake_now {
             self.wake.wake();
         }
     }
 
     fn peek(&self, signal: Signal, limits: Limits) -> Batch {
         loop {
-            // What is given out is told by the places of outside at once: a folder that is found late moves those of
-            // inside.
-            let part = match self.with(signal, |queue| queue.look(limits)) {
+            // Positions are converted under the same lock: a folder that becomes readable late shifts the internal
+            // ones.
+            let part = match self.with(signal, |queue| queue.next_read(limits)) {
                 None => return Batch::default(),
-                Some(Look::Memory(batch)) => return batch,
-                Some(Look::Disk(part)) => part,
+                Some(NextRead::Memory(batch)) => return batch,
+                Some(NextRead::Disk(part)) => part,
             };
             let batch = match segment::take(&*self.disk, signal, &part, limits) {
                 Ok(taken) => {
                     if taken.damaged > 0 {
                         let (segment, records) = (segment::name(signal, part.segment.first), taken.damaged);
-                        tracing::warn!(segment, records, "the spool is damaged here; these records are skipped");
+                        tracing::warn!(segment, records, "skipping damaged records of the spool");
                     }
                     self.with(signal, |queue| {
-                        let batch = queue.given(part.segment.first, taken);
-                        queue.outside(batch)
+                        let batch = queue.record_read(part.segment.first, taken);
+                        queue.to_external(batch)
                     })
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     tracing::warn!(
                         segment = segment::name(signal, part.segment.first),
-                        "a segment of the spool is gone"
+                        "a segment of the spool is missing"
                     );
-                    self.with(signal, |queue| queue.missing(part.segment));
+                    self.with(signal, |queue| queue.remove_missing(part.segment));
                     continue;
                 }
                 Err(error) => {
-                    tracing::warn!(segment = segment::name(signal, part.segment.first), %error, "reading the spool");
+                    tracing::warn!(segment = segment::name(signal, part.segment.first), %error, "cannot read the spool");
                     return Batch::default();
                 }
             };
@@ -153,8 +155,8 @@ impl ExportQueue for Spool {
         match from {
             0 => self.peek(signal, limits),
             from => self.with(signal, |queue| {
-                let batch = queue.ahead_of_rest(queue.inside(from), limits);
-                queue.outside(batch)
+                let batch = queue.peek_fresh(queue.to_internal(from), limits);
+                queue.to_external(batch)
             }),
         }
     }
@@ -164,7 +166,7 @@ impl ExportQueue for Spool {
     }
 
     fn acknowledge(&self, signal: Signal, until: u64) {
-        self.with(signal, |queue| queue.settled(until));
+        self.with(signal, |queue| queue.settle(until));
         self.wake.wake();
     }
 
@@ -189,12 +191,13 @@ impl ExportQueue for Spool {
     }
 }
 
-pub(super) fn ring(queue: &Queue) {
+/// Wakes the sender of a queue.
+pub(super) fn notify(queue: &Queue) {
     if let Some(wakeup) = &queue.wakeup {
         wakeup.notify(false);
     }
 }
 
-/// Most bytes of each signal in memory: what is newest, so that fresh records need no reading, and what the disk does
-/// not take.
+/// Most bytes of each signal in memory: the newest records, so that fresh ones need not be read, and those that the
+/// disk does not accept.
 const MEMORY: [usize; 3] = [16 << 20, 8 << 20, 16 << 20];

@@ -1,6 +1,5 @@
-//! A queue whose folder can be read only later. Decides how places are told outside, so that they stay as they were
-//! told when what is found at last goes before what came since; refuses to take the settling of what was given out
-//! before for that of older records.
+//! A queue whose folder becomes readable only later. Positions given to the reader stay valid when older records are
+//! inserted before them: an offset converts between external and internal positions.
 
 use std::collections::VecDeque;
 
@@ -8,16 +7,16 @@ use super::queue::{Peeked, Queue};
 use super::segment::{Mark, Segment};
 use crate::otlp::Batch;
 
-/// How far places moved when older records were put before them.
+/// How far positions moved when older records were inserted before them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Move {
+pub(crate) struct Shift {
     from: Mark,
     to: Mark,
 }
 
-impl Move {
-    /// Where `mark` is now.
-    pub(crate) const fn moved(self, mark: Mark) -> Mark {
+impl Shift {
+    /// The new position of `mark`.
+    pub(crate) const fn apply(self, mark: Mark) -> Mark {
         Mark {
             position: mark.position.saturating_sub(self.from.position).saturating_add(self.to.position),
             item: mark.item.saturating_sub(self.from.item).saturating_add(self.to.item),
@@ -26,54 +25,59 @@ impl Move {
 }
 
 impl Queue {
-    /// A queue of which nobody knows yet what is on disk: room is left before it.
+    /// A queue of which the records on disk are not known yet; positions are reserved before it.
     pub(crate) fn unread() -> Self {
-        Self { ahead: ROOM_BEFORE, ..Self::default() }
+        Self { position_offset: RESERVED_POSITIONS, ..Self::default() }
     }
 
-    /// Puts what was found on disk at last before what came since.
-    pub(crate) fn join(&mut self, segments: VecDeque<Segment>, cursor: Mark) -> Move {
+    /// Inserts what was found on disk before what was appended since.
+    pub(crate) fn join(&mut self, segments: VecDeque<Segment>, cursor: Mark) -> Shift {
         let found = Self::resumed(segments, cursor);
-        let moves = Move { from: self.tail.front().map_or(self.next, |(at, _)| *at), to: found.next };
-        self.tail.iter_mut().for_each(|(at, _)| *at = moves.moved(*at));
+        let shift = Shift { from: self.tail.front().map_or(self.next, |(at, _)| *at), to: found.next };
+        self.tail.iter_mut().for_each(|(at, _)| *at = shift.apply(*at));
         for mark in [&mut self.next, &mut self.sealed, &mut self.written] {
-            *mark = moves.moved(*mark);
+            *mark = shift.apply(*mark);
         }
-        let skips = std::mem::take(&mut self.skips).into_iter();
-        let skips = skips.map(|(position, item)| moves.moved(Mark { position, item }));
-        self.skips = skips.map(|mark| (mark.position, mark.item)).collect();
-        self.ahead = self.ahead.saturating_add(moves.from.position).saturating_sub(moves.to.position);
-        let waits = found.cursor < found.next;
-        self.overtaken = waits && self.peeked.is_some();
-        let peeked = self.peeked.take().filter(|_| !waits);
-        self.peeked = peeked.map(|peeked| Peeked { until: moves.moved(peeked.until), ..peeked });
+        let out_of_order = std::mem::take(&mut self.out_of_order).into_iter();
+        let out_of_order = out_of_order.map(|(position, item)| shift.apply(Mark { position, item }));
+        self.out_of_order = out_of_order.map(|mark| (mark.position, mark.item)).collect();
+        self.position_offset =
+            self.position_offset.saturating_add(shift.from.position).saturating_sub(shift.to.position);
+        let has_older = found.cursor < found.next;
+        self.stale_batch = has_older && self.peeked.is_some();
+        let peeked = self.peeked.take().filter(|_| !has_older);
+        self.peeked = peeked.map(|peeked| Peeked { until: shift.apply(peeked.until), ..peeked });
         self.cursor = found.cursor;
         self.segments = found.segments;
-        moves
+        shift
     }
 
-    /// `batch` as outside counts positions.
-    pub(crate) fn outside(&self, batch: Batch) -> Batch {
-        if batch == Batch::default() { batch } else { Batch { until: batch.until.saturating_add(self.ahead), ..batch } }
+    /// `batch` with its external position.
+    pub(crate) fn to_external(&self, batch: Batch) -> Batch {
+        if batch == Batch::default() {
+            batch
+        } else {
+            Batch { until: batch.until.saturating_add(self.position_offset), ..batch }
+        }
     }
 
-    /// A position as inside counts it.
-    pub(crate) const fn inside(&self, position: u64) -> u64 {
-        position.saturating_sub(self.ahead)
+    /// The internal position of an external one.
+    pub(crate) const fn to_internal(&self, position: u64) -> u64 {
+        position.saturating_sub(self.position_offset)
     }
 
-    /// The position behind what a reader may see, as outside counts it.
+    /// The external position after the last visible record.
     pub(crate) const fn end(&self) -> u64 {
-        self.visible().position.saturating_add(self.ahead)
+        self.visible().position.saturating_add(self.position_offset)
     }
 
-    /// All before `until`, as outside counts it, is delivered or never will be.
-    pub(crate) fn settled(&mut self, until: u64) {
-        if !std::mem::take(&mut self.overtaken) {
-            self.acknowledge(self.inside(until));
+    /// Removes all records before the external position `until`: they were delivered, or never will be.
+    pub(crate) fn settle(&mut self, until: u64) {
+        if !std::mem::take(&mut self.stale_batch) {
+            self.acknowledge(self.to_internal(until));
         }
     }
 }
 
-/// Positions before a queue whose folder cannot be read yet: more than any queue has had.
-const ROOM_BEFORE: u64 = 1 << 48;
+/// Positions reserved before a queue whose folder cannot be read yet: more than any queue has had.
+const RESERVED_POSITIONS: u64 = 1 << 48;

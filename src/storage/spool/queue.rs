@@ -1,6 +1,6 @@
-//! One signal's queue: what of it is on disk, what in memory, what was given out and what was taken. Decides what a
-//! reader may see (only what is kept, unless the disk is in trouble) and what goes when there is no room; does no IO
-//! itself.
+//! One signal's queue: which records are on disk and in memory, which were returned to the sender and acknowledged.
+//! Decides what is visible (only what is kept, unless the disk has failed) and what is dropped where there is no room.
+//! Does no IO.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,43 +9,43 @@ use super::segment::{Mark, Part, Segment, Taken};
 use crate::otlp::{Backlog, Batch, Limits, Record, Wakeup};
 use crate::storage::disk::MAX_PAYLOAD;
 
-/// The queue.
+/// The queue of one signal.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// On disk, ascending; the last one may still grow.
+    /// Segments on disk, ascending; the last one may still grow.
     pub(crate) segments: VecDeque<Segment>,
-    /// In memory: what is not on disk yet, and before it what is newest on disk.
+    /// Records in memory: those not on disk yet, and before them the newest on disk.
     pub(super) tail: VecDeque<(Mark, Record)>,
     pub(super) tail_bytes: usize,
-    /// Of the tail, what is not on disk.
+    /// The part of the tail that is not on disk.
     pub(super) unwritten: Backlog,
     pub(super) next: Mark,
-    /// What may be written: whatever else belongs to it is known.
+    /// Up to here records may be written: the state that belongs to them is known.
     pub(super) sealed: Mark,
-    /// What is kept.
+    /// Up to here records are kept.
     pub(super) written: Mark,
-    /// What was taken by the collector.
+    /// Up to here records are acknowledged.
     pub(super) cursor: Mark,
     pub(super) peeked: Option<Peeked>,
-    /// Places that were given out before their turn: the position and the items before it.
-    pub(super) skips: BTreeMap<u64, u64>,
-    /// Items that were dropped from disk while they were on their way: lost where their batch is not settled.
-    pub(super) adrift: u64,
-    /// Where in the file of which segment the cursor's record begins.
+    /// Ends of batches that were returned out of order: position, and number of items before it.
+    pub(super) out_of_order: BTreeMap<u64, u64>,
+    /// Items dropped from disk while in flight: lost unless their batch is acknowledged.
+    pub(super) dropped_in_flight: u64,
+    /// The file offset of the record at the cursor.
     pub(super) offset: Option<Offset>,
-    /// Whether the disk is in trouble, so that readers see what is in memory alone.
-    pub(crate) afloat: bool,
-    /// What outside adds to positions, so that they stay as they were told when a folder is found late.
-    pub(super) ahead: u64,
-    /// Whether the batch on its way was given out before older records were found: its settling moves nothing, and it
-    /// goes again.
-    pub(super) overtaken: bool,
+    /// Whether the disk has failed, so that records in memory are visible before they are kept.
+    pub(crate) memory_only: bool,
+    /// Added to internal positions to give external ones, which stay valid when a folder becomes readable late.
+    pub(super) position_offset: u64,
+    /// Whether the batch in flight was returned before older records were found: its acknowledgement has no effect, and
+    /// it is sent again.
+    pub(super) stale_batch: bool,
     pub(crate) dropped: u64,
     pub(crate) damaged: u64,
     pub(crate) wakeup: Option<Arc<Wakeup>>,
 }
 
-/// What was given out last.
+/// The last batch returned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peeked {
     pub(super) until: Mark,
@@ -53,7 +53,7 @@ pub(super) struct Peeked {
     pub(super) offset: Option<Offset>,
 }
 
-/// A place in a segment's file.
+/// An offset in the file of a segment.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Offset {
     segment: Mark,
@@ -61,23 +61,23 @@ pub(super) struct Offset {
     bytes: u64,
 }
 
-/// Where the next records are found.
-pub(crate) enum Look {
-    /// Here they are.
+/// Where the next records are.
+pub(crate) enum NextRead {
+    /// In memory: the batch.
     Memory(Batch),
     /// In this part of a segment.
     Disk(Part),
 }
 
 impl Queue {
-    /// A queue that goes on with what was found on disk.
+    /// A queue that continues with what was found on disk.
     pub(crate) fn resumed(segments: VecDeque<Segment>, cursor: Mark) -> Self {
         let cursor = segments.front().map_or(cursor, |first| first.first.max(cursor));
         let end = segments.back().map_or(cursor, |last| last.end.max(cursor));
         Self { segments, next: end, sealed: end, written: end, cursor, ..Self::default() }
     }
 
-    /// Takes a record in; at most `room` bytes stay in memory.
+    /// Appends a record; at most `room` bytes stay in memory.
     pub(crate) fn append(&mut self, record: Record, room: usize) {
         if record.bytes.len() > MAX_PAYLOAD {
             self.dropped += u64::from(record.items);
@@ -95,11 +95,11 @@ impl Queue {
         }
     }
 
-    /// Lets the oldest in memory go: for good where it is not on disk, save what is on its way.
+    /// Removes the oldest record from memory, which drops it where it is not on disk. Records in flight stay.
     fn shed_oldest(&mut self) -> bool {
         let on_disk = self.tail.front().is_some_and(|(at, _)| at.position < self.written.position);
-        let on_the_way = self.peeked.map_or(0, |peeked| peeked.until.position);
-        let index = if on_disk { 0 } else { self.tail.partition_point(|(at, _)| at.position < on_the_way) };
+        let in_flight = self.peeked.map_or(0, |peeked| peeked.until.position);
+        let index = if on_disk { 0 } else { self.tail.partition_point(|(at, _)| at.position < in_flight) };
         let Some((_, record)) = self.tail.remove(index) else {
             return false;
         };
@@ -111,26 +111,26 @@ impl Queue {
         true
     }
 
-    /// All that came until now may be written.
+    /// Allows everything appended so far to be written.
     pub(crate) fn seal(&mut self) -> Mark {
         self.sealed = self.next;
         self.sealed
     }
 
-    /// What is sealed before `until` and not on disk.
+    /// The records before `until` that are not on disk.
     pub(crate) fn unwritten(&self, until: Mark) -> Vec<(Mark, Record)> {
         let from = self.tail.partition_point(|(at, _)| at.position < self.written.position);
         let to = self.tail.partition_point(|(at, _)| at.position < until.position);
         self.tail.range(from..to.max(from)).cloned().collect()
     }
 
-    /// Whether anything sealed waits to be written.
-    pub(crate) fn wants_writing(&self) -> bool {
+    /// Whether sealed records wait to be written.
+    pub(crate) fn has_unwritten(&self) -> bool {
         self.written < self.sealed
     }
 
-    /// All before `until` is kept, in these segments beside those known; the first may be one that grew.
-    pub(crate) fn wrote(&mut self, until: Mark, grown: &[Segment]) {
+    /// Records before `until` are kept now, in these segments besides the known ones; the first may be one that grew.
+    pub(crate) fn written_until(&mut self, until: Mark, grown: &[Segment]) {
         for segment in grown {
             match self.segments.back_mut() {
                 Some(last) if last.first == segment.first => *last = *segment,
@@ -144,47 +144,48 @@ impl Queue {
         self.sealed = self.sealed.max(until);
     }
 
-    /// Where the next records are; `None` where there is none to see.
-    pub(crate) fn look(&mut self, limits: Limits) -> Option<Look> {
-        self.dropped += std::mem::take(&mut self.adrift);
-        self.overtaken = false;
-        self.cursor = self.cursor.max(self.first());
+    /// Where the next records are; `None` where none is visible.
+    pub(crate) fn next_read(&mut self, limits: Limits) -> Option<NextRead> {
+        self.dropped += std::mem::take(&mut self.dropped_in_flight);
+        self.stale_batch = false;
+        self.cursor = self.cursor.max(self.oldest());
         let held = self.tail.front().is_some_and(|(at, _)| at.position == self.cursor.position);
         if !held {
             let segment = self.segments.iter().find(|segment| segment.end.position > self.cursor.position)?;
             let known = self.offset.filter(|at| at.segment == segment.first && at.record == self.cursor);
             let offset = known.map_or(0, |at| at.bytes);
-            return Some(Look::Disk(Part { segment: *segment, from: self.cursor.max(segment.first), offset }));
+            return Some(NextRead::Disk(Part { segment: *segment, from: self.cursor.max(segment.first), offset }));
         }
         let (batch, until) = self.in_memory(0, limits);
         self.peeked = Some(Peeked { until, damaged: 0, offset: None });
-        (!batch.messages.is_empty()).then(|| Look::Memory(self.outside(batch)))
+        (!batch.messages.is_empty()).then(|| NextRead::Memory(self.to_external(batch)))
     }
 
-    /// Records of the tail from `from` on, before their turn. None where they are on disk alone: those go with the
-    /// rest.
-    pub(crate) fn ahead_of_rest(&mut self, from: u64, limits: Limits) -> Batch {
+    /// Records in memory from position `from` on, out of order. Empty where they are only on disk: those are sent with
+    /// the backlog.
+    pub(crate) fn peek_fresh(&mut self, from: u64, limits: Limits) -> Batch {
         let index = self.tail.partition_point(|(at, _)| at.position < from);
-        let at_hand = self.tail.get(index).is_some_and(|(at, _)| at.position == from || from >= self.written.position);
-        if !at_hand {
+        let in_memory =
+            self.tail.get(index).is_some_and(|(at, _)| at.position == from || from >= self.written.position);
+        if !in_memory {
             return Batch::default();
         }
         let (batch, until) = self.in_memory(index, limits);
         if !batch.messages.is_empty() {
-            self.skips.insert(until.position, until.item);
-            if self.skips.len() > MAX_SKIPS {
-                self.skips.pop_first();
+            self.out_of_order.insert(until.position, until.item);
+            if self.out_of_order.len() > MAX_OUT_OF_ORDER {
+                self.out_of_order.pop_first();
             }
         }
         batch
     }
 
-    /// The place behind what a reader may see.
+    /// The position after the last visible record.
     pub(super) const fn visible(&self) -> Mark {
-        if self.afloat { self.sealed } else { self.written }
+        if self.memory_only { self.sealed } else { self.written }
     }
 
-    /// Records of the tail from the one at `index` on that follow each other.
+    /// Consecutive records of the tail from the one at `index` on.
     fn in_memory(&self, index: usize, limits: Limits) -> (Batch, Mark) {
         let visible = self.visible();
         let (mut batch, mut room, mut until) = (Batch::default(), limits.bytes, self.cursor);
@@ -206,8 +207,8 @@ impl Queue {
         (batch, until)
     }
 
-    /// The oldest place that anything is left of.
-    fn first(&self) -> Mark {
+    /// The position of the oldest record that is left.
+    fn oldest(&self) -> Mark {
         let on_disk = self.segments.iter().find(|segment| segment.end > self.cursor);
         let held = self.tail.front().map(|(at, _)| *at);
         match (on_disk, held) {
@@ -217,8 +218,8 @@ impl Queue {
         }
     }
 
-    /// Notes what was read from disk and gives it out.
-    pub(crate) fn given(&mut self, segment: Mark, taken: Taken) -> Batch {
+    /// Records what was read from disk and returns it as a batch.
+    pub(crate) fn record_read(&mut self, segment: Mark, taken: Taken) -> Batch {
         let offset = Offset { segment, record: taken.until, bytes: taken.offset };
         self.peeked = Some(Peeked { until: taken.until, damaged: taken.damaged, offset: Some(offset) });
         if taken.messages.is_empty() {
@@ -228,8 +229,8 @@ impl Queue {
         Batch { messages: taken.messages, items: taken.items, until: taken.until.position }
     }
 
-    /// A segment whose file is not there any more.
-    pub(crate) fn missing(&mut self, segment: Segment) {
+    /// Removes a segment whose file does not exist any more.
+    pub(crate) fn remove_missing(&mut self, segment: Segment) {
         let before = self.segments.len();
         self.segments.retain(|known| known.first != segment.first);
         if self.segments.len() < before {
@@ -239,45 +240,45 @@ impl Queue {
         }
     }
 
-    /// All before `until` is delivered or never will be. That may be nothing, or more than was given out last: what
-    /// follows it and was given out before its turn.
+    /// Removes all records before `until`: they were delivered, or never will be. That may be none, or more than the
+    /// last batch: records after it that were returned out of order.
     pub(super) fn acknowledge(&mut self, until: u64) {
         let until = until.min(self.next.position);
         let peeked = self.peeked.take().filter(|peeked| peeked.until.position <= until);
         if peeked.is_some() {
-            self.adrift = 0;
+            self.dropped_in_flight = 0;
         }
         if until <= self.cursor.position {
             return;
         }
         let reached = peeked.map_or(self.cursor, |peeked| peeked.until.max(self.cursor));
-        self.cursor = self.place(until, reached);
+        self.cursor = self.mark_at(until, reached);
         self.damaged = self.damaged.saturating_add(peeked.map_or(0, |peeked| peeked.damaged));
         self.offset = peeked.filter(|peeked| peeked.until.position == until).and_then(|peeked| peeked.offset);
-        self.skips = self.skips.split_off(&until);
+        self.out_of_order = self.out_of_order.split_off(&until);
         while let Some((at, record)) = self.tail.pop_front_if(|(at, _)| at.position < until) {
             self.tail_bytes -= record.bytes.len();
             if at >= self.written {
                 count(&mut self.unwritten, &record, false);
             }
         }
-        // What was sent from memory while the disk was in trouble need not be written any more.
+        // Records sent from memory while the disk failed need not be written any more.
         self.written = self.written.max(self.cursor);
         self.sealed = self.sealed.max(self.cursor);
     }
 
-    /// The place of `position`, at or behind `reached`.
-    fn place(&self, position: u64, reached: Mark) -> Mark {
+    /// The mark of `position`, which is not before `reached`.
+    fn mark_at(&self, position: u64, reached: Mark) -> Mark {
         let bounds = self.segments.iter().flat_map(|segment| [segment.first, segment.end]);
         let held = self.tail.binary_search_by_key(&position, |(at, _)| at.position).ok();
-        let skipped = self.skips.get(&position).map(|item| Mark { position, item: *item });
+        let skipped = self.out_of_order.get(&position).map(|item| Mark { position, item: *item });
         let known = [held.map(|index| self.tail[index].0), Some(self.next), skipped].into_iter().flatten();
-        // One item a record is right but for metrics, and there until the next segment's name tells better.
+        // One item for each record: right except for metrics, where the next segment's name corrects it.
         let plain = Mark { position, item: reached.item.saturating_add(position.saturating_sub(reached.position)) };
         known.chain(bounds).find(|mark| mark.position == position).unwrap_or(plain)
     }
 
-    /// Segments of which nothing is needed any more; `growing` is the one that is being written.
+    /// Removes and returns segments that are no longer needed; `growing` is the one being written.
     pub(crate) fn drained(&mut self, growing: Option<Mark>) -> Vec<Segment> {
         let mut out = Vec::new();
         while let Some(first) =
@@ -288,20 +289,20 @@ impl Queue {
         out
     }
 
-    /// The oldest segment, dropped because there is too much; its records that nobody got are counted.
+    /// Drops and returns the oldest segment, because the bound is exceeded; its undelivered records are counted.
     pub(crate) fn drop_oldest(&mut self, growing: Option<Mark>) -> Option<Segment> {
         let oldest = self.segments.pop_front_if(|first| Some(first.first) != growing)?;
-        let on_the_way = self.peeked.map_or(self.cursor, |peeked| peeked.until.max(self.cursor));
-        let given = on_the_way.item.clamp(oldest.first.item, oldest.end.item.max(oldest.first.item));
-        self.dropped = self.dropped.saturating_add(oldest.end.item.saturating_sub(given));
-        self.adrift += given.saturating_sub(self.cursor.item.max(oldest.first.item));
+        let in_flight = self.peeked.map_or(self.cursor, |peeked| peeked.until.max(self.cursor));
+        let returned = in_flight.item.clamp(oldest.first.item, oldest.end.item.max(oldest.first.item));
+        self.dropped = self.dropped.saturating_add(oldest.end.item.saturating_sub(returned));
+        self.dropped_in_flight += returned.saturating_sub(self.cursor.item.max(oldest.first.item));
         if self.cursor < oldest.end {
             self.cursor = oldest.end;
         }
         Some(oldest)
     }
 
-    /// Bytes on disk.
+    /// Bytes of all segments.
     pub(crate) fn bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
@@ -318,9 +319,9 @@ impl Queue {
         self.sealed
     }
 
-    /// What a reader may see.
+    /// The visible records.
     pub(crate) fn backlog(&self) -> Backlog {
-        let mut out = if self.afloat { self.unwritten } else { Backlog::default() };
+        let mut out = if self.memory_only { self.unwritten } else { Backlog::default() };
         for segment in self.segments.iter().filter(|segment| segment.end > self.cursor) {
             let from = segment.first.max(self.cursor);
             let whole = (segment.end.position - segment.first.position).max(1);
@@ -346,7 +347,7 @@ fn count(backlog: &mut Backlog, record: &Record, more: bool) {
     }
 }
 
-/// Most places kept of what was given out before its turn; far more than a sender has on its mind.
-const MAX_SKIPS: usize = 256;
-/// Most records of a signal in memory, so that tiny ones cannot cost more in bookkeeping than in bytes.
+/// Most batches returned out of order that are remembered; far more than a sender has.
+const MAX_OUT_OF_ORDER: usize = 256;
+/// Most records of a signal in memory, which bounds the bookkeeping of tiny ones.
 const MAX_IN_MEMORY: usize = 262_144;

@@ -1,6 +1,6 @@
-//! What a start finds in the spool's folder. Decides where each queue begins and ends: names tell of all segments but
-//! the newest, which is read and cut where its tail is torn or belongs to what was never told of; refuses to fail on
-//! anything that stands there, and to change anything itself: the folder may not be ours to write yet.
+//! What a start finds in a spool's folder. The names of the segments give begin and end of all but the newest, which is
+//! read and cut where it is torn or beyond what the journal knows. Changes nothing itself, because the folder may not
+//! be writable yet, and no file in it makes it fail.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,29 +13,29 @@ use super::writer::{CURSOR, CURSOR_SALT};
 use crate::otlp::Signal;
 use crate::storage::disk::{Disk, NEW, Step, frame};
 
-/// What was found.
+/// What was found in the folder.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
-    /// The segments of each signal and how far they were taken.
+    /// The segments of each signal, and the position up to which they are acknowledged.
     pub(crate) queues: [(VecDeque<Segment>, Mark); 3],
-    /// What must be done before anything is written.
+    /// Changes to make before anything is written.
     pub(crate) repairs: Vec<Repair>,
 }
 
-/// A change that a folder needs before it is written again: what stays behind would be taken for what comes after.
+/// A change that a folder needs before it is written again: old records would be taken for new ones.
 #[derive(Debug)]
 pub(crate) enum Repair {
-    /// This file belongs to nothing.
+    /// Remove this file.
     Remove(String),
-    /// This file is good up to there.
+    /// Truncate this file to so many bytes.
     Cut(String, u64),
 }
 
 impl Repair {
-    /// Makes it.
+    /// Makes the change.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Those of the disk.
     pub(crate) fn make(&self, disk: &dyn Disk) -> io::Result<()> {
         match self {
             Self::Remove(name) => disk.remove(name),
@@ -44,7 +44,7 @@ impl Repair {
     }
 }
 
-/// Reads the folder. Traces and logs from `limits` on were never told of and are to be cut.
+/// Reads the folder. Traces and logs from `limits` on are unknown to the journal and will be cut.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -59,13 +59,13 @@ pub(crate) fn recover(disk: &dyn Disk, limits: Option<Marks>) -> io::Result<Reco
             Some((signal, first)) => found[signal.index()].push((first, bytes)),
             None if name.ends_with(NEW) => out.repairs.push(Repair::Remove(name)),
             None if name == CURSOR => {}
-            None => tracing::warn!(file = name, "a file in the spool's folder is not the spool's and is left alone"),
+            None => tracing::warn!(file = name, "ignoring an unknown file in the spool's folder"),
         }
     }
     for signal in Signal::ALL {
         let cursor = cursors[signal.index()];
         let limit = limits.filter(|_| signal != Signal::Metrics).map(|limits| limits[signal.index()]);
-        // What the collector has was told of, whatever became of the word.
+        // What a collector accepted is not sent again, whether the journal knows it or not.
         let limit = limit.map_or(u64::MAX, |limit| limit.position.max(cursor.position));
         let segments = segments(disk, signal, &found[signal.index()], (cursor, limit), &mut out.repairs)?;
         out.queues[signal.index()] = (segments, cursor);
@@ -96,7 +96,7 @@ fn segments(
     Ok(out)
 }
 
-/// The newest segment: its end is where its good records end.
+/// The newest segment, which ends with its last undamaged record.
 fn newest(
     disk: &dyn Disk,
     signal: Signal,
@@ -108,7 +108,7 @@ fn newest(
     let content = disk.read(&name, 0, usize::try_from(bytes).unwrap_or(usize::MAX))?;
     let (end, length, damaged) = segment::end_of(&content, signal, first, limit);
     if damaged {
-        tracing::warn!(segment = name, cut = bytes - length, "the newest segment of the spool was torn or damaged");
+        tracing::warn!(segment = name, cut = bytes - length, "the newest segment of the spool is torn or damaged");
     }
     if length < bytes {
         repairs.push(Repair::Cut(name, length));
@@ -117,12 +117,12 @@ fn newest(
 }
 
 fn cursors(disk: &dyn Disk) -> io::Result<Marks> {
-    let bytes = match disk.read(CURSOR, 0, LONGEST_CURSOR) {
+    let bytes = match disk.read(CURSOR, 0, MAX_CURSOR_BYTES) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Marks::default()),
         read => read?,
     };
     Ok(read_cursors(&bytes).unwrap_or_else(|| {
-        tracing::warn!("the spool's cursor is damaged; what is there is sent again");
+        tracing::warn!("the spool's cursor is damaged; its records are sent again");
         Marks::default()
     }))
 }
@@ -134,4 +134,5 @@ fn read_cursors(bytes: &Bytes) -> Option<Marks> {
     }
 }
 
-const LONGEST_CURSOR: usize = 4 << 10;
+/// Most bytes of the cursor file.
+const MAX_CURSOR_BYTES: usize = 4 << 10;

@@ -1,26 +1,26 @@
-//! Who writes the spool: one thread, a group of records at a time. Decides when a segment is full and what is removed
-//! to keep the bounds; refuses to call a record kept before the disk has said so.
+//! Writes the spool, a group of records at a time. Decides when a segment is full and which segments are removed.
+//! Records count as kept only after the disk has synced them.
 
 use std::io;
 use std::sync::Arc;
 
-use super::disk_queue::{Marks, Spool, ring};
+use super::disk_queue::{Marks, Spool, notify};
 use super::segment::{self, HEADER, Mark, Segment};
 use crate::otlp::Signal;
 use crate::storage::disk::{Appender, Disk, frame};
 
-/// The writing side.
+/// Writes the queues of one target.
 #[derive(Debug)]
 pub(crate) struct SpoolWriter {
     disk: Arc<dyn Disk>,
     growing: [Option<Growing>; 3],
     /// Most bytes of each signal on disk.
     caps: [u64; 3],
-    /// The cursors as last kept.
+    /// The cursors as last written.
     cursors: Option<Marks>,
 }
 
-/// A segment that is being written.
+/// The segment being written.
 #[derive(Debug)]
 struct Growing {
     segment: Segment,
@@ -28,7 +28,7 @@ struct Growing {
     named: bool,
 }
 
-/// What was written of one signal and is not yet told of.
+/// What was written of each signal and is not yet visible: the position reached, and the segments.
 pub(crate) type Written = [Option<(Mark, Vec<Segment>)>; 3];
 
 impl SpoolWriter {
@@ -36,10 +36,10 @@ impl SpoolWriter {
         Self { disk, growing: [None, None, None], caps, cursors: None }
     }
 
-    /// Writes all that is sealed before `until`; on disk when this returns.
+    /// Writes all records before `until`; on disk when this returns.
     ///
     /// # Errors
-    /// What the disk says. Nothing of it counts as kept then, and the next try begins new segments.
+    /// Those of the disk. Nothing counts as kept then, and the next attempt begins new segments.
     pub(crate) fn write(&mut self, spool: &Spool, until: &Marks) -> io::Result<Written> {
         let mut written: Written = [None, None, None];
         for signal in Signal::ALL {
@@ -76,7 +76,7 @@ impl SpoolWriter {
         Ok(Some((at, done)))
     }
 
-    /// Puts what is in `buffer` on disk, as the growing segment up to `end`.
+    /// Writes `buffer` to disk, as the growing segment up to `end`.
     fn flush(&mut self, signal: Signal, buffer: &mut Vec<u8>, end: Mark) -> io::Result<Option<Segment>> {
         let Some(growing) = self.growing[signal.index()].as_mut().filter(|_| !buffer.is_empty()) else {
             return Ok(None);
@@ -101,27 +101,27 @@ impl SpoolWriter {
         Ok(())
     }
 
-    /// What was written may be seen.
+    /// Makes what was written visible.
     pub(crate) fn publish(spool: &Spool, written: &Written) {
         for signal in Signal::ALL {
             if let Some((until, segments)) = &written[signal.index()] {
                 spool.with(signal, |queue| {
-                    queue.wrote(*until, segments);
-                    ring(queue);
+                    queue.written_until(*until, segments);
+                    notify(queue);
                 });
             }
         }
     }
 
-    /// Removes what nobody needs and, where there is too much, the oldest.
+    /// Removes segments that are no longer needed and, beyond the bound, the oldest.
     ///
     /// # Errors
-    /// What the disk says.
-    pub(crate) fn tidy(&mut self, spool: &Spool) -> io::Result<()> {
+    /// Those of the disk.
+    pub(crate) fn remove_segments(&mut self, spool: &Spool) -> io::Result<()> {
         for signal in Signal::ALL {
             let index = signal.index();
             let spent = self.growing[index].as_ref().is_some_and(|growing| {
-                growing.segment.bytes >= WORTH_REMOVING
+                growing.segment.bytes >= MIN_REMOVED_BYTES
                     && spool.with(signal, |queue| queue.cursor() >= growing.segment.end)
             });
             if spent {
@@ -138,22 +138,18 @@ impl SpoolWriter {
             }
             if gone.len() > before {
                 let segments = gone.len() - before;
-                tracing::warn!(
-                    signal = signal.as_str(),
-                    segments,
-                    "the spool is full; its oldest segments are dropped"
-                );
+                tracing::warn!(signal = signal.as_str(), segments, "the spool is full; dropping its oldest segments");
             }
             gone.iter().try_for_each(|segment| self.disk.remove(&segment::name(signal, segment.first)))?;
         }
         Ok(())
     }
 
-    /// Keeps how far the collector took what there was, where it moved.
+    /// Writes how far the records are acknowledged, where that changed.
     ///
     /// # Errors
-    /// What the disk says.
-    pub(crate) fn keep_cursors(&mut self, spool: &Spool) -> io::Result<()> {
+    /// Those of the disk.
+    pub(crate) fn write_cursors(&mut self, spool: &Spool) -> io::Result<()> {
         let cursors = spool.each(|queue| queue.cursor().min(queue.written()));
         if self.cursors == Some(cursors) {
             return Ok(());
@@ -166,18 +162,18 @@ impl SpoolWriter {
         Ok(())
     }
 
-    /// A segment is so long that a quarter of the bound is dropped at most.
+    /// The length at which a segment is full: at most a quarter of the bound is dropped at once.
     fn segment_bytes(&self, signal: Signal) -> u64 {
-        (self.caps[signal.index()] / 4).clamp(SHORTEST, LONGEST)
+        (self.caps[signal.index()] / 4).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)
     }
 }
 
-/// The file of the cursors.
+/// The file name of the cursors.
 pub(crate) const CURSOR: &str = "cursor";
-/// What tells its record from all others.
-pub(super) const CURSOR_SALT: u32 = 0x4c51_4301;
-/// Longest segment: what a start reads at most of each signal.
-const LONGEST: u64 = 16 << 20;
-const SHORTEST: u64 = 4 << 10;
-/// A segment that grows is removed all the same once so much of it is taken to the last record.
-const WORTH_REMOVING: u64 = 1 << 20;
+/// The salt of the cursor record.
+pub const CURSOR_SALT: u32 = 0x4c51_4301;
+/// Longest segment, which is the most that a start reads of each signal, and shortest.
+const MAX_SEGMENT_BYTES: u64 = 16 << 20;
+const MIN_SEGMENT_BYTES: u64 = 4 << 10;
+/// A growing segment of at least this length is removed once all its records are acknowledged.
+const MIN_REMOVED_BYTES: u64 = 1 << 20;
