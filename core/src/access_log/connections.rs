@@ -31,19 +31,19 @@ pub struct LoggedConnections {
 
 /// One response of the server, as logged.
 #[derive(Clone, Copy, Debug)]
-pub struct LoggedResponse<'a> {
+pub(super) struct LoggedResponse<'a> {
     /// When it was logged: its last byte had been written to the socket.
-    pub logged: Timestamp,
+    pub(super) logged: Timestamp,
     /// The class.
-    pub class: &'a str,
+    pub(super) class: &'a str,
     /// What identifies the viewer: its CMCD `sid`, or address and user agent.
-    pub viewer: [&'a [u8]; 2],
+    pub(super) viewer: [&'a [u8]; 2],
     /// How the class is delivered, where the line implies it.
-    pub protocol: Option<Protocol>,
+    pub(super) protocol: Option<Protocol>,
     /// From the first byte of the request to `logged`; `None` when no media was served.
-    pub duration: Option<Duration>,
+    pub(super) duration: Option<Duration>,
     /// Duration of the requested media, where the player reports it (CMCD `d`).
-    pub play_time: Option<Duration>,
+    pub(super) play_time: Option<Duration>,
 }
 
 /// How many lines the bounds left out.
@@ -112,7 +112,7 @@ impl LoggedConnections {
     }
 
     /// Sets the duration of one segment, for responses whose player does not report it.
-    pub const fn set_play_time(&mut self, play_time: Option<Duration>) {
+    pub(super) const fn set_play_time(&mut self, play_time: Option<Duration>) {
         self.play_time = play_time;
     }
 
@@ -124,7 +124,7 @@ impl LoggedConnections {
     }
 
     /// Records one line, if it contains anything of its connection.
-    pub fn record(&mut self, line: &Line<'_>, response: &LoggedResponse<'_>) {
+    pub(super) fn record(&mut self, line: &Line<'_>, response: &LoggedResponse<'_>) {
         let Some(transport) = TransportFields::of(line) else {
             return;
         };

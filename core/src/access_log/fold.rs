@@ -239,21 +239,16 @@ impl LogFold {
         }
         self.fold.request(&request, &cmcd);
         let sid = cmcd.sid.map(|sid| [sid.raw(), b""]);
-        self.connections.record(
-            line,
-            &LoggedResponse {
-                logged,
-                class: key,
-                viewer: sid.unwrap_or(request.viewer),
-                protocol: request.protocol,
-                duration: request
-                    .bytes
-                    .filter(|_| served && request.is_media)
-                    .map(|_| duration.min(MAX_DURATION))
-                    .filter(|_| class.protocol != Some(Protocol::HttpFlv)),
-                play_time: cmcd.d.map(|millis| Duration::from_millis(u64::from(millis))),
-            },
-        );
+        let is_timed = served && request.is_media && class.protocol != Some(Protocol::HttpFlv);
+        let response = LoggedResponse {
+            logged,
+            class: key,
+            viewer: sid.unwrap_or(request.viewer),
+            protocol: request.protocol,
+            duration: request.bytes.filter(|_| is_timed).map(|_| duration.min(MAX_DURATION)),
+            play_time: cmcd.d.map(|millis| Duration::from_millis(u64::from(millis))),
+        };
+        self.connections.record(line, &response);
         Ok(())
     }
 

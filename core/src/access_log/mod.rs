@@ -27,7 +27,7 @@ mod transport;
 pub use self::class_path::ClassPath;
 pub use self::class_pattern::{ClassPattern, PatternError};
 pub use self::class_rule::ClassRule;
-pub use self::connections::{ConnectionCounts, LoggedConnections, LoggedResponse};
+pub use self::connections::{ConnectionCounts, LoggedConnections};
 pub use self::event_posts::{Authority, Poster};
 pub use self::field::Field;
 pub use self::fold::LogFold;

@@ -1,4 +1,4 @@
-//! A sketch of distinct viewers that merges across nodes: exact keyed hashes up to 256, beyond that a HyperLogLog of
+//! A sketch of distinct viewers that merges across nodes: exact keyed hashes up to 256, beyond that a `HyperLogLog` of
 //! 4,096 registers. The count is Ertl's estimator (arXiv 1702.01284), which needs no correction table.
 
 use serde::{Deserialize, Serialize};

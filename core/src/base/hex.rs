@@ -102,7 +102,7 @@ mod tests {
         #[test]
         fn written_bytes_read_back(bytes: Vec<u8>, id: [u8; 8]) {
             let text = encode(&bytes);
-            prop_assert_eq!(&text, &bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+            prop_assert_eq!(&text, &bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")));
             prop_assert_eq!(&text, &Hex(&bytes).to_string());
             prop_assert_eq!(decode(text.to_uppercase().as_bytes()), Some(bytes));
             prop_assert_eq!(decode_array(encode(&id).as_bytes()), Some(id));

@@ -182,7 +182,7 @@ impl<'a> Cmcd<'a> {
     ///
     /// # Errors
     /// [`CmcdError::Version`].
-    pub fn of_headers<const N: usize>(headers: [&'a [u8]; N]) -> Result<Self, CmcdError> {
+    pub(crate) fn of_headers<const N: usize>(headers: [&'a [u8]; N]) -> Result<Self, CmcdError> {
         let mut cmcd = Self::default();
         cmcd.take_headers(headers)?;
         Ok(cmcd)

@@ -30,7 +30,8 @@ impl<'a> Text<'a> {
     }
 
     /// Appends the text, unescaped.
-    pub fn write_to(self, out: &mut Vec<u8>) {
+    #[cfg(test)]
+    pub(super) fn write_to(self, out: &mut Vec<u8>) {
         let mut bytes = self.0.iter();
         while let Some(byte) = bytes.next() {
             let byte = if *byte == b'\\' { bytes.next().unwrap_or(byte) } else { byte };

@@ -97,12 +97,6 @@ impl PathTable {
         publishers.filter_map(|socket| socket.rtt).min()
     }
 
-    /// Number of sockets remembered now.
-    #[must_use]
-    pub fn tracked(&self) -> usize {
-        self.sockets.len()
-    }
-
     /// How often a socket was skipped because [`MAX_TRACKED`] were remembered already; a running total.
     #[must_use]
     pub const fn untracked_total(&self) -> u64 {
@@ -348,10 +342,10 @@ mod tests {
         let (mut table, mut folds) = table(&[reading(1), reading(2)]);
         for dump in 0..FORGET_AFTER_DUMPS - 1 {
             table.step(Timestamp::from_secs(11 + dump), &[reading(1)], rate, &mut folds);
-            assert_eq!(table.tracked(), 2, "dump {dump}");
+            assert_eq!(table.sockets.len(), 2, "dump {dump}");
         }
         table.step(Timestamp::from_secs(20), &[reading(1)], rate, &mut folds);
-        assert_eq!(table.tracked(), 1);
+        assert_eq!(table.sockets.len(), 1);
     }
 
     #[test]
@@ -374,7 +368,7 @@ mod tests {
         let dump: Vec<TcpReading> = (0..MAX_TRACKED as u64 + 7).map(reading).collect();
         let (mut table, mut folds) = (PathTable::default(), Folds::new());
         table.step(Timestamp::from_secs(1), &dump, rate, &mut folds);
-        assert_eq!((table.tracked(), table.untracked_total()), (MAX_TRACKED, 7));
+        assert_eq!((table.sockets.len(), table.untracked_total()), (MAX_TRACKED, 7));
     }
 
     proptest! {

@@ -44,7 +44,7 @@ pub struct ReceptionTotals {
     pub restarts: u64,
 }
 
-/// The receiver's book of one RTP stream. A few words of memory, whatever the stream does.
+/// The reception of one RTP stream, in a few bytes of memory, whatever the stream does.
 ///
 /// ```
 /// use liveqos_core::{media::Reception, model::Timestamp};
@@ -52,7 +52,7 @@ pub struct ReceptionTotals {
 /// for (i, seq) in [65_534_u16, 65_535, 1, 2].into_iter().enumerate() {
 ///     reception.packet(seq, 3_000 * i as u32, 90_000, Timestamp::from_millis(33 * i as u64));
 /// }
-/// assert_eq!((book.totals().expected, reception.totals().lost), (5, 1));
+/// assert_eq!((reception.totals().expected, reception.totals().lost), (5, 1));
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct Reception {

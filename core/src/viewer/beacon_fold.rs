@@ -230,9 +230,10 @@ const SPARE_VIEWERS: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use super::super::Address;
     use super::super::beacon_report::{BeaconBody, MAX_EXPOSURE};
     use super::super::beacon_viewer::{PRESENT, REMEMBERED};
-    use super::super::{Address, MAX_NAMED};
+    use super::super::group_table::MAX_NAMED;
     use super::*;
 
     const AT: Timestamp = Timestamp::from_secs(1_000_000);

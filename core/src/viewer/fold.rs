@@ -84,7 +84,7 @@ pub struct FoldCounts {
     pub displaced_sessions: u64,
     /// Viewers seen once or no longer present, evicted at [`MAX_VIEWERS`](super::MAX_VIEWERS) for a new one.
     pub displaced_viewers: u64,
-    /// Groups of viewers merged into the others at [`MAX_NAMED`](super::MAX_NAMED).
+    /// Groups of viewers merged into the others at [`MAX_NAMED`](super::group_table::MAX_NAMED).
     pub refused_groups: u64,
 }
 

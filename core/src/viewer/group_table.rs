@@ -9,7 +9,7 @@ use crate::model::{Group, GroupKind, GroupView, MAX_GROUPS};
 
 /// The groups of one class.
 #[derive(Clone, Debug, Default)]
-pub struct GroupTable {
+pub(super) struct GroupTable {
     kinds: [Kind; KINDS],
     /// Whether anybody stalled since the groups were last reported, and how many calls ago that was.
     stalled: bool,
@@ -28,22 +28,22 @@ struct Kind {
 
 /// A viewer's group of each kind: 0 means the others, else the group's index plus one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Membership([u8; KINDS]);
+pub(super) struct Membership([u8; KINDS]);
 
 /// Sums of viewers; they saturate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Watched {
+pub(super) struct Watched {
     /// Time in playing or stalled state, ms.
-    pub exposure_millis: u32,
+    pub(super) exposure_millis: u32,
     /// Stalled part of the exposure, ms.
-    pub stalled_millis: u32,
+    pub(super) stalled_millis: u32,
     /// Stalls that began.
-    pub starts: u32,
+    pub(super) starts: u32,
 }
 
 impl GroupTable {
     /// Adds a viewer; returns its groups and how many of them had no room.
-    pub fn enter(&mut self, rules: &GroupRules, origin: &Origin<'_>) -> (Membership, u32) {
+    pub(super) fn enter(&mut self, rules: &GroupRules, origin: &Origin<'_>) -> (Membership, u32) {
         let mut membership = Membership([0; KINDS]);
         let mut refused = 0;
         let mut put = |kind, index: Option<Option<u8>>| {
@@ -69,7 +69,7 @@ impl GroupTable {
     }
 
     /// Removes a viewer; the index of a group without viewers is reused.
-    pub fn leave(&mut self, membership: Membership) {
+    pub(super) fn leave(&mut self, membership: Membership) {
         for (kind, index) in self.kinds.iter_mut().zip(membership.0) {
             if let Some((_, viewers)) = usize::from(index).checked_sub(1).and_then(|at| kind.named.get_mut(at)) {
                 *viewers = viewers.saturating_sub(1);
@@ -79,7 +79,7 @@ impl GroupTable {
 
     /// Adds what was reported of a viewer.
     #[inline]
-    pub fn add(&mut self, membership: Membership, watched: Watched) {
+    pub(super) fn add(&mut self, membership: Membership, watched: Watched) {
         self.stalled |= watched.stalled_millis | watched.starts != 0;
         for (kind, index) in self.kinds.iter_mut().zip(membership.0) {
             let at = if usize::from(index) < kind.sums.len() { usize::from(index) } else { 0 };
@@ -92,7 +92,7 @@ impl GroupTable {
     /// The sums since the last report, for a class of `viewers` viewers: at most [`MAX_GROUPS`] groups by name, ranked
     /// by stall time, then exposure, and the others of each kind. A kind of which no group is known is left out.
     /// Without stalls the report can wait: it is made at each [`QUIET_TAKES`]th call.
-    pub fn take(&mut self, viewers: u32) -> Vec<GroupView> {
+    pub(super) fn take(&mut self, viewers: u32) -> Vec<GroupView> {
         self.quiet_takes += 1;
         if !self.stalled && self.quiet_takes < QUIET_TAKES {
             return Vec::new();
@@ -172,7 +172,7 @@ impl GroupTable {
 
 impl Membership {
     /// Of a viewer whose groups were not determined yet; it counts among the others.
-    pub const UNKNOWN: Self = Self([u8::MAX; KINDS]);
+    pub(super) const UNKNOWN: Self = Self([u8::MAX; KINDS]);
 }
 
 impl Watched {
@@ -201,7 +201,7 @@ impl Watched {
 
 const KINDS: usize = GroupKind::ALL.len();
 /// Most groups of one kind that the viewers of a class are divided into.
-pub const MAX_NAMED: usize = 254;
+pub(super) const MAX_NAMED: usize = 254;
 /// The groups of a class without stalls are reported at each call of this number.
 pub(super) const QUIET_TAKES: u8 = 4;
 /// Capacity added at once.

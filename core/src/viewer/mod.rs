@@ -28,7 +28,6 @@ pub use self::beacon_report::{
 };
 pub use self::class_table::MAX_SESSIONS;
 pub use self::fold::{FoldCounts, Request, ViewerFold, ViewerKey};
-pub use self::group_table::{GroupTable, MAX_NAMED, Membership, Watched};
 pub use self::origin::{Address, GroupRules, Origin};
 pub use self::player_name::{Named, PlayerName};
 pub use self::table::MAX_VIEWERS;
