@@ -28,13 +28,13 @@ pub struct EvidenceRule {
 pub enum Judgement {
     /// Over the limit beyond chance: the ratio over the smallest span that proves it, and the onset.
     Over(Share, Timestamp),
-    /// Nothing proves a breach: the ratio over the smallest span with enough whole that is at least [`RECOVERY_SPAN`]
+    /// Nothing proves a breach: the ratio over the smallest span with enough whole that is at least `RECOVERY_SPAN`
     /// long.
     Under(Share),
 }
 
-/// A trailing ratio. Keeps at most [`MAX_ENTRIES`] entries whatever the audience: fine ones of the last seconds and
-/// [`COARSE`] ones up to [`MAX_AGE`]. Entries that leave it form the baseline, unless they were excluded.
+/// A trailing ratio. Keeps at most `MAX_ENTRIES` entries whatever the audience: fine ones of the last seconds and
+/// `COARSE` ones up to `MAX_AGE`. Entries that leave it form the baseline, unless they were excluded.
 #[derive(Clone, Debug)]
 pub struct EvidenceWindow {
     rule: &'static EvidenceRule,
@@ -145,7 +145,7 @@ impl EvidenceWindow {
         self.coarse = self.coarse.saturating_sub(1);
     }
 
-    /// Judges the window against `limit`; `None` while there is too little evidence. Where the last [`RECOVERY_SPAN`]
+    /// Judges the window against `limit`; `None` while there is too little evidence. Where the last `RECOVERY_SPAN`
     /// stayed under `clear`, older entries no longer count: they would keep an alert firing until they age out.
     #[must_use]
     pub fn judge(&self, limit: f64, clear: f64) -> Option<Judgement> {
@@ -364,7 +364,7 @@ fn steps(millis: u32) -> u16 {
     u16::try_from(millis.div_ceil(2)).unwrap_or(u16::MAX)
 }
 
-/// Fine entries kept; with a minute of coarse ones they fit into [`MAX_ENTRIES`].
+/// Fine entries kept; with a minute of coarse ones they fit into `MAX_ENTRIES`.
 const MAX_FINE: usize = 10;
 
 #[cfg(test)]

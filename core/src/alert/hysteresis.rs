@@ -145,9 +145,9 @@ mod tests {
     fn play(findings: &str) -> String {
         let mut hysteresis = Hysteresis::default();
         let mut out = String::new();
-        for (second, look) in findings.chars().enumerate() {
+        for (second, letter) in findings.chars().enumerate() {
             let now = Timestamp::from_secs(second as u64);
-            let finding = match look {
+            let finding = match letter {
                 'b' => Finding::Bad(EVIDENCE, now),
                 'm' => Finding::Between,
                 'g' => Finding::Good(EVIDENCE),

@@ -260,7 +260,7 @@ mod tests {
         let fat = after(camera, std::iter::repeat_n((4_500_000, 25), 8)).fault().expect("fat");
         assert!(fat.contains("encoder changed"), "{fat}");
         let bursts = after(camera, (0..10).map(|second| (if second % 3 == 0 { 5_200_000 } else { 300_000 }, 25)));
-        assert!(bursts.fault().is_some_and(|words| words.contains("bursts") || words.contains("Mbit/s")));
+        assert!(bursts.fault().is_some_and(|text| text.contains("bursts") || text.contains("Mbit/s")));
         assert_eq!(after(camera, std::iter::empty()).fault(), None);
         assert_eq!(watched([camera; 10]).healthy(), None, "too little is known");
     }

@@ -37,13 +37,13 @@ pub enum Kind {
 /// Where a value comes from.
 #[derive(Clone, Copy)]
 pub enum Read {
-    /// A value of a session's leg, labels [`SESSION_LABELS`].
+    /// A value of a session's leg, labels `SESSION_LABELS`.
     Leg(fn(&LegSample) -> Option<f64>),
-    /// The latencies of a session's leg, labels [`SESSION_LABELS`] and `quantile`, for each of [`QUANTILES`].
+    /// The latencies of a session's leg, labels `SESSION_LABELS` and `quantile`, for each of [`QUANTILES`].
     LegLatency(fn(&LegSample) -> Option<&LatencyReading>),
-    /// A running sum of the node, labels [`FLEET_LABELS`].
+    /// A running sum of the node, labels `FLEET_LABELS`.
     Fleet(fn(&FleetTotals) -> Option<f64>),
-    /// A running histogram of the node, labels [`FLEET_LABELS`].
+    /// A running histogram of the node, labels `FLEET_LABELS`.
     FleetBuckets(fn(&FleetTotals) -> Option<&super::node_totals::Buckets>),
     /// The shell sets it.
     Shell,

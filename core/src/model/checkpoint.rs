@@ -379,7 +379,7 @@ mod tests {
             let mut seen = std::collections::BTreeSet::new();
             for command in run(&kills, 360) {
                 if let SpanCommand::Export(span) = command {
-                    prop_assert!(seen.insert(span.this), "{:?} came twice", span.this);
+                    prop_assert!(seen.insert(span.this), "{:?} was exported twice", span.this);
                 }
             }
             let once = |name| seen.iter().filter(|this| this.name == name).count() == 1;

@@ -239,6 +239,6 @@ pub struct PlayerView {
     /// How long messages of viewers took (chat, answers, raised hands): from sending one to the platform's answer.
     pub messages: Option<LatencyHistogram>,
     /// Exposure and stalls by group, to find the cause of a fault; a viewer may be in one group of each kind. At most
-    /// [`super::group::MAX_GROUPS`] named ones, those that stall most.
+    /// 32 named ones, those that stall most.
     pub groups: Vec<GroupView>,
 }

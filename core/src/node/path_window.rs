@@ -13,16 +13,16 @@ use crate::model::{PathReport, Share, Timestamp};
 /// The figures of a path now, as the API and the page show them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct PathFigures {
-    /// Median round trip of the last [`RECENT`], in seconds.
+    /// Median round trip of the last 10 s, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtt_seconds: Option<f64>,
-    /// Shortest round trip of the last [`RECENT`], in seconds.
+    /// Shortest round trip of the last 10 s, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub least_rtt_seconds: Option<f64>,
-    /// Pings of the last [`MINUTE`] lost on the way to the other node, over those sent.
+    /// Pings of the last minute lost on the way to the other node, over those sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out_loss_ratio: Option<f64>,
-    /// Pings of the last [`MINUTE`] lost on the way back, over those the other node received.
+    /// Pings of the last minute lost on the way back, over those the other node received.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub back_loss_ratio: Option<f64>,
 }
@@ -35,8 +35,8 @@ impl PathFigures {
     }
 }
 
-/// What was measured of one path. Bounded: at most [`MAX_ROUND_TRIPS`] round trips, and a minute in pieces of
-/// [`PIECE`].
+/// What was measured of one path. Bounded: at most `MAX_ROUND_TRIPS` round trips, and a minute in pieces of
+/// `PIECE`.
 #[derive(Clone, Debug, Default)]
 pub struct PathWindow {
     round_trips: VecDeque<(Timestamp, Duration)>,

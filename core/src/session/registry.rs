@@ -23,7 +23,7 @@ pub(super) const REGISTRATION_KEPT: Duration = Duration::from_hours(24);
 pub struct Refused {
     /// Observations of streams beyond the limit of sessions.
     pub sessions: u64,
-    /// Announcements beyond [`MAX_REGISTRATIONS`].
+    /// Announcements beyond the limit of 20,000.
     pub registrations: u64,
 }
 
