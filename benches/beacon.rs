@@ -1,7 +1,7 @@
-//! Reports of players that the daemon takes in a second of processor time, beside a bare server of the same HTTP
-//! library that answers each of the same requests with 204 and reads nothing of it, in the same run and over loopback.
-//! One report a wake shows what a wake costs, many show the report. `cargo bench --bench beacon`; with `-- --test` a
-//! few reports.
+//! Processor time for each report of a player, beside a bare server of the same HTTP library that answers the same
+//! requests with 204 and does not read them, in the same run and over loopback. Single reports show the cost of a
+//! wakeup, many together the cost of a report. `cargo bench --bench beacon`; with `-- --test` only a few reports are
+//! sent.
 
 use std::convert::Infallible;
 use std::io::{Read as _, Write as _};
@@ -19,13 +19,13 @@ use liveqos::config::Config;
 use liveqos::engine::RecordTo;
 use liveqos::players::Key;
 
-/// Reports that are sent together: alone, as many as come to an average node in one rest of the hall, and very many.
+/// Reports sent together: one, as many as an average node gets in one poll interval of the batching runtime, and many.
 const TOGETHER: [usize; 3] = [1, 6, 64];
-/// Of both servers in turn, so that a busy machine is busy for both.
+/// Rounds, in which both servers take turns, so that other load on the machine affects both.
 const ROUNDS: usize = 20;
-/// Longer than the hall rests.
+/// Longer than the poll interval of the batching runtime.
 const SETTLE: Duration = Duration::from_millis(40);
-/// A viewer's reports; more would speak for more time than passed.
+/// Reports of one viewer; further ones would claim more time than passed.
 const REPORTS: usize = 32;
 
 #[expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
@@ -41,16 +41,16 @@ fn main() {
     let servers = [("players", app.ingest_address().expect("configured")), ("bare", bare())];
     let mut next = 0;
     for together in TOGETHER {
-        let [ours, bare] = servers.map(|(thread, address)| Talk::begin(thread, address, together));
-        let mut talks = [ours, bare];
+        let [ours, bare] = servers.map(|(thread, address)| Client::begin(thread, address, together));
+        let mut clients = [ours, bare];
         for _ in 0..ROUNDS {
-            for talk in &mut talks {
+            for client in &mut clients {
                 let rounds = next..next + (reports / ROUNDS / together).max(1);
                 next = rounds.end;
-                talk.turn(rounds, &token);
+                client.turn(rounds, &token);
             }
         }
-        let [ours, bare] = talks.map(|talk| talk.micros_a_report());
+        let [ours, bare] = clients.map(|client| client.micros_a_report());
         println!("{together:>2} at once: {ours:>6.1} µs a report, bare {bare:>6.1} µs: {:.2} x", ours / bare);
     }
     runtime.block_on(app.stop());
@@ -81,16 +81,16 @@ fn bare() -> SocketAddr {
     address
 }
 
-/// Reports over some connections, and what they cost the server's thread.
-struct Talk {
-    /// `schedstat` of its thread.
+/// Sends reports over some connections, and measures what they cost the server's thread.
+struct Client {
+    /// `/proc/self/task/*/schedstat` of the server's thread.
     thread: PathBuf,
     connections: Vec<TcpStream>,
     used: Duration,
     reports: usize,
 }
 
-impl Talk {
+impl Client {
     fn begin(thread: &'static str, address: SocketAddr, together: usize) -> Self {
         let connect = || TcpStream::connect(address).expect("it listens");
         let connections = std::iter::repeat_with(connect).take(together).collect();
@@ -102,7 +102,7 @@ impl Talk {
         for round in rounds {
             self.round(token, round);
         }
-        // What it does after the last answer is its own too.
+        // Work after the last response counts too.
         std::thread::sleep(SETTLE);
         self.used += self.processor_time().saturating_sub(began);
     }
@@ -130,7 +130,7 @@ impl Talk {
         self.reports += self.connections.len();
     }
 
-    /// Since its thread started.
+    /// Processor time of the server's thread since its start.
     fn processor_time(&self) -> Duration {
         let stat = std::fs::read_to_string(&self.thread).expect("it runs");
         Duration::from_nanos(stat.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).expect("nanoseconds"))
@@ -141,11 +141,11 @@ impl Talk {
     }
 }
 
-/// Where the kernel tells of this process's thread of that name, which the thread may not have taken yet.
+/// The `schedstat` file of this process's thread of that name; a thread that just started may not have its name yet.
 fn thread_of(name: &str) -> PathBuf {
     let look = |_| {
         let mut threads = std::fs::read_dir("/proc/self/task").expect("proc").flatten().map(|entry| entry.path());
-        let is_it = |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|told| told.trim() == name);
+        let is_it = |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == name);
         let found = threads.find(is_it);
         if found.is_none() {
             std::thread::sleep(SETTLE);

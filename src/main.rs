@@ -1,4 +1,4 @@
-//! The `liveqos` program: reads arguments, runs the command, gives the exit code.
+//! The `liveqos` program: parses arguments, runs the command, returns its exit code.
 
 use std::process::ExitCode;
 

@@ -42,7 +42,7 @@ async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// Ready while the engine ticks. A second line tells when nothing is kept on disk, and why.
+/// Ready while the engine ticks. Where nothing is kept on disk, a second line gives the reason.
 async fn readyz(State(state): State<ApiState>) -> Response {
     let silent = clock::now().since(**state.last_tick.load());
     if silent < TICK * MISSED_TICKS {

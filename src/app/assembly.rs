@@ -1,15 +1,15 @@
-//! The composition: every stage, and what connects it with the next, in the order in which data flows. Decides what each
-//! stage is given; refuses settings that one of them refuses, before anything runs.
+//! The composition: every stage, and what connects it with the next, in the order in which data flows. Decides what
+//! each stage is given; refuses settings that one of them refuses, before anything runs.
 //!
 //! ```text
-//! in                                                      out
-//! media servers ── polls, hooks ────────┐             ┌─► otlp: spans, samples ───► collector
-//! kernel ───────── connections ─────────┤             ├─► notify: alerts ─────────► receivers
-//! access logs ──── folds of viewers ────┼─► engine ───┼─► history: samples ───────► API
-//!       players' CMCD ─┘                │   (250 ms)  ├─► storage: journal, spool ► the next start
-//! players ──────── fold of beacons ─────┤             └─► snapshot ───────────────► API, page, /metrics ─► otlp: metrics
-//! node, peers ──── load, paths ─────────┤
-//! platform ─────── API: commands ───────┘
+//! in                                                  out
+//! media servers ── polls, hooks ──────┐             ┌─► otlp: spans, samples ───► collector
+//! kernel ───────── connections ───────┤             ├─► notify: alerts ─────────► receivers
+//! access logs ──── folds of viewers ──┤             ├─► history: samples ───────► API
+//!   └ CMCD events of players          ├─► engine ───┼─► storage: journal, spool ► next start
+//! players ──────── fold of beacons ───┤  (250 ms)   └─► snapshot ─┬─────────────► API, page
+//! node, peers ──── load, paths ───────┤                           └─► metrics ──► /metrics, collector
+//! platform ─────── API: commands ─────┘
 //! ```
 
 use std::collections::BTreeMap;

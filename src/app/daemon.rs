@@ -146,9 +146,7 @@ impl App {
         let unsent: u64 = backlogs.iter().map(|backlog| backlog.items).sum();
         match (unsent, survives) {
             (0, _) => {}
-            (unsent, true) => {
-                tracing::info!(unsent, "stopped; unsent telemetry is on disk and sent after the next start")
-            }
+            (unsent, true) => tracing::info!(unsent, "stopped; unsent telemetry is sent after the next start"),
             (lost, false) => tracing::warn!(lost, "stopped; telemetry that no collector took is lost"),
         }
     }

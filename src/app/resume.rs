@@ -9,8 +9,8 @@ use crate::config::Config;
 use crate::engine::Recorder;
 use crate::platform::clock;
 
-/// Whether stored state can be resumed. It cannot when the clock was set back meanwhile, because its timestamps are then
-/// in the future.
+/// Whether stored state can be resumed. It cannot when the clock was set back meanwhile, because its timestamps are
+/// then in the future.
 pub(super) fn is_resumable(checkpoint: &Checkpoint) -> bool {
     checkpoint.last_cut().is_none_or(|cut| cut.since(clock::now()) <= clock::MAX_WAIT + GRID)
 }

@@ -1,10 +1,11 @@
-//! The engine: one thread that owns the pipeline, folds observations and ticks every 250 ms.
+//! The engine: one thread that owns the rules, folds observations and ticks every 250 ms.
 //!
-//! **Decides** when a tick is due, and what a reader sees of it. The rules themselves are in `liveqos-core`.
-//! **In:** observations and commands through bounded queues; at each tick the folds of beacons and the state of sources,
-//! paths and node.
-//! **Out:** a snapshot, to `api` and `metrics`; the results of each tick, to the sinks that `app` connects; a recording.
-//! **May import:** `platform`, `intake`, `peers`.
+//! - **Decides** when a tick is due and what readers see of it. The rules themselves are in `liveqos-core`.
+//! - **In**: observations and commands through bounded queues; at each tick the fold of beacons and the state of
+//!   sources, paths and node.
+//! - **Out**: a snapshot, to the API and the metrics; the results of each tick, to the sinks that `app` connects; a
+//!   recording of the rules' input.
+//! - **May import** platform, intake and peers; of core, everything.
 
 mod history;
 mod io;

@@ -226,7 +226,8 @@ impl<W: Write> Write for Counted<W> {
     }
 }
 
-/// Creates the file, readable only by its owner, because it contains names of classes. An existing recording is renamed.
+/// Creates the file, readable only by its owner, because it contains names of classes. An existing recording is
+/// renamed.
 fn create(path: &Path) -> Result<File> {
     if path.try_exists()? {
         ensure!(is_recording(path)?, "it exists and is not a recording; name another file");

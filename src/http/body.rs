@@ -71,7 +71,8 @@ where
 pub(crate) struct BodyError(StatusCode, ShedReason, &'static str);
 
 impl BodyError {
-    /// The response, whose code is the counted reason. It closes the connection, so that the rest of the body is not waited for.
+    /// The response, whose code is the counted reason. It closes the connection, so that the rest of the body is not
+    /// waited for.
     pub(crate) fn respond(self, meters: &SelfMetrics) -> Response {
         let Self(status, reason, message) = self;
         meters.shed(reason, 1);

@@ -1,10 +1,10 @@
 //! The HTTP/1.1 server: bounded connections, plain or over TLS, for any service.
 //!
-//! **Decides** how many connections a listener may have, how long a client may take for its TLS handshake, the head and
-//! the body of a request, which connections a runtime of their own serves, and how an error looks in JSON.
-//! **In:** connections from TCP listeners; the service to run, from `players` and `api`.
-//! **Out:** whole requests, to that service; counts of what was refused, to `platform`.
-//! **May import:** `platform`.
+//! - **Decides** how many connections a listener may have, how long a client may take for its TLS handshake, the head
+//!   and the body of a request, which connections a runtime of their own serves, and how an error looks in JSON.
+//! - **In**: TCP connections; the service to run, from `players` and `api`.
+//! - **Out**: requests with their whole body, to that service; counts of what was refused.
+//! - **May import** platform; of core, base and metrics.
 
 mod batching_runtime;
 pub(crate) mod body;

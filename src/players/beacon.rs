@@ -1,5 +1,5 @@
-//! `POST /v1/beacon`: what players report of themselves, as sums since their last report. Decides who may report for a
-//! class (a signed, expiring token) and how much of the fold one thread holds at a time; a refusal says why.
+//! `POST /v1/beacon`: playback sums of players, each since the player's last report. Decides who may report for a class
+//! (the bearer of a signed, expiring token); every refusal names its reason.
 
 use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};

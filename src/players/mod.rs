@@ -1,11 +1,12 @@
 //! What players report of themselves: beacons with playback sums, and CMCD event reports.
 //!
-//! **Decides** who may report for which class (a signed, expiring token, or a trusted address), how often an address may
-//! post, and which web pages may read the responses; how long the end of a class is remembered.
-//! **In:** requests of players through `http`; ends of classes from `api`.
-//! **Out:** one observation a class and tick from beacons, to `engine`; CMCD event reports, to the viewers of an access
-//! log in `intake`.
-//! **May import:** `platform`, `http`, `intake`.
+//! - **Decides** who may report for which class (a signed, expiring token, or a trusted address), how often an address
+//!   may post, which web pages may read the responses, and how long the end of a class is remembered. How beacons are
+//!   folded is decided in core's `viewer`.
+//! - **In**: requests of players through `http`; ends of classes from the API.
+//! - **Out**: one observation a class and tick from beacons, to the engine; CMCD event reports, to the viewers of an
+//!   access log in intake.
+//! - **May import** platform, http and intake; of core, base, model, cmcd, viewer and metrics.
 
 mod beacon;
 mod client_policy;

@@ -1,5 +1,6 @@
-//! Tokens by which a player may speak for one class until an instant: `<unix seconds>.<hex HMAC-SHA-256>` over class
-//! and expiry (RFC 2104). Decides whether a token fits; refuses without saying which byte was wrong.
+//! Tokens with which a player may report for one class until they expire: `<unix seconds>.<hex HMAC-SHA-256>` over
+//! class and expiry (RFC 2104). Decides whether a token is valid, in constant time; a refusal does not tell which byte
+//! is wrong.
 
 use std::fmt;
 
@@ -7,32 +8,32 @@ use liveqos_core::base::hex;
 use liveqos_core::model::Timestamp;
 use ring::hmac;
 
-/// Shortest key in bytes.
+/// Least length of a key in bytes.
 pub(super) const MIN_KEY: usize = 32;
 
-/// The key that signs.
+/// The key that signs tokens.
 #[derive(Clone)]
 pub struct Key(hmac::Key);
 
-/// Why a token is refused.
+/// Why a token or a key is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not of the form.
+    /// It has another form.
     #[error("the token is missing or not of the form <unix seconds>.<64 hex digits>")]
     Form,
-    /// Its time is over.
+    /// It has expired.
     #[error("the token has expired")]
     Expired,
-    /// Not signed with this node's key for this class.
+    /// It is not signed with this node's key for this class.
     #[error("the token is not signed for this class")]
     Signature,
-    /// The key is too short.
+    /// The key is shorter than [`MIN_KEY`].
     #[error("the key has {0} bytes; at least {MIN_KEY} are needed")]
     ShortKey(usize),
 }
 
 impl Key {
-    /// A key of these bytes.
+    /// The key with these bytes.
     ///
     /// # Errors
     /// [`TokenError::ShortKey`].
@@ -43,7 +44,7 @@ impl Key {
         Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, bytes)))
     }
 
-    /// A token for `session_id` until `expiry`, to whole seconds.
+    /// A token for `session_id` that expires at `expiry`, in whole seconds.
     #[must_use]
     pub fn sign(&self, session_id: &str, expiry: Timestamp) -> String {
         let seconds = expiry.millis() / 1_000;
@@ -51,7 +52,7 @@ impl Key {
         format!("{seconds}.{}", hex::encode(tag.as_ref()))
     }
 
-    /// Whether `token` lets its bearer speak for `session_id` at `now`.
+    /// Checks that the bearer of `token` may report for `session_id` at `now`.
     ///
     /// # Errors
     /// [`TokenError`].
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_fits_its_class_and_time_only() {
+    fn a_token_is_valid_for_its_class_and_time_only() {
         let key = Key::new(&[7; 32]).expect("long enough");
         let now = Timestamp::from_secs(1_000);
         let token = key.sign("s1", now + Duration::from_secs(10));
