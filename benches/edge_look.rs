@@ -1,6 +1,6 @@
-//! A look of the kernel's witness at an edge: the plain dump of its connections, beside the dump with the join to
-//! classes by the access log's word and the fold per class, in CPU time of one thread. `cargo bench --bench edge_look`;
-//! with `-- --test` one small pass.
+//! A poll of the kernel's sockets at an edge: the plain dump of its connections, beside the dump with the join to
+//! classes by the access log and the sums per class, in CPU time of one thread. `cargo bench --bench edge_look`; with
+//! `-- --test` one small pass.
 
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn main() {
     let (mut dump, mut sockets) = (Dump::open().expect("a netlink socket"), Vec::new());
     let (mut watch, meters) =
         (EdgeWatch::default(), SelfMetrics::new(&prometheus::Registry::new()).expect("instruments"));
-    let [mut plain, mut joined, mut bare, mut told] = [Duration::ZERO; 4];
+    let [mut plain, mut joined, mut bare, mut attributed] = [Duration::ZERO; 4];
     let mut classes = 0;
     // The first pass shows every socket for the first time, so that later lines can be of it; it is not measured.
     for pass in 0..=passes {
@@ -48,18 +48,18 @@ fn main() {
             drop(fold.drain(clock::now()));
         }
         if pass > 0 {
-            for (sum, pair) in [&mut bare, &mut told, &mut plain, &mut joined].into_iter().zip(times.windows(2)) {
+            for (sum, pair) in [&mut bare, &mut attributed, &mut plain, &mut joined].into_iter().zip(times.windows(2)) {
                 *sum += pair[1].saturating_sub(pair[0]) / passes;
             }
         }
     }
-    assert_eq!(classes, CLASSES.min(held.len()), "every class is told of");
+    assert_eq!(classes, CLASSES.min(held.len()), "every class is reported");
     let ratio = |time: Duration, beside: Duration| time.as_secs_f64() / beside.as_secs_f64();
-    println!("{} connections of {classes} classes, mean of {passes} looks, CPU of one thread", held.len());
+    println!("{} connections of {classes} classes, mean of {passes} polls, CPU of one thread", held.len());
     println!("plain dump                     {plain:>10.3?}");
     println!("join and fold                  {joined:>10.3?}  {:.2} x the dump", ratio(joined, plain));
     println!("as many log lines              {bare:>10.3?}");
-    println!("the same with their connection {told:>10.3?}  {:.2} x without", ratio(told, bare));
+    println!("the same with their connection {attributed:>10.3?}  {:.2} x without", ratio(attributed, bare));
 }
 
 fn read(fold: &mut LogFold, lines: &[String]) {
@@ -68,17 +68,17 @@ fn read(fold: &mut LogFold, lines: &[String]) {
     }
 }
 
-/// A line of each connection, without and with what it says of its connection.
+/// A line of each connection, without and with the fields of the connection.
 fn lines(held: &[(TcpStream, TcpStream)], port: u16) -> [Vec<String>; 2] {
     let now = clock::now().seconds();
-    let line = |(index, (client, _)): (usize, &(TcpStream, TcpStream)), told: bool| {
+    let line = |(index, (client, _)): (usize, &(TcpStream, TcpStream)), with: bool| {
         let (class, peer) = (index % CLASSES, client.local_addr().expect("connected").port());
-        let wire = if told { format!(r#","rp":"{peer}","sp":"{port}","rtt_us":"900","uh":"""#) } else { String::new() };
+        let wire = if with { format!(r#","rp":"{peer}","sp":"{port}","rtt_us":"900","uh":"""#) } else { String::new() };
         format!(
             r#"{{"t":{now:.3},"rt":0.010,"st":200,"b":9,"u":"/live/c{class}/1.ts","q":"bl%3D3000%2Cd%3D2000%2Cot%3Dav%2Csid%3D%22{index}%22","ip":"127.0.0.1","ua":"Mozilla/5.0"{wire}}}"#
         )
     };
-    [false, true].map(|told| held.iter().enumerate().map(|viewer| line(viewer, told)).collect())
+    [false, true].map(|with| held.iter().enumerate().map(|viewer| line(viewer, with)).collect())
 }
 
 /// CPU time of this thread, by the scheduler's own count in nanoseconds.

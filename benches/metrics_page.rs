@@ -99,7 +99,7 @@ fn by_hand(snapshot: &Snapshot) -> String {
     out
 }
 
-/// 500 live classes of twenty viewers with all that can be told.
+/// 500 live classes of twenty viewers with all that can be reported.
 fn classes() -> Snapshot {
     let mut pipe = Pipeline::new("bench", Objectives::default(), SessionTimeouts::default(), SESSIONS);
     let mut snapshot = Snapshot::default();
@@ -107,9 +107,9 @@ fn classes() -> Snapshot {
         let at = Timestamp::from_secs(1_000_000) + Duration::from_millis(tick * 250);
         for class in 0..SESSIONS {
             let stream = StreamKey::new(None, "live", &format!("class-{class:05}")).expect("a good name");
-            let tell = |fact| Observation { source: "bench".into(), stream: stream.clone(), at, fact };
-            pipe.observe(tell(Fact::Server(Box::new(server(tick)))));
-            pipe.observe(tell(Fact::Players(Box::new(players(class)))));
+            let observed = |fact| Observation { source: "bench".into(), stream: stream.clone(), at, fact };
+            pipe.observe(observed(Fact::Server(Box::new(server(tick)))));
+            pipe.observe(observed(Fact::Players(Box::new(players(class)))));
         }
         snapshot.take(&pipe.tick(at, &Environment::default()));
         snapshot.fleet = pipe.fleet().clone();

@@ -137,7 +137,7 @@ impl<'a> Filled<'a> {
             let ended = running.0.try_wait().expect("it can be asked");
             assert!(
                 ended.is_none(),
-                "it ended at once, {ended:?}: see what `liveqos run` says, or whether its port was taken"
+                "it ended at once, {ended:?}: see the output of `liveqos run`, or whether its port was taken"
             );
             assert!(began.elapsed() < Duration::from_mins(2), "it never answers");
             std::thread::sleep(Duration::from_millis(1));

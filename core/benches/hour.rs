@@ -1,7 +1,7 @@
 //! A replayed hour of 500 classes and 10,000 viewers through the whole pipe, beside a reference in the same run that
 //! keeps nothing but the sums. Prints a table; the ratios are what counts, the seconds are those of this machine.
 //!
-//! `cargo bench -p liveqos-core --bench hour`, or for a look at whether it runs at all `cargo bench -p liveqos-core
+//! `cargo bench -p liveqos-core --bench hour`, or to see whether it runs at all `cargo bench -p liveqos-core
 //! --bench hour -- --test`.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
@@ -42,7 +42,7 @@ mod counted {
         unsafe_code,
         reason = "only a global allocator sees every byte; each call goes on to the system's unchanged"
     )]
-    // SAFETY: every method hands its arguments on to `System` as they are and gives back what that gives.
+    // SAFETY: every method hands its arguments on to `System` as they are and returns what that returns.
     unsafe impl GlobalAlloc for Counted {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
             let live = LIVE.fetch_add(layout.size(), Relaxed) + layout.size();
@@ -73,10 +73,10 @@ struct Load {
 
 /// How the viewers are known.
 #[derive(Clone, Copy, PartialEq)]
-enum Told {
-    /// The kernel's word on each class's TCP connections at each tick.
+enum Reporter {
+    /// The kernel, for the TCP connections of each class at each tick.
     Kernel,
-    /// The players' fold of each class at each tick.
+    /// The players of each class at each tick.
     Players,
 }
 
@@ -166,21 +166,21 @@ fn main() {
         Load { sessions: 500, viewers_each: 20, seconds: seconds() }
     };
     println!(
-        "{} classes, {} viewers, {} s replayed; one server view a class and second, one word on the viewers a class and beat",
+        "{} classes, {} viewers, {} s replayed; one server view a class and second, one view of the viewers a class and tick",
         load.sessions,
         load.sessions * load.viewers_each,
         load.seconds
     );
-    for told in [Told::Kernel, Told::Players] {
-        println!("\nviewers told by {}", if told == Told::Kernel { "the kernel" } else { "players" });
+    for reporter in [Reporter::Kernel, Reporter::Players] {
+        println!("\nviewers reported by {}", if reporter == Reporter::Kernel { "the kernel" } else { "players" });
         println!(
             "{:<14} {:>12} {:>9} {:>8} {:>10} {:>10} {:>9} {:>9} {:>8}",
             "", "observations", "samples", "CPU s", "µs/sample", "M obs/s", "B/viewer", "peak", "alloc/obs"
         );
         let patience = SessionTimeouts::default;
-        let sums = measure("sums alone", load, told, Sums::default);
-        let registry = measure("registry", load, told, || RegistryAlone(Registry::new(patience(), 1_000)));
-        let pipe = measure("whole pipe", load, told, || {
+        let sums = measure("sums alone", load, reporter, Sums::default);
+        let registry = measure("registry", load, reporter, || RegistryAlone(Registry::new(patience(), 1_000)));
+        let pipe = measure("whole pipe", load, reporter, || {
             let pipe = Pipeline::new("edge-7", Objectives::default(), patience(), 1_000);
             Whole(pipe, Environment::default())
         });
@@ -205,7 +205,7 @@ fn seconds() -> u64 {
 
 /// Replays the load through a contender. Observations are made outside the measured time; their memory is theirs as
 /// long as they live.
-fn measure<C: Contender>(name: &'static str, load: Load, told: Told, contender: impl Fn() -> C) -> Measured {
+fn measure<C: Contender>(name: &'static str, load: Load, reporter: Reporter, contender: impl Fn() -> C) -> Measured {
     use std::sync::atomic::Ordering::Relaxed;
     let classes: Vec<StreamKey> = (0..load.sessions)
         .map(|number| StreamKey::parse(&format!("live/class-{number:05}")).expect("a good key"))
@@ -224,17 +224,19 @@ fn measure<C: Contender>(name: &'static str, load: Load, told: Told, contender: 
     };
     for tick in 0..load.seconds * 4 {
         let now = Timestamp::from_secs(1_700_000_040) + TICK * tick as u32;
-        let words: Vec<Observation> = (0..)
+        let observations: Vec<Observation> = (0..)
             .zip(&classes)
-            .flat_map(|(number, class)| say(&sources, class, (number, tick), (now, load.viewers_each, told)))
+            .flat_map(|(number, class)| {
+                observations(&sources, class, (number, tick), (now, load.viewers_each, reporter))
+            })
             .collect();
-        measured.observations += words.len() as u64;
+        measured.observations += observations.len() as u64;
         let words_bytes = counted::LIVE.load(Relaxed);
         counted::PEAK.store(words_bytes, Relaxed);
         let calls = counted::CALLS.load(Relaxed);
         let begun = cpu::spent();
-        for word in words {
-            contender.observe(word);
+        for observation in observations {
+            contender.observe(observation);
         }
         measured.samples += contender.tick(now);
         measured.spent += cpu::spent().saturating_sub(begun);
@@ -251,14 +253,15 @@ struct Sources {
     viewers: SourceName,
 }
 
-/// What is said of one class at one tick; classes are polled in turn, a quarter of them at each tick.
-fn say(
+/// Observations of one class at one tick; classes are polled in turn, a quarter of them at each tick.
+fn observations(
     sources: &Sources,
     class: &StreamKey,
     (number, tick): (u64, u64),
-    (now, viewers, told): (Timestamp, u32, Told),
+    (now, viewers, reporter): (Timestamp, u32, Reporter),
 ) -> Vec<Observation> {
-    let word = |source: &SourceName, fact| Observation { source: source.clone(), stream: class.clone(), at: now, fact };
+    let observed =
+        |source: &SourceName, fact| Observation { source: source.clone(), stream: class.clone(), at: now, fact };
     let mut out = Vec::with_capacity(3);
     if tick == 0 {
         let descriptor = Descriptor {
@@ -266,27 +269,27 @@ fn say(
             course_id: Name::new(&format!("course-{}", number % 40)).ok(),
             ..Descriptor::default()
         };
-        out.push(word(&sources.server, Fact::Described(Box::new(descriptor))));
+        out.push(observed(&sources.server, Fact::Described(Box::new(descriptor))));
     }
     if tick == 0 || (number + tick).is_multiple_of(4) {
-        out.push(word(&sources.server, server(number, tick, viewers, told)));
+        out.push(observed(&sources.server, server(number, tick, viewers, reporter)));
     }
     let mut latencies = LatencyHistogram::default();
     for viewer in 0..u64::from(viewers) {
         latencies.record(Duration::from_millis(20 + (number * 7 + viewer * 13 + tick) % 90));
     }
     let chance = number + tick;
-    let fact = match told {
-        Told::Kernel => kernel(chance, viewers, latencies),
-        Told::Players => players(chance, viewers, latencies),
+    let fact = match reporter {
+        Reporter::Kernel => kernel(chance, viewers, latencies),
+        Reporter::Players => players(chance, viewers, latencies),
     };
-    out.push(word(&sources.viewers, fact));
+    out.push(observed(&sources.viewers, fact));
     out
 }
 
-fn server(number: u64, tick: u64, viewers: u32, told: Told) -> Fact {
+fn server(number: u64, tick: u64, viewers: u32, reporter: Reporter) -> Fact {
     let total = |each: u64| Some(Total { base: number, value: tick * each });
-    let protocol = if told == Told::Kernel { Protocol::HttpFlv } else { Protocol::Webrtc };
+    let protocol = if reporter == Reporter::Kernel { Protocol::HttpFlv } else { Protocol::Webrtc };
     Fact::Server(Box::new(ServerView {
         publishing: Some(true),
         ingest_protocol: Some(Protocol::Rtmp),

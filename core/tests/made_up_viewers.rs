@@ -1,5 +1,5 @@
-//! Many who are not real: a million made-up viewers and classes beside real ones. They are bounded and counted, and the
-//! real ones' figures are those of a fold that saw the real ones alone.
+//! A million made-up viewers and classes beside real ones: they are bounded and counted, and the figures of the real
+//! ones are the same as without them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -55,7 +55,7 @@ fn add(sums: &mut Sums, fold: &mut ViewerFold, second: u64) {
     }
 }
 
-/// Seconds in which 1,000,000 made-up ones come.
+/// Seconds over which 1,000,000 made-up ones arrive.
 const SECONDS: u64 = 20;
 
 fn calm() -> Sums {
@@ -68,7 +68,7 @@ fn calm() -> Sums {
 }
 
 #[test]
-fn a_million_made_up_viewers_leave_the_real_ones_alone() {
+fn a_million_made_up_viewers_do_not_change_real_ones() {
     let (mut fold, mut sums) = (ViewerFold::new("log".into(), [1, 2]), Sums::new());
     for second in 0..SECONDS {
         real(&mut fold, second);
@@ -80,14 +80,14 @@ fn a_million_made_up_viewers_leave_the_real_ones_alone() {
         assert!(fold.sizes().0 <= MAX_VIEWERS);
     }
     let counts = fold.counts();
-    sums.remove("live/flooded").expect("it was told of");
+    sums.remove("live/flooded").expect("a class");
     assert_eq!(sums, calm());
     assert!(counts.displaced_viewers + counts.refused_viewers >= 1_000_000 - MAX_VIEWERS as u64, "{counts:?}");
-    assert!(counts.refused_viewers < 1_000, "nobody is locked out for more than a moment: {counts:?}");
+    assert!(counts.refused_viewers < 1_000, "no viewer is refused for more than a moment: {counts:?}");
 }
 
 #[test]
-fn a_million_made_up_classes_leave_the_real_ones_alone() {
+fn a_million_made_up_classes_do_not_change_real_ones() {
     let (mut fold, mut sums) = (ViewerFold::new("log".into(), [1, 2]), Sums::new());
     for second in 0..SECONDS {
         real(&mut fold, second);
@@ -99,15 +99,15 @@ fn a_million_made_up_classes_leave_the_real_ones_alone() {
     }
     sums.retain(|class, _| class.starts_with("live/"));
     assert_eq!(sums, calm());
-    // A real class that begins after the flood is let in.
+    // A real class that begins after the flood is counted.
     (0..3).for_each(|second| ask(&mut fold, BEGIN + (SECONDS + second) * 1_000, "live/new", "bl=1,sid=\"a\""));
-    let told = fold.drain(Timestamp::from_millis(BEGIN + (SECONDS + 3) * 1_000));
-    assert!(told.iter().any(|observation| observation.stream.as_str() == "live/new"));
+    let observations = fold.drain(Timestamp::from_millis(BEGIN + (SECONDS + 3) * 1_000));
+    assert!(observations.iter().any(|observation| observation.stream.as_str() == "live/new"));
     assert!(fold.counts().displaced_sessions > 900_000, "{:?}", fold.counts());
 }
 
 #[test]
-fn what_was_never_served_is_no_class() {
+fn a_path_that_was_never_served_is_no_class() {
     let mut fold = ViewerFold::new("log".into(), [1, 2]);
     for number in 0..1_000 {
         let class = format!("made-up/{number}");
@@ -131,8 +131,8 @@ fn viewers_seen_by_two_nodes_count_once() {
     let see = |viewers: std::ops::Range<u64>| {
         let mut fold = ViewerFold::new("log".into(), ViewerKey::Fleet([7, 8]));
         viewers.for_each(|viewer| ask(&mut fold, BEGIN, "live/a", &format!("bl=1,d=1,sid=\"v{viewer}\"")));
-        let told = fold.drain(Timestamp::from_millis(BEGIN + 1_000)).remove(0);
-        let Fact::Players(view) = told.fact else { panic!("players") };
+        let observation = fold.drain(Timestamp::from_millis(BEGIN + 1_000)).remove(0);
+        let Fact::Players(view) = observation.fact else { panic!("players") };
         view.present.expect("a sketch").to_bytes()
     };
     for (one, other, all) in [(0..100, 50..150, 150.0), (0..30_000, 20_000..60_000, 60_000.0)] {
@@ -146,13 +146,13 @@ fn viewers_seen_by_two_nodes_count_once() {
     let Fact::Players(view) = own.drain(Timestamp::from_millis(BEGIN + 1_000)).remove(0).fact else {
         panic!("players")
     };
-    assert_eq!(view.present, None, "under a key of its own nothing joins");
+    assert_eq!(view.present, None, "sketches of different keys cannot be merged");
 }
 
 #[test]
-fn who_starves_and_who_stutters_is_told() {
+fn starved_and_stuttering_viewers_are_counted() {
     let mut fold = ViewerFold::new("log".into(), [1, 2]);
-    let mut told = (0, 0, None);
+    let (mut requests, mut starved, mut stutter) = (0, 0, None);
     for second in 0..20_u64 {
         for (name, step) in [("calm", 0), ("poor", 1)] {
             let (bl, at) =
@@ -167,24 +167,24 @@ fn who_starves_and_who_stutters_is_told() {
         }
         for observation in fold.drain(Timestamp::from_millis(BEGIN + second * 1_000 + 1_000)) {
             let Fact::Players(view) = observation.fact else { panic!("players") };
-            told.0 += view.requests.unwrap_or(0);
-            told.1 += view.starved_viewers.unwrap_or(0);
-            told.2 = view.stutter_viewers;
+            requests += view.requests.unwrap_or(0);
+            starved += view.starved_viewers.unwrap_or(0);
+            stutter = view.stutter_viewers;
         }
     }
-    assert_eq!(told.0, 80);
-    assert_eq!(told.1, 4, "one viewer, once in each of four windows, however often it says so");
-    assert_eq!(told.2, Some((1, 2)));
+    assert_eq!(requests, 80);
+    assert_eq!(starved, 4, "one viewer, once in each of four windows, however often it reports it");
+    assert_eq!(stutter, Some((1, 2)));
 }
 
-/// Groups are told once a second, with the class's next word, whenever that comes.
+/// Groups are reported once a second, with the next observation of the class, whenever that is due.
 #[test]
-fn groups_are_told_though_no_word_comes_at_the_look_of_the_second() {
+fn groups_are_reported_though_no_observation_is_due_at_the_full_second() {
     let mut fold = ViewerFold::new("log".into(), [1, 2]);
-    let (mut told, mut exposure) = (Duration::ZERO, Duration::ZERO);
+    let (mut by_groups, mut exposure) = (Duration::ZERO, Duration::ZERO);
     for tick in 0..60_u64 {
         let now = BEGIN + tick * 250;
-        // The second is looked at in the first tick of four; this viewer is heard in the third.
+        // Groups are due in the first tick of four; this viewer sends a request in the third.
         if tick % 4 == 2 {
             let address = Address::Known([198, 51, 100, 7].into());
             let request = Request { origin: Origin { address, ..Origin::default() }, ..of(now, "live/1") };
@@ -194,9 +194,9 @@ fn groups_are_told_though_no_word_comes_at_the_look_of_the_second() {
         for observation in fold.drain(Timestamp::from_millis(now)) {
             let Fact::Players(view) = observation.fact else { continue };
             exposure += view.exposure;
-            told += view.groups.iter().map(|group| group.exposure).sum::<Duration>();
+            by_groups += view.groups.iter().map(|group| group.exposure).sum::<Duration>();
         }
     }
     assert!(exposure > Duration::from_secs(10), "{exposure:?}");
-    assert!(told + Duration::from_secs(5) > exposure, "{told:?} of {exposure:?} told by groups");
+    assert!(by_groups + Duration::from_secs(5) > exposure, "{by_groups:?} of {exposure:?} in groups");
 }

@@ -1,8 +1,7 @@
-//! Recorded players against what is said of them from their logs: the stall ratio of the page's own record and of the
-//! fold.
+//! Recorded players: the stall ratio by the page's own record compared with that by the access log.
 
 #[path = "../../tests/browsers/truth.rs"]
-#[expect(dead_code, reason = "the tests with real players ask it for more")]
+#[expect(dead_code, reason = "the tests with real players use more of it")]
 mod truth;
 
 use std::path::Path;
@@ -13,7 +12,7 @@ use truth::Truth;
 
 struct Run {
     truth: (f64, f64),
-    told: (f64, f64),
+    measured: (f64, f64),
     starts: u32,
     viewers: u32,
 }
@@ -22,7 +21,7 @@ struct Run {
 fn run(name: &str, events: bool) -> Run {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/cmcd");
     let read = |ending: &str| std::fs::read_to_string(folder.join(format!("{name}.{ending}"))).unwrap_or_default();
-    let format = LogFormat::json([]).expect("the usual names");
+    let format = LogFormat::json([]).expect("the default names");
     let mut fold = LogFold::new(format, ClassRule::Path(None), "log".into(), [1, 2]);
     let text = read("access.jsonl") + &if events { read("posts.jsonl") } else { String::new() };
     let mut lines: Vec<_> =
@@ -48,7 +47,7 @@ fn run(name: &str, events: bool) -> Run {
     add(fold.finish(now), &mut sum);
     Run {
         truth: truth(&read("truth.json")),
-        told: (sum.stalled.as_secs_f64(), sum.exposure.as_secs_f64()),
+        measured: (sum.stalled.as_secs_f64(), sum.exposure.as_secs_f64()),
         starts: sum.stall_starts,
         viewers: sum.viewers,
     }
@@ -61,21 +60,21 @@ fn truth(text: &str) -> (f64, f64) {
     (truth.stalled, truth.exposure)
 }
 
-/// Checks a run and prints it; gives the error in points.
-#[expect(clippy::print_stdout, reason = "the figures are what one wants to see")]
+/// Checks a run and prints it; returns the error in percentage points.
+#[expect(clippy::print_stdout, reason = "the figures are the purpose of the run")]
 fn error(name: &str, events: bool) -> f64 {
     let run = run(name, events);
     let ratio = |(part, whole): (f64, f64)| 100.0 * part / whole;
-    let error = ratio(run.told) - ratio(run.truth);
+    let error = ratio(run.measured) - ratio(run.truth);
     println!(
-        "{name:16} {:8} page {:6.3} of {:6.2} s = {:6.3} %, told {:6.3} of {:6.2} s = {:6.3} %, error {error:+.3} points, {} stalls",
+        "{name:16} {:8} page {:6.3} of {:6.2} s = {:6.3} %, measured {:6.3} of {:6.2} s = {:6.3} %, error {error:+.3} points, {} stalls",
         if events { "events" } else { "requests" },
         run.truth.0,
         run.truth.1,
         ratio(run.truth),
-        run.told.0,
-        run.told.1,
-        ratio(run.told),
+        run.measured.0,
+        run.measured.1,
+        ratio(run.measured),
         run.starts,
     );
     assert_eq!(run.viewers, 1, "{name}");
@@ -113,8 +112,8 @@ fn the_stall_ratio_of_recorded_players() {
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
-/// A pause of 10 s, a seek back, a seek to the live edge, 10 s in the background: none is a stall, and what is told of
-/// it is no exposure. hls.js tells nothing of the background.
+/// A pause of 10 s, a seek back, a seek to the live edge, 10 s in the background: none is a stall, and none that is
+/// reported is exposure. hls.js does not report the background.
 #[test]
 fn pauses_seeks_and_the_background_are_neither_stall_nor_exposure() {
     for (name, events, hidden) in
@@ -122,15 +121,15 @@ fn pauses_seeks_and_the_background_are_neither_stall_nor_exposure() {
     {
         error(name, events);
         let run = run(name, events);
-        assert!((run.told.0 - run.truth.0).abs() < 0.05, "{name}: {:?}, by the page {:?}", run.told, run.truth);
-        let more = run.told.1 - run.truth.1 - hidden;
-        assert!(more.abs() < 2.5, "{name}: {:?}, by the page {:?}", run.told, run.truth);
+        assert!((run.measured.0 - run.truth.0).abs() < 0.05, "{name}: {:?}, by the page {:?}", run.measured, run.truth);
+        let more = run.measured.1 - run.truth.1 - hidden;
+        assert!(more.abs() < 2.5, "{name}: {:?}, by the page {:?}", run.measured, run.truth);
     }
 }
 
-/// Requests alone do not say how long a player that jumps while it stalls had stalled before.
+/// Requests alone do not contain how long a player had stalled before it jumped.
 #[test]
-fn what_the_reports_do_not_carry() {
+fn requests_alone_miss_the_stall_before_a_jump() {
     let jumps = error("h-rate1000", false);
     assert!((-2.0..0.1).contains(&jumps), "{jumps}");
 }

@@ -1,5 +1,5 @@
 //! A journal's entries with any bytes of them changed, each inside of a good record: nothing may panic when they are
-//! read, folded and gone on with, and what the resumed classes tell can be encoded.
+//! read and continued, and the output of the resumed classes can be encoded.
 #![no_main]
 
 use std::sync::OnceLock;
@@ -21,8 +21,8 @@ fn entries() -> &'static [String] {
         let class = Descriptor { course_id: Name::new("c9").ok(), ..Descriptor::default() };
         let id = Name::new("s1").expect("a good name");
         assert!(pipe.registry_mut().register(&id, StreamKey::parse("live/c1").ok(), class, at(0)));
-        let told = (1..130).flat_map(|tick| play(&mut pipe, tick).entries);
-        told.map(|entry| serde_json::to_string(&entry).expect("an entry is JSON")).collect()
+        let entries = (1..130).flat_map(|tick| play(&mut pipe, tick).entries);
+        entries.map(|entry| serde_json::to_string(&entry).expect("an entry is JSON")).collect()
     })
 }
 
@@ -95,7 +95,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let mut again = Checkpoint::default();
     checkpoint.entries().for_each(|entry| again.apply(entry));
-    assert!(again.classes.keys().eq(checkpoint.classes.keys()), "what is written anew speaks of the same classes");
+    assert!(again.classes.keys().eq(checkpoint.classes.keys()), "what is written again has the same classes");
     let mut pipe = empty();
     pipe.resume(&checkpoint, at(130));
     let mut commands = Vec::new();

@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
         let mut out = Vec::new();
         assert!(probe.ask().len() <= 8);
         let read = probe.read(&Reply { source: &source, tag: 0, asked_at, body }, &mut out);
-        assert!(read.is_ok() || out.is_empty(), "a broken answer tells nothing");
+        assert!(read.is_ok() || out.is_empty(), "a broken response gives no observation");
         for observation in &out {
             match &observation.fact {
                 Fact::Server(view) => {
@@ -26,14 +26,14 @@ fuzz_target!(|data: &[u8]| {
                     assert!(view.ingest_frames.is_none(), "never measured here");
                 }
                 Fact::Gone => assert!(present.remove(&observation.stream), "gone only after it was there"),
-                other => panic!("a poll does not tell {other:?}"),
+                other => panic!("a poll does not report {other:?}"),
             }
         }
         let query = String::from_utf8_lossy(body);
-        let mut told = Vec::new();
-        drop(probe.read_hook(&Hook { source: &source, at: asked_at, query: &query, body }, &mut told));
-        assert!(told.len() <= 1);
-        for observation in told.iter().filter(|observation| observation.fact == Fact::Gone) {
+        let mut observations = Vec::new();
+        drop(probe.read_hook(&Hook { source: &source, at: asked_at, query: &query, body }, &mut observations));
+        assert!(observations.len() <= 1);
+        for observation in observations.iter().filter(|observation| observation.fact == Fact::Gone) {
             present.remove(&observation.stream);
         }
     }

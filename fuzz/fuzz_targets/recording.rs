@@ -14,12 +14,12 @@ fuzz_target!(|bytes: &[u8]| {
     let head = lines.next().and_then(|first| Head::read(first).ok()).unwrap_or(own);
     let mut playback = Playback::new(&head, None);
     for written in lines.take(64) {
-        let Ok(word) = Event::read(written) else {
+        let Ok(event) = Event::read(written) else {
             continue;
         };
-        if let Ok(again) = line(&word) {
-            assert_eq!(Event::read(&again).expect("what was written is read"), word);
+        if let Ok(again) = line(&event) {
+            assert_eq!(Event::read(&again).expect("what was written is read"), event);
         }
-        playback.play(word);
+        playback.play(event);
     }
 });

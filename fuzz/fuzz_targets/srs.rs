@@ -34,8 +34,8 @@ fuzz_target!(|data: &[u8]| {
                 assert!(publishing || (view.ingest_bytes.is_none() && view.ingest_frames.is_none()));
             }
         }
-        let mut told = Vec::new();
-        drop(probe.read_hook(&Hook { source: &source, at: asked_at, query: "", body: first }, &mut told));
-        assert!(told.len() <= 1);
+        let mut observations = Vec::new();
+        drop(probe.read_hook(&Hook { source: &source, at: asked_at, query: "", body: first }, &mut observations));
+        assert!(observations.len() <= 1);
     }
 });

@@ -22,10 +22,10 @@ impl Browser {
     }
 }
 
-/// What it says of its version.
+/// Its version.
 pub(crate) fn version() -> String {
-    let (_, said) = run(command(CHROMIUM).arg("--version"));
-    said.lines().find(|line| line.starts_with("Chromium")).unwrap_or_default().trim().to_owned()
+    let (_, output) = run(command(CHROMIUM).arg("--version"));
+    output.lines().find(|line| line.starts_with("Chromium")).unwrap_or_default().trim().to_owned()
 }
 
 const CHROMIUM: &str = "chromium";

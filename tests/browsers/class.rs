@@ -51,8 +51,8 @@ fn ffmpeg() -> std::process::Command {
 }
 
 fn finish(ffmpeg: &mut std::process::Command) {
-    let (code, said) = run(ffmpeg);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = run(ffmpeg);
+    assert_eq!(code, Some(0), "{output}");
 }
 
 /// Longer than any run.

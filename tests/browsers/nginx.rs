@@ -1,5 +1,5 @@
 //! nginx as the edge: it serves one class under any number of names and writes the access log that docs/access-logs.md
-//! asks for, word by word. Decides nothing of its own but ports, folders and that every folder below `/hls/` and
+//! asks for. Decides nothing but ports, folders and that every folder below `/hls/` and
 //! `/dash/` is the same class.
 
 use std::path::{Path, PathBuf};

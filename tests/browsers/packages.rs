@@ -1,5 +1,5 @@
-//! The players as npm packages of exact versions and hashes. Decides where they are looked for; says what to run when
-//! they are not there.
+//! The players as npm packages of exact versions and hashes. Decides where they are; the error names the
+//! command that installs them.
 
 use std::path::{Path, PathBuf};
 

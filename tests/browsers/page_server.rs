@@ -1,5 +1,5 @@
-//! The host of the test's pages: serves them and the players, keeps what each page records of itself and tells it what
-//! to do.
+//! The host of the test's pages: serves them and the players, keeps what each page records of itself and asks it to
+//! act.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -69,7 +69,7 @@ impl PageServer {
         self.records.lock().unwrap().get(name).cloned().unwrap_or_default()
     }
 
-    /// Asks a page to do something; it hears it with its next record, within a quarter of a second.
+    /// Asks a page to do something; the page gets it in the response to its next record, within a quarter of a second.
     pub(crate) fn ask(&self, name: &str, action: &'static str) {
         self.records.lock().unwrap().entry(name.to_owned()).or_default().asked.push(action);
     }
@@ -87,8 +87,8 @@ impl Record {
         self.events.iter().find(|event| event["ev"] == name)?["t"].as_f64()
     }
 
-    /// The events at the instants at which the page's scripts were told.
-    pub(crate) fn heard(&self) -> Vec<Value> {
+    /// The events at the instants at which the page's scripts were notified.
+    pub(crate) fn notified(&self) -> Vec<Value> {
         let mut events = self.events.clone();
         for event in &mut events {
             event["t"] = event["heard"].take();
@@ -96,7 +96,7 @@ impl Record {
         events
     }
 
-    /// What went wrong on the page or in the player, in words.
+    /// Errors of the page or the player.
     pub(crate) fn errors(&self) -> Vec<String> {
         let wrong = |event: &&Value| matches!(event["ev"].as_str(), Some("page-error" | "error"));
         self.events.iter().filter(wrong).map(Value::to_string).collect()

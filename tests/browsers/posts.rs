@@ -1,5 +1,5 @@
-//! How the script posts: to a node that is in trouble, asks for patience, comes back and is left. Nothing is lost,
-//! nothing counts twice.
+//! How the script posts to a node that fails, asks it to wait, and recovers, and when the page is left. Nothing is
+//! lost, nothing counts twice.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ struct Post {
 type Posts = Arc<Mutex<Vec<Post>>>;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_second_is_told_once_whatever_the_node_answers() {
+async fn every_second_is_reported_once_whatever_the_node_responds() {
     let _alone = wait::alone().await;
     let folder = folder("posts");
     let posts = Posts::default();
@@ -48,7 +48,7 @@ async fn every_second_is_told_once_whatever_the_node_answers() {
     .await;
     pages.ask("posts", "leave");
     let before = count("trouble");
-    wait::until("the last word", Duration::from_secs(10), async || (count("trouble") > before).then_some(())).await;
+    wait::until("the last report", Duration::from_secs(10), async || (count("trouble") > before).then_some(())).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
 
     let record = pages.record("posts");

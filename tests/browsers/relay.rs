@@ -129,7 +129,7 @@ async fn down(mut from: tcp::OwnedReadHalf, mut to: tcp::OwnedWriteHalf, mut way
 }
 
 impl Way {
-    /// Waits until anything passes at all; gives the rate then.
+    /// Waits until anything passes at all; returns the rate then.
     async fn opens(&mut self) -> Option<u32> {
         let link = self.link.wait_for(|link| !matches!(link, Link::Silent | Link::Refused)).await;
         match link.as_deref() {

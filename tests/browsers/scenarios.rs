@@ -1,5 +1,5 @@
-//! The players on links that go bad, and under users who pause, seek and look away: liveqos' word of each beside the
-//! page's own.
+//! Players on links that go bad, and with users who pause, seek and hide the page: the figures of liveqos beside those
+//! of the page.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,24 +10,24 @@ use tokio::time::sleep;
 
 use super::browser;
 use super::class::BYTES_PER_SECOND;
+use super::measured::Measured;
 use super::page_server::Record;
 use super::relay::Link;
 use super::stage::{Setup, Stage, Watcher};
-use super::told::Told;
 use super::truth::Truth;
 
-/// What is held against each other, of one player.
+/// The figures of one player that are compared.
 struct Verdict {
     name: &'static str,
     truth: Truth,
-    /// What else the page says of how many seconds it stalled: by when its scripts were told, and by its position.
-    or: [f64; 2],
-    daemon: Told,
-    replay: Told,
+    /// Other figures of the page for its seconds stalled: by when its scripts were notified, and by its position.
+    other: [f64; 2],
+    daemon: Measured,
+    replay: Measured,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_squeeze_and_an_outage_are_told_to_a_tenth_of_a_point() {
+async fn stalls_by_a_narrow_link_and_an_outage_are_measured_to_a_tenth_of_a_point() {
     let verdicts = run("way", async |_, watchers| {
         sleep(Duration::from_secs(12)).await;
         set(watchers, Link::Silent);
@@ -66,15 +66,15 @@ async fn pauses_seeks_and_time_in_the_background_are_no_stall() {
     })
     .await;
     for verdict in &verdicts {
-        // Who does not say that it is in the background stalls there for all to hear.
+        // A player that does not report the background seems to stall there.
         assert!(verdict.off() < STALLED_SECONDS + verdict.truth.unseen, "{}", verdict.line());
     }
-    // Those who send states are exact.
+    // Players that send states are exact.
     let exact = verdicts.iter().filter(|verdict| EXACT.contains(&verdict.name));
     let wrong: Vec<_> =
         exact.filter(|verdict| verdict.off().abs() > EXACT_SECONDS + verdict.truth.unseen).map(Verdict::line).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // Only these say that they are in the background.
+    // Only these report that they are in the background.
     for verdict in verdicts.iter().filter(|verdict| ["dash-v2", "shaka-v2"].contains(&verdict.name)) {
         let off = verdict.daemon.exposure - verdict.truth.exposure;
         assert!(off.abs() < EXPOSURE_SECONDS, "{}", verdict.line());
@@ -93,9 +93,9 @@ async fn nothing_is_invented_of_players_that_are_cut_off() {
     })
     .await;
     for verdict in &verdicts {
-        // A stall that is open at the last word is believed for a while.
-        let believed = if verdict.truth.is_open { OPEN_SECONDS } else { 0.0 };
-        assert!(verdict.off() < INVENTED_SECONDS + believed, "{}", verdict.line());
+        // A stall that is open at the last report is counted for a while.
+        let counted = if verdict.truth.is_open { OPEN_SECONDS } else { 0.0 };
+        assert!(verdict.off() < INVENTED_SECONDS + counted, "{}", verdict.line());
     }
     agree(&verdicts);
 }
@@ -106,14 +106,14 @@ impl Verdict {
         self.daemon.percent() - self.truth.percent()
     }
 
-    /// The least and the most that the page says, less its events, in points: they differ where the machine did not
-    /// keep up.
+    /// The least and the most of the page's other figures, less those of its events, in points: they differ where the
+    /// machine did not keep up.
     fn blur(&self) -> (f64, f64) {
-        let more = self.or.map(|stalled| 100.0 * (stalled - self.truth.stalled) / self.truth.exposure);
+        let more = self.other.map(|stalled| 100.0 * (stalled - self.truth.stalled) / self.truth.exposure);
         more.into_iter().fold((0.0, 0.0), |(low, high), more| (low.min(more), high.max(more)))
     }
 
-    /// How far what the page says of itself differs, in points.
+    /// How far the figures of the page differ, in points.
     fn width(&self) -> f64 {
         let (low, high) = self.blur();
         high - low
@@ -124,17 +124,17 @@ impl Verdict {
         self.width() <= SHARP_POINTS
     }
 
-    /// Whether it is told to a tenth of a point, but for what requests do not carry: they may be wrong by as much as
-    /// that is. Where the machine starved the page, its player starved too and spoke late; it is held to a point then.
+    /// Whether it is measured to a tenth of a point, except for what requests do not contain. Where the machine starved
+    /// the page, its player starved too and reported late; it must be within a point then.
     fn is_near(&self) -> bool {
         let Truth { early, fed, skipped, exposure, .. } = self.truth;
-        let untold = if EXACT.contains(&self.name) { 0.0 } else { 100.0 * (early + fed + skipped) / exposure };
+        let unreported = if EXACT.contains(&self.name) { 0.0 } else { 100.0 * (early + fed + skipped) / exposure };
         let points = if self.is_sharp() { POINTS } else { STARVED_POINTS + self.width() };
         let (low, high) = self.blur();
-        (low - points - untold..=high + points + untold).contains(&self.error())
+        (low - points - unreported..=high + points + unreported).contains(&self.error())
     }
 
-    /// Seconds stalled by the daemon's word less the page's.
+    /// Seconds stalled by the daemon less those by the page.
     fn off(&self) -> f64 {
         self.daemon.stalled - self.truth.stalled
     }
@@ -142,7 +142,7 @@ impl Verdict {
     fn line(&self) -> String {
         let Self { name, truth, daemon, replay, .. } = self;
         format!(
-            "{name:16} page {:6.2} of {:6.2} s = {:6.3} % ({} stalls, {:.2} s at its start, {:.2} s with a buffer, {:.2} s skipped; elsewise {:+.3} to {:+.3} points), daemon {:6.2} of {:6.2} s, replay {:6.2} of {:6.2} s, error {:+.3} points",
+            "{name:16} page {:6.2} of {:6.2} s = {:6.3} % ({} stalls, {:.2} s at its start, {:.2} s with a buffer, {:.2} s skipped; other figures {:+.3} to {:+.3} points), daemon {:6.2} of {:6.2} s, replay {:6.2} of {:6.2} s, error {:+.3} points",
             truth.stalled,
             truth.exposure,
             truth.percent(),
@@ -161,7 +161,7 @@ impl Verdict {
     }
 }
 
-/// Each is told to a tenth of a point, and enough pages knew it themselves.
+/// Each is measured to a tenth of a point, and enough pages agree with themselves.
 fn near(verdicts: &[Verdict]) {
     let sharp = verdicts.iter().filter(|verdict| verdict.is_sharp()).count();
     eprintln!("{sharp} of {} pages agree with themselves to {SHARP_POINTS} points", verdicts.len());
@@ -170,12 +170,12 @@ fn near(verdicts: &[Verdict]) {
     assert!(sharp >= LEAST_SHARP, "the machine was too busy for its players: the run shows nothing");
 }
 
-/// The daemon that followed the log and the replay of it say the same.
+/// The daemon that followed the log and its replay agree.
 fn agree(verdicts: &[Verdict]) {
     for verdict in verdicts {
         let (daemon, replay) = (verdict.daemon, verdict.replay);
         let more = (daemon.stalled - replay.stalled, daemon.exposure - replay.exposure);
-        // A stall that is open at the end is believed for a while; else they are the same.
+        // A stall that is open at the end is counted for a while; else they are the same.
         let open = (more.0 - more.1).abs() < 0.05 && more.0 < OPEN_SECONDS + 0.05;
         let same = open || (more.0.abs() < 0.05 && more.1.abs() < 0.5);
         assert!(same, "{}", verdict.line());
@@ -201,7 +201,7 @@ async fn run(scenario: &str, play: impl AsyncFnOnce(&Stage, &[Watcher])) -> Vec<
     for watcher in &watchers {
         stage.pages.ask(watcher.setup.name, "stop");
     }
-    // The last words reach the log, and the daemon cuts what it heard.
+    // The last reports reach the log, and the daemon cuts its samples.
     sleep(Duration::from_secs(12)).await;
     let records: Vec<Record> = watchers.iter().map(|watcher| stage.pages.record(watcher.setup.name)).collect();
     eprintln!("{scenario}: {}, {}", browser::version(), versions(&records));
@@ -216,33 +216,33 @@ async fn run(scenario: &str, play: impl AsyncFnOnce(&Stage, &[Watcher])) -> Vec<
 
 async fn verdict(stage: &Stage, watcher: &Watcher, record: &Record) -> Verdict {
     let log = std::fs::read_to_string(&stage.nginx.log).unwrap();
-    let last = last_word(&log, watcher);
+    let last = last_report(&log, watcher);
     let truth = Truth::of(&record.events, last);
-    let heard = Truth::of(&record.heard(), last).stalled;
+    let notified = Truth::of(&record.notified(), last).stalled;
     let unplayed = if truth.is_open { None } else { Truth::unplayed(&record.events, &record.rows, last) };
     let verdict = Verdict {
         name: watcher.setup.name,
         truth,
-        or: [heard, unplayed.unwrap_or(heard)],
-        daemon: Told::by_daemon(&stage.daemon, &watcher.class).await,
-        replay: Told::by_replay(&stage.config, &stage.nginx.log, &watcher.class),
+        other: [notified, unplayed.unwrap_or(notified)],
+        daemon: Measured::by_daemon(&stage.daemon, &watcher.class).await,
+        replay: Measured::by_replay(&stage.config, &stage.nginx.log, &watcher.class),
     };
     eprintln!("{}", verdict.line());
     verdict
 }
 
-/// When the player last said how it plays: by a media request or by a state; who sends states is there with any
-/// request. What came after it nobody told the edge.
-fn last_word(log: &str, watcher: &Watcher) -> f64 {
+/// When the player last reported that it plays: by a media request or by a state, where it sends states also by any
+/// request. The edge does not know what happened later.
+fn last_report(log: &str, watcher: &Watcher) -> f64 {
     let (folder, sid) = (format!("/{}/", watcher.class), format!("sid=\"{}-0000", watcher.setup.name));
-    let told = |line: &Value| {
+    let reports = |line: &Value| {
         let path = line["u"].as_str().unwrap_or_default();
         let body = line["e"].as_str().unwrap_or_default();
         let counts = EXACT.contains(&watcher.setup.name) || !path.contains("/index.");
         (path.starts_with(&folder) && counts) || (body.contains(&sid) && body.contains("sta="))
     };
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    lines.filter(told).filter_map(|line| line["t"].as_f64()).fold(0.0, f64::max)
+    lines.filter(reports).filter_map(|line| line["t"].as_f64()).fold(0.0, f64::max)
 }
 
 fn versions(records: &[Record]) -> String {
@@ -264,23 +264,22 @@ const SETUPS: [Setup; 7] = [
     Setup { name: "shaka-v1", player: "shaka", version: 1, events: false, mode: "query" },
     Setup { name: "shaka-v2", player: "shaka", version: 2, events: true, mode: "query" },
 ];
-/// Those who send states.
+/// Players that send states.
 const EXACT: [&str; 2] = ["hls-v2", "dash-v2"];
 /// How far the daemon's stall ratio may be off, in points.
 const POINTS: f64 = 0.1;
-/// How far what a page says of itself may differ, in points, for it to be held to [`POINTS`], and how many a run must
-/// have.
+/// How far the figures of a page may differ, in points, to require [`POINTS`], and how many such pages a run must have.
 const SHARP_POINTS: f64 = 0.25;
 const LEAST_SHARP: usize = 3;
 /// How far it may be off, in points, where the page itself was starved.
 const STARVED_POINTS: f64 = 1.0;
 /// Most stall time of a player that is cut off beyond what its page shows.
 const INVENTED_SECONDS: f64 = 0.5;
-/// How much less may be told: when a player was hidden is known to a request only, and what lies between is left out.
+/// How much less may be measured: when a player was hidden is known to a request only.
 const EXPOSURE_SECONDS: f64 = 7.0;
-/// Most stall time of a player without states that its media element does not tell of: its clock stands still under
+/// Most stall time of a player without states that its media element does not report: its clock stands still under
 /// load.
 const STALLED_SECONDS: f64 = 1.0;
 const EXACT_SECONDS: f64 = 0.05;
-/// How long the daemon believes a stall after the last word; a replay ends with that.
+/// How long the daemon believes a stall after the last report; a replay ends with that.
 const OPEN_SECONDS: f64 = 4.0;

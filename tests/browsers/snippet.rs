@@ -1,5 +1,5 @@
-//! The node's own script on pages with hls.js, dash.js, Shaka, mpegts.js and no player at all: what liveqos says by it
-//! beside the page's own record, with a squeeze and an outage on the way.
+//! The node's own script on pages with hls.js, dash.js, Shaka, mpegts.js and no player at all: the figures of liveqos
+//! by it beside the page's own record, over a link that narrows and breaks.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio::time::sleep;
 
 use super::browser::{self, Browser};
 use super::class::{self, BYTES_PER_SECOND};
+use super::measured::Measured;
 use super::nginx::Nginx;
 use super::packages;
 use super::page_server::PageServer;
 use super::relay::{Link, Relay};
-use super::told::Told;
 use super::truth::Truth;
 
 /// Each with its file and protocol.
@@ -29,8 +29,8 @@ const PLAYERS: [(&str, &str, &str); 5] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::too_many_lines, reason = "one run from its begin to its end")]
-async fn tells_what_media_elements_show() {
+#[expect(clippy::too_many_lines, reason = "one run from beginning to end")]
+async fn the_script_reports_what_media_elements_show() {
     let _alone = wait::alone().await;
     let folder = folder("snippet");
     let packages = packages::installed();
@@ -96,16 +96,16 @@ async fn tells_what_media_elements_show() {
         let record = pages.record(name);
         let stop = record.events.iter().find(|event| event["action"] == "stop").unwrap()["t"].as_f64().unwrap();
         let truth = Truth::of(&record.events, stop);
-        let told = Told::by_daemon(&daemon, name).await;
-        let error = told.percent() - truth.percent();
+        let measured = Measured::by_daemon(&daemon, name).await;
+        let error = measured.percent() - truth.percent();
         eprintln!(
             "{name:6} page {:6.3} of {:6.2} s = {:6.3} % ({} stalls), liveqos {:6.3} of {:6.2} s, error {error:+.3} points",
             truth.stalled,
             truth.exposure,
             truth.percent(),
             truth.stalls,
-            told.stalled,
-            told.exposure
+            measured.stalled,
+            measured.exposure
         );
         let kept = serde_json::json!({ "info": record.info, "events": record.events, "rows": record.rows });
         std::fs::write(folder.join(format!("{name}.page.json")), kept.to_string()).unwrap();
@@ -136,7 +136,7 @@ pub(crate) async fn open_daemon(folder: &Path) -> Daemon {
     Daemon::start_in(folder, &format!("discover = false\n[beacon]\nkey_file = \"{}\"\n", key.display())).await
 }
 
-/// A player's right to speak for a class.
+/// The token of a player for a class.
 pub(crate) fn token(session: &str) -> String {
     let now = liveqos::platform::clock::now().millis() / 1_000;
     Key::new(KEY.as_bytes()).unwrap().sign(session, Timestamp::from_secs(now + 3_600))
@@ -144,5 +144,5 @@ pub(crate) fn token(session: &str) -> String {
 
 const KEY: &str = "the key of this test, 32 bytes or more";
 const START: Duration = Duration::from_mins(1);
-/// The last words are cut into a sample within this.
+/// The last reports are in a sample within this time.
 pub(crate) const LAST_SAMPLE: Duration = Duration::from_secs(8);

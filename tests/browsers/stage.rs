@@ -1,5 +1,5 @@
 //! All that a run needs: a class, an edge that logs, a daemon that follows the log, and pages that play. Decides that
-//! each player is a class of its own, with a link of its own, so that what is said of a class is said of that player.
+//! each player is a class of its own, with a link of its own, so that the figures of a class are those of that player.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

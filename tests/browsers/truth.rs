@@ -1,5 +1,5 @@
 //! The page's own truth of its viewer: how long it played or stood still for want of data, by its media element's
-//! events. Decides what counts as docs/access-logs.md says: from the first picture on; without seeks, pauses, time in
+//! events. Decides what counts as docs/access-logs.md does: from the first picture on; without seeks, pauses, time in
 //! the background and what comes after the end.
 
 use serde_json::Value;
@@ -13,15 +13,16 @@ pub(crate) struct Truth {
     pub(crate) exposure: f64,
     /// How often it began to stall.
     pub(crate) stalls: u32,
-    /// Seconds of `stalled` in the first [`START_SECONDS`] after the first picture: requests alone do not tell them
+    /// Seconds of `stalled` in the first [`START_SECONDS`] after the first picture: requests alone do not contain them
     /// from the start.
     pub(crate) early: f64,
-    /// Seconds of `stalled` that began with media in the buffer: the machine could not show it, which no request tells.
+    /// Seconds of `stalled` that began with media in the buffer: the machine could not show it, which no request
+    /// contains.
     pub(crate) fed: f64,
     /// Seconds stalled in the background, out of `stalled`.
     pub(crate) unseen: f64,
-    /// Seconds of media that seeks begun while it stalled left out: requests alone do not tell how long it had stalled
-    /// before.
+    /// Seconds of media that seeks begun while it stalled left out: requests alone do not contain how long it had
+    /// stalled before.
     pub(crate) skipped: f64,
     /// Whether it stalls still.
     pub(crate) is_open: bool,
@@ -38,7 +39,7 @@ enum State {
 }
 
 impl Truth {
-    /// What a page's events (`{t, ev, ...}`) say up to the instant `until` (wall-clock seconds).
+    /// The figures of a page's events (`{t, ev, ...}`) up to the instant `until` (wall-clock seconds).
     pub(crate) fn of(events: &[Value], until: f64) -> Self {
         let (mut truth, mut state, mut hidden, mut since) = (Self::default(), State::Starting, false, 0.0);
         let (mut first, mut stood, mut is_fed) = (f64::MAX, None, false);
@@ -82,8 +83,8 @@ impl Truth {
     }
 
     /// The same by its position: seconds that went by between the first picture and `until` and were not played, by a
-    /// page's table of where it stood (`[wall, position, ...]`). They are more than what its events say where the
-    /// machine could not keep up with its clock. Says nothing of who paused or sought.
+    /// page's table of where it stood (`[wall, position, ...]`). They exceed those of its events where the
+    /// machine could not keep up with its clock. It does not allow for pauses and seeks.
     pub(crate) fn unplayed(events: &[Value], rows: &[Value], until: f64) -> Option<f64> {
         let first = events.iter().find(|event| event["ev"] == "playing")?["t"].as_f64()?;
         let mut lags = Vec::new();

@@ -1,5 +1,5 @@
 //! The node's own script on a WebRTC page: a browser watches the demonstration's class through a link that loses,
-//! narrows and breaks; what liveqos says of it beside the frames that the page saw presented.
+//! narrows and breaks; the figures of liveqos beside the frames that the page presented.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,10 +19,10 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::browser::{self, Browser};
+use super::measured::Measured;
 use super::packages;
 use super::page_server::{PageServer, Record};
 use super::snippet::{LAST_SAMPLE, folder, open_daemon, token};
-use super::told::Told;
 
 /// The class and those that came in.
 #[derive(Clone)]
@@ -100,23 +100,23 @@ async fn tells_what_a_webrtc_viewer_sees() {
     let browser_frozen = number(&stats["totalFreezesDuration"]) + number(&stats["totalPausesDuration"]);
     let browser_percent = 100.0 * browser_frozen / truth.exposure.as_secs_f64();
     for (session, low, high) in [("rtc-element", low, high), ("rtc-connection", browser_percent, browser_percent)] {
-        let told = Told::by_daemon(&daemon, session).await;
-        let error = told.percent() - told.percent().clamp(low, high);
+        let measured = Measured::by_daemon(&daemon, session).await;
+        let error = measured.percent() - measured.percent().clamp(low, high);
         eprintln!(
             "{session}: {:.3} of {:.3} s = {:.3} %, error {error:+.3} points",
-            told.stalled,
-            told.exposure,
-            told.percent()
+            measured.stalled,
+            measured.exposure,
+            measured.percent()
         );
         assert!(error.abs() <= 0.1 + (high - low) / 4.0, "{session}: {error} points");
     }
-    // Each of the two watches tells every packet.
+    // Each of the two sessions reports every packet.
     let lost = value(&daemon.metrics().await, "liveqos_packet_lost_total", &[]).unwrap();
     eprintln!("liveqos: {lost} packets lost; the link dropped {} on the way to the one browser", link.media_dropped());
     assert!((lost - 2.0 * link.media_dropped() as f64).abs() <= 2.0, "{lost} packets lost");
 }
 
-/// When the frames came of which the page heard at once: the instant of the last one alone is known.
+/// When frames were presented of which the page was notified at once: only the instant of the last one is known.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Batch {
     /// Evenly since the frame before.
@@ -127,7 +127,7 @@ enum Batch {
     Last,
 }
 
-/// What the page's own record says of its picture, by the rule of W3C webrtc-stats.
+/// The playout by the page's own record, by the rules of W3C webrtc-stats.
 fn seen(record: &Record, batch: Batch) -> PlayoutTotals {
     let at = |seconds: f64| Timestamp::from_nanos((seconds * 1e9) as u64);
     let mut playout = Playout::default();

@@ -1,5 +1,5 @@
-//! Real faults in real media: nodes with classes of the demonstration, each fault with its label, judged by the real
-//! rules while it lasts. Prints the confusion matrix of docs/alerts.md with the evidence, and keeps every run as a
+//! Real faults in real media: nodes with classes of the demonstration, each fault with its label, evaluated by the
+//! real rules while it lasts. Prints the confusion matrix of docs/alerts.md with the evidence, and keeps every run as a
 //! recording under the target folder.
 //!
 //! `cargo test --test faults -- --nocapture`, about ten minutes on a machine that is not busy otherwise; `RUNS=1` for
@@ -19,10 +19,10 @@ use liveqos_core::model::Cause;
 use node::Node;
 use tokio::task::JoinSet;
 
-/// One fault: what each of the classes that it is in was said to suffer from, with the words for it.
+/// One fault: the cause named for each of its classes, with the evidence.
 struct Answer {
     label: Cause,
-    said: Option<(Cause, String)>,
+    named: Option<(Cause, String)>,
 }
 
 async fn run(fault: &'static Fault, seed: u64, folder: std::path::PathBuf) -> Vec<Answer> {
@@ -33,7 +33,7 @@ async fn run(fault: &'static Fault, seed: u64, folder: std::path::PathBuf) -> Ve
     let hurt = fault.begin(&node);
     node.play(FAULT_SECONDS).await;
     let answers =
-        hurt.iter().map(|(class, label)| Answer { label: *label, said: node.named_cause(*class, onset) }).collect();
+        hurt.iter().map(|(class, label)| Answer { label: *label, named: node.named_cause(*class, onset) }).collect();
     node.stop(&hurt, onset).await;
     answers
 }
@@ -53,39 +53,40 @@ async fn causes_of_real_faults_are_named_right() {
             answers.extend(more.unwrap());
         }
         for answer in &answers {
-            let (cause, why) = answer.said.as_ref().map_or(("not told", ""), |(cause, why)| (cause.as_str(), why));
-            println!("{}: {} is called {cause}: {why}", fault.name, answer.label.as_str());
+            let (cause, why) = answer.named.as_ref().map_or(("not raised", ""), |(cause, why)| (cause.as_str(), why));
+            println!("{}: {} is named {cause}: {why}", fault.name, answer.label.as_str());
         }
         rows.push((fault.name, answers));
     }
-    let (right, told, played) = matrix(&rows);
-    assert!(told * 10 >= played * 8 && right * 10 >= told * 8, "{right} of {told} right, {played} played");
+    let (right, alerted, played) = matrix(&rows);
+    assert!(alerted * 10 >= played * 8 && right * 10 >= alerted * 8, "{right} of {alerted} right, {played} played");
 }
 
 fn matrix(rows: &[(&str, Vec<Answer>)]) -> (usize, usize, usize) {
     let causes = [Cause::Publisher, Cause::Node, Cause::EdgePath, Cause::ViewersAccess, Cause::Player, Cause::Unknown];
-    println!("| fault | {} | not told |", causes.map(Cause::as_str).join(" | "));
-    let (mut right, mut told, mut played) = (0, 0, 0);
+    println!("| fault | {} | not raised |", causes.map(Cause::as_str).join(" | "));
+    let (mut right, mut alerted, mut played) = (0, 0, 0);
     for (name, answers) in rows {
         let mut labels: Vec<Cause> = answers.iter().map(|answer| answer.label).collect();
         labels.sort_by_key(|cause| cause.as_str());
         labels.dedup();
         for label in labels {
             let of: Vec<_> = answers.iter().filter(|answer| answer.label == label).collect();
-            let called = |cause| of.iter().filter(|a| a.said.as_ref().is_some_and(|(said, _)| *said == cause)).count();
-            let untold = of.iter().filter(|answer| answer.said.is_none()).count();
+            let called =
+                |cause| of.iter().filter(|a| a.named.as_ref().is_some_and(|(named, _)| *named == cause)).count();
+            let silent = of.iter().filter(|answer| answer.named.is_none()).count();
             println!(
-                "| {}: {name} | {} | {untold} |",
+                "| {}: {name} | {} | {silent} |",
                 label.as_str(),
                 causes.map(|c| called(c).to_string()).join(" | ")
             );
             right += called(label);
-            told += of.len() - untold;
+            alerted += of.len() - silent;
             played += of.len();
         }
     }
-    println!("{right} of {told} told right, {played} played");
-    (right, told, played)
+    println!("{right} of {alerted} named right, {played} played");
+    (right, alerted, played)
 }
 
 /// Until the usual course of publishers and viewers is known.

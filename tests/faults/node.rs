@@ -1,5 +1,5 @@
-//! A node of some classes of real media, told to the rules as the daemon tells them: views of the node each second,
-//! reports of players by the fold of `/v1/beacon`, a tick every 250 ms. All that the rules hear is recorded.
+//! A node of some classes of real media, observed as the daemon observes it: views of the node each second, reports of
+//! players as to `/v1/beacon`, a tick every 250 ms. All events are recorded.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -41,7 +41,7 @@ pub(crate) struct Node {
     next: Timestamp,
 }
 
-/// A class and what its viewers last said.
+/// A class and the last reports of its viewers.
 struct Room {
     class: Class,
     name: String,
@@ -100,36 +100,36 @@ impl Node {
     fn tick(&mut self) {
         let now = clock::now();
         let second = self.ticks.is_multiple_of(4);
-        let mut words = Vec::new();
+        let mut events = Vec::new();
         for room in &mut self.rooms {
             if second {
                 let fact = Fact::Server(Box::new(room.class.view()));
                 let stream = StreamKey::parse(&room.name).unwrap();
-                words.push(Event::observed(&Observation { source: "demo".into(), stream, at: now, fact }));
+                events.push(Event::observed(&Observation { source: "demo".into(), stream, at: now, fact }));
             }
             room.report(&self.beacons, now, self.ticks);
         }
-        words.extend(self.beacons.drain(now).iter().map(Event::observed));
+        events.extend(self.beacons.drain(now).iter().map(Event::observed));
         if let Some(cpu_ratio) = self.load.ratio(now) {
             let node = NodeLoad { cpu_ratio: Some(cpu_ratio), ..NodeLoad::default() };
             let sources = vec![("demo".into(), None)];
-            words.push(Event::Environment(Box::new(Environment { node, sources, paths: Vec::new() })));
+            events.push(Event::Environment(Box::new(Environment { node, sources, paths: Vec::new() })));
         }
-        words.push(Event::Tick(now));
-        for word in words {
-            self.hear(word);
+        events.push(Event::Tick(now));
+        for event in events {
+            self.play_event(event);
         }
         self.ticks += 1;
     }
 
-    fn hear(&mut self, word: Event) {
-        self.tape.write_all(&line(&word).unwrap()).unwrap();
-        if let Some(tick) = self.rules.play(word) {
+    fn play_event(&mut self, event: Event) {
+        self.tape.write_all(&line(&event).unwrap()).unwrap();
+        if let Some(tick) = self.rules.play(event) {
             self.notices.extend(tick.notices);
         }
     }
 
-    /// The cause that most alerts of a class were given last, with their words, of those that began after `onset`.
+    /// The cause named last by most alerts of a class that began after `onset`, with their evidence.
     pub(crate) fn named_cause(&self, class: usize, onset: Timestamp) -> Option<(Cause, String)> {
         named_cause(&self.notices, &self.rooms[class].name, onset)
     }
@@ -137,7 +137,7 @@ impl Node {
     /// Ends everything; the labels stand beside the recording.
     pub(crate) async fn stop(mut self, hurt: &[(usize, Cause)], onset: Timestamp) {
         self.busy.store(false, Ordering::Relaxed);
-        self.hear(Event::End { full: false });
+        self.play_event(Event::End { full: false });
         self.tape.finish().unwrap();
         let labels = hurt.iter().map(|(class, cause)| json!({ "session_id": self.rooms[*class].name, "cause": cause }));
         let labels = json!({ "onset": onset, "labels": labels.collect::<Vec<_>>() });

@@ -1,5 +1,5 @@
-//! A disk that is really full: a small file system of its own, so the one test that needs root; without it, it says so
-//! and passes by.
+//! A disk that is really full: a small file system of its own, so this test needs root; without it, it prints that
+//! and is skipped.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::kills::seldom;
 use super::seen::Seen;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_costs_nothing_but_the_promise() {
+async fn a_full_disk_stops_nothing_but_the_writing_of_state() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk");
@@ -36,7 +36,7 @@ async fn a_full_disk_costs_nothing_but_the_promise() {
 
     let filler = disk.join("filler");
     fill(&filler);
-    until("the word of it", WITHIN, async || (!kept(&daemon).await?).then_some(())).await;
+    until("the report of it", WITHIN, async || (!kept(&daemon).await?).then_some(())).await;
     let ready = daemon.try_text("/readyz").await.unwrap();
     assert!(ready.starts_with("ok\n") && ready.contains("No space left on device"), "{ready}");
     let before = samples(&collector);
@@ -68,7 +68,7 @@ async fn a_full_disk_costs_nothing_but_the_promise() {
     assert!(daemon.program.stop().await.success());
     let seen = Seen::of(&collector);
     eprintln!("{} samples, every trace whole, after a full disk and a kill", seen.all_whole());
-    assert_eq!(log.matches("in memory only until the disk takes them again").count(), 1, "said once: {log}");
+    assert_eq!(log.matches("in memory only until the disk takes them again").count(), 1, "logged once: {log}");
 }
 
 /// Writes until there is no room at all.
@@ -96,8 +96,8 @@ impl<'a> Mounted<'a> {
 
     /// From now on it is read only (`ro`), or is not (`rw`).
     pub(crate) fn remount(&self, mode: &str) {
-        let (code, said) = run(command("mount").args(["-o", &format!("remount,{mode}")]).arg(self.0));
-        assert_eq!(code, Some(0), "{said}");
+        let (code, output) = run(command("mount").args(["-o", &format!("remount,{mode}")]).arg(self.0));
+        assert_eq!(code, Some(0), "{output}");
     }
 }
 

@@ -90,13 +90,13 @@ async fn killed_under_load_every_sample_arrives_once_and_every_trace_is_whole() 
     .await;
     assert!(daemon.program.stop().await.success());
     eprintln!("{kills} kills and {} other ends; longest down {down:?}", lives - kills);
-    judge(&collector, lives);
-    beside(&sdk, &its_collector);
+    check_liveqos(&collector, lives);
+    check_sdk(&sdk, &its_collector);
 }
 
 /// What liveqos promises: every trace whole, each sample once, and whatever was acknowledged is there: what was on
 /// disk, which is all that it ever sent, taken or refused.
-fn judge(collector: &Collector, lives: usize) {
+fn check_liveqos(collector: &Collector, lives: usize) {
     let seen = Seen::of(collector);
     let samples = seen.all_whole();
     let missing = seen.most_missing();
@@ -113,7 +113,7 @@ fn judge(collector: &Collector, lives: usize) {
 }
 
 /// What the SDK's exporter made of the same, for comparison.
-fn beside(sdk: &Sdk, collector: &Collector) {
+fn check_sdk(sdk: &Sdk, collector: &Collector) {
     let ((arrived, came), ended) = (sdk::arrived(collector), sdk.ended());
     eprintln!(
         "the SDK's batch exporter beside it: {arrived} of {ended} spans that it had ended arrived ({:.1} %), {} came again",

@@ -59,7 +59,7 @@ async fn in_a_mood(name: &str, reply: Reply) {
     outage(name, collector.address, async || collector).await;
 }
 
-/// A daemon with ten minutes to send meets what stands at `address`, then what `back` gives.
+/// A daemon with ten minutes to send meets what is at `address`, then the collector that `back` returns.
 async fn outage(name: &str, address: SocketAddr, back: impl AsyncFnOnce() -> Collector) {
     let folder = tempfile::tempdir().unwrap();
     ten_minutes(&folder.path().join("state"));

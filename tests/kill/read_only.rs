@@ -26,7 +26,7 @@ fn config(dir: &std::path::Path, collector: &Collector, classes: &StatServer) ->
     )
 }
 
-/// A file system of its own, so it needs root; without it, it says so and passes by.
+/// A file system of its own, so it needs root; without it, it prints that and is skipped.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_is_read_only_at_the_start_is_read_and_taken_up_later() {
     let _machine = alone().await;
@@ -76,7 +76,7 @@ async fn a_disk_that_is_read_only_at_the_start_is_read_and_taken_up_later() {
     let seen = Seen::of(&collector);
     assert!(seen.most_missing() <= 2, "at most a sample a kill");
     eprintln!("{} samples, every trace whole, after a start on a read-only disk", seen.all_whole());
-    assert_eq!(log.matches("the state folder cannot be used").count(), 1, "said once: {log}");
+    assert_eq!(log.matches("the state folder cannot be used").count(), 1, "logged once: {log}");
     assert_eq!(log.matches("state and spool are on disk again").count(), 1, "{log}");
 }
 
@@ -87,7 +87,7 @@ async fn a_folder_that_comes_late_is_taken_up_with_what_is_in_it() {
     let (there, away) = (folder.path().join("var"), folder.path().join("away"));
     std::fs::create_dir(&there).unwrap();
     let (collector, old) = (Collector::grpc(), StatServer::many(CLASSES).await);
-    // Nobody listens: all that is told waits in the folder.
+    // The collector is away: all records wait in the folder.
     let port = ReservedPort::new();
     let nowhere = format!("http://{}", port.address());
     let before = config(&there.join("state"), &collector, &old).replace(&collector.url(), &nowhere);

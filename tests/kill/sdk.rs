@@ -57,7 +57,7 @@ pub(crate) fn arrived(collector: &Collector) -> (usize, usize) {
 #[test]
 #[ignore = "no test: the process that the kill test starts and kills beside liveqos"]
 fn process() {
-    // Whoever runs all that is ignored did not start it for that.
+    // Without the variables it was not started by the kill test.
     if std::env::var_os(COLLECTOR).is_none() {
         return;
     }
@@ -66,7 +66,7 @@ fn process() {
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
         let mut asked = signal(SignalKind::terminate()).unwrap();
         tokio::select! {
-            () = teach(&provider) => {}
+            () = end_spans(&provider) => {}
             _ = asked.recv() => {}
         }
         // It may have lost the collector: then this is an error, and what it held is gone.
@@ -75,7 +75,7 @@ fn process() {
 }
 
 /// Ends spans at every cut of the grid, for ever.
-async fn teach(provider: &SdkTracerProvider) {
+async fn end_spans(provider: &SdkTracerProvider) {
     let tracer = provider.tracer("liveqos");
     let classes: usize = var(CLASSES).parse().unwrap();
     let mut ended = File::options().create(true).append(true).open(var(ENDED)).unwrap();

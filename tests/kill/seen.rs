@@ -92,7 +92,7 @@ impl Seen {
     }
 
     /// Panics where a trace is not whole: one root, one end, no span whose parent is missing, every sample that was
-    /// told at once in exactly one minute, and no other there. Gives the number of samples.
+    /// exported in exactly one minute, and no other there. Returns the number of samples.
     pub(crate) fn all_whole(&self) -> usize {
         let mut samples = 0;
         for (trace, spans) in &self.traces {
@@ -109,10 +109,10 @@ impl Seen {
                     assert!(in_minutes.insert(*at, id.clone()).is_none(), "a sample stands in two minutes");
                 }
             }
-            let told: BTreeMap<u64, SpanId> =
+            let exported: BTreeMap<u64, SpanId> =
                 self.samples[trace].iter().map(|(at, (segment, _))| (*at, segment.clone())).collect();
-            assert_eq!(told, in_minutes, "trace {}", liveqos_core::base::hex::encode(trace));
-            samples += told.len();
+            assert_eq!(exported, in_minutes, "trace {}", liveqos_core::base::hex::encode(trace));
+            samples += exported.len();
         }
         samples
     }

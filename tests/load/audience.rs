@@ -5,16 +5,18 @@
 use std::io::Write as _;
 use std::sync::Arc;
 
+use liveqos_testkit::seed::random;
+
 use super::fault::Faults;
 
-/// Everyone who watches.
+/// All viewers.
 pub(crate) struct Audience {
     viewers: Vec<Viewer>,
     /// Who acts when, in steps of [`STEP`].
     wheel: Vec<Vec<u32>>,
     done: u64,
     faults: Arc<Faults>,
-    dice: Dice,
+    random: fastrand::Rng,
     /// Lines made so far.
     pub(crate) lines: u64,
 }
@@ -59,12 +61,12 @@ impl Audience {
             wheel: vec![Vec::new(); SLOTS],
             done: now / STEP,
             faults,
-            dice: Dice(0x9E37_79B9_7F4A_7C15),
+            random: random("audience"),
             lines: 0,
         };
         for (class, size) in (0_u16..).zip(sizes) {
             for number in 0..*size {
-                let first = now + 100 + audience.dice.below(PART);
+                let first = now + 100 + audience.random.u64(..PART);
                 let viewer = Viewer::new(class, number, first);
                 audience.put(viewer);
             }
@@ -109,7 +111,7 @@ impl Audience {
                 }
                 (viewer.act, viewer.due) = (Act::Answer, viewer.answered);
             }
-            Act::Answer => self.lines += viewer.answer(&self.faults, &mut self.dice, out),
+            Act::Answer => self.lines += viewer.answer(&self.faults, &mut self.random, out),
         }
         // What is due in the past is due in the next step.
         let slot = (viewer.due / STEP).max(self.done + 1) as usize % SLOTS;
@@ -150,13 +152,13 @@ impl Viewer {
         }
     }
 
-    /// A part arrived: it is logged, and the next is asked for. Gives the number of lines.
-    fn answer(&mut self, faults: &Faults, dice: &mut Dice, out: &mut Vec<u8>) -> u64 {
+    /// A part arrived: it is logged, and the next is asked for. Returns the number of lines.
+    fn answer(&mut self, faults: &Faults, random: &mut fastrand::Rng, out: &mut Vec<u8>) -> u64 {
         let at = self.answered;
         self.media(out);
         let mut lines = 1;
         if self.starved {
-            // The request just logged said so.
+            // The request just logged contained it.
             self.starved = false;
             if !self.events {
                 faults.evidence(self.class, self.fault, self.ran_dry);
@@ -187,7 +189,7 @@ impl Viewer {
             self.buffer = BUFFER;
         }
         self.answered = self.asked + ANSWER;
-        let (stall, fault) = faults.draw(self.class, dice);
+        let (stall, fault) = faults.draw(self.class, random);
         if stall > 0 {
             (self.answered, self.fault) = (self.dry + stall, fault);
         }
@@ -281,22 +283,6 @@ fn digits(value: u64, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(&text[at..]);
-}
-
-/// A fixed series of numbers, so that each run has the same viewers.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
 }
 
 /// Play time of a part, ms.

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use liveqos_testkit::collector::Collector;
 use liveqos_testkit::daemon::{Launch, get};
+use liveqos_testkit::seed::random;
 use liveqos_testkit::wait;
 
-use super::audience::Dice;
 use super::fault::{Faults, Shown};
+use super::prometheus::Prometheus;
 use super::report::{mib, share, spread, threads};
-use super::rival::Rival;
 use super::usage::{Cpu, memory};
-use super::woken::{Woken, Word};
+use super::webhook::{Notification, Webhook};
 use super::writer::{Writer, now};
 use super::{asked, measured};
 
@@ -30,23 +30,23 @@ struct Onset {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_edge() {
     let _alone = wait::alone().await;
-    let (folder, woken, collector) = (tempfile::tempdir().unwrap(), Woken::start().await, Collector::grpc());
+    let (folder, webhook, collector) = (tempfile::tempdir().unwrap(), Webhook::start().await, Collector::grpc());
     let log = folder.path().join("cmcd.log");
     std::fs::write(&log, "").unwrap();
     let config = format!(
         "discover = false\n[[logs]]\npath = {log:?}\nposition_file = {:?}\napp = \"live\"\n[[alerts.webhooks]]\nurl = \"{}\"\n[otlp]\nendpoint = \"{}\"\n",
         folder.path().join("cmcd.position"),
-        woken.url("liveqos"),
+        webhook.url("liveqos"),
         collector.url(),
     );
     let daemon = Launch::new(&config).folder(folder.path()).program(&measured()).ready().await;
-    let rival = Rival::start(folder.path(), &daemon.address.to_string(), &woken.url("prometheus")).await;
+    let rivals = Prometheus::start(folder.path(), &daemon.address.to_string(), &webhook.url("prometheus")).await;
     let sizes = sizes(asked("LOAD_VIEWERS", 10_000, 4_000));
     let faults = Arc::new(Faults::new(CLASSES, stall()));
     let writer = Writer::start(&log, sizes, Arc::clone(&faults));
     tokio::time::sleep(Duration::from_secs(asked("LOAD_WARM", WARM_SECONDS, WARM_SECONDS))).await;
 
-    let pids = [daemon.program.child.id(), rival.prometheus.child.id(), rival.alertmanager.child.id()];
+    let pids = [daemon.program.child.id(), rivals.prometheus.child.id(), rivals.alertmanager.child.id()];
     let (cpus, began) = (pids.map(Cpu::of), Instant::now());
     let onsets = onsets(&faults, asked("LOAD_ONSETS", 40, 2)).await;
     let took = began.elapsed();
@@ -80,15 +80,18 @@ async fn a_busy_edge() {
     let shed = page.lines().filter(|line| line.starts_with("liveqos_shed_total") && !line.ends_with(" 0"));
     println!("shed: {:?}", shed.collect::<Vec<_>>());
     println!("otlp requests taken: {}", collector.received().len());
-    let words = woken.words();
-    judge("liveqos", &onsets, &words);
-    judge("prometheus", &onsets, &words);
-    assert!(!onsets.is_empty() && words.iter().any(|word| word.who == "liveqos"), "a fault wakes somebody");
+    let notifications = webhook.notifications();
+    delays("liveqos", &onsets, &notifications);
+    delays("prometheus", &onsets, &notifications);
+    assert!(
+        !onsets.is_empty() && notifications.iter().any(|notification| notification.who == "liveqos"),
+        "a fault causes a notification"
+    );
 }
 
 /// Makes faults in the large classes, at random instants, each class well for a while before its next.
 async fn onsets(faults: &Faults, count: u64) -> Vec<Onset> {
-    let mut dice = Dice(now() | 1);
+    let mut random = random("onsets");
     let mut running: Vec<(u16, u64)> = Vec::new();
     let mut out = Vec::new();
     let (mut made, mut next) = (0, now() + FIRST);
@@ -112,57 +115,71 @@ async fn onsets(faults: &Faults, count: u64) -> Vec<Onset> {
             faults.begin(class);
             running.push((class, at));
             made += 1;
-            next = at + 2_000 + dice.below(5_000);
+            next = at + 2_000 + random.u64(..5_000);
         }
     }
     tokio::time::sleep(CALM).await;
     out
 }
 
-/// Prints how long `who` took to tell of each, and what else it told.
-fn judge(who: &str, onsets: &[Onset], words: &[Word]) {
-    let words: Vec<&Word> = words.iter().filter(|word| word.who == who).collect();
+/// Prints how long `who` took to notify of each fault, and its false alerts.
+fn delays(who: &str, onsets: &[Onset], notifications: &[Notification]) {
+    let notifications: Vec<&Notification> =
+        notifications.iter().filter(|notification| notification.who == who).collect();
     let first = |session: &str, fires: bool, from: u64, to: u64| {
-        let is_it = |word: &&&Word| word.session == session && word.fires == fires && (from..to).contains(&word.at);
-        words.iter().find(is_it).map(|word| word.at)
+        let is_it = |notification: &&&Notification| {
+            notification.session == session && notification.fires == fires && (from..to).contains(&notification.at)
+        };
+        notifications.iter().find(is_it).map(|notification| notification.at)
     };
     let (mut line, mut stall, mut healed, mut standing) = (Vec::new(), Vec::new(), Vec::new(), 0);
     let mut behind_tick = Vec::new();
     for onset in onsets {
         let until = onset.to + AFTER;
         let Some(fired) = first(&onset.session, true, onset.from, until) else {
-            // What already stood when the fault began cannot tell of it.
-            let last = words.iter().rfind(|word| word.session == onset.session && word.at < onset.from);
-            standing += u64::from(last.is_some_and(|word| word.fires));
+            // An alert that already fired when the fault began is not of it.
+            let last = notifications
+                .iter()
+                .rfind(|notification| notification.session == onset.session && notification.at < onset.from);
+            standing += u64::from(last.is_some_and(|notification| notification.fires));
             continue;
         };
         line.push(fired.saturating_sub(onset.shown.written));
         stall.push(fired.saturating_sub(onset.shown.began));
-        behind_tick.push(fired % BEAT);
+        behind_tick.push(fired % TICK_MILLIS);
         healed.extend(first(&onset.session, false, fired.max(onset.to), until + AFTER).map(|at| at - onset.to));
     }
-    let is_true = |word: &Word| {
-        onsets.iter().any(|onset| onset.session == word.session && (onset.from..onset.to + AFTER).contains(&word.at))
+    let is_true = |notification: &Notification| {
+        onsets.iter().any(|onset| {
+            onset.session == notification.session && (onset.from..onset.to + AFTER).contains(&notification.at)
+        })
     };
-    let wrong: Vec<&Word> = words.iter().filter(|word| word.fires && !is_true(word)).copied().collect();
-    let large = wrong.iter().filter(|word| (0..LARGE).any(|class| word.session == format!("class{class}"))).count();
+    let wrong: Vec<&Notification> =
+        notifications.iter().filter(|notification| notification.fires && !is_true(notification)).copied().collect();
+    let large = wrong
+        .iter()
+        .filter(|notification| (0..LARGE).any(|class| notification.session == format!("class{class}")))
+        .count();
     println!(
-        "{who}: told of {} of {} faults ({standing} stood already); {} false alerts, {large} of them of large classes",
+        "{who}: notified of {} of {} faults ({standing} already fired); {} false alerts, {large} of them of large classes",
         line.len(),
         onsets.len(),
         wrong.len(),
     );
-    for word in wrong.iter().take(SHOWN) {
-        let last =
-            onsets.iter().filter(|onset| onset.session == word.session && onset.from < word.at).map(|onset| onset.to);
-        let after =
-            last.max().map_or("no fault before".to_owned(), |to| format!("{} ms after it healed", word.at - to));
-        println!("  false: {}, {after}", word.session);
+    for notification in wrong.iter().take(SHOWN) {
+        let last = onsets
+            .iter()
+            .filter(|onset| onset.session == notification.session && onset.from < notification.at)
+            .map(|onset| onset.to);
+        let after = last
+            .max()
+            .map_or("no fault before".to_owned(), |to| format!("{} ms after it healed", notification.at - to));
+        println!("  false: {}, {after}", notification.session);
     }
     println!("  first line that shows it -> webhook: {}", spread(line));
     println!("  first stall of a viewer  -> webhook: {}", spread(stall));
     if who == "liveqos" {
-        // It judges on a grid: what lies between is the way out.
+        // It evaluates on a grid: the rest is the way to the webhook.
         println!("  last tick -> webhook: {}", spread(behind_tick));
     }
     println!("  healed -> webhook: {}", spread(healed));
@@ -175,13 +192,13 @@ fn sizes(viewers: u64) -> Vec<u16> {
 }
 
 fn stall() -> RangeInclusive<u64> {
-    let told = std::env::var("LOAD_STALL").unwrap_or_else(|_| "300-1300".to_owned());
-    let (from, to) = told.split_once('-').expect("LOAD_STALL is FROM-TO");
+    let text = std::env::var("LOAD_STALL").unwrap_or_else(|_| "300-1300".to_owned());
+    let (from, to) = text.split_once('-').expect("LOAD_STALL is FROM-TO");
     from.parse().expect("milliseconds")..=to.parse().expect("milliseconds")
 }
 
-/// liveqos judges at every multiple of so many Unix ms.
-const BEAT: u64 = 250;
+/// liveqos evaluates at every multiple of this many Unix ms.
+const TICK_MILLIS: u64 = 250;
 const CLASSES: usize = 200;
 const LARGE: usize = 20;
 const LARGE_SIZE: usize = 160;

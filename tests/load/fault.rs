@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::audience::{Dice, PART};
+use super::audience::PART;
 
 /// All classes.
 pub(crate) struct Faults {
@@ -57,16 +57,16 @@ impl Faults {
     }
 
     /// How long the answer to a request stalls its viewer (0: not), and in which fault.
-    pub(crate) fn draw(&self, class: u16, dice: &mut Dice) -> (u64, u32) {
+    pub(crate) fn draw(&self, class: u16, random: &mut fastrand::Rng) -> (u64, u32) {
         let number = self.classes[usize::from(class)].number.load(Ordering::Acquire);
         let ratio = if number % 2 == 1 { FAULT } else { BASE };
         let mean = (self.stall.start() + self.stall.end()) / 2;
         // Stalls a part of play time, in millionths: ratio / (1 - ratio) of it, each of the mean.
         let chance = ratio * PART * 1_000_000 / ((1_000 - ratio) * mean);
-        if dice.below(1_000_000) >= chance {
+        if random.u64(..1_000_000) >= chance {
             return (0, 0);
         }
-        (self.stall.start() + dice.below(self.stall.end() - self.stall.start() + 1), number)
+        (self.stall.start() + random.u64(..=self.stall.end() - self.stall.start()), number)
     }
 
     /// A line is made that shows a stall which began at `began`, drawn in the fault `number`.

@@ -40,7 +40,7 @@ async fn the_collectors_sampler_keeps_what_ours_keeps() {
             otlp.take(&roots.map(|root| SpanCommand::Export(Box::new(root))).collect::<Vec<_>>());
             let stats = main_target(&otlp).stats();
             assert_eq!(stop(otlp, PATIENCE).await[0].records, 0);
-            assert_eq!(read(&stats.of(Signal::Traces).sent), u64::from(CLASSES), "the collector took all and said so");
+            assert_eq!(read(&stats.of(Signal::Traces).sent), u64::from(CLASSES), "the collector acknowledged all");
             let kept = Threshold::of_share(share).unwrap();
             let ids = (0..CLASSES).map(|number| derived_trace_id(&format!("class-{number:05}")));
             let expected: BTreeSet<_> =

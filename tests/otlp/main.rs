@@ -72,9 +72,9 @@ fn sampling() -> Sampling {
     Sampling::new(&SamplingSettings::default(), NODE)
 }
 
-/// Starts with this one outbox.
-fn start_on(settings: &OtlpSettings, outbox: &Arc<MemoryQueue>, pace: Pace) -> Otlp {
-    Otlp::start_with(settings, &node(), sampling(), &|_| Ok(Arc::<MemoryQueue>::clone(outbox)), pace).unwrap()
+/// Starts with this one queue.
+fn start_on(settings: &OtlpSettings, queue: &Arc<MemoryQueue>, pace: Pace) -> Otlp {
+    Otlp::start_with(settings, &node(), sampling(), &|_| Ok(Arc::<MemoryQueue>::clone(queue)), pace).unwrap()
 }
 
 /// The section's own target.
@@ -238,17 +238,17 @@ async fn records_of_a_signal_that_is_off_are_not_kept() {
     let collector = Collector::grpc();
     let mut settings = grpc_to(collector.url());
     settings.traces.enabled = false;
-    let outbox = Arc::new(MemoryQueue::default());
-    let otlp = start_on(&settings, &outbox, quick());
+    let queue = Arc::new(MemoryQueue::default());
+    let otlp = start_on(&settings, &queue, quick());
     otlp.take(&segments(&session(1), 3));
-    assert_eq!(outbox.backlog(Signal::Traces), Backlog::default());
+    assert_eq!(queue.backlog(Signal::Traces), Backlog::default());
     assert!(!otlp.sends(Signal::Traces) && otlp.sends(Signal::Logs));
     assert_eq!(stop(otlp, PATIENCE).await, [Backlog::default(); 3]);
     assert!(collector.received().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn check_tells_what_each_endpoint_answers() {
+async fn check_returns_the_verdict_of_each_endpoint() {
     let collector = Collector::grpc();
     collector.script(Signal::Logs.as_str(), [Reply::Code(Code::Unauthenticated, Vec::new())]);
     let verdicts = check(&grpc_to(collector.url()), &node()).await.unwrap();

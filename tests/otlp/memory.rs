@@ -22,18 +22,18 @@ use crate::{node as resource, sampling};
 const CLASSES: u32 = 400;
 const CUT: Duration = Duration::from_millis(50);
 
-/// What a node says after a cut.
+/// What a node reports after a cut.
 #[derive(Clone, Copy, Debug, Default)]
-struct Said {
-    /// Bytes of records that were told so far.
-    told: u64,
+struct Report {
+    /// Bytes of all records so far.
+    records: u64,
     /// Resident bytes.
     resident: u64,
     /// Records that wait.
     waits: u64,
 }
 
-/// A node that is taught, and what it says.
+/// A node that exports samples, and what it reports.
 struct Node {
     _program: Program,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
@@ -41,29 +41,29 @@ struct Node {
 
 impl Node {
     /// This very program, asked for the one test that is no test.
-    fn start(folder: &Path, url: &str, outbox: &str) -> Self {
+    fn start(folder: &Path, url: &str, queue: &str) -> Self {
         let mut command = command(std::env::current_exe().unwrap());
         command.args(["--ignored", "--exact", "memory::node", "--nocapture"]);
-        command.env(FOLDER, folder).env(URL, url).env(OUTBOX, outbox);
+        command.env(FOLDER, folder).env(URL, url).env(OUTBOX, queue);
         let mut program = Program::start("node", &mut command, folder, true);
         let lines = BufReader::new(program.child.stdout.take().unwrap()).lines();
         Self { _program: program, lines }
     }
 
-    /// What it says next; `None` at its end.
-    fn next(&mut self) -> Option<Said> {
+    /// Its next report; `None` at its end.
+    fn next(&mut self) -> Option<Report> {
         self.lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let mut numbers = line.strip_prefix(SAYS)?.split(' ').map(|number| number.parse().unwrap());
-            Some(Said { told: numbers.next()?, resident: numbers.next()?, waits: numbers.next()? })
+            let mut numbers = line.strip_prefix(REPORT)?.split(' ').map(|number| number.parse().unwrap());
+            Some(Report { records: numbers.next()?, resident: numbers.next()?, waits: numbers.next()? })
         })
     }
 
-    /// By how much it grew in the second half of the outage for each byte that it was told in it.
+    /// By how much it grew in the second half of the outage for each byte of records in it.
     fn grows(&mut self) -> f64 {
-        let said: Vec<_> = (0..CUTS).map(|_| self.next().unwrap()).collect();
-        let (half, end) = (said[said.len() / 2], said[said.len() - 1]);
-        assert!(end.waits > CUTS * u64::from(CLASSES) / 10 * 9, "what was told waits: {end:?}");
-        end.resident.saturating_sub(half.resident) as f64 / (end.told - half.told) as f64
+        let reports: Vec<_> = (0..CUTS).map(|_| self.next().unwrap()).collect();
+        let (half, end) = (reports[reports.len() / 2], reports[reports.len() - 1]);
+        assert!(end.waits > CUTS * u64::from(CLASSES) / 10 * 9, "the records wait: {end:?}");
+        end.resident.saturating_sub(half.resident) as f64 / (end.records - half.records) as f64
     }
 }
 
@@ -95,18 +95,18 @@ async fn memory_stays_flat_whatever_the_collector_does() {
     }
     while let Some(done) = nodes.join_next().await {
         let (name, grows, _collector) = done.unwrap();
-        eprintln!("{name}: grew by {grows:.3} of what it was told");
+        eprintln!("{name}: grew by {grows:.3} of the records");
         assert!(grows < 0.25, "{name}: {grows} of what came stayed in memory");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_measure_sees_what_piles_up() {
+async fn the_measurement_shows_records_that_pile_up() {
     let folder = tempfile::tempdir().unwrap();
     let nowhere = ReservedPort::new();
     let mut node = Node::start(folder.path(), &format!("http://{}", nowhere.address()), IN_MEMORY);
     let grows = tokio::task::spawn_blocking(move || node.grows()).await.unwrap();
-    eprintln!("in memory: grew by {grows:.3} of what it was told");
+    eprintln!("in memory: grew by {grows:.3} of the records");
     assert!(grows > 0.75, "{grows} of what came stayed in memory, and all of it did");
 }
 
@@ -124,9 +124,9 @@ async fn a_backlog_drains_without_being_loaded() {
     let collector = Collector::http_on(address);
     let drained = tokio::task::spawn_blocking(move || {
         let mut most = 0;
-        while let Some(said) = node.next() {
-            most = most.max(said.resident);
-            if said.waits == 0 {
+        while let Some(report) = node.next() {
+            most = most.max(report.resident);
+            if report.waits == 0 {
                 return most;
             }
         }
@@ -135,47 +135,50 @@ async fn a_backlog_drains_without_being_loaded() {
     let most = drained.await.unwrap();
     assert_eq!(different(&collector.received()), (CUTS * u64::from(CLASSES)) as usize, "nothing is lost");
     let more = most.saturating_sub(before.resident);
-    eprintln!("{} bytes were told; it held {} before the drain and {more} more in it", before.told, before.resident);
-    assert!(more < before.told / 4, "{more} bytes more for a backlog of {}", before.told);
+    eprintln!(
+        "{} bytes of records; it held {} before the drain and {more} more in it",
+        before.records, before.resident
+    );
+    assert!(more < before.records / 4, "{more} bytes more for a backlog of {}", before.records);
 }
 
 #[test]
-#[ignore = "no test: the node that the tests of memory start"]
+#[ignore = "no test: the process that the tests of memory start"]
 fn node() {
-    // Whoever runs all that is ignored did not start it for that.
+    // Without the variables it was not started by those tests.
     if std::env::var_os(URL).is_none() {
         return;
     }
-    tokio::runtime::Runtime::new().unwrap().block_on(teach());
+    tokio::runtime::Runtime::new().unwrap().block_on(export());
 }
 
-/// Teaches ten minutes, then says how it stands until somebody ends it.
-#[expect(clippy::print_stdout, reason = "this is how it answers")]
-async fn teach() {
+/// Exports ten minutes of samples, then reports its memory until it is ended.
+#[expect(clippy::print_stdout, reason = "this is how it reports")]
+async fn export() {
     let settings = OtlpSettings { protocol: Protocol::HttpProtobuf, timeout: CUT * 20, ..crate::grpc_to(var(URL)) };
     let state = StateSettings { dir: Some(Path::new(&var(FOLDER)).join("state")), ..StateSettings::default() };
     let opened = Opened::open(&state, &[("main".to_owned(), [true; 3])]).unwrap();
-    let outbox: Arc<dyn ExportQueue> = if var(OUTBOX) == ON_DISK {
+    let queue: Arc<dyn ExportQueue> = if var(OUTBOX) == ON_DISK {
         opened.export_queue("main").unwrap()
     } else {
         Arc::new(MemoryQueue::with_room(Room { records: usize::MAX, bytes: usize::MAX }))
     };
     let pace = Pace { items: 256, ..fast() };
-    let otlp = Otlp::start_with(&settings, &resource(), sampling(), &|_| Ok(Arc::clone(&outbox)), pace).unwrap();
-    let mut told = 0;
+    let otlp = Otlp::start_with(&settings, &resource(), sampling(), &|_| Ok(Arc::clone(&queue)), pace).unwrap();
+    let mut records = 0;
     for tick in 0.. {
         if tick < CUTS {
             let text = "x".repeat(1_000);
             let samples = (0..CLASSES)
                 .map(|number| sample(&session(number), tick, vec![("stream.url", Value::Text(text.as_str().into()))]));
             otlp.take(&samples.collect::<Vec<_>>());
-            told += u64::from(CLASSES) * text.len() as u64;
+            records += u64::from(CLASSES) * text.len() as u64;
         }
         let state = opened.state.as_ref().unwrap();
         assert_eq!(state.keep(Vec::new(), Vec::new()), 0, "nothing is given up");
         tokio::time::sleep(CUT).await;
         let resident = procfs::process::Process::myself().unwrap().statm().unwrap().resident * procfs::page_size();
-        println!("{SAYS}{told} {resident} {}", outbox.backlog(Signal::Logs).records);
+        println!("{REPORT}{records} {resident} {}", queue.backlog(Signal::Logs).records);
     }
 }
 
@@ -188,4 +191,4 @@ const URL: &str = "NODE_URL";
 const OUTBOX: &str = "NODE_OUTBOX";
 const ON_DISK: &str = "disk";
 const IN_MEMORY: &str = "memory";
-const SAYS: &str = "node: ";
+const REPORT: &str = "node: ";

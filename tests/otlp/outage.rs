@@ -39,7 +39,7 @@ pub(crate) fn fast() -> Pace {
     }
 }
 
-async fn teach(otlp: &Otlp, cuts: std::ops::Range<u64>) {
+async fn export(otlp: &Otlp, cuts: std::ops::Range<u64>) {
     for tick in cuts {
         otlp.take(&(0..CLASSES).map(|number| sample(&session(number), tick, Vec::new())).collect::<Vec<_>>());
         tokio::time::sleep(CUT).await;
@@ -57,18 +57,18 @@ pub(crate) fn different(received: &[Received]) -> usize {
     taken(received).into_iter().collect::<BTreeSet<_>>().len()
 }
 
-/// Teaches for ten minutes into what `settings` name, then on while `back` gives the collector that is there again.
+/// Exports ten minutes of samples to what `settings` name, then goes on while `back` returns the collector.
 /// Each sample comes once, or again where a collector fell silent that may have taken it.
 async fn outage(settings: OtlpSettings, once: bool, back: impl AsyncFnOnce() -> Collector) {
-    let outbox = Arc::new(MemoryQueue::default());
-    let otlp = start_on(&settings, &outbox, fast());
-    teach(&otlp, 0..CUTS).await;
-    let waiting = outbox.backlog(Signal::Logs);
-    assert_eq!(waiting.records, CUTS * u64::from(CLASSES), "all that was told waits, once");
+    let queue = Arc::new(MemoryQueue::default());
+    let otlp = start_on(&settings, &queue, fast());
+    export(&otlp, 0..CUTS).await;
+    let waiting = queue.backlog(Signal::Logs);
+    assert_eq!(waiting.records, CUTS * u64::from(CLASSES), "all records wait, once");
     let collector = back().await;
     // As a busy collector does, so that what waited takes a while.
     collector.always(Some(Reply::Slow(CUT / 2)));
-    teach(&otlp, CUTS..CUTS + AFTER).await;
+    export(&otlp, CUTS..CUTS + AFTER).await;
     let all = ((CUTS + AFTER) * u64::from(CLASSES)) as usize;
     let received = collector.wait(|received| different(received) >= all).await;
     assert_eq!(stop(otlp, PATIENCE).await.map(|left| left.records), [0; 3]);
@@ -77,7 +77,7 @@ async fn outage(settings: OtlpSettings, once: bool, back: impl AsyncFnOnce() -> 
     assert!(order.len() == all || !once, "{} came for {all}", order.len());
     let first = order.iter().position(|(cut, _)| *cut >= CUTS).expect("a sample from after the return");
     assert!(first <= 8 * ITEMS as usize, "{first} records of {} went before what happens now", waiting.records);
-    assert_eq!(outbox.dropped(Signal::Logs), 0);
+    assert_eq!(queue.dropped(Signal::Logs), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,9 +130,9 @@ async fn a_slow_collector_sees_what_happens_now_before_the_rest() {
     let collector = Collector::http();
     // 64 records in 300 ms, while 80 come.
     collector.always(Some(Reply::Slow(CUT * 6)));
-    let outbox = Arc::new(MemoryQueue::default());
-    let otlp = start_on(&http_to(collector.url()), &outbox, fast());
-    teach(&otlp, 0..CUTS).await;
+    let queue = Arc::new(MemoryQueue::default());
+    let otlp = start_on(&http_to(collector.url()), &queue, fast());
+    export(&otlp, 0..CUTS).await;
     let last = collector.wait(|received| taken(received).iter().any(|(cut, _)| *cut == CUTS - 1)).await;
     let all = CUTS as usize * CLASSES as usize;
     let behind = all - different(&last);
@@ -165,7 +165,7 @@ async fn beyond_the_cap_the_oldest_are_dropped_and_counted_and_the_newest_arrive
     assert!(on_disk <= cap + SMALL, "{on_disk} bytes");
     let collector = Collector::http_on(address);
     let all = (CUTS * u64::from(CLASSES)) as usize;
-    // What was on its way when it was dropped is counted once it is known that nobody took it.
+    // A record that was being sent when it was dropped is counted once it is known that it was not taken.
     let dropped = || usize::try_from(main_target(&otlp).dropped(Signal::Logs)).unwrap();
     let received = until("what was not dropped", PATIENCE, async || {
         let received = collector.received();

@@ -1,4 +1,4 @@
-//! The ways to collectors: who may listen, what is taken instead of whom, who gets a copy.
+//! The configuration of signals: mutual TLS, failover endpoints, copies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Papers {
         }
     }
 
-    /// Ends TLS in front of the plain HTTP of `collector`, for nodes that show a certificate; gives the port.
+    /// Ends TLS in front of the plain HTTP of `collector`, for nodes that show a certificate; returns the port.
     async fn guard(&self, collector: &Collector) -> u16 {
         liveqos::platform::tls::install();
         let mut roots = RootCertStore::empty();
@@ -86,7 +86,7 @@ impl Papers {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mutual_tls_lets_the_node_in_and_nobody_else() {
+async fn mutual_tls_accepts_the_node_alone() {
     let papers = Papers::issue();
     let identity = Identity::from_pem(&papers.collector.0, &papers.collector.1);
     let tls = ServerTlsConfig::new().identity(identity).client_ca_root(Certificate::from_pem(&papers.authority));
@@ -95,8 +95,8 @@ async fn mutual_tls_lets_the_node_in_and_nobody_else() {
     let guarded = papers.guard(&http).await;
     let to_grpc = grpc_to(format!("https://localhost:{}", grpc.address.port()));
     for (collector, settings) in [(&grpc, to_grpc), (&http, http_to(format!("https://localhost:{guarded}")))] {
-        let stranger = check(&papers.trusting(settings.clone(), false), &node()).await.unwrap();
-        assert!(!matches!(stranger[0].verdict, liveqos::otlp::Verdict::Delivered(_)), "{stranger:?}");
+        let refused = check(&papers.trusting(settings.clone(), false), &node()).await.unwrap();
+        assert!(!matches!(refused[0].verdict, liveqos::otlp::Verdict::Delivered(_)), "{refused:?}");
         let otlp = start(&papers.trusting(settings, true), quick());
         otlp.take(&segments(&session(1), 3));
         assert_eq!(collector.spans(3).await.len(), 3);
@@ -117,7 +117,7 @@ async fn half_an_identity_or_a_bad_one_is_refused_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn zstd_is_spoken_by_both_protocols() {
+async fn zstd_works_over_both_protocols() {
     for (collector, http) in [(Collector::grpc(), false), (Collector::http(), true)] {
         let settings = if http { http_to(collector.url()) } else { grpc_to(collector.url()) };
         let otlp = start(&OtlpSettings { compression: Compression::Zstd, ..settings }, quick());
@@ -141,10 +141,10 @@ async fn another_endpoint_takes_over_and_throttling_is_no_reason() {
     first.script(Signal::Traces.as_str(), [Reply::Code(Code::Unavailable, details)]);
     otlp.take(&segments(&session(2), 3));
     first.spans(6).await;
-    assert!(second.received().is_empty(), "who asks for patience gets it");
+    assert!(second.received().is_empty(), "a collector that asks to wait is waited for");
     first.script(Signal::Traces.as_str(), [Reply::Code(Code::Unavailable, Vec::new())]);
     otlp.take(&segments(&session(3), 3));
-    assert_eq!(second.spans(3).await.len(), 3, "over an endpoint where nobody listens");
+    assert_eq!(second.spans(3).await.len(), 3, "past an endpoint that refuses connections");
     otlp.take(&segments(&session(4), 3));
     assert_eq!(second.spans(6).await.len(), 6, "it stays there");
     assert_eq!(stop(otlp, PATIENCE).await[0], Backlog::default());

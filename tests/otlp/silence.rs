@@ -1,5 +1,5 @@
-//! A collector that takes connections and never answers, and one that is only slow: what is silent is asked anew long
-//! before the time-out, what is slow is waited for.
+//! A collector that takes connections and never answers, and one that is only slow: a silent one gets the request again
+//! long before the timeout, a slow one is waited for.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::{grpc_to, http_to, quick, start_on, stop};
 /// A time-out that no test lives to see.
 const NEVER: Duration = Duration::from_hours(1);
 
-/// Both ways to speak, each to a collector of its own.
+/// Both protocols, each to a collector of its own.
 fn both() -> [(Collector, OtlpSettings); 2] {
     let (grpc, http) = (Collector::grpc(), Collector::http());
     let (to_grpc, to_http) = (grpc_to(grpc.url()), http_to(http.url()));
@@ -36,25 +36,25 @@ fn taken(received: &[Received]) -> BTreeSet<u64> {
     cuts(received.iter().filter(|one| one.taken)).into_iter().collect()
 }
 
-fn tell(otlp: &Otlp, cut: u64) {
+fn export(otlp: &Otlp, cut: u64) {
     otlp.take(&[sample(&session(1), cut, Vec::new())]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_hung_is_asked_anew_long_before_the_time_out() {
     for (collector, settings) in both() {
-        let outbox = Arc::new(MemoryQueue::default());
-        let otlp = start_on(&settings, &outbox, pace(Duration::from_millis(20)));
-        tell(&otlp, 0);
+        let queue = Arc::new(MemoryQueue::default());
+        let otlp = start_on(&settings, &queue, pace(Duration::from_millis(20)));
+        export(&otlp, 0);
         collector.wait(|received| taken(received).contains(&0)).await;
         collector.always(Some(Reply::Hang));
-        tell(&otlp, 1);
+        export(&otlp, 1);
         // More than may stay unanswered.
         collector.wait(|received| received.len() > 8).await;
-        tell(&otlp, 2);
+        export(&otlp, 2);
         collector.wait(|received| cuts(&received[received.len() - 1..]).contains(&2)).await;
         collector.always(None);
-        tell(&otlp, 3);
+        export(&otlp, 3);
         collector.wait(|received| taken(received) == (0..4).collect()).await;
         assert_eq!(stop(otlp, PATIENCE).await.map(|left| left.records), [0; 3]);
     }
@@ -63,14 +63,14 @@ async fn a_collector_that_hung_is_asked_anew_long_before_the_time_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_hung_through_a_backlog_shows_what_happens_now_first() {
     for (collector, settings) in both() {
-        let outbox = Arc::new(MemoryQueue::default());
-        let otlp = start_on(&settings, &outbox, Pace { items: 8, ..pace(Duration::from_millis(20)) });
+        let queue = Arc::new(MemoryQueue::default());
+        let otlp = start_on(&settings, &queue, Pace { items: 8, ..pace(Duration::from_millis(20)) });
         collector.always(Some(Reply::Hang));
-        (0..200).for_each(|cut| tell(&otlp, cut));
+        (0..200).for_each(|cut| export(&otlp, cut));
         collector.wait(|received| received.len() > 8).await;
-        assert_eq!(outbox.backlog(Signal::Logs).records, 200);
+        assert_eq!(queue.backlog(Signal::Logs).records, 200);
         collector.always(Some(Reply::Slow(Duration::from_millis(5))));
-        tell(&otlp, 200);
+        export(&otlp, 200);
         let received = collector.wait(|received| taken(received).len() == 201).await;
         let order = cuts(received.iter().filter(|one| one.taken));
         let now = order.iter().position(|cut| *cut == 200).unwrap();
@@ -82,14 +82,14 @@ async fn what_hung_through_a_backlog_shows_what_happens_now_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_collector_is_waited_for_once_it_is_known() {
     for (collector, settings) in both() {
-        let outbox = Arc::new(MemoryQueue::default());
-        let otlp = start_on(&settings, &outbox, pace(Duration::from_millis(50)));
+        let queue = Arc::new(MemoryQueue::default());
+        let otlp = start_on(&settings, &queue, pace(Duration::from_millis(50)));
         // Its answers take ten times what is waited for at first.
         collector.always(Some(Reply::Slow(Duration::from_millis(500))));
         for cut in 0..6 {
-            tell(&otlp, cut);
+            export(&otlp, cut);
             let gone = async {
-                while outbox.backlog(Signal::Logs).records > 0 {
+                while queue.backlog(Signal::Logs).records > 0 {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             };
@@ -109,7 +109,7 @@ async fn another_endpoint_takes_over_from_one_that_hangs() {
         hanging.always(Some(Reply::Hang));
         let settings = OtlpSettings { failover: vec![second.url()], ..settings };
         let otlp = start_on(&settings, &Arc::new(MemoryQueue::default()), pace(Duration::from_millis(50)));
-        (0..3).for_each(|cut| tell(&otlp, cut));
+        (0..3).for_each(|cut| export(&otlp, cut));
         second.wait(|received| taken(received) == (0..3).collect()).await;
         assert_eq!(stop(otlp, PATIENCE).await.map(|left| left.records), [0; 3]);
     }
@@ -121,21 +121,21 @@ async fn another_endpoint_takes_over_from_one_that_hangs() {
 async fn delays_after_a_collector_that_hung_is_back() {
     for (name, (collector, settings)) in ["grpc", "http"].into_iter().zip(both()) {
         let settings = OtlpSettings { timeout: OtlpSettings::default().timeout, ..settings };
-        let outbox = Arc::new(MemoryQueue::default());
-        let otlp = start_on(&settings, &outbox, Pace::default());
+        let queue = Arc::new(MemoryQueue::default());
+        let otlp = start_on(&settings, &queue, Pace::default());
         let (mut cut, mut delays) = (0, Vec::new());
         for hung in [3, 7, 11, 31] {
-            tell(&otlp, cut);
+            export(&otlp, cut);
             collector.wait(|received| taken(received).contains(&cut)).await;
             collector.always(Some(Reply::Hang));
             for _ in 0..hung {
                 cut += 1;
-                tell(&otlp, cut);
+                export(&otlp, cut);
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             collector.always(None);
             cut += 1;
-            tell(&otlp, cut);
+            export(&otlp, cut);
             let back = std::time::Instant::now();
             collector.wait(|received| taken(received).contains(&cut)).await;
             delays.push((hung, back.elapsed()));

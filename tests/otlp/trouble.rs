@@ -84,8 +84,8 @@ async fn exhausted_is_tried_again_only_where_the_collector_says_when() {
     let mut details = b"\x1a\x32\x0a\x28type.googleapis.com/google.rpc.RetryInfo\x12\x04\x0a\x02\x08\x01".to_vec();
     details[1] = u8::try_from(details.len() - 2).unwrap();
     let collector = Collector::grpc();
-    let said = Reply::Code(Code::ResourceExhausted, details);
-    collector.script(Signal::Traces.as_str(), [said, Reply::Code(Code::ResourceExhausted, Vec::new())]);
+    let with_delay = Reply::Code(Code::ResourceExhausted, details);
+    collector.script(Signal::Traces.as_str(), [with_delay, Reply::Code(Code::ResourceExhausted, Vec::new())]);
     let otlp = start(&grpc_to(collector.url()), quick());
     let stats = main_target(&otlp).stats();
     otlp.take(&segments(&session(1), 5));
@@ -134,10 +134,10 @@ async fn a_collector_that_comes_back_gets_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_outbox_drops_the_oldest_and_counts_them() {
+async fn a_full_queue_drops_the_oldest_and_counts_them() {
     let collector = Collector::grpc();
-    let outbox = Arc::new(MemoryQueue::with_room(Room { records: 3, bytes: 1 << 20 }));
-    let otlp = start_on(&grpc_to(collector.url()), &outbox, patient());
+    let queue = Arc::new(MemoryQueue::with_room(Room { records: 3, bytes: 1 << 20 }));
+    let otlp = start_on(&grpc_to(collector.url()), &queue, patient());
     otlp.take(&segments(&session(1), 5));
     assert_eq!((main_target(&otlp).dropped(Signal::Traces), main_target(&otlp).dropped(Signal::Logs)), (2, 0));
     stop(otlp, PATIENCE).await;
@@ -179,7 +179,7 @@ async fn stop_tries_once_more_instead_of_waiting_for_the_back_off() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_web_server_is_no_grpc_collector() {
     let answers = [(200, "<html>"), (503, "busy"), (401, "who?")];
-    let mut judged = Vec::new();
+    let mut all = Vec::new();
     for (status, text) in answers {
         let status = axum::http::StatusCode::from_u16(status).unwrap();
         let router = axum::Router::new().fallback(move || async move { (status, text) });
@@ -188,10 +188,10 @@ async fn a_web_server_is_no_grpc_collector() {
         let server = tonic::transport::Server::builder().add_routes(tonic::service::Routes::from(router));
         let server = tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
         let verdicts = check(&grpc_to(url), &node()).await.unwrap();
-        judged.push(verdicts[0].verdict.clone());
+        all.push(verdicts[0].verdict.clone());
         server.abort();
     }
-    let [html, busy, who] = judged.as_slice() else { unreachable!() };
+    let [html, busy, who] = all.as_slice() else { unreachable!() };
     assert!(matches!(html, Verdict::Final(why) if why.contains("Unknown")), "{html:?}");
     assert!(matches!(busy, Verdict::Retry { after: None, .. }), "{busy:?}");
     assert!(matches!(who, Verdict::Final(why) if why.contains("Unauthenticated")), "{who:?}");

@@ -9,7 +9,7 @@ use liveqos_testkit::ports::{ReservedPort, udp_address};
 use liveqos_testkit::program::{Program, command};
 use liveqos_testkit::wait::until;
 
-/// nginx with one place of media whose requests it logs as told.
+/// nginx with one media file, whose requests it logs by this `access_log` directive.
 async fn edge(folder: &Path, log: &str) -> (Program, ReservedPort, String) {
     let reserved = ReservedPort::new();
     let port = reserved.number();
@@ -49,11 +49,12 @@ async fn bytes(daemon: &Daemon) -> f64 {
     value(&page, "liveqos_media_io_bytes_total", &["direction=\"transmit\""]).unwrap_or_default()
 }
 
-async fn told(daemon: &Daemon, requests: usize) {
+/// Waits until the daemon has counted all these requests; panics when it counts more.
+async fn counted(daemon: &Daemon, requests: usize) {
     until("all requests of nginx", Duration::from_secs(30), async || {
-        let told = bytes(daemon).await;
-        assert!(told < requests as f64 * 900.0 + 1.0, "{told} bytes of {requests} requests: some are counted twice");
-        (told > requests as f64 * 900.0 - 1.0).then_some(())
+        let bytes = bytes(daemon).await;
+        assert!(bytes < requests as f64 * 900.0 + 1.0, "{bytes} bytes of {requests} requests: some are counted twice");
+        (bytes > requests as f64 * 900.0 - 1.0).then_some(())
     })
     .await;
 }
@@ -73,12 +74,12 @@ async fn nginx_logs_by_syslog() {
         let log = format!("access_log syslog:server={server},{option}tag=liveqos liveqos;");
         let (nginx, _port, url) = edge(folder.path(), &log).await;
         ask(&url, 120).await;
-        told(&daemon, 120).await;
+        counted(&daemon, 120).await;
         let page = daemon.metrics().await;
         for reason in ["syslog_form", "log_line_form", "syslog_lost"] {
             assert!(!page.contains(&format!("reason=\"{reason}\"")), "{reason}: {page}");
         }
-        // nginx goes on when nobody reads.
+        // nginx goes on when the daemon does not read.
         assert!(daemon.program.stop().await.success());
         ask(&url, 50).await;
         assert!(!nginx.log().contains("upstream timed out"), "{}", nginx.log());
@@ -96,23 +97,23 @@ async fn a_killed_daemon_reads_on_where_it_was() {
     );
     let (_nginx, _port, url) = edge(folder.path(), &format!("access_log {} liveqos;", log.display())).await;
     let mut daemon = Daemon::start_in(folder.path(), &config).await;
-    until("a first look at the log", Duration::from_secs(10), async || {
+    until("the first round of the log", Duration::from_secs(10), async || {
         let sources = daemon.json("/api/v1/sources").await?;
         sources["sources"][0]["last_success"].is_number().then_some(())
     })
     .await;
     ask(&url, 70).await;
-    told(&daemon, 70).await;
+    counted(&daemon, 70).await;
     daemon.program.signal("KILL");
     daemon.program.ended(Duration::from_secs(5)).await;
     // What is written while it is dead is read by the next one, and nothing of before.
     ask(&url, 30).await;
     let daemon = Daemon::start_in(folder.path(), &config).await;
     ask(&url, 20).await;
-    told(&daemon, 50).await;
+    counted(&daemon, 50).await;
     let sources = daemon.json("/api/v1/sources").await.unwrap();
     assert_eq!(sources["sources"][0]["state"], "up", "{sources}");
     // Two more windows: nothing comes after.
     tokio::time::sleep(Duration::from_secs(10)).await;
-    told(&daemon, 50).await;
+    counted(&daemon, 50).await;
 }

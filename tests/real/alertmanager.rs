@@ -1,4 +1,5 @@
-//! A real Alertmanager with the routing that is shipped, told by the program's own desk: receives, groups, resolves.
+//! A real Alertmanager with the routing that is shipped, notified by the program's own dispatcher: receives, groups,
+//! resolves.
 
 use std::path::Path;
 use std::time::Duration;
@@ -22,20 +23,20 @@ async fn alertmanager_receives_groups_and_resolves() {
     let manager = Alertmanager::start(folder.path(), &webhook.url).await;
     let receiver =
         WebhookSettings { kind: ReceiverKind::Alertmanager, url: manager.url.clone(), ..WebhookSettings::default() };
-    let alerts = AlertSettings { webhooks: vec![receiver], ..AlertSettings::default() };
+    let settings = AlertSettings { webhooks: vec![receiver], ..AlertSettings::default() };
     let page_url = "http://127.0.0.1:9480/".to_owned();
-    let letterhead = AlertContext { node: "media-017".to_owned(), alerts, page_url, ..AlertContext::default() };
+    let context = AlertContext { node: "media-017".to_owned(), alerts: settings, page_url, ..AlertContext::default() };
     let meters = SelfMetrics::new(&prometheus::Registry::new()).unwrap();
-    let notifiers = Notifiers::start(letterhead, &meters).unwrap();
+    let notifiers = Notifiers::start(context, &meters).unwrap();
 
     let onset = liveqos::platform::clock::now() - Duration::from_secs(3);
     notifiers.take(&notices(NoticeState::Firing, onset));
-    let told = wait::until("all classes", Duration::from_secs(10), async || {
+    let alerts = wait::until("all classes", Duration::from_secs(10), async || {
         let alerts = manager.alerts().await?;
         (alerts.len() == CLASSES).then_some(alerts)
     })
     .await;
-    let starts: jiff::Timestamp = told[0]["startsAt"].as_str().unwrap().parse().unwrap();
+    let starts: jiff::Timestamp = alerts[0]["startsAt"].as_str().unwrap().parse().unwrap();
     assert_eq!(starts.as_millisecond() as u64, onset.millis(), "the true onset");
     let firing =
         wait::until("one message", Duration::from_secs(10), async || webhook.call("LiveStutterHigh", "firing")).await;
@@ -52,8 +53,8 @@ async fn alertmanager_receives_groups_and_resolves() {
 #[test]
 fn amtool_finds_no_fault_in_what_is_shipped() {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/alertmanager/alertmanager.yml");
-    let (code, said) = run(command("amtool").arg("check-config").arg(shipped));
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = run(command("amtool").arg("check-config").arg(shipped));
+    assert_eq!(code, Some(0), "{output}");
 }
 
 struct Alertmanager {

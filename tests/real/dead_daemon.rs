@@ -1,5 +1,4 @@
-//! The daemon killed, then hanging, in the middle of a class: nginx's hooks find nobody, and the class goes on all the
-//! same.
+//! The daemon hanging, then killed, in the middle of a class: nginx's hooks get no response, and the class goes on.
 
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use super::ffmpeg::{Publisher, player};
 use super::nginx::Nginx;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_daemon_drops_no_class() {
+async fn a_dead_daemon_drops_no_class() {
     let _machine = alone().await;
     let folder = tempfile::tempdir().unwrap();
     let port = ReservedPort::new();
@@ -35,7 +34,7 @@ async fn dead_daemon_drops_no_class() {
     // It hangs: connections are taken, no answer comes.
     daemon.program.signal("STOP");
     the_class_flows(&nginx, &connections, 3).await;
-    // It is gone: nobody takes a connection.
+    // It is gone: connections are refused.
     daemon.program.signal("KILL");
     let status = daemon.program.ended(Duration::from_secs(5)).await;
     assert!(!status.success());
@@ -52,7 +51,7 @@ async fn dead_daemon_drops_no_class() {
     let after = after.await;
     assert_eq!((&after["trace_id"], &after["course_id"]), (&before["trace_id"], &before["course_id"]));
     eprintln!(
-        "{silent} hooks had no answer, {refused} found nobody; the class was taken up again: opened {} before, {} after",
+        "{silent} hooks had no answer, {refused} were refused; the class was resumed: opened {} before, {} after",
         before["opened_at"], after["opened_at"]
     );
     let apart = (after["opened_at"].as_f64().unwrap() - before["opened_at"].as_f64().unwrap()).abs();
@@ -60,7 +59,7 @@ async fn dead_daemon_drops_no_class() {
     assert_eq!(nginx.clients().await, connections);
 }
 
-/// Media goes on for so many periods of the hook, and nobody has to come again.
+/// Media goes on for this many periods of the hook, and no connection is opened anew.
 async fn the_class_flows(nginx: &Nginx, connections: &[u64], periods: u32) {
     let (mut received, mut sent) = (number(nginx, "bytes_in").await, number(nginx, "bytes_out").await);
     for _ in 0..periods {
@@ -68,7 +67,7 @@ async fn the_class_flows(nginx: &Nginx, connections: &[u64], periods: u32) {
         let now = (number(nginx, "bytes_in").await, number(nginx, "bytes_out").await);
         assert!(now.0 > received + ENOUGH && now.1 > sent + 2 * ENOUGH, "{now:?} after {received} and {sent}");
         (received, sent) = now;
-        assert_eq!(nginx.clients().await, connections, "nobody had to come again");
+        assert_eq!(nginx.clients().await, connections, "no connection is new");
     }
 }
 

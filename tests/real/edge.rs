@@ -1,5 +1,5 @@
-//! An HTTP edge: Debian's nginx serves segments to viewers of known pace, writes its log as docs/access-logs.md tells,
-//! and the daemon joins the kernel's sockets to the class. What it says is held against what the viewers themselves
+//! An HTTP edge: Debian's nginx serves segments to viewers of known pace, writes its log as docs/access-logs.md asks,
+//! and the daemon joins the kernel's sockets to the class. Its figures are compared with what the viewers themselves
 //! counted.
 
 use std::path::Path;
@@ -162,7 +162,7 @@ async fn a_slow_viewer_of_an_edge_is_late_by_as_much_as_it_counts_itself() {
     let connections = |class: &str| value(&page, "liveqos_listener_connections", &[&port, class]);
     assert_eq!((connections("class=\"known\""), connections("class=\"unknown\"")), (Some(10.0), Some(0.0)));
 
-    // Whoever opens a connection and asks for nothing is told of no class.
+    // A connection without a request belongs to no class.
     let _idle = TcpStream::connect(("127.0.0.1", edge.port)).await.unwrap();
     wait::until("an unknown connection", PATIENCE, async || {
         let page = daemon.metrics().await;
@@ -179,6 +179,6 @@ const SEGMENT: usize = 375_000;
 /// Half the media's rate.
 const SLOW: u64 = 93_750;
 const RECEIVE_BUFFER: u32 = 8 * 1024;
-/// Between two looks of the kernel's witness.
+/// Seconds between two polls of the kernel's sockets.
 const LOOK: f64 = 0.5;
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -1,5 +1,6 @@
 //! The same edge behind a link that loses packets and queues them, in a network namespace of its own: the whole test
-//! starts itself again in there. Where the machine allows no namespace or has no `nft`, it says so and tests nothing.
+//! starts itself again in there. Where the machine allows no namespace or has no `nft`, it prints that and tests
+//! nothing.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -19,17 +20,17 @@ async fn loss_and_round_trip_of_a_class_are_those_of_its_link() {
         return inside().await;
     }
     let _alone = wait::alone().await;
-    let (allowed, said) = run(command("unshare").args(["--net", "sh", "-c", "nft --version && tc -V"]));
+    let (allowed, output) = run(command("unshare").args(["--net", "sh", "-c", "nft --version && tc -V"]));
     if allowed != Some(0) {
-        return eprintln!("SKIPPED: no network namespace with nft and tc here: {said}");
+        return eprintln!("SKIPPED: no network namespace with nft and tc here: {output}");
     }
     let own = std::env::current_exe().unwrap();
     let mut again = command("unshare");
     again.arg("--net").arg(own).args(["--exact", TEST, "--nocapture"]).env(INSIDE, "1");
-    let (code, said) = run(&mut again);
-    eprintln!("{said}");
+    let (code, output) = run(&mut again);
+    eprintln!("{output}");
     assert_eq!(code, Some(0));
-    assert!(said.contains("1 passed"), "it ran in there");
+    assert!(output.contains("1 passed"), "it ran in there");
 }
 
 async fn inside() {
@@ -39,8 +40,8 @@ async fn inside() {
         "ip link set lo gso_max_segs 1",
         "tc qdisc replace dev lo root tbf rate 40mbit burst 32k latency 2s",
     ] {
-        let (code, said) = run(command("sh").args(["-c", line]));
-        assert_eq!(code, Some(0), "{line}: {said}");
+        let (code, output) = run(command("sh").args(["-c", line]));
+        assert_eq!(code, Some(0), "{line}: {output}");
     }
     let edge = Edge::start().await;
     let daemon = edge.daemon().await;
@@ -62,7 +63,7 @@ async fn inside() {
     .await;
     heal();
     let dropped = dropped();
-    // A loss is known when it is repaired and the next look came.
+    // A loss is known when it is repaired and the sockets were polled again.
     let mut lost = segments(&daemon, edge.port).await[1];
     wait::until("the last loss", PATIENCE, async || {
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -73,14 +74,13 @@ async fn inside() {
     let (sent, lost) = (segments(&daemon, edge.port).await[0], lost - lost_before);
     let ratio = figures["packet_loss_ratio"].as_f64().unwrap();
     let (joined, logged) = (figures["rtt_seconds"]["p50"].as_f64().unwrap(), logged_rtt(edge.folder.path()));
-    eprintln!(
-        "{figures}\nthe link dropped {dropped}, the kernel's witness counts {lost} lost of {sent}; class {ratio:.4}"
-    );
+    eprintln!("{figures}\nthe link dropped {dropped}, the kernel counts {lost} lost of {sent}; class {ratio:.4}");
     let [least, median, most] = logged;
     eprintln!("round trip: joined sockets {joined:.4} s, lines of the log {median:.4} s, {least:.4} to {most:.4}");
     assert!((lost - dropped).abs() <= dropped * 0.1, "{lost} lost beside {dropped} dropped");
     assert!(ratio < 0.06, "{ratio} beside 0.03");
-    // The queue comes and goes with each segment: looks and ends of answers see other instants of the same connections.
+    // The queue comes and goes with each segment: polls and ends of responses see other instants of the same
+    // connections.
     assert!((least * 0.5..=most).contains(&joined), "{joined} beside {logged:?}");
     viewers.abort_all();
 }
@@ -98,14 +98,14 @@ fn lose(port: u16) {
 
 /// Drops no more; what was counted stays.
 fn heal() {
-    let (code, said) = run(command("nft").args(["flush", "chain", "inet", "link", "way"]));
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = run(command("nft").args(["flush", "chain", "inet", "link", "way"]));
+    assert_eq!(code, Some(0), "{output}");
 }
 
 /// Packets that the link dropped so far.
 fn dropped() -> f64 {
-    let (_, said) = run(command("nft").args(["list", "counter", "inet", "link", "dropped"]));
-    said.split_once("packets ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).unwrap()
+    let (_, output) = run(command("nft").args(["list", "counter", "inet", "link", "dropped"]));
+    output.split_once("packets ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()).unwrap()
 }
 
 /// Segments sent and lost on the listener, by the daemon.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use liveqos::platform::clock;
 use liveqos_testkit::program::{Program, command};
 
-/// A publisher, and what it says it wrote.
+/// A publisher, and what it reports to have written.
 pub(crate) struct Publisher {
     pub(crate) program: Program,
     written: Arc<Mutex<Vec<(f64, u64)>>>,
@@ -47,7 +47,7 @@ impl Publisher {
         Self { program, written }
     }
 
-    /// FLV bytes written from one instant (seconds since the epoch) to another, between its words by their times.
+    /// FLV bytes written from one instant (seconds since the epoch) to another, interpolated between its reports.
     pub(crate) fn written(&self, from: f64, to: f64) -> Option<f64> {
         let notes = self.written.lock().unwrap();
         let at = |when: f64| {

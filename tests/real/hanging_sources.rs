@@ -1,5 +1,5 @@
-//! Twenty sources that take every connection and never answer, beside one that is well: it is not held up, nor is the
-//! tick.
+//! Twenty sources that accept every connection and never respond, beside a healthy one: neither it nor the tick is
+//! delayed.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn hanging_sources() {
     let (good, silent) = (StatServer::one("class103").await, hang().await);
     let config = config(&good.url, silent);
     let daemon = Daemon::start_in(folder.path(), &config).await;
-    are_told_down(&daemon).await;
+    are_down(&daemon).await;
 
     let before = Skew::of(&daemon.metrics().await);
     let rounds = rounds(&daemon).await;
@@ -31,16 +31,16 @@ async fn hanging_sources() {
     assert!(skew.punctual / skew.count >= 0.99, "late ticks: {:?}", skew.buckets);
 
     let asked = self::rounds(&daemon).await - rounds;
-    assert!(asked >= MEASURED.as_secs() * 9 / 10, "the good source was asked {asked} times only");
+    assert!(asked >= MEASURED.as_secs() * 9 / 10, "the good source was polled {asked} times only");
     let session = daemon.session("live/class103").await.unwrap();
     assert_eq!(session["viewers"], 3);
     let off = session["bitrate_bits_per_second"].as_f64().unwrap() / 1_600_000.0 - 1.0;
     assert!(off.abs() < 0.03, "the good source's bitrate is {off:+.3} off");
 
-    let (code, said) = check.await.unwrap();
-    let of = |mark: &str| said.lines().filter(|line| line.starts_with(mark) && line.contains("source ")).count();
-    assert_eq!((code, of("FAILED"), of("ok")), (Some(1), SILENT, 1), "{said}");
-    assert!(said.lines().filter(|line| line.starts_with("FAILED")).all(|line| line.contains("silent-")), "{said}");
+    let (code, output) = check.await.unwrap();
+    let of = |mark: &str| output.lines().filter(|line| line.starts_with(mark) && line.contains("source ")).count();
+    assert_eq!((code, of("FAILED"), of("ok")), (Some(1), SILENT, 1), "{output}");
+    assert!(output.lines().filter(|line| line.starts_with("FAILED")).all(|line| line.contains("silent-")), "{output}");
     assert!(daemon.program.stop().await.success());
 }
 
@@ -56,7 +56,7 @@ fn config(good: &str, silent: SocketAddr) -> String {
 }
 
 /// Waits until the silent sources are down, and only they.
-async fn are_told_down(daemon: &Daemon) {
+async fn are_down(daemon: &Daemon) {
     let down = until("twenty sources down", Duration::from_secs(20), async || {
         let mut sources = daemon.json("/api/v1/sources").await?;
         let Value::Array(sources) = sources["sources"].take() else {

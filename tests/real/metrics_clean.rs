@@ -1,5 +1,5 @@
-//! The metrics page as Prometheus takes it: no complaint of promtool, every shipped query answered, exemplars that lead
-//! to a trace.
+//! The metrics page as Prometheus reads it: no complaint of promtool, a result for every shipped query, exemplars that
+//! lead to a trace.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -39,11 +39,11 @@ async fn metrics_clean() {
     let prometheus = Prometheus::start(folder.path(), &[demo.clone(), daemon.address.to_string()]).await;
 
     targets_are_up(&prometheus).await;
-    every_query_is_answered(&prometheus).await;
+    every_query_has_a_result(&prometheus).await;
     rules_are_evaluated(&prometheus).await;
     exemplars_lead_to_the_trace(&prometheus, &demo).await;
     for page in [get(&format!("http://{demo}/metrics")).await.unwrap(), daemon.metrics().await] {
-        promtool_is_content(&page);
+        promtool_has_no_complaint(&page);
     }
     assert!(daemon.program.stop().await.success());
     drop(class);
@@ -62,11 +62,11 @@ async fn targets_are_up(prometheus: &Prometheus) {
     .await;
 }
 
-/// Every query of the shipped dashboard gives a series once the demo's faults have shown.
-async fn every_query_is_answered(prometheus: &Prometheus) {
+/// Every query of the shipped dashboard gives a series once the faults of the demo are visible.
+async fn every_query_has_a_result(prometheus: &Prometheus) {
     let dashboard = include_str!("../../dashboards/liveqos-node-and-class.json");
     let mut queries = dashboard::queries(dashboard);
-    // Nobody sends messages in the demo's class.
+    // The demo's class has no messages.
     queries.retain(|(title, _)| !title.contains("Message latency"));
     assert!(queries.len() > 20, "the dashboard has {} queries", queries.len());
     let mut open = queries.clone();
@@ -97,9 +97,9 @@ async fn rules_are_evaluated(prometheus: &Prometheus) {
         let (name, expr) = (rule["name"].as_str().unwrap(), rule["query"].as_str().unwrap());
         assert_eq!(rule["health"], "ok", "{name}: {rule}");
         let what = format!("the recorded series {name}");
-        // Viewers of the demo's class tell no first frame, and send no messages.
-        let told = !name.contains("first_frame") && !name.contains("message_latency");
-        if rule["type"] == "recording" && told {
+        // Viewers of the demo's class report no first frame and no messages.
+        let reported = !name.contains("first_frame") && !name.contains("message_latency");
+        if rule["type"] == "recording" && reported {
             until(&what, Duration::from_secs(40), async || prometheus.series(name).await.ok().filter(|n| *n > 0)).await;
         }
         prometheus.series(expr).await.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -120,15 +120,15 @@ async fn exemplars_lead_to_the_trace(prometheus: &Prometheus, demo: &str) {
     assert!(exemplars.iter().all(|exemplar| exemplar["labels"]["trace_id"] == trace.as_str()));
 }
 
-fn promtool_is_content(page: &str) {
+fn promtool_has_no_complaint(page: &str) {
     use std::io::Write as _;
     let mut check = command("promtool");
     check.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut check = check.spawn().unwrap();
     check.stdin.take().unwrap().write_all(page.as_bytes()).unwrap();
     let output = check.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    let complaints: Vec<&str> = said.lines().filter(|line| !line.is_empty() && !KNOWN.contains(line)).collect();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    let complaints: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !KNOWN.contains(line)).collect();
     assert!(complaints.is_empty(), "{complaints:#?}");
     // 3: only matters of style.
     assert!(matches!(output.status.code(), Some(0 | 3)), "{}", output.status);
@@ -138,7 +138,7 @@ fn rules_of(group: &Value) -> &[Value] {
     group["rules"].as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Matters of style in names that users rely on: bits are what media rates are told in, and viewers are counted.
+/// Matters of style in names that users rely on: media rates are in bits, and viewers are counted.
 const KNOWN: [&str; 2] = [
     "liveqos_session_bitrate_bits_per_second use base unit \"bytes\" instead of \"bits\"",
     "liveqos_viewer_count non-histogram and non-summary metrics should not have \"_count\" suffix",

@@ -1,4 +1,4 @@
-//! nginx with the RTMP module, its hooks relayed to the daemon as docs/nginx-rtmp.md tells, word by word.
+//! nginx with the RTMP module, its hooks relayed to the daemon by the configuration of docs/nginx-rtmp.md.
 
 use std::path::Path;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! One class on a real media server, from the first byte to the last series: what an operator reads, is told and finds
-//! in the trace.
+//! One class on a real media server, from the first byte to the last series: what an operator reads, is notified of and
+//! finds in the trace.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -58,7 +58,7 @@ impl Class {
     async fn start(folder: &Path) -> Self {
         let (collector, webhook, port) = (Collector::grpc(), Webhook::start().await, ReservedPort::new());
         let nginx = Nginx::start(folder, port.number()).await;
-        // This machine also encodes, and may build: that it is busy is no news here.
+        // This machine also encodes, and may build: an alert of its load is not wanted here.
         let config = format!(
             "[objectives]\nload_ratio = 1.0\n\
              [node]\nname = \"origin-1\"\nregion = \"test\"\n[otlp]\nendpoint = \"{}\"\nmetrics_interval = \"5s\"\n\
@@ -73,7 +73,7 @@ impl Class {
         Self { nginx, daemon, collector, webhook, _port: port }
     }
 
-    /// Waits for the first byte at nginx, then for the class at the daemon and its root at the collector. Gives the
+    /// Waits for the first byte at nginx, then for the class at the daemon and its root at the collector. Returns the
     /// first byte's instant.
     async fn opens(&self) -> Instant {
         let published = Instant::now();
@@ -109,7 +109,7 @@ impl Class {
 
     /// The figures of the samples, against what is known of the class.
     async fn is_measured(&self, publisher: &Publisher) {
-        let settled = until("three viewers, all of them heard", Duration::from_secs(30), async || {
+        let settled = until("three viewers, all of them measured", Duration::from_secs(30), async || {
             let samples = self.samples().await;
             let good = |sample: &&Value| sample["viewers"] == 3 && sample["coverage_ratio"] == 1;
             samples.iter().filter(good).filter_map(|sample| sample["number"].as_u64()).min()
@@ -146,7 +146,7 @@ impl Class {
             self.webhook.call("LiveLatencyHigh", "firing")
         });
         let call = call.await;
-        eprintln!("told: {}", call["commonAnnotations"]["summary"]);
+        eprintln!("notified: {}", call["commonAnnotations"]["summary"]);
         assert_eq!((&call["version"], &call["commonLabels"]["session_id"]), (&"4".into(), &SESSION.into()));
         let alerts = self.daemon.json("/api/v1/alerts").await.unwrap();
         assert_eq!(alerts["alerts"][0]["alertname"], "LiveLatencyHigh", "{alerts}");
@@ -176,8 +176,8 @@ impl Class {
         assert!(closed <= Duration::from_secs(10) && gone <= Duration::from_secs(30), "{closed:?}, {gone:?}");
         until("the all-clear", Duration::from_secs(10), async || self.webhook.call("LiveLatencyHigh", "resolved"))
             .await;
-        let told = self.webhook.alerts();
-        assert_eq!(told, ["LiveLatencyHigh firing", "LiveLatencyHigh resolved"], "nothing else was wrong");
+        let alerts = self.webhook.alerts();
+        assert_eq!(alerts, ["LiveLatencyHigh firing", "LiveLatencyHigh resolved"], "nothing else was wrong");
     }
 
     async fn trace_is_whole(&self, first_byte: Instant) {
@@ -246,7 +246,7 @@ fn samples_are_in_segments(trace: &Trace, root: &[u8]) {
 async fn bitrate_is_true(samples: &[Value], publisher: &Publisher) {
     let edge = |sample: &Value, edge: &str| sample["window"][edge].as_f64().unwrap();
     let (from, to) = (edge(&samples[0], "start"), edge(&samples[samples.len() - 1], "end"));
-    let written = until("ffmpeg's word on it", Duration::from_secs(5), async || publisher.written(from, to));
+    let written = until("the report of ffmpeg", Duration::from_secs(5), async || publisher.written(from, to));
     let flv = written.await * 8.0 / (to - from);
     let sent = flv - FLV_TAG_BYTES * FLV_TAGS_PER_SECOND * 8.0;
     let rates: Vec<f64> = samples.iter().map(|sample| sample["bitrate_bits_per_second"].as_f64().unwrap()).collect();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Manager {
     pub(crate) path: PathBuf,
     socket: UnixDatagram,
-    told: std::sync::Mutex<Vec<String>>,
+    messages: std::sync::Mutex<Vec<String>>,
 }
 
 impl Manager {
@@ -15,21 +15,21 @@ impl Manager {
         let path = folder.join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_nonblocking(true).unwrap();
-        Self { path, socket, told: std::sync::Mutex::default() }
+        Self { path, socket, messages: std::sync::Mutex::default() }
     }
 
-    /// All it was told so far, in order.
-    pub(crate) fn told(&self) -> Vec<String> {
-        let mut told = self.told.lock().unwrap();
-        let mut message = [0; 4_096];
-        while let Ok(length) = self.socket.recv(&mut message) {
-            let text = String::from_utf8_lossy(&message[..length]);
-            told.extend(text.lines().map(str::to_owned));
+    /// All messages so far, in order.
+    pub(crate) fn messages(&self) -> Vec<String> {
+        let mut messages = self.messages.lock().unwrap();
+        let mut buffer = [0; 4_096];
+        while let Ok(length) = self.socket.recv(&mut buffer) {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            messages.extend(text.lines().map(str::to_owned));
         }
-        told.clone()
+        messages.clone()
     }
 
-    pub(crate) fn count(&self, word: &str) -> usize {
-        self.told().iter().filter(|told| *told == word).count()
+    pub(crate) fn count(&self, message: &str) -> usize {
+        self.messages().iter().filter(|one| *one == message).count()
     }
 }

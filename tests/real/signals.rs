@@ -1,4 +1,4 @@
-//! The daemon under a service manager: told by signals, telling by `NOTIFY_SOCKET`.
+//! The daemon under a service manager: it follows signals and reports by `NOTIFY_SOCKET`.
 
 use std::time::{Duration, Instant};
 
@@ -36,8 +36,8 @@ async fn signals() {
         (Trace::of(&collector).events("live.qos.sample").len() >= 2).then_some(())
     })
     .await;
-    // The manager reads nothing meanwhile: its socket takes ten words, and no tick may wait for the eleventh.
-    until("ticks nobody reads of", WITHIN, async || {
+    // The manager reads nothing in the meantime: its socket takes ten messages, and no tick may wait for the eleventh.
+    until("ticks that the manager does not read", WITHIN, async || {
         (Trace::of(&collector).events("live.qos.sample").len() >= 4).then_some(())
     })
     .await;
@@ -55,28 +55,28 @@ async fn signals() {
 async fn takes_over(daemon: &Daemon, manager: &Manager) {
     daemon.program.signal("HUP");
     until("the second source", WITHIN, async || (up(daemon).await == ["first", "second"]).then_some(())).await;
-    until("the reload told", WITHIN, async || {
+    until("the report of the reload", WITHIN, async || {
         (manager.count("RELOADING=1") == 1 && manager.count("READY=1") == 2).then_some(())
     })
     .await;
 }
 
-/// A bad new file: the log says why, the old settings stay and the ticks go on.
+/// A bad new file: the log has the reason, the old settings stay and the ticks go on.
 async fn refuses(daemon: &Daemon, manager: &Manager) {
     daemon.program.signal("HUP");
-    let said = until("the refusal in the log", WITHIN, async || {
+    let refusal = until("the refusal in the log", WITHIN, async || {
         let log = daemon.program.log();
         log.lines().find(|line| line.contains("not reloaded")).map(str::to_owned)
     });
-    let said = said.await;
-    assert!(said.contains("the old settings stay") && said.contains("latencyy"), "{said}");
-    until("the refusal told", WITHIN, async || (manager.count("READY=1") == 3).then_some(())).await;
+    let refusal = refusal.await;
+    assert!(refusal.contains("the old settings stay") && refusal.contains("latencyy"), "{refusal}");
+    until("the report of the refusal", WITHIN, async || (manager.count("READY=1") == 3).then_some(())).await;
     let ticks = manager.count("WATCHDOG=1");
     until("ticks after it", WITHIN, async || (manager.count("WATCHDOG=1") > ticks).then_some(())).await;
     assert_eq!(up(daemon).await, ["first", "second"]);
 }
 
-/// What was still open when the daemon was told to stop left with it.
+/// What was still open when the daemon was stopped was exported.
 fn every_sample_is_in_a_segment(trace: &Trace) {
     let segments: Vec<_> = trace.named("live.teaching.conduct").collect();
     let samples: usize = segments.iter().map(|segment| segment.events.len()).sum();

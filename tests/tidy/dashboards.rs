@@ -1,4 +1,5 @@
-//! The dashboards: every query names what is exported, every panel says what it shows, and its red line is the alert's.
+//! The dashboards: every query names an exported metric, every panel has a description, and its red line is the
+//! alert's.
 
 use liveqos_core::model::Objectives;
 use liveqos_testkit::dashboard::{panels, queries};
@@ -13,7 +14,7 @@ fn queries_name_only_what_is_exported() {
         let queries = queries(&json);
         assert!(queries.len() > 20, "{path}: {} queries", queries.len());
         let unfilled: Vec<_> = queries.iter().filter(|(_, expr)| expr.contains('$')).collect();
-        assert!(unfilled.is_empty(), "{path}: variables nobody knows in {unfilled:?}");
+        assert!(unfilled.is_empty(), "{path}: unknown variables in {unfilled:?}");
         let wrong: Vec<_> = queries.iter().flat_map(|(_, expr)| strange_names(expr, &[])).collect();
         assert!(wrong.is_empty(), "{path}: {wrong:#?}");
     }
@@ -37,7 +38,7 @@ fn dashboards_are_provisioned_alike_everywhere() {
         assert!(ids.windows(2).all(|pair| pair[0] != pair[1]), "{path}: a panel's id stands twice");
         for panel in panels(&dashboard) {
             let at = format!("{path}: {}", panel["title"]);
-            assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{at}: says what it shows");
+            assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{at}: a description");
             assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{at}: has a unit");
             assert_eq!(panel["datasource"]["uid"], "${datasource}", "{at}");
         }

@@ -7,23 +7,23 @@ use super::repository::text;
 
 #[test]
 fn core_and_probes_depend_on_little() {
-    assert_eq!(strangers(&text("core/Cargo.toml"), CORE), [""; 0]);
-    assert_eq!(strangers(&text("probes/Cargo.toml"), PROBES), [""; 0]);
+    assert_eq!(unexpected(&text("core/Cargo.toml"), CORE), [""; 0]);
+    assert_eq!(unexpected(&text("probes/Cargo.toml"), PROBES), [""; 0]);
 }
 
 #[test]
-fn a_stranger_is_found_wherever_it_stands() {
+fn an_unexpected_dependency_is_found_in_every_table() {
     let manifest = "[dependencies]\nserde = \"1\"\ntokio = \"1\"\n[target.'cfg(unix)'.dependencies]\nlibc = \"0.2\"\n\
                     [build-dependencies]\ncc = \"1\"\n[dev-dependencies]\nproptest = \"1\"\n";
-    assert_eq!(strangers(manifest, CORE), ["cc", "libc", "tokio"]);
+    assert_eq!(unexpected(manifest, CORE), ["cc", "libc", "tokio"]);
 }
 
 /// The dependencies of a manifest that are not `allowed`, those of its tests left out.
-fn strangers(manifest: &str, allowed: &[&str]) -> Vec<String> {
+fn unexpected(manifest: &str, allowed: &[&str]) -> Vec<String> {
     let manifest: Table = manifest.parse().expect("a manifest is TOML");
     let targets = manifest.get("target").and_then(|targets| targets.as_table());
     let tables = targets.into_iter().flat_map(Table::values).filter_map(|target| target.as_table()).chain([&manifest]);
-    let mut strangers: Vec<_> = tables
+    let mut unexpected: Vec<_> = tables
         .flat_map(|table| ["dependencies", "build-dependencies"].map(|section| table.get(section)))
         .flatten()
         .filter_map(|section| section.as_table())
@@ -31,8 +31,8 @@ fn strangers(manifest: &str, allowed: &[&str]) -> Vec<String> {
         .filter(|name| !allowed.contains(&name.as_str()))
         .cloned()
         .collect();
-    strangers.sort();
-    strangers
+    unexpected.sort();
+    unexpected
 }
 
 const CORE: &[&str] = &["hashbrown", "hdrhistogram", "ipnet", "memchr", "serde", "serde_json", "thiserror"];

@@ -20,16 +20,16 @@ pub(crate) fn strange_names(expr: &str, recorded: &[String]) -> Vec<String> {
             continue;
         };
         let known = |label: &String| GIVEN_LABELS.contains(&label.as_str()) || of_series.contains(&label.as_str());
-        let strange = matchers.iter().filter(|label| !known(label));
-        wrong.extend(strange.map(|label| format!("{series} has no label {label} in {expr}")));
+        let unknown = matchers.iter().filter(|label| !known(label));
+        wrong.extend(unknown.map(|label| format!("{series} has no label {label} in {expr}")));
         labels.extend(of_series);
     }
-    let strange = named.grouping.iter().filter(|label| !labels.contains(label.as_str()));
-    wrong.extend(strange.map(|label| format!("nothing has the label {label} in {expr}")));
+    let unknown = named.grouping.iter().filter(|label| !labels.contains(label.as_str()));
+    wrong.extend(unknown.map(|label| format!("nothing has the label {label} in {expr}")));
     wrong
 }
 
-/// The labels of a series, beside [`GIVEN_LABELS`]; `None` for one that nobody exports.
+/// The labels of a series, beside [`GIVEN_LABELS`]; `None` for one that is not exported.
 fn labels_of(series: &str, recorded: &[String]) -> Option<Vec<&'static str>> {
     if series == "up" {
         return Some(Vec::new());
@@ -83,8 +83,8 @@ fn texts_name_only_what_is_exported() {
     let texts = files(&["md", "json", "yml"]).into_iter().map(|path| (text(&path), path));
     let wrong: Vec<_> = texts
         .flat_map(|(text, path)| {
-            let strange = metric_words(&text).filter(|word| !exported(word));
-            strange.map(|word| format!("{path}: {word}")).collect::<Vec<_>>()
+            let unknown = metric_words(&text).filter(|word| !exported(word));
+            unknown.map(|word| format!("{path}: {word}")).collect::<Vec<_>>()
         })
         .collect();
     assert!(wrong.is_empty(), "{wrong:#?}");

@@ -35,9 +35,9 @@ pub(crate) fn print() {
             );
         }
     }
-    let told = fold.drain(Timestamp::from_millis(1_800_000_006_000));
+    let observations = fold.drain(Timestamp::from_millis(1_800_000_006_000));
     let grown = usage::resident_kilobytes() - before;
-    assert_eq!((fold.sizes(), told.len()), ((VIEWERS as usize, 1), 1));
+    assert_eq!((fold.sizes(), observations.len()), ((VIEWERS as usize, 1), 1));
     println!("{VIEWERS} viewers in one class: {} B a viewer resident", grown * 1_024 / VIEWERS);
 }
 

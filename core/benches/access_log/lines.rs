@@ -1,5 +1,5 @@
-//! The log that is measured: 10,000 viewers in 200 classes, CMCD v1 and v2, dirt in it, written in three forms that say
-//! the same.
+//! The log that is measured: 10,000 viewers in 200 classes, CMCD v1 and v2, some malformed, written in three forms that
+//! contain the same.
 
 use std::io::{self, Write};
 
@@ -60,16 +60,16 @@ impl Writer {
     fn line(&mut self, slot: u64, pass: u64, viewer: u64, number: u64) {
         let class = viewer % CLASSES;
         let is_segment = pass % 2 == 1;
-        let dirt = number % 1_000;
+        let fault = number % 1_000;
         let ran_dry = (viewer * 31 + pass).is_multiple_of(97);
-        self.cmcd(viewer, pass, ran_dry, dirt);
-        let served = dirt != FAILED;
+        self.cmcd(viewer, pass, ran_dry, fault);
+        let served = fault != FAILED;
         let mut path = format!("/hls/class{class}/{}", pass / 2);
         path.push_str(if is_segment { ".ts" } else { ".m3u8" });
         if !is_segment {
             path = format!("/hls/class{class}/index.m3u8");
         }
-        if dirt == OTHER {
+        if fault == OTHER {
             "/favicon.ico".clone_into(&mut path);
         }
         let facts = Facts {
@@ -84,15 +84,15 @@ impl Writer {
             },
             path,
             viewer,
-            time: dirt != NO_TIME,
+            time: fault != NO_TIME,
         };
         self.line.clear();
         match self.form {
-            Form::Query => self.json(&facts, dirt, false),
-            Form::Headers => self.json(&facts, dirt, true),
+            Form::Query => self.json(&facts, fault, false),
+            Form::Headers => self.json(&facts, fault, true),
             Form::Text => self.text(&facts),
         }
-        match dirt {
+        match fault {
             CUT => self.line.truncate(self.line.len() / 2),
             NOISE => b"no line of an access log {"[..].clone_into(&mut self.line),
             LONG if (number / 1_000).is_multiple_of(100) => self.line.resize(70_000, b'x'),
@@ -101,11 +101,11 @@ impl Writer {
         self.line.push(b'\n');
     }
 
-    /// As hls.js says it: in v1 and, every second viewer, in v2.
-    fn cmcd(&mut self, viewer: u64, pass: u64, ran_dry: bool, dirt: u64) {
+    /// As hls.js writes it: in v1 and, every second viewer, in v2.
+    fn cmcd(&mut self, viewer: u64, pass: u64, ran_dry: bool, fault: u64) {
         use std::fmt::Write as _;
         self.payload.clear();
-        if dirt == SILENT {
+        if fault == SILENT {
             return;
         }
         let (is_v2, is_segment) = (viewer % 2 == 1, pass % 2 == 1);
@@ -113,7 +113,7 @@ impl Writer {
         let bl = if ran_dry { 100 } else { 4_300 };
         let out = &mut self.payload;
         let text = |out: &mut String, text: std::fmt::Arguments<'_>| out.write_fmt(text).expect("a String takes all");
-        match (dirt == MALFORMED, is_v2) {
+        match (fault == MALFORMED, is_v2) {
             (true, _) => text(out, format_args!("bl=x,")),
             (_, true) => text(out, format_args!("bl=({bl}),")),
             (_, false) => text(out, format_args!("bl={bl},")),
@@ -132,27 +132,27 @@ impl Writer {
             text(out, format_args!("mtp=37500,"));
         }
         text(out, format_args!("{}rtp=0,sf=h,", if is_segment { "" } else { "ot=m," }));
-        if dirt == OPEN {
+        if fault == OPEN {
             // The string has no end, so the rest has no form and this viewer no name.
             return text(out, format_args!("sid=\"{viewer}"));
         }
         text(out, format_args!("sid=\"{:08x}-0000-4000-8000-{viewer:012}\",", viewer * 2_654_435_761 % (1 << 32)));
         if is_v2 {
-            let version = if dirt == NEWER { 9 } else { 2 };
+            let version = if fault == NEWER { 9 } else { 2 };
             text(out, format_args!("sn={pass},st=l,sta=p,tpb=(1503;v 96;a),v={version}"));
         } else {
-            text(out, format_args!("st=l{}", if dirt == NEWER { ",v=9" } else { "" }));
+            text(out, format_args!("st=l{}", if fault == NEWER { ",v=9" } else { "" }));
         }
     }
 
-    fn json(&mut self, facts: &Facts, dirt: u64, headers: bool) {
+    fn json(&mut self, facts: &Facts, fault: u64, headers: bool) {
         let Facts { millis, status, bytes, path, viewer, time } = facts;
         let at = if *time { format!("{}.{:03}", millis / 1_000, millis % 1_000) } else { "-".to_owned() };
         let out = &mut self.line;
         write!(out, "{{\"t\":{at},\"rt\":0.00{},\"st\":{status},\"b\":{bytes},\"u\":\"{path}\",\"q\":\"", viewer % 7)
             .expect("a Vec takes all");
         if headers {
-            let quote = ["\\\"", "\\u0022", "\\x22"][(dirt % 3) as usize];
+            let quote = ["\\\"", "\\u0022", "\\x22"][(fault % 3) as usize];
             let sid = self.payload.find("sid=").unwrap_or(self.payload.len());
             let (request, session) = self.payload.split_at(sid);
             write!(out, "\",\"s\":\"{}\",", session.replace('"', quote)).expect("a Vec takes all");

@@ -1,4 +1,4 @@
-//! An access log through the fold, beside a scan by hand of the same bytes ([`scan`]). Both say for each class and
+//! An access log through the fold, beside a scan by hand of the same bytes ([`scan`]). Both give for each class and
 //! window of 5 s how many requests, bytes, viewers whose buffer ran dry and viewers present there were; the answers are
 //! checked equal. Prints CPU time a line, the ratio, and memory. The log is a file of 2,000,000 lines, read by both in
 //! the same way; another number may be given: `cargo bench -p liveqos-core --bench access_log -- 200000`. Without
@@ -144,10 +144,10 @@ fn fold(path: &Path, form: Form) -> (Answer, Duration, u64) {
     (answer, usage::since(begun), usage::resident_kilobytes().saturating_sub(before))
 }
 
-/// Adds what was told at `now` to its window.
-fn count(answer: &mut Answer, told: Vec<Observation>, now: Timestamp) {
+/// Adds the observations of `now` to its window.
+fn count(answer: &mut Answer, observations: Vec<Observation>, now: Timestamp) {
     let end = Timestamp::from_nanos(now.nanos() - 1).floor(GRID) + GRID;
-    for observation in told {
+    for observation in observations {
         let Fact::Players(view) = observation.fact else { continue };
         let row = answer.entry((observation.stream.as_str().to_owned(), end.millis())).or_default();
         row.requests += view.requests.unwrap_or(0);

@@ -12,6 +12,6 @@ pub(crate) fn since(begun: Duration) -> Duration {
 /// Resident memory of this process.
 pub(crate) fn resident_kilobytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("a Linux system");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it is told");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a size");
     line.trim().trim_end_matches("kB").trim().parse().expect("digits")
 }

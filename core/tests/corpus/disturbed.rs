@@ -1,5 +1,5 @@
-//! Faults on a node to which other things happen at the same time: a server that restarts, a join storm, a source that
-//! falls silent, noise, another fault. The cause is named all the same, or none.
+//! Faults on a node on which other things happen at the same time: a server restarts, many viewers join at once, a
+//! source goes silent, noise. The right cause is named, or none.
 
 use liveqos_core::model::{Alert, Cause, NoticeState, Objectives, Protocol};
 use liveqos_core::recording::{Event, Head, Playback, Settings, line};
@@ -19,7 +19,7 @@ const DISTURBANCES: [(&str, Also); 4] = [
         // Away for two seconds, its totals new after it.
         let back = second == 12;
         for class in &mut world.classes {
-            class.speaks = !(10..12).contains(&second);
+            class.reports = !(10..12).contains(&second);
             if back {
                 class.restart();
             }
@@ -31,10 +31,10 @@ const DISTURBANCES: [(&str, Also); 4] = [
         }
     }),
     ("silent source", |second, world| {
-        // Every third class is on a server that is not heard any more.
+        // Every third class is on a server that does not report any more.
         if second == 2 {
-            world.classes.iter_mut().skip(2).step_by(3).for_each(|class| class.speaks = false);
-            world.around.sources = vec![("srs".into(), None), ("other".into(), Some(world.now()))];
+            world.classes.iter_mut().skip(2).step_by(3).for_each(|class| class.reports = false);
+            world.environment.sources = vec![("srs".into(), None), ("other".into(), Some(world.now()))];
         }
     }),
     ("noise", |second, world| {
@@ -48,24 +48,24 @@ const DISTURBANCES: [(&str, Also); 4] = [
 
 #[test]
 fn a_fault_keeps_its_cause_whatever_else_happens() {
-    let (mut right, mut told, mut played) = (0, 0, 0);
+    let (mut right, mut alerted, mut played) = (0, 0, 0);
     for (name, also) in DISTURBANCES {
         for (seed, kind) in (40..).zip(KINDS) {
-            let said = named_with(kind, seed, &mut |second, world| also(second, world));
-            if said != Some(kind.0) {
-                println!("{name}: {} {} is called {said:?}", kind.0.as_str(), kind.1);
+            let cause = named_with(kind, seed, &mut |second, world| also(second, world));
+            if cause != Some(kind.0) {
+                println!("{name}: {} {} is named {cause:?}", kind.0.as_str(), kind.1);
             }
-            right += usize::from(said == Some(kind.0));
-            told += usize::from(said.is_some());
+            right += usize::from(cause == Some(kind.0));
+            alerted += usize::from(cause.is_some());
             played += 1;
         }
     }
-    println!("{right} of {told} told right, {played} played");
-    assert!(told * 10 >= played * 9 && right * 10 >= told * 8, "{right} of {told}, {played} played");
+    println!("{right} of {alerted} named right, {played} played");
+    assert!(alerted * 10 >= played * 9 && right * 10 >= alerted * 8, "{right} of {alerted}, {played} played");
 }
 
 #[test]
-fn healthy_classes_of_any_usual_rate_are_left_in_peace() {
+fn healthy_classes_of_any_baseline_raise_no_alert() {
     for (seed, ratio) in [(1, 0.0), (2, 0.001), (3, 0.003), (4, 0.005)] {
         let mut dice = Dice::new(seed);
         let sizes = [5, 20, 150];
@@ -81,7 +81,7 @@ fn healthy_classes_of_any_usual_rate_are_left_in_peace() {
 }
 
 #[test]
-fn the_largest_class_is_judged_as_fast_as_any() {
+fn the_largest_class_is_evaluated_as_fast_as_any() {
     let mut dice = Dice::new(5);
     let mut world = World::new(vec![Class::new(0, 50_000, Protocol::Hls, &mut dice)], 5);
     world.run(60);
@@ -89,13 +89,12 @@ fn the_largest_class_is_judged_as_fast_as_any() {
     let onset = world.now();
     world.run(5);
     let fires = |notice: &&liveqos_core::model::Notice| notice.alert == Alert::LiveStutterHigh;
-    let first = world.notices.iter().find(fires).expect("told");
+    let first = world.notices.iter().find(fires).expect("an alert");
     assert_eq!(first.state, NoticeState::Firing);
     assert!(first.at.since(onset).as_millis() <= 1_500, "{:?}", first.at.since(onset));
 }
 
-/// A day of everything, recorded and played back: the same samples and notices, whatever the pace, and the words
-/// themselves are kept whole.
+/// Everything recorded and played back: the same samples and notices, and every event is written as it was read.
 #[test]
 fn a_recording_gives_the_same_samples_and_notices() {
     let mut dice = Dice::new(21);
@@ -112,7 +111,7 @@ fn a_recording_gives_the_same_samples_and_notices() {
     world.run(20);
     world.path = Some((0.05, 90.0));
     world.classes[3].publishing = false;
-    world.around.sources = vec![("srs".into(), Some(world.now()))];
+    world.environment.sources = vec![("srs".into(), Some(world.now()))];
     world.run(40);
     let alerts: std::collections::BTreeSet<Alert> = world.notices.iter().map(|notice| notice.alert).collect();
     assert!(alerts.len() >= 5, "{alerts:?}");
@@ -123,9 +122,9 @@ fn a_recording_gives_the_same_samples_and_notices() {
     let mut playback = Playback::new(&Head::new("edge-7".to_owned(), START, settings), None);
     let (mut notices, mut samples) = (Vec::new(), Vec::new());
     for written in world.tape.take().expect("it was kept") {
-        let word = Event::read(&written).expect("a good word");
-        assert_eq!(line(&word).expect("short"), written, "read and written again it is the same");
-        if let Some(tick) = playback.play(word) {
+        let event = Event::read(&written).expect("a good event");
+        assert_eq!(line(&event).expect("short"), written, "it is written as it was read");
+        if let Some(tick) = playback.play(event) {
             notices.extend(tick.notices);
             samples.extend(tick.batch.samples);
         }

@@ -1,5 +1,5 @@
-//! What happens on a node beside faults: restarts, join storms, silent sources, flapping, mixtures, slow ruin. And that
-//! the judge is pure: the same words give the same notices, however fast they are played.
+//! Events on a node beside single faults: restarts, many viewers that join at once, silent sources, flapping, two
+//! faults at once, slow degradation. And the evaluator is pure: the same observations give the same notices.
 
 use std::time::Duration;
 
@@ -23,10 +23,9 @@ fn firing(notices: &[Notice], alert: Alert) -> usize {
     breaches(notices, alert).iter().filter(|notice| notice.state == NoticeState::Firing).count()
 }
 
-/// The customer's case: stutter 15 %, latency over 500 ms, loss over 5 %, processor over 90 %: too few nodes for the
-/// audience.
+/// Too few nodes for the audience: stutter 15 %, latency over 500 ms, loss over 5 %, processor over 90 %.
 #[test]
-fn a_node_that_carries_too_much_is_named_with_its_numbers() {
+fn an_overloaded_node_is_the_cause_with_its_figures() {
     let mut world = classes(&[120, 80, 40, 150, 60], Protocol::Webrtc, 1);
     world.run(60);
     assert_eq!(world.notices, []);
@@ -37,15 +36,15 @@ fn a_node_that_carries_too_much_is_named_with_its_numbers() {
     let onset = world.now();
     world.run(20);
     for alert in [Alert::LiveStutterHigh, Alert::LiveLatencyHigh, Alert::LivePacketLossHigh] {
-        let told = breaches(&world.notices, alert);
-        assert_eq!(told.len(), 5, "{alert:?}: every class, once");
-        assert!(told.iter().all(|notice| notice.at.since(onset) <= Duration::from_secs(3)), "{alert:?}");
+        let raised = breaches(&world.notices, alert);
+        assert_eq!(raised.len(), 5, "{alert:?}: every class, once");
+        assert!(raised.iter().all(|notice| notice.at.since(onset) <= Duration::from_secs(3)), "{alert:?}");
         let last = |subject: &Subject| {
             let mut of = world.notices.iter().filter(|notice| notice.alert == alert && notice.subject == *subject);
             of.next_back().map(|notice| (notice.cause, notice.why.join("; ")))
         };
-        for notice in told {
-            let (cause, why) = last(&notice.subject).expect("told");
+        for notice in raised {
+            let (cause, why) = last(&notice.subject).expect("a notice");
             assert_eq!(cause, Cause::Node, "{why}");
             assert!(why.contains("processor 9") && why.contains("of 4 other classes"), "{why}");
         }
@@ -57,11 +56,11 @@ fn a_restarted_server_and_a_join_storm_are_no_faults() {
     let mut world = classes(&[40, 150], Protocol::HttpFlv, 2);
     world.run(90);
     for class in &mut world.classes {
-        class.speaks = false;
+        class.reports = false;
     }
     world.run(8);
     for class in &mut world.classes {
-        class.speaks = true;
+        class.reports = true;
     }
     world.run(30);
     let mut dice = Dice::new(9);
@@ -79,9 +78,9 @@ fn silence_is_unknown_and_resolves_nothing() {
     world.classes[0].cells.iter_mut().for_each(|cell| cell.stutter = 0.08);
     world.run(20);
     assert_eq!(firing(&world.notices, Alert::LiveStutterHigh), 1);
-    world.classes[0].speaks = false;
-    world.around.sources = vec![("srs".into(), Some(world.now()))];
-    // The evidence is a minute old at last, the class is forgotten after a minute without a word: just before that.
+    world.classes[0].reports = false;
+    world.environment.sources = vec![("srs".into(), Some(world.now()))];
+    // Just before the evidence is a minute old and the class ends without an observation.
     world.run(58);
     let about: Vec<&Notice> = world.notices.iter().filter(|notice| notice.alert == Alert::LiveStutterHigh).collect();
     assert!(about.iter().all(|notice| notice.state == NoticeState::Firing), "nothing resolves");
@@ -89,15 +88,15 @@ fn silence_is_unknown_and_resolves_nothing() {
 }
 
 #[test]
-fn an_alert_without_news_says_so() {
+fn an_alert_without_new_evidence_is_unknown() {
     let mut world = classes(&[80, 80], Protocol::Webrtc, 3);
     world.run(60);
     world.classes[0].cells.iter_mut().for_each(|cell| cell.late = 900.0);
     world.run(20);
     assert_eq!(firing(&world.notices, Alert::LiveLatencyHigh), 1);
-    world.classes[0].speaks = false;
+    world.classes[0].reports = false;
     world.run(45);
-    let last = world.notices.iter().rfind(|notice| notice.alert == Alert::LiveLatencyHigh).expect("told");
+    let last = world.notices.iter().rfind(|notice| notice.alert == Alert::LiveLatencyHigh).expect("a notice");
     assert!(last.renotified && last.state == NoticeState::Firing);
     assert!(last.why.iter().any(|line| line.contains("unknown by now, not healthy")), "{:?}", last.why);
 }
@@ -115,7 +114,7 @@ fn a_fault_that_comes_and_goes_is_few_incidents() {
     let incidents = firing(&world.notices, Alert::LiveStutterHigh);
     assert!((1..=4).contains(&incidents), "{incidents} incidents of twelve bursts");
     world.run(180);
-    let last = world.notices.iter().rfind(|notice| notice.alert == Alert::LiveStutterHigh).expect("told");
+    let last = world.notices.iter().rfind(|notice| notice.alert == Alert::LiveStutterHigh).expect("a notice");
     assert_eq!(last.state, NoticeState::Resolved, "and it ends");
 }
 
@@ -139,7 +138,7 @@ fn of_two_faults_at_once_each_has_its_cause() {
 }
 
 #[test]
-fn a_load_that_rises_is_foretold_and_a_restless_one_is_not() {
+fn a_rising_load_is_forecast_and_a_noisy_one_is_not() {
     let mut world = classes(&[80, 60], Protocol::HttpFlv, 6);
     world.run(120);
     for step in 0..50 {
@@ -162,11 +161,11 @@ fn a_load_that_rises_is_foretold_and_a_restless_one_is_not() {
         world.load = [0.6 + 0.2 * dice.roll(), 0.5, 0.5 + 0.1 * dice.normal()];
         world.run(5);
     }
-    assert_eq!(world.notices, [], "an hour of unrest");
+    assert_eq!(world.notices, [], "an hour of noise");
 }
 
 #[test]
-fn a_latency_that_creeps_up_is_foretold_before_it_breaks() {
+fn a_creeping_latency_is_forecast_before_it_exceeds_the_limit() {
     let mut world = classes(&[150], Protocol::HttpFlv, 9);
     world.run(120);
     for step in 0..60 {
@@ -177,14 +176,14 @@ fn a_latency_that_creeps_up_is_foretold_before_it_breaks() {
         let about = |notice: &&Notice| notice.alert == Alert::LiveLatencyHigh && notice.forecast.is_some() == expected;
         world.notices.iter().find(about).map(|notice| notice.at)
     };
-    let (warned, broken) = (first(true).expect("foretold"), first(false).expect("and it broke"));
+    let (warned, broken) = (first(true).expect("a forecast"), first(false).expect("a breach"));
     assert!(broken > warned, "warned {warned:?}, broken {broken:?}");
     assert_eq!(world.notices.iter().filter(|notice| notice.state == NoticeState::Resolved).count(), 0);
 }
 
-/// The words of one world, played twice; the second time in leaps, as a replay does that is faster than time.
+/// The observations of one node, played twice; the second time in leaps, as by a replay that is faster than time.
 #[test]
-fn the_same_words_give_the_same_notices() {
+fn the_same_observations_give_the_same_notices() {
     let play = |leap: u64| {
         let mut world = classes(&[20, 60, 150], Protocol::Webrtc, 11);
         let mut left = 240;

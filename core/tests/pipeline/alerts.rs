@@ -1,4 +1,4 @@
-//! What people are told, how soon, and that healthy classes leave them in peace.
+//! Which notices people get, how soon, and that healthy classes cause none.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ fn onset(viewers: u32, freeze_millis: u64, seed: u64) -> (Timestamp, Option<Noti
     let class = Class::new("s1").viewers(viewers).stutter(BASE).freeze_millis(freeze_millis).seed(seed);
     let mut stage = Stage::of([class]);
     stage.run(40);
-    assert_eq!(stage.told.notices, [], "healthy so far, seed {seed}");
+    assert_eq!(stage.output.notices, [], "healthy at first, seed {seed}");
     let onset = stage.now();
     stage.class().stutter = FAULT;
     stage.run(40);
@@ -38,7 +38,7 @@ fn delays(viewers: u32, freeze_millis: u64) -> (u64, u64) {
 }
 
 #[test]
-fn a_stutter_of_four_percent_is_told_within_seconds() {
+fn a_stutter_of_four_percent_raises_an_alert_within_seconds() {
     for (viewers, freeze, slowest) in
         [(150, 200, 2_000), (150, 500, 3_500), (50, 200, 5_000), (20, 200, 10_000), (10, 200, 15_000)]
     {
@@ -48,12 +48,12 @@ fn a_stutter_of_four_percent_is_told_within_seconds() {
 }
 
 #[test]
-fn the_onset_told_is_that_of_the_fault() {
+fn the_onset_of_the_alert_is_that_of_the_fault() {
     for seed in 1..=SEEDS {
         let (onset, notice) = onset(150, 200, seed);
-        let notice = notice.expect("a stutter of 4 % is told");
+        let notice = notice.expect("a stutter of 4 % raises an alert");
         let off = onset.since(notice.started_at).max(notice.started_at.since(onset));
-        assert!(off <= Duration::from_millis(500), "onset told {off:?} off, seed {seed}");
+        assert!(off <= Duration::from_millis(500), "onset {off:?} off, seed {seed}");
         assert!(notice.evidence.value > notice.evidence.threshold);
     }
 }
@@ -66,14 +66,14 @@ fn a_small_audience_needs_longer() {
 }
 
 #[test]
-fn a_healthy_hour_is_quiet() {
+fn a_healthy_hour_raises_no_alert() {
     for freeze in [200, 500, 2_000] {
         for viewers in [10, 150] {
             let class = Class::new("s1").viewers(viewers).stutter(BASE).freeze_millis(freeze).seed(7);
             let mut stage = Stage::of([class]);
             stage.run(3_600);
-            assert_eq!(stage.told.notices, [], "{viewers} viewers, freezes of {freeze} ms");
-            let (stalled, watched) = stage.pipe.fleet().totals().fold((0.0, 0.0), |sum, (_, totals)| {
+            assert_eq!(stage.output.notices, [], "{viewers} viewers, freezes of {freeze} ms");
+            let (stalled, watched) = stage.pipeline.fleet().totals().fold((0.0, 0.0), |sum, (_, totals)| {
                 (sum.0 + totals.stutter_seconds.unwrap_or(0.0), sum.1 + totals.watch_seconds.unwrap_or(0.0))
             });
             let ratio: f64 = stalled / watched;
@@ -83,7 +83,7 @@ fn a_healthy_hour_is_quiet() {
 }
 
 #[test]
-fn stutter_resolves_once_healed_and_not_by_a_short_respite() {
+fn stutter_resolves_once_healed_and_not_by_a_short_pause() {
     let mut stage = Stage::of([Class::new("s1").viewers(150).stutter(BASE)]);
     stage.run(30);
     stage.class().stutter = FAULT;
@@ -108,14 +108,14 @@ fn stutter_resolves_once_healed_and_not_by_a_short_respite() {
 }
 
 #[test]
-fn loss_is_judged_for_each_leg_apart() {
+fn loss_is_evaluated_for_each_leg_apart() {
     let mut tcp = Class::new("s1").waiting(40);
     tcp.segments = Some((2_000, 2));
     let mut rtp = Class::new("s2").viewers(20);
     rtp.loss = Some(0.001);
     let mut stage = Stage::of([tcp, rtp]);
     stage.run(30);
-    assert_eq!(stage.told.notices, []);
+    assert_eq!(stage.output.notices, []);
 
     // A healthy TCP leg of many segments must not hide an RTP leg that loses.
     stage.classes[0].segments = Some((2_000, 40));
@@ -131,7 +131,7 @@ fn loss_is_judged_for_each_leg_apart() {
 }
 
 #[test]
-fn players_that_begin_to_count_do_not_blind_the_judge() {
+fn players_that_begin_to_count_packets_do_not_hide_loss() {
     let mut class = Class::new("s1").viewers(20);
     class.players = Some(Protocol::HttpFlv);
     class.segments = Some((5_000, 0));
@@ -144,21 +144,21 @@ fn players_that_begin_to_count_do_not_blind_the_judge() {
 
 #[test]
 fn one_slow_viewer_of_three_is_the_95th_percentile_and_takes_longer_than_many() {
-    let told = |latencies: Vec<u64>, slow: usize| {
+    let raised = |latencies: Vec<u64>, slow: usize| {
         let mut class = Class::new("s1").viewers(latencies.len() as u32);
         class.latency_millis = latencies;
         let mut stage = Stage::of([class]);
         stage.run(20);
-        assert_eq!(stage.told.notices, []);
+        assert_eq!(stage.output.notices, []);
         stage.class().latency_millis[..slow].fill(900);
         stage.run(12);
-        let [notice] = stage.notices(Alert::LiveLatencyHigh)[..] else { panic!("told once") };
+        let [notice] = stage.notices(Alert::LiveLatencyHigh)[..] else { panic!("one notice") };
         assert!((notice.evidence.value - 0.9).abs() < 0.01, "{}", notice.evidence);
         (notice.at.since(at(20_000)), notice.evidence.size)
     };
-    let (alone, of) = told(vec![20, 30, 40], 1);
+    let (alone, of) = raised(vec![20, 30, 40], 1);
     assert!((of - 3.0).abs() < 1e-9 && alone > Duration::from_secs(4) && alone < Duration::from_secs(9), "{alone:?}");
-    let (many, _) = told(vec![30; 60], 20);
+    let (many, _) = raised(vec![30; 60], 20);
     assert!(many <= Duration::from_secs(1), "{many:?}");
 }
 
@@ -168,9 +168,9 @@ fn a_stream_is_down_when_viewers_wait_for_longer_than_five_seconds() {
     stage.run(20);
     stage.class().publishing = false;
     stage.run(5);
-    assert_eq!(stage.told.notices, [], "five seconds are a blink of the publisher");
+    assert_eq!(stage.output.notices, [], "a publisher may be away for five seconds");
     stage.run(3);
-    let [notice] = stage.notices(Alert::LiveStreamDown)[..] else { panic!("told once") };
+    let [notice] = stage.notices(Alert::LiveStreamDown)[..] else { panic!("one notice") };
     assert_eq!(notice.started_at, at(20_000), "since the publisher went");
     assert!((notice.evidence.size - 12.0).abs() < 1e-9);
     stage.class().publishing = true;
@@ -179,22 +179,22 @@ fn a_stream_is_down_when_viewers_wait_for_longer_than_five_seconds() {
 }
 
 #[test]
-fn nobody_is_told_of_a_stream_that_nobody_waits_for() {
+fn a_stream_without_waiting_viewers_raises_no_alert() {
     let mut stage = Stage::of([Class::new("s1").waiting(0)]);
     stage.run(20);
     stage.class().publishing = false;
     stage.run(60);
-    assert_eq!(stage.told.notices, []);
-    assert_eq!(stage.told.batch.closed.len(), 1, "the class just ends");
+    assert_eq!(stage.output.notices, []);
+    assert_eq!(stage.output.batch.closed.len(), 1, "the class just ends");
 }
 
 #[test]
-fn frames_well_under_the_declared_are_told() {
+fn a_frame_rate_far_below_the_declared_one_raises_an_alert() {
     let mut class = Class::new("s1");
     class.declared_fps = Some(25.0);
     let mut stage = Stage::of([class]);
     stage.run(30);
-    assert_eq!(stage.told.notices, []);
+    assert_eq!(stage.output.notices, []);
     stage.class().fps = 8;
     stage.run(30);
     assert_eq!(stage.states(Alert::LiveFpsLow), [Firing]);
@@ -204,24 +204,24 @@ fn frames_well_under_the_declared_are_told() {
 }
 
 #[test]
-fn frames_without_a_declared_rate_are_not_judged() {
+fn a_frame_rate_without_a_declared_one_is_not_evaluated() {
     let mut stage = Stage::of([Class::new("s1")]);
     stage.run(20);
     stage.class().fps = 1;
     stage.run(30);
-    assert_eq!(stage.told.notices, []);
+    assert_eq!(stage.output.notices, []);
 }
 
 #[test]
-fn an_overloaded_node_is_told_and_names_itself_the_cause() {
+fn an_overloaded_node_raises_an_alert_with_itself_as_the_cause() {
     let mut stage = Stage::of([]);
     stage.load(Some(0.5));
     stage.run(20);
     stage.load(Some(0.99));
     stage.run(3);
-    assert_eq!(stage.told.notices, [], "a burst is no overload");
+    assert_eq!(stage.output.notices, [], "a burst is no overload");
     stage.run(7);
-    let [notice] = stage.notices(Alert::LiveNodeOverloaded)[..] else { panic!("told once") };
+    let [notice] = stage.notices(Alert::LiveNodeOverloaded)[..] else { panic!("one notice") };
     assert_eq!(notice.cause, Cause::Node);
     stage.load(None);
     stage.run(60);
@@ -232,30 +232,30 @@ fn an_overloaded_node_is_told_and_names_itself_the_cause() {
 }
 
 #[test]
-fn a_silent_source_is_told_and_its_classes_are_unknown_not_healthy() {
+fn a_silent_source_raises_an_alert_and_its_classes_are_unknown_not_healthy() {
     let mut stage = Stage::of([Class::new("s1").viewers(150).stutter(FAULT)]);
-    stage.around.sources = vec![("srs".into(), None)];
+    stage.environment.sources = vec![("srs".into(), None)];
     stage.run(20);
     assert_eq!(stage.states(Alert::LiveStutterHigh), [Firing]);
     stage.class().polled = false;
     stage.class().players = None;
-    stage.around.sources[0].1 = Some(stage.now());
+    stage.environment.sources[0].1 = Some(stage.now());
     stage.run(50);
     assert_eq!(stage.states(Alert::LiveSourceDown), [Firing]);
     assert_eq!(stage.notices(Alert::LiveSourceDown)[0].started_at, at(20_000));
     assert_eq!(stage.states(Alert::LiveStutterHigh), [Firing], "silence does not resolve");
     assert_eq!(stage.states(Alert::LiveStreamDown), [], "nor does it mean that the stream is down");
-    stage.around.sources[0].1 = None;
+    stage.environment.sources[0].1 = None;
     stage.run(1);
     assert_eq!(stage.states(Alert::LiveSourceDown), [Firing, Resolved]);
 }
 
 #[test]
-fn a_source_taken_out_of_the_settings_resolves_its_alert() {
+fn the_alert_of_a_source_resolves_when_it_is_removed_from_the_settings() {
     let mut stage = Stage::of([]);
-    stage.around.sources = vec![("srs".into(), Some(at(0)))];
+    stage.environment.sources = vec![("srs".into(), Some(at(0)))];
     stage.run(5);
-    stage.around.sources.clear();
+    stage.environment.sources.clear();
     stage.run(1);
     assert_eq!(stage.states(Alert::LiveSourceDown), [Firing, Resolved]);
 }
@@ -268,7 +268,7 @@ fn the_end_of_a_class_resolves_what_still_fires() {
     stage.class().listed = false;
     stage.class().players = None;
     stage.run(15);
-    assert_eq!(stage.told.batch.closed.len(), 1);
+    assert_eq!(stage.output.batch.closed.len(), 1);
     assert_eq!(stage.states(Alert::LiveStutterHigh), [Firing, Resolved]);
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use liveqos_core::model::{Fact, GRID, Observation, PlayerView, Protocol, ServerView, TICK, Timestamp, Total};
 use liveqos_core::trace::{Parent, SpanCommand, SpanName, SpanRef};
 
-use crate::stage::{BEACON, Class, SERVER, START, Stage, at, described, said};
+use crate::stage::{BEACON, Class, SERVER, START, Stage, at, described, observed};
 
 /// The class: healthy, a fault from 60 s to 80 s, over at 150 s.
 fn class() -> Stage {
@@ -56,12 +56,12 @@ fn lines(commands: &[SpanCommand]) -> String {
 
 #[test]
 fn a_class_of_two_and_a_half_minutes() {
-    insta::assert_snapshot!(lines(&class().told.commands));
+    insta::assert_snapshot!(lines(&class().output.commands));
 }
 
 #[test]
 fn the_same_class_gives_the_same_commands() {
-    assert_eq!(class().told.commands, class().told.commands);
+    assert_eq!(class().output.commands, class().output.commands);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn events_are_the_samples_at_their_times_and_hang_in_their_segment() {
     let stage = class();
     let mut logged = Vec::new();
     let mut in_spans = Vec::new();
-    for command in &stage.told.commands {
+    for command in &stage.output.commands {
         match command {
             SpanCommand::Emit(log) if log.event.name == "live.qos.sample" => {
                 let mut event = log.event.clone();
@@ -86,15 +86,15 @@ fn events_are_the_samples_at_their_times_and_hang_in_their_segment() {
         }
     }
     assert_eq!(logged, in_spans);
-    let cuts: Vec<Timestamp> = stage.told.batch.samples.iter().map(|sample| sample.window.end).collect();
+    let cuts: Vec<Timestamp> = stage.output.batch.samples.iter().map(|sample| sample.window.end).collect();
     assert_eq!(in_spans.iter().map(|(_, event)| event.at).collect::<Vec<_>>(), cuts);
     assert!(cuts.iter().all(|cut| cut.floor(GRID) == *cut));
 }
 
 #[test]
-fn the_incident_tells_the_numbers_of_the_fault_not_of_the_recovery() {
+fn the_incident_has_the_figures_of_the_fault_not_of_the_recovery() {
     let stage = class();
-    let incident = stage.told.commands.iter().find_map(|command| match command {
+    let incident = stage.output.commands.iter().find_map(|command| match command {
         SpanCommand::Export(span) if span.this.name == SpanName::QosIncident => Some(span),
         _ => None,
     });
@@ -102,35 +102,36 @@ fn the_incident_tells_the_numbers_of_the_fault_not_of_the_recovery() {
     assert!(incident.start.since(at(60_000)).max(at(60_000).since(incident.start)) <= TICK * 2);
     let value = incident.attributes.iter().find(|(key, _)| *key == "live.evidence.value");
     let liveqos_core::trace::Value::Float(value) = value.expect("evidence").1 else { panic!("a number") };
-    assert!(value > 0.01, "the fault was over the limit, told is {value}");
+    assert!(value > 0.01, "the fault exceeded the limit, not {value}");
     assert!(!incident.error.as_ref().expect("an error").starts_with("resolved"));
 }
 
-/// Within one tick the words of different sources may come in any order. The order of one source's words matters (the
-/// newer replaces), and so does what names the class: the name must come before the class opens, or it is renamed.
+/// Within one tick the observations of different sources may arrive in any order. The order of those of one source
+/// matters (the newer replaces the older), and the name of the class must arrive before the class opens, or the class
+/// is renamed.
 #[test]
-fn the_order_of_sources_within_a_beat_does_not_matter() {
+fn the_order_of_sources_within_a_tick_does_not_matter() {
     let mut plays = Vec::new();
     for backwards in [false, true] {
         let mut stage = Stage::of([]);
-        stage.pipe.observe(said(SERVER, "live/s1", at(0), described("s1")));
+        stage.pipeline.observe(observed(SERVER, "live/s1", at(0), described("s1")));
         for tick in 0..260_u64 {
-            let mut words = words(tick);
+            let mut observations = observations(tick);
             if backwards {
-                words.reverse();
+                observations.reverse();
             }
-            for word in words {
-                stage.pipe.observe(word);
+            for observation in observations {
+                stage.pipeline.observe(observation);
             }
             stage.tick();
         }
-        plays.push((lines(&stage.told.commands), stage.told.batch.samples));
+        plays.push((lines(&stage.output.commands), stage.output.batch.samples));
     }
     assert_eq!(plays[0], plays[1]);
     assert_eq!(plays[0].1.len(), 12);
 }
 
-fn words(tick: u64) -> Vec<Observation> {
+fn observations(tick: u64) -> Vec<Observation> {
     let now = at(tick * 250);
     let view = |each: u64| {
         Fact::Server(Box::new(ServerView {
@@ -149,8 +150,8 @@ fn words(tick: u64) -> Vec<Observation> {
         ..PlayerView::default()
     }));
     vec![
-        said(SERVER, "live/s1", now, view(31_000)),
-        said("nginx", "live/s1", now, view(30_000)),
-        said(BEACON, "live/s1", now, players),
+        observed(SERVER, "live/s1", now, view(31_000)),
+        observed("nginx", "live/s1", now, view(30_000)),
+        observed(BEACON, "live/s1", now, players),
     ]
 }

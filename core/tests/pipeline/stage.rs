@@ -1,5 +1,5 @@
-//! A stage for classes: servers are asked each second, players and kernel tell each tick, the pipe ticks each 250 ms.
-//! Nothing here reads a clock; all chance comes from a seed.
+//! Simulated classes: servers are polled each second, players and the kernel report each tick, the pipeline ticks each
+//! 250 ms. Nothing here reads a clock; all chance comes from a seed.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use liveqos_core::session::SessionTimeouts;
 
 use crate::random::Random;
 
-/// When every stage begins: on a wall-clock minute.
+/// When every simulation begins: on a wall-clock minute.
 pub(crate) const START: Timestamp = Timestamp::from_secs(1_700_000_040);
 pub(crate) const SERVER: &str = "srs";
 pub(crate) const BEACON: &str = "beacon";
 pub(crate) const KERNEL: &str = "kernel";
 
-/// `millis` after the stage's begin.
+/// `millis` after the beginning.
 pub(crate) fn at(millis: u64) -> Timestamp {
     START + Duration::from_millis(millis)
 }
@@ -32,7 +32,8 @@ pub(crate) fn stream(text: &str) -> StreamKey {
     StreamKey::parse(text).expect("a good key")
 }
 
-pub(crate) fn said(source: &str, key: &str, at: Timestamp, fact: Fact) -> Observation {
+/// One observation.
+pub(crate) fn observed(source: &str, key: &str, at: Timestamp, fact: Fact) -> Observation {
     Observation { source: source.into(), stream: stream(key), at, fact }
 }
 
@@ -48,7 +49,7 @@ pub(crate) fn latencies(millis: &[u64]) -> LatencyHistogram {
     latencies
 }
 
-/// One class: what it does now. Every part may be changed between two runs of the stage.
+/// One class as it is now. Every part may be changed between two runs.
 #[derive(Clone, Debug)]
 pub(crate) struct Class {
     pub(crate) id: &'static str,
@@ -56,14 +57,14 @@ pub(crate) struct Class {
     pub(crate) listed: bool,
     pub(crate) polled: bool,
     pub(crate) audience: u32,
-    /// Whether players tell, and by which protocol.
+    /// The protocol that players report by, where they do.
     pub(crate) players: Option<Protocol>,
     pub(crate) stutter: f64,
     pub(crate) freeze: Duration,
     /// Lost over expected of the players' packets; `None`: they do not count packets.
     pub(crate) loss: Option<f64>,
     pub(crate) latency_millis: Vec<u64>,
-    /// Segments sent and lost in each tick, as the kernel tells of HTTP-FLV viewers.
+    /// Segments sent and lost in each tick, as the kernel reports for HTTP-FLV viewers.
     pub(crate) segments: Option<(u64, u64)>,
     pub(crate) fps: u64,
     pub(crate) declared_fps: Option<f64>,
@@ -94,7 +95,7 @@ impl Class {
         }
     }
 
-    /// Viewers whose players tell of themselves over WebRTC.
+    /// Viewers whose players report over WebRTC.
     pub(crate) fn viewers(mut self, count: u32) -> Self {
         self.audience = count;
         self.players = Some(Protocol::Webrtc);
@@ -126,16 +127,16 @@ impl Class {
         format!("live/{}", self.id)
     }
 
-    /// What is said of it at `now`: the server on whole seconds, kernel and players at each tick.
-    fn say(&mut self, now: Timestamp, begun: bool) -> Vec<Observation> {
+    /// Observations of it at `now`: by the server on whole seconds, by kernel and players at each tick.
+    fn observations(&mut self, now: Timestamp, begun: bool) -> Vec<Observation> {
         let mut out = Vec::new();
         if !begun {
-            out.push(said(SERVER, &self.key(), now, described(self.id)));
+            out.push(observed(SERVER, &self.key(), now, described(self.id)));
         }
         self.frames += u64::from(self.publishing) * self.fps;
         if now.nanos().is_multiple_of(1_000_000_000) && self.polled {
             let fact = if self.listed { self.server() } else { Fact::Gone };
-            out.push(said(SERVER, &self.key(), now, fact));
+            out.push(observed(SERVER, &self.key(), now, fact));
         }
         if let Some((sent, lost)) = self.segments {
             let view = PathView {
@@ -148,11 +149,11 @@ impl Class {
                 backlog_bytes: 0,
                 publisher_rtt: None,
             };
-            out.push(said(KERNEL, &self.key(), now, Fact::Path(Box::new(view))));
+            out.push(observed(KERNEL, &self.key(), now, Fact::Path(Box::new(view))));
         }
         if let Some(protocol) = self.players {
-            let view = self.tell(protocol);
-            out.push(said(BEACON, &self.key(), now, Fact::Players(Box::new(view))));
+            let view = self.player_view(protocol);
+            out.push(observed(BEACON, &self.key(), now, Fact::Players(Box::new(view))));
         }
         out
     }
@@ -171,7 +172,7 @@ impl Class {
     }
 
     /// One tick of each viewer: playing or frozen, freezes beginning by chance at the wanted ratio.
-    fn tell(&mut self, protocol: Protocol) -> PlayerView {
+    fn player_view(&mut self, protocol: Protocol) -> PlayerView {
         self.frozen.resize(self.audience as usize, Duration::ZERO);
         let mut view = PlayerView {
             protocol: Some(protocol),
@@ -201,23 +202,23 @@ impl Class {
     }
 }
 
-/// The pipe, its surroundings and all that it told so far.
+/// The pipeline, its environment and all that it has put out so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Stage {
-    pub(crate) pipe: Pipeline,
-    pub(crate) around: Environment,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) environment: Environment,
     pub(crate) classes: Vec<Class>,
-    pub(crate) told: Tick,
+    pub(crate) output: Tick,
     millis: u64,
 }
 
 impl Stage {
     pub(crate) fn of(classes: impl IntoIterator<Item = Class>) -> Self {
         Self {
-            pipe: Pipeline::new("edge-7", Objectives::default(), SessionTimeouts::default(), 1_000),
-            around: Environment::default(),
+            pipeline: Pipeline::new("edge-7", Objectives::default(), SessionTimeouts::default(), 1_000),
+            environment: Environment::default(),
             classes: classes.into_iter().collect(),
-            told: Tick::default(),
+            output: Tick::default(),
             millis: 0,
         }
     }
@@ -227,7 +228,7 @@ impl Stage {
     }
 
     pub(crate) fn load(&mut self, cpu_ratio: Option<f64>) {
-        self.around.node = NodeLoad { cpu_ratio, ..NodeLoad::default() };
+        self.environment.node = NodeLoad { cpu_ratio, ..NodeLoad::default() };
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -240,31 +241,31 @@ impl Stage {
         while self.millis < end {
             let now = self.now();
             for class in &mut self.classes {
-                for observation in class.say(now, self.millis > 0) {
-                    self.pipe.observe(observation);
+                for observation in class.observations(now, self.millis > 0) {
+                    self.pipeline.observe(observation);
                 }
             }
             self.tick();
         }
     }
 
-    /// One tick without a word of any class.
+    /// One tick without an observation.
     pub(crate) fn tick(&mut self) {
-        let tick = self.pipe.tick(self.now(), &self.around);
-        self.told.batch.opened.extend(tick.batch.opened);
-        self.told.batch.samples.extend(tick.batch.samples);
-        self.told.batch.closed.extend(tick.batch.closed);
-        self.told.notices.extend(tick.notices);
-        self.told.commands.extend(tick.commands);
+        let tick = self.pipeline.tick(self.now(), &self.environment);
+        self.output.batch.opened.extend(tick.batch.opened);
+        self.output.batch.samples.extend(tick.batch.samples);
+        self.output.batch.closed.extend(tick.batch.closed);
+        self.output.notices.extend(tick.notices);
+        self.output.commands.extend(tick.commands);
         self.millis += 250;
     }
 
     pub(crate) fn notices(&self, alert: Alert) -> Vec<&Notice> {
         let breach = |notice: &&Notice| notice.alert == alert && !notice.renotified && notice.forecast.is_none();
-        self.told.notices.iter().filter(breach).collect()
+        self.output.notices.iter().filter(breach).collect()
     }
 
-    /// The states of one alert in the order told, repetitions and warnings left out.
+    /// The states of one alert in order, renotifications and forecasts left out.
     pub(crate) fn states(&self, alert: Alert) -> Vec<NoticeState> {
         self.notices(alert).iter().map(|notice| notice.state).collect()
     }

@@ -1,5 +1,5 @@
-//! Labelled faults, each drawn from a seed: what they do to publishers, node, paths, networks and players, as physics
-//! has it.
+//! Labelled faults, each drawn from a seed: what they do to publishers, node, paths, networks and players, as they
+//! would in practice.
 
 use liveqos_core::model::{Cause, Protocol};
 
@@ -26,11 +26,11 @@ pub(crate) const KINDS: [(Cause, &str); 12] = [
     (Cause::EdgePath, "relay, not probed"),
     (Cause::EdgePath, "uplink of the node"),
     (Cause::ViewersAccess, "networks"),
-    (Cause::ViewersAccess, "networks, no groups told"),
+    (Cause::ViewersAccess, "networks, no groups"),
     (Cause::Player, "release"),
 ];
 
-/// A node of one to twelve classes; single ones only where a fault can be told from one class.
+/// A node of one to twelve classes; a single one only where one class is enough to name the fault.
 pub(crate) fn node(kind: &str, seed: u64) -> (World, Dice) {
     let mut dice = Dice::new(seed);
     let least = if kind.contains("not probed") || kind.contains("node") || kind.contains("no groups") { 3 } else { 1 };
@@ -39,7 +39,7 @@ pub(crate) fn node(kind: &str, seed: u64) -> (World, Dice) {
         let viewers = [12, 20, 40, 80, 150, 300][dice.pick(6)];
         let protocol = [Protocol::Webrtc, Protocol::HttpFlv, Protocol::Hls][dice.pick(3)];
         let mut class = Class::new(number, viewers, protocol, &mut dice);
-        class.tells_groups = !kind.contains("no groups");
+        class.reports_groups = !kind.contains("no groups");
         class
     });
     let mut world = World::new(classes.collect(), seed);
@@ -60,7 +60,7 @@ impl Fault {
                 let most = some(dice, 0.85);
                 if most.len() * 2 > all.len() { most } else { all }
             }
-            // The network of nobody but one class's viewers, or one that all classes have viewers in.
+            // A network with viewers of one class, or one with viewers of all classes.
             _ if dice.roll() < 0.5 => one,
             _ => all,
         };

@@ -1,5 +1,5 @@
-//! Alerts of stutter for simulated classes, through registry and evaluator as in live operation: false alarms of healthy
-//! classes and the delay of faults.
+//! Alerts of stutter for simulated classes, through registry and evaluator as in live operation: false alarms of
+//! healthy classes and the delay of faults.
 
 use std::time::Duration;
 

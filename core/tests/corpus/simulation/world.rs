@@ -1,5 +1,5 @@
-//! A node with classes, as its intakes tell of it: servers each second, the kernel each tick, players each second. What
-//! is wrong in it is set from outside; nothing here knows the judge.
+//! A node with classes as its sources report it: servers each second, the kernel each tick, players each second. Faults
+//! are set from outside; nothing here knows how alerts are evaluated.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(crate) struct Cell {
     pub(crate) network: u64,
     pub(crate) player: &'static str,
     pub(crate) viewers: u32,
-    /// Stutter added to the class's usual, loss ratio and milliseconds of latency added.
+    /// Added to the baseline of the class: stutter ratio, loss ratio and milliseconds of latency.
     pub(crate) stutter: f64,
     pub(crate) loss: f64,
     pub(crate) late: f64,
@@ -37,19 +37,19 @@ pub(crate) struct Class {
     pub(crate) protocol: Protocol,
     pub(crate) cells: Vec<Cell>,
     pub(crate) habit: Habit,
-    /// Whether players tell their groups.
-    pub(crate) tells_groups: bool,
+    /// Whether players report their groups.
+    pub(crate) reports_groups: bool,
     /// The publisher: bits and frames per second, how uneven, whether it is there.
     pub(crate) bits: f64,
     pub(crate) frames: f64,
     pub(crate) uneven: f64,
     pub(crate) publishing: bool,
-    /// Whether its sources speak at all.
-    pub(crate) speaks: bool,
+    /// Whether its sources report at all.
+    pub(crate) reports: bool,
     sent: (f64, f64),
     /// What its totals count from.
     base: u64,
-    told: Vec<Delta>,
+    deltas: Vec<Delta>,
     dice: Dice,
 }
 
@@ -58,12 +58,12 @@ pub(crate) struct World {
     pub(crate) pipe: Pipeline,
     pub(crate) classes: Vec<Class>,
     pub(crate) load: [f64; 3],
-    /// Loss ratio and round trip in milliseconds to the origin, where a probe tells.
+    /// Loss ratio and round trip in milliseconds to the origin, where a probe measures.
     pub(crate) path: Option<(f64, f64)>,
-    pub(crate) around: Environment,
+    pub(crate) environment: Environment,
     pub(crate) notices: Vec<Notice>,
     pub(crate) samples: Vec<Sample>,
-    /// All that the rules heard, as a recording, where one is kept.
+    /// All observations and ticks as a recording, where one is kept.
     pub(crate) tape: Option<Vec<Vec<u8>>>,
     pub(crate) ticks: u64,
     dice: Dice,
@@ -97,15 +97,15 @@ impl Class {
             protocol,
             cells,
             habit,
-            tells_groups: true,
+            reports_groups: true,
             bits: 1.5e6 + 1.5e6 * dice.roll(),
             frames: 25.0,
             uneven: 0.08,
             publishing: true,
-            speaks: true,
+            reports: true,
             sent: (0.0, 0.0),
             base: 1,
-            told: Vec::new(),
+            deltas: Vec::new(),
             dice: Dice::new((dice.roll() * 1e15) as u64),
         }
     }
@@ -114,18 +114,18 @@ impl Class {
         self.cells.iter().map(|cell| cell.viewers).sum()
     }
 
-    /// Its server was started anew: its totals begin at nothing.
+    /// Its server restarts: its totals begin at zero.
     pub(crate) fn restart(&mut self) {
         self.base += 1;
         self.sent = (0.0, 0.0);
     }
 
-    /// So many times its viewers are there at once.
+    /// Its viewers become this many times as many at once.
     pub(crate) fn join(&mut self, times: u32) {
         self.cells.iter_mut().for_each(|cell| cell.viewers *= times);
     }
 
-    fn say(&mut self, now: Timestamp, tick: u64, out: &mut Vec<Observation>) {
+    fn observations(&mut self, now: Timestamp, tick: u64, out: &mut Vec<Observation>) {
         let stream = StreamKey::parse(&self.name).expect("a good key");
         let mut put = |source: &str, fact| {
             out.push(Observation { source: source.into(), stream: stream.clone(), at: now, fact });
@@ -136,18 +136,18 @@ impl Class {
         }
         let second = tick.is_multiple_of(4);
         if second {
-            put("srs", Fact::Server(Box::new(self.serve())));
+            put("srs", Fact::Server(Box::new(self.server_view())));
         }
         self.watch();
         if self.protocol == Protocol::HttpFlv {
-            put("kernel", Fact::Path(Box::new(self.carry())));
+            put("kernel", Fact::Path(Box::new(self.path_view())));
         }
         if second {
-            put("players", Fact::Players(Box::new(self.tell())));
+            put("players", Fact::Players(Box::new(self.player_view())));
         }
     }
 
-    fn serve(&mut self) -> ServerView {
+    fn server_view(&mut self) -> ServerView {
         let sends = f64::from(u8::from(self.publishing));
         let gust = (1.0 + self.uneven * self.dice.normal()).max(0.02) * sends;
         self.sent.0 += self.bits / 8.0 * gust;
@@ -168,18 +168,18 @@ impl Class {
 
     /// One tick of every cell.
     fn watch(&mut self) {
-        self.told.resize(self.cells.len(), Delta::default());
-        for (cell, told) in self.cells.iter_mut().zip(&mut self.told) {
+        self.deltas.resize(self.cells.len(), Delta::default());
+        for (cell, delta) in self.cells.iter_mut().zip(&mut self.deltas) {
             let habit = Habit { ratio: (self.habit.ratio + cell.stutter).min(0.9), ..self.habit };
             let more = cell.crowd.tick(cell.viewers, &habit, &mut self.dice);
-            told.exposure += more.exposure;
-            told.stalled += more.stalled;
-            told.starts += more.starts;
+            delta.exposure += more.exposure;
+            delta.stalled += more.stalled;
+            delta.starts += more.starts;
         }
     }
 
-    /// What players tell of the last second.
-    fn tell(&mut self) -> PlayerView {
+    /// What players report for the last second.
+    fn player_view(&mut self) -> PlayerView {
         let rtc = self.protocol == Protocol::Webrtc;
         let mut view = PlayerView {
             protocol: Some(self.protocol),
@@ -189,19 +189,19 @@ impl Class {
             latencies: rtc.then(|| self.latencies()),
             ..PlayerView::default()
         };
-        let told = std::mem::take(&mut self.told);
-        for (cell, told) in self.cells.iter().zip(told) {
-            let (exposure, stalled) = (Duration::from_secs_f64(told.exposure), Duration::from_secs_f64(told.stalled));
+        let deltas = std::mem::take(&mut self.deltas);
+        for (cell, delta) in self.cells.iter().zip(deltas) {
+            let (exposure, stalled) = (Duration::from_secs_f64(delta.exposure), Duration::from_secs_f64(delta.stalled));
             view.exposure += exposure;
             view.stalled += stalled;
-            view.stall_starts += told.starts as u32;
+            view.stall_starts += delta.starts as u32;
             if let (Some(expected), Some(lost)) = (&mut view.packets_expected, &mut view.packets_lost) {
                 let packets = u64::from(cell.viewers) * 220;
                 *expected += packets;
                 *lost += self.dice.poisson(packets as f64 * (0.0008 + cell.loss));
             }
-            if self.tells_groups {
-                let stall_starts = told.starts as u32;
+            if self.reports_groups {
+                let stall_starts = delta.starts as u32;
                 for group in [Group::Network(cell.network << 32), Group::Player(cell.player.into())] {
                     match view.groups.iter_mut().find(|known| known.group == group) {
                         Some(known) => {
@@ -217,8 +217,8 @@ impl Class {
         view
     }
 
-    /// What the kernel tells of this tick.
-    fn carry(&mut self) -> PathView {
+    /// What the kernel reports for this tick.
+    fn path_view(&mut self) -> PathView {
         let (mut sent, mut lost) = (0, 0);
         for cell in &self.cells {
             let segments = u64::from(cell.viewers) * 50;
@@ -262,7 +262,7 @@ impl World {
             classes,
             load: [0.35, 0.4, 0.3],
             path: None,
-            around: Environment::default(),
+            environment: Environment::default(),
             notices: Vec::new(),
             samples: Vec::new(),
             tape: None,
@@ -271,9 +271,9 @@ impl World {
         }
     }
 
-    fn record(&mut self, word: impl FnOnce() -> Event) {
+    fn record(&mut self, event: impl FnOnce() -> Event) {
         if let Some(tape) = &mut self.tape {
-            tape.push(line(&word()).expect("a short word"));
+            tape.push(line(&event()).expect("a short event"));
         }
     }
 
@@ -286,8 +286,8 @@ impl World {
         for _ in 0..seconds * 4 {
             let now = self.now();
             let mut out = Vec::new();
-            for class in self.classes.iter_mut().filter(|class| class.speaks) {
-                class.say(now, self.ticks, &mut out);
+            for class in self.classes.iter_mut().filter(|class| class.reports) {
+                class.observations(now, self.ticks, &mut out);
             }
             for observation in out {
                 self.record(|| Event::observed(&observation));
@@ -295,19 +295,20 @@ impl World {
             }
             if self.ticks.is_multiple_of(8) {
                 let [cpu, memory, nic] = self.load.map(|load| (load + 0.02 * self.dice.normal()).clamp(0.0, 1.0));
-                self.around.node = NodeLoad { cpu_ratio: Some(cpu), memory_ratio: Some(memory), nic_ratio: Some(nic) };
+                self.environment.node =
+                    NodeLoad { cpu_ratio: Some(cpu), memory_ratio: Some(memory), nic_ratio: Some(nic) };
             }
             if let Some((loss, rtt)) = self.path.filter(|_| self.ticks.is_multiple_of(4)) {
                 let lost = self.dice.poisson(100.0 * loss) as f64;
                 let rtt = Duration::from_secs_f64(rtt * (1.0 + 0.05 * self.dice.normal()) / 1e3);
                 let (out, back) = (Share::of(lost.min(100.0), 100.0), Share::of(0.0, 100.0));
-                self.around.paths =
+                self.environment.paths =
                     vec![PathReport { peer: "origin-1".into(), at: now, rtt: Some(rtt), out, back, silent: None }];
             }
-            let around = self.around.clone();
-            self.record(|| Event::Environment(Box::new(around)));
+            let environment = self.environment.clone();
+            self.record(|| Event::Environment(Box::new(environment)));
             self.record(|| Event::Tick(now));
-            let tick = self.pipe.tick(now, &self.around);
+            let tick = self.pipe.tick(now, &self.environment);
             self.notices.extend(tick.notices);
             self.samples.extend(tick.batch.samples);
             self.ticks += 1;

@@ -1,5 +1,5 @@
-//! What liveqos says of a class: the sums of its samples, from the daemon that follows the log and from a replay of the
-//! same log.
+//! The stall figures of liveqos for a class: the sums of its samples, from the daemon that follows the log and from a
+//! replay of the same log.
 
 use std::path::Path;
 
@@ -9,16 +9,16 @@ use serde_json::Value;
 
 /// Sums over a class's samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Told {
+pub(crate) struct Measured {
     /// Seconds stalled.
     pub(crate) stalled: f64,
     /// Seconds played or stalled.
     pub(crate) exposure: f64,
-    /// Samples that said so.
+    /// Samples with them.
     pub(crate) samples: usize,
 }
 
-impl Told {
+impl Measured {
     /// The daemon's samples of the class `id`.
     pub(crate) async fn by_daemon(daemon: &Daemon, id: &str) -> Self {
         let answer = daemon.json(&format!("/api/v1/sessions/{}/samples", id.replace('/', "%2F"))).await;
@@ -28,9 +28,9 @@ impl Told {
 
     /// The same by a replay of the log.
     pub(crate) fn by_replay(config: &Path, log: &Path, id: &str) -> Self {
-        let (code, said) = run(command(liveqos()).args(["replay", "--json", "--config"]).arg(config).arg(log));
-        assert_eq!(code, Some(0), "{said}");
-        let samples: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let (code, output) = run(command(liveqos()).args(["replay", "--json", "--config"]).arg(config).arg(log));
+        assert_eq!(code, Some(0), "{output}");
+        let samples: Vec<Value> = output.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         Self::sum(samples.iter().filter(|sample: &&Value| sample["session_id"] == id))
     }
 

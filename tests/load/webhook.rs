@@ -1,5 +1,4 @@
-//! Who is woken: a receiver of webhooks that notes when each class was said to fire and to be well again, by who said
-//! it.
+//! A receiver of webhooks that keeps when each class fired and resolved, by the program that sent it.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -11,9 +10,9 @@ use serde_json::Value;
 
 use super::writer::now;
 
-/// A word on one class.
+/// That one class fires or has resolved.
 #[derive(Clone, Debug)]
-pub(crate) struct Word {
+pub(crate) struct Notification {
     /// `liveqos` or `prometheus`.
     pub(crate) who: String,
     pub(crate) session: String,
@@ -24,18 +23,18 @@ pub(crate) struct Word {
 
 #[derive(Default)]
 struct Inner {
-    words: Vec<Word>,
+    notifications: Vec<Notification>,
     standing: HashSet<(String, String)>,
 }
 
 /// The running receiver.
 #[derive(Clone)]
-pub(crate) struct Woken {
+pub(crate) struct Webhook {
     address: std::net::SocketAddr,
     inner: Arc<Mutex<Inner>>,
 }
 
-impl Woken {
+impl Webhook {
     pub(crate) async fn start() -> Self {
         let inner = Arc::<Mutex<Inner>>::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -50,8 +49,8 @@ impl Woken {
         format!("http://{}/{who}", self.address)
     }
 
-    pub(crate) fn words(&self) -> Vec<Word> {
-        self.inner.lock().unwrap().words.clone()
+    pub(crate) fn notifications(&self) -> Vec<Notification> {
+        self.inner.lock().unwrap().notifications.clone()
     }
 }
 
@@ -63,12 +62,12 @@ async fn take(State(inner): State<Arc<Mutex<Inner>>>, Path(who): Path<String>, J
         let (Some(session), true) = (labels["session_id"].as_str(), labels["alertname"] == "LiveStutterHigh") else {
             continue;
         };
-        // A class without a told id has its stream's key: application and name.
+        // A class without an id has its stream's key: application and name.
         let session = session.rsplit('/').next().unwrap_or(session);
         let key = (who.clone(), session.to_owned());
         let is_news = if fires { inner.standing.insert(key) } else { inner.standing.remove(&key) };
         if is_news {
-            inner.words.push(Word { who: who.clone(), session: session.to_owned(), fires, at });
+            inner.notifications.push(Notification { who: who.clone(), session: session.to_owned(), fires, at });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What one builds without liveqos's judge: Debian's Prometheus with a rule on the classes' stutter, and its
+//! What one builds without the alerts of liveqos: Debian's Prometheus with a rule on the classes' stutter, and its
 //! Alertmanager, both as quick as they can reasonably be set.
 
 use std::path::Path;
@@ -10,20 +10,20 @@ use liveqos_testkit::program::{Program, command};
 use liveqos_testkit::wait;
 
 /// Both, running.
-pub(crate) struct Rival {
+pub(crate) struct Prometheus {
     pub(crate) prometheus: Program,
     pub(crate) alertmanager: Program,
     _ports: [ReservedPort; 2],
 }
 
-impl Rival {
-    /// Watches the daemon at `target`; tells `webhook`.
+impl Prometheus {
+    /// Watches the daemon at `target`; notifies `webhook`.
     pub(crate) async fn start(folder: &Path, target: &str, webhook: &str) -> Self {
         let ports = [ReservedPort::new(), ReservedPort::new()];
         let [metrics, alerts] = ports.each_ref().map(ReservedPort::address);
         let write = |name: &str, text: String| std::fs::write(folder.join(name), text).unwrap();
-        write("rival.rules.yml", RULES.to_owned());
-        write("rival.yml", SCRAPE.replace("TARGET", target).replace("MANAGER", &alerts.to_string()));
+        write("prometheus_.rules.yml", RULES.to_owned());
+        write("prometheus_.yml", SCRAPE.replace("TARGET", target).replace("MANAGER", &alerts.to_string()));
         write("rival-routes.yml", ROUTES.replace("WEBHOOK", webhook));
         let file = |name: &str| folder.join(name).display().to_string();
         let mut manager = command("prometheus-alertmanager");
@@ -32,7 +32,7 @@ impl Rival {
         manager.arg(format!("--web.listen-address={alerts}")).arg("--cluster.listen-address=");
         let alertmanager = Program::start("alertmanager", &mut manager, folder, false);
         let mut server = command("prometheus");
-        server.arg(format!("--config.file={}", file("rival.yml")));
+        server.arg(format!("--config.file={}", file("prometheus_.yml")));
         server.arg(format!("--storage.tsdb.path={}", file("rival-series")));
         server.arg(format!("--web.listen-address={metrics}"));
         let prometheus = Program::start("prometheus", &mut server, folder, false);
@@ -46,7 +46,7 @@ impl Rival {
 
 const SCRAPE: &str = "
 global: { scrape_interval: 5s, evaluation_interval: 5s }
-rule_files: [rival.rules.yml]
+rule_files: [prometheus_.rules.yml]
 scrape_configs: [{ job_name: liveqos, static_configs: [{ targets: ['TARGET'] }] }]
 alerting: { alertmanagers: [{ static_configs: [{ targets: ['MANAGER'] }] }] }
 ";
