@@ -1,7 +1,7 @@
 //! Loads the configuration from its layers: defaults, file, environment variables, flags.
 //!
 //! **Decides** which layer wins, which keys exist and which values are valid. Unknown keys are rejected with the most
-//! similar known one. The settings of a stage stand in that stage and say there what each key means; `default-config`,
+//! similar known one. The settings of a stage stand in that stage, with the meaning of each key; `default-config`,
 //! `config-schema` and docs/config.md are made from them.
 //!
 //! **In**: a TOML file, `LIVEQOS_*` and `OTEL_*` variables, flags.

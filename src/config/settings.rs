@@ -1,7 +1,5 @@
 //! All settings with their defaults. The doc comment of each key becomes its reference.
 
-use std::path::PathBuf;
-
 use liveqos_core::model::Objectives;
 use liveqos_core::recording::Settings;
 use liveqos_core::session::SessionTimeouts;
@@ -9,15 +7,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rules::{ObjectiveSettings, SessionSettings};
+use crate::engine::HistorySettings;
 use crate::intake::SourceSettings;
 use crate::intake::access_log::AccessLogSettings;
 use crate::intake::kernel::KernelSettings;
+use crate::metrics::MetricSettings;
 use crate::notify::AlertSettings;
 use crate::otlp::sampling::SamplingSettings;
 use crate::otlp::{OtlpSettings, Role};
 use crate::peers::PathSettings;
 use crate::platform::log::LogSettings;
-use crate::players::{CmcdSettings, IngestSettings};
+use crate::players::{BeaconSettings, CmcdSettings, IngestSettings};
 use crate::storage::StateSettings;
 
 /// All settings.
@@ -80,32 +80,6 @@ pub struct NodeSettings {
     pub role: Role,
     /// Deployment environment, as in `deployment.environment.name`.
     pub environment: String,
-}
-
-/// The metrics page.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct MetricSettings {
-    /// Largest number of classes with series of their own; further ones only count in the node's sums.
-    pub max_sessions: usize,
-}
-
-/// Recent samples kept in memory.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct HistorySettings {
-    /// Number of samples kept per class.
-    pub samples: usize,
-    /// Number of samples kept for all classes; the oldest are removed first.
-    pub max_samples: usize,
-}
-
-/// Reports of players themselves.
-#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct BeaconSettings {
-    /// File with the key (at least 32 bytes) that signs the tokens of classes; without one `/v1/beacon` is closed.
-    pub key_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -180,17 +154,5 @@ impl Default for Config {
             sources: Vec::new(),
             logs: Vec::new(),
         }
-    }
-}
-
-impl Default for MetricSettings {
-    fn default() -> Self {
-        Self { max_sessions: 2_000 }
-    }
-}
-
-impl Default for HistorySettings {
-    fn default() -> Self {
-        Self { samples: 120, max_samples: 60_000 }
     }
 }

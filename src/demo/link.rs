@@ -307,13 +307,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_link_relays_between_its_ends_only_and_counts_by_kind() {
-        let ((node, node_at), (viewer, viewer_at), (stranger, _)) = (socket().await, socket().await, socket().await);
+        let ((node, node_at), (viewer, viewer_at), (other, _)) = (socket().await, socket().await, socket().await);
         let link = Link::open(1).await.unwrap();
         node.send_to(&RTP, link.address()).await.unwrap();
         counts(&link, LinkTotals { refused: 1, ..LinkTotals::default() }).await;
         link.node_is(node_at);
         link.viewer_is(viewer_at);
-        stranger.send_to(&RTP, link.address()).await.unwrap();
+        other.send_to(&RTP, link.address()).await.unwrap();
         for packet in [&RTP[..], &RTCP] {
             node.send_to(packet, link.address()).await.unwrap();
             assert_eq!(comes(&viewer).await, packet);

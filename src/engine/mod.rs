@@ -11,6 +11,7 @@ mod history;
 mod io;
 mod json;
 mod recorder;
+mod settings;
 mod snapshot;
 mod tick;
 
@@ -19,6 +20,7 @@ pub(crate) use self::io::{Deliver, EngineIo, Gather, Persist, Published, Surroun
 pub(crate) use self::json::{capacity_json, notice_json, sample_json, session_json};
 pub use self::recorder::RecordTo;
 pub(crate) use self::recorder::{Recorder, is_compressed, is_recording};
+pub use self::settings::HistorySettings;
 pub(crate) use self::snapshot::Exemplar;
 pub use self::snapshot::Snapshot;
 pub(crate) use self::tick::{Command, Commands, MAX_COMMANDS, MAX_WAITING, start};

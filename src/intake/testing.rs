@@ -89,7 +89,7 @@ fn read(source: &Arc<str>, at: Timestamp, body: &[u8], out: &mut Vec<Observation
                 let stream = StreamKey::parse(stream).map_err(|_| malformed("no stream"))?;
                 out.push(Observation { source: source.clone(), stream, at, fact: Fact::Server(Box::new(view)) });
             }
-            None if line == "panic" => panic!("as told"),
+            None if line == "panic" => panic!("as scripted"),
             None => return Err(malformed("a line without a space")),
         }
     }

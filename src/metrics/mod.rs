@@ -12,7 +12,9 @@ pub mod exposition;
 pub mod otlp;
 mod series;
 mod session_series;
+mod settings;
 
 pub use self::collector::NodeCollector;
 pub use self::exposition::Form;
 pub use self::session_series::SessionSeries;
+pub use self::settings::MetricSettings;

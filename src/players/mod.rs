@@ -27,6 +27,6 @@ pub(crate) use self::ended_sessions::EndedSessions;
 pub(crate) use self::endpoints::PlayerService;
 pub(crate) use self::listener::{PlayerListener, dispatch_rule};
 pub use self::script::SCRIPT;
-pub(crate) use self::settings::{CmcdSettings, IngestSettings};
+pub(crate) use self::settings::{BeaconSettings, CmcdSettings, IngestSettings};
 pub(crate) use self::state::PlayerState;
 pub use self::token::Key;

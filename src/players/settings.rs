@@ -1,5 +1,5 @@
-//! The `[ingest]` and `[cmcd]` tables: where players' endpoints listen, who may post and how often. Refuses networks,
-//! origins and certificates that cannot be read, before anything listens.
+//! The `[ingest]`, `[cmcd]` and `[beacon]` tables: where players' endpoints listen, who may post and how often. Refuses
+//! networks, origins and certificates that cannot be read, before anything listens.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,6 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::platform::cidr::{NetworkError, Networks};
 use crate::platform::tls::TlsSettings;
+
+/// Reports of players themselves.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BeaconSettings {
+    /// File with the key (at least 32 bytes) that signs the tokens of classes; without one `/v1/beacon` is closed.
+    pub key_file: Option<PathBuf>,
+}
 
 /// The endpoints for players: `/v1/cmcd` and `/v1/beacon`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

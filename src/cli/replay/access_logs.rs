@@ -56,7 +56,7 @@ impl Input {
     }
 }
 
-/// Opens a file, decompressing it if its name says that it is compressed.
+/// Opens a file, decompressing it if its name shows that it is compressed.
 ///
 /// # Errors
 /// The system's error.

@@ -360,20 +360,20 @@ mod tests {
 
     #[test]
     fn an_older_kernel_gives_fewer_values() {
-        let told = |info: usize| {
+        let parsed = |info: usize| {
             let (step, sockets) = read(&with_info(info));
             assert_eq!(step, Ok(Step::More));
             sockets[0]
         };
-        let centos_7 = told(104);
+        let centos_7 = parsed(104);
         assert!(centos_7.rtt.is_some() && centos_7.retransmitted_segments.is_some());
         assert!(centos_7.bytes_acked.is_none() && centos_7.app_limited.is_none() && centos_7.min_rtt.is_none());
-        let debian_9 = told(168);
+        let debian_9 = parsed(168);
         assert!(debian_9.delivery_bytes_per_second.is_some() && debian_9.app_limited.is_some());
         assert!(debian_9.busy.is_none() && debian_9.segment_totals().is_none());
-        let debian_10 = told(224);
+        let debian_10 = parsed(224);
         assert!(debian_10.segment_totals().is_some() && debian_10.send_window_bytes.is_none());
-        let bare = told(0);
+        let bare = parsed(0);
         assert_eq!(bare, TcpReading { inode: bare.inode, ..TcpReading::bare(bare.local, bare.peer, bare.identity) });
     }
 

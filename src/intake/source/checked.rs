@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_key_the_value_and_the_fix() {
-        for (text, says) in [
+        for (text, expected) in [
             (
                 "kind = 'fak'",
                 "source \"fak\": kind = \"fak\" is not supported; did you mean \"fake\"?; known kinds: fake, pushed",
@@ -319,7 +319,7 @@ mod tests {
             ("kind = 'fake'\npages = 'x'", "source \"fake\": invalid type: string \"x\", expected u32"),
         ] {
             let error = fault(text);
-            assert!(error.contains(says), "{text}\n{error}");
+            assert!(error.contains(expected), "{text}\n{error}");
         }
         let twice = [settings("kind = 'fake'"), settings("kind = 'pushed'\nname = 'fake'")];
         let error = Source::all(&twice, KINDS).expect_err("twice").to_string();
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn errors_contain_no_secrets() {
-        for (text, says) in [
+        for (text, expected) in [
             ("kind = 'fake'\ninterval = '1ms'", "interval = \"1ms\" is outside \"250ms\" to \"1h\"; choose one within"),
             ("kind = 'fake'\ntimeout = '1h'", "timeout = \"1h\" is outside \"10ms\" to \"30s\""),
             ("kind = 'fake'\nurl = 'rtmp://h/x'", "url = \"rtmp://h/x\" is neither http nor https; write one such as"),
@@ -346,7 +346,7 @@ mod tests {
             ("kind = 'fake'\ntoken_file = '/no/such'", "source \"fake\": reading the secret in /no/such: "),
         ] {
             let error = fault(text);
-            assert!(error.contains(says), "{text}\n{error}");
+            assert!(error.contains(expected), "{text}\n{error}");
             assert!(!error.contains("pw"), "{error}");
         }
     }
