@@ -187,8 +187,8 @@ fn held_records_of_classes_that_are_not_continued_are_exported() {
     (0..5).for_each(|_| node.tick(&[0; 4], 1));
     let (_, found) = disks.start_on(OURS, CAPS);
     let mut gone = sampling().resumed(&found.holding, |id| id.as_str() != "v1");
-    let told = gone.take_changes();
-    assert_eq!(told.len(), 1, "{told:?}");
+    let changes = gone.take_changes();
+    assert_eq!(changes.len(), 1, "{changes:?}");
     assert_eq!(gone.take(&[], |_| true).len(), 7, "five samples, the root, a minute");
     // Found late, while a class of the same id is live again.
     let mut late = sampling().resumed(&Holding::default(), |_| true);
