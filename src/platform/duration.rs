@@ -128,6 +128,7 @@ pub(crate) mod option {
     ///
     /// # Errors
     /// Those of the serializer.
+    #[expect(clippy::ref_option, reason = "the signature that serde calls")]
     pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         duration.map(Text).serialize(serializer)
     }
