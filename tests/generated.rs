@@ -6,6 +6,9 @@ use std::path::Path;
 use liveqos::config::reference;
 use liveqos_core::metrics::{Kind, METRICS, ShedReason};
 
+use super::tidy::directions::{CORE, SHELL};
+use super::tidy::repository::{root, text};
+
 fn check(path: &str, text: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     if std::env::var_os("UPDATE").is_some() {
@@ -51,3 +54,33 @@ fn metric_reference() {
     }
     check("docs/metrics.md", &text);
 }
+
+#[test]
+fn code_map() {
+    let page = text("ARCHITECTURE.md");
+    let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the map");
+    let (_, after) = rest.split_once(END).expect("the map has an end");
+    let mut map = String::new();
+    for (crate_folder, stages) in [("core/src", CORE), ("src", SHELL)] {
+        writeln!(map, "\n| `{crate_folder}/` | |\n|---|---|").expect("a String takes all");
+        for (stage, _) in stages {
+            let single = format!("{crate_folder}/{stage}.rs");
+            let file = if root().join(&single).exists() { single } else { format!("{crate_folder}/{stage}/mod.rs") };
+            writeln!(map, "| [{stage}]({file}) | {} |", first_sentence(&file)).expect("a String takes all");
+        }
+    }
+    check("ARCHITECTURE.md", &format!("{before}{BEGIN}\n{map}\n{END}{after}"));
+}
+
+/// The first sentence of a module's documentation, without its full stop.
+fn first_sentence(file: &str) -> String {
+    let text = text(file);
+    let lines: Vec<_> = text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim).collect();
+    let paragraph = lines.split(|line| line.is_empty()).next().unwrap_or_default().join(" ");
+    let sentence = paragraph.split(". ").next().unwrap_or_default().trim_end_matches('.').to_owned();
+    assert!(!sentence.is_empty(), "{file} does not say what it is for");
+    sentence
+}
+
+const BEGIN: &str = "<!-- generated: code map -->";
+const END: &str = "<!-- /generated -->";
