@@ -1,14 +1,12 @@
-//! The arguments of all commands, and the exit codes: 0 success, 1 something failed, 2 invalid configuration or
-//! arguments.
+//! The arguments of the program, and which command each selects.
 
-use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use super::output::{fail, print};
 use super::{check, demo, probe, replay, top};
-use crate::config::{Config, ConfigError, layers, reference};
+use crate::config::reference;
 
 /// Measure the quality of every live class on a media server or CDN edge
 #[derive(Debug, Parser)]
@@ -48,48 +46,6 @@ enum Command {
     Man,
 }
 
-/// Where the configuration is, and flags that override it.
-#[derive(Debug, clap::Args)]
-pub(super) struct ConfigFile {
-    /// Configuration file [default: /etc/liveqos/liveqos.toml if it exists]
-    #[arg(long, value_name = "FILE", env = "LIVEQOS_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// Address of the status page, the API and /metrics; overrides `listen`
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// Log filter such as `debug` or `info,liveqos::otlp=debug`; overrides `log.level`
-    #[arg(long, value_name = "FILTER")]
-    pub log: Option<String>,
-}
-
-impl ConfigFile {
-    /// The settings from all layers.
-    ///
-    /// # Errors
-    /// [`ConfigError`].
-    pub(super) fn load(&self) -> Result<Config, ConfigError> {
-        layers::load(self.config.as_deref(), &self.variables())
-    }
-
-    /// As [`Self::load`], without the default file.
-    ///
-    /// # Errors
-    /// [`ConfigError`].
-    pub(super) fn load_only(&self) -> Result<Config, ConfigError> {
-        layers::load_only(self.config.as_deref(), &self.variables())
-    }
-
-    /// The settings from environment variables, followed by those from flags, which override them.
-    fn variables(&self) -> Vec<(String, String)> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with("LIVEQOS_") || name.starts_with("OTEL_"));
-        let flags = [("LIVEQOS_LISTEN", &self.listen), ("LIVEQOS_LOG_LEVEL", &self.log)];
-        let flags = flags.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
-        environment.chain(flags).collect()
-    }
-}
-
 /// Runs the command.
 #[must_use]
 pub fn run(arguments: Arguments) -> ExitCode {
@@ -117,34 +73,3 @@ pub fn run(arguments: Arguments) -> ExitCode {
         }
     }
 }
-
-/// Prints to standard output. A closed pipe (`| head`) is not a failure.
-pub(crate) fn print(text: &str) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => fail(&error),
-        _ => ExitCode::SUCCESS,
-    }
-}
-
-/// Prints a failure to standard error.
-pub(crate) fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    print_error(error);
-    ExitCode::from(FAILED)
-}
-
-/// Prints an invalid configuration to standard error.
-pub(crate) fn bad_config(error: &dyn std::fmt::Display) -> ExitCode {
-    print_error(error);
-    ExitCode::from(BAD_CONFIG)
-}
-
-fn print_error(error: &dyn std::fmt::Display) {
-    // With standard error closed there is nowhere to report this.
-    writeln!(std::io::stderr(), "liveqos: {error}").unwrap_or_default();
-}
-
-/// Exit code when something failed.
-pub(crate) const FAILED: u8 = 1;
-/// Exit code for an invalid configuration; clap uses the same for invalid arguments.
-pub(crate) const BAD_CONFIG: u8 = 2;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
+use super::config_file::ConfigFile;
+use super::output::{FAILED, bad_config, fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_supports_colour};
 use super::{check_logs, check_paths};

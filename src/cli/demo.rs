@@ -10,7 +10,8 @@ use liveqos_core::model::{Fact, Notice, NoticeState, Observation, SourceName, St
 use liveqos_probes::probe::{Intake, Kind, Probe, ProbeError, Reply, Request};
 use tokio::time::Instant;
 
-use super::arguments::{ConfigFile, bad_config, fail, print};
+use super::config_file::ConfigFile;
+use super::output::{bad_config, fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_supports_colour};
 use crate::app::App;

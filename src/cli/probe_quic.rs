@@ -12,7 +12,8 @@ use liveqos_core::node::DirectionLoss;
 use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
-use super::arguments::{ConfigFile, FAILED, bad_config, fail, print};
+use super::config_file::ConfigFile;
+use super::output::{FAILED, bad_config, fail, print};
 use super::run::runtime;
 use crate::config::Config;
 use crate::peers::{Credentials, MAX_INTERVAL, MIN_INTERVAL, PeerConnection, PeerSettings};

@@ -8,7 +8,8 @@ use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::arguments::{ConfigFile, bad_config, fail};
+use super::config_file::ConfigFile;
+use super::output::{bad_config, fail};
 use super::systemd::ServiceManager;
 use crate::app::App;
 use crate::config::Config;

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use liveqos_core::model::{Sample, Share};
 use serde_json::Value;
 
-use super::arguments::{fail, print};
+use super::output::{fail, print};
 use super::run::runtime;
 use super::style::{Colour, paint, stdout_supports_colour};
 

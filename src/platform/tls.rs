@@ -7,7 +7,6 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

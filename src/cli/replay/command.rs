@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use super::access_logs::Inputs;
 use super::printer::Printer;
-use crate::cli::arguments::{ConfigFile, bad_config, fail};
+use crate::cli::config_file::ConfigFile;
+use crate::cli::output::{bad_config, fail, print_progress};
 use crate::config::Config;
 use crate::engine::is_recording;
 
@@ -80,7 +81,7 @@ fn replay(options: &Options, config: &Config) -> Result<()> {
     player.end()?;
     player.printer.out.flush()?;
     let seconds = started.elapsed().as_secs_f64();
-    print_error(&summary(&player.fold, seconds));
+    print_progress(&summary(&player.fold, seconds));
     Ok(())
 }
 
@@ -168,11 +169,6 @@ fn summary(fold: &LogFold, seconds: f64) -> String {
         counts.displaced_sessions,
         counts.displaced_viewers
     )
-}
-
-pub(super) fn print_error(text: &str) {
-    // With standard error closed there is nowhere to report this.
-    std::io::stderr().write_all(text.as_bytes()).unwrap_or_default();
 }
 
 fn is_closed(error: &anyhow::Error) -> bool {

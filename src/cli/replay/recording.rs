@@ -9,8 +9,8 @@ use liveqos_core::recording::{Event, Head, MAX_LINE, Playback, Settings};
 use tokio::time::Instant;
 
 use super::access_logs::{open, read_line};
-use super::command::print_error;
 use super::printer::Printer;
+use crate::cli::output::print_progress;
 
 /// Replays the recording at `path` with its own settings, or with `settings` if they are given.
 pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Result<()> {
@@ -42,7 +42,7 @@ pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Res
             Err(error) => {
                 bad += 1;
                 if bad <= MAX_REPORTED {
-                    print_error(&format!("{}: line {number}: {error}; skipped\n", path.display()));
+                    print_progress(&format!("{}: line {number}: {error}; skipped\n", path.display()));
                 }
             }
         }
@@ -50,17 +50,17 @@ pub(super) fn replay(path: &Path, settings: Option<Settings>, json: bool) -> Res
     printer.out.flush()?;
     let seconds = begun.elapsed().as_secs_f64();
     let node = &head.node;
-    print_error(&format!("{events} events ({ticks} ticks) of {node:?} in {seconds:.2} s; {bad} lines skipped\n"));
+    print_progress(&format!("{events} events ({ticks} ticks) of {node:?} in {seconds:.2} s; {bad} lines skipped\n"));
     if playback.lost() > 0 {
-        print_error(&format!(
+        print_progress(&format!(
             "{} events were not recorded, so the daemon's own output may have been different\n",
             playback.lost()
         ));
     }
     match (truncated, playback.end()) {
-        (Some(error), _) => print_error(&format!("{}: truncated after line {number}: {error}\n", path.display())),
-        (None, None) => print_error("the recording has no end: the daemon was killed or is still recording\n"),
-        (None, Some(true)) => print_error("the recording ended before its daemon, at the limit of --record-bytes\n"),
+        (Some(error), _) => print_progress(&format!("{}: truncated after line {number}: {error}\n", path.display())),
+        (None, None) => print_progress("the recording has no end: the daemon was killed or is still recording\n"),
+        (None, Some(true)) => print_progress("the recording ended before its daemon, at the limit of --record-bytes\n"),
         (None, Some(false)) => {}
     }
     Ok(())
