@@ -23,6 +23,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod writer;
+mod writer_queue;
 
 pub(crate) use self::journal::PersistentState;
 pub(crate) use self::open::HealthReader;

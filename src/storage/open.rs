@@ -11,8 +11,9 @@ use std::sync::{Arc, Weak};
 use super::disk::{Disk, Folder};
 use super::journal::PersistentState;
 use super::settings::StateSettings;
-use super::state::{Health, State};
+use super::state::State;
 use super::writer::{FolderAccess, FolderRepair, TargetFolder};
+use super::writer_queue::Health;
 use crate::otlp::{ExportQueue, MemoryQueue};
 
 /// Why the daemon must not start.

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::disk::{Disk as _, Forgetful};
 use super::journal::{Changes, PersistentState};
 use super::spool::{Spool, TargetMarks, segment};
-use super::state::*;
 use super::writer::*;
+use super::writer_queue::{Health, MAX_ENTRIES, Work};
 use crate::otlp::{Backlog, Batch, ExportQueue as _, Limits, Record, Signal};
 
 pub(crate) const CAPS: [u64; 3] = [1 << 30; 3];

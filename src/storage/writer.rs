@@ -12,7 +12,7 @@ use super::disk::Disk;
 use super::journal::{Changes, Found, Journal, PersistentState};
 use super::spool::recovery::recover;
 use super::spool::{Repair, Spool, SpoolWriter, TargetMarks, Wake};
-use super::state::{Health, WriterQueue};
+use super::writer_queue::{Health, WriterQueue};
 use crate::otlp::Signal;
 
 /// Wakes the thread for records that no tick seals.
