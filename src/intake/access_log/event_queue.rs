@@ -130,7 +130,7 @@ impl EventReceiver {
                 OwnedAuthority::Only(names) => Authority::Only(names),
             };
             let origin = post.requester.origin();
-            let poster = Poster { authority: authority, origin: Some(&origin) };
+            let poster = Poster { authority, origin: Some(&origin) };
             fold.post(post.at, poster, &post.body, |record| {
                 if !keep(&mut self.waiting, &mut self.waiting_bytes, post.at, record) {
                     self.unmatched += 1;

@@ -131,7 +131,7 @@ impl SyslogSocket {
         Ok(())
     }
 
-    /// The counts so far. What the kernel dropped is dropped_read_at up every few seconds.
+    /// The counts so far. What the kernel dropped is looked up every few seconds.
     pub(crate) fn counts(&mut self) -> SyslogCounts {
         if self.dropped_read_at.is_none_or(|dropped_read_at| dropped_read_at.elapsed() >= DROP_COUNT_INTERVAL) {
             self.dropped_read_at = Some(Instant::now());
