@@ -1,8 +1,8 @@
 //! The rules of liveqos: what a class is, what its figures mean, and when an alert fires. Pure functions of state and
 //! time, without clock, socket, file, task or log.
 //!
-//! Data flows in one direction. Sources are read in [`cmcd`], [`viewer`], [`connection`] and [`access_log`] (players and
-//! their requests), [`media`] (RTP and playout) and [`node`] (load and paths); what they find is an
+//! Data flows in one direction. Sources are read in [`cmcd`], [`viewer`], [`connection`] and [`access_log`] (players
+//! and their requests), [`media`] (RTP and playout) and [`node`] (load and paths); what they find is an
 //! [`Observation`](model::Observation) or part of the [`Environment`](model::Environment). The [`pipeline`] folds it:
 //!
 //! 1. [`session`]: the registry folds observations into live classes and cuts one [`Sample`](model::Sample) per class

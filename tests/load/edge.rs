@@ -11,7 +11,7 @@ use liveqos_testkit::seed::random;
 use liveqos_testkit::wait;
 
 use super::fault::{Faults, Shown};
-use super::prometheus::Prometheus;
+use super::prometheus::Rivals;
 use super::report::{mib, share, spread, threads};
 use super::usage::{Cpu, memory};
 use super::webhook::{Notification, Webhook};
@@ -40,7 +40,7 @@ async fn a_busy_edge() {
         collector.url(),
     );
     let daemon = Launch::new(&config).folder(folder.path()).program(&measured()).ready().await;
-    let rivals = Prometheus::start(folder.path(), &daemon.address.to_string(), &webhook.url("prometheus")).await;
+    let rivals = Rivals::start(folder.path(), &daemon.address.to_string(), &webhook.url("prometheus")).await;
     let sizes = sizes(asked("LOAD_VIEWERS", 10_000, 4_000));
     let faults = Arc::new(Faults::new(CLASSES, stall()));
     let writer = Writer::start(&log, sizes, Arc::clone(&faults));

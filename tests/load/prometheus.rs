@@ -10,13 +10,13 @@ use liveqos_testkit::program::{Program, command};
 use liveqos_testkit::wait;
 
 /// Both, running.
-pub(crate) struct Prometheus {
+pub(crate) struct Rivals {
     pub(crate) prometheus: Program,
     pub(crate) alertmanager: Program,
     _ports: [ReservedPort; 2],
 }
 
-impl Prometheus {
+impl Rivals {
     /// Watches the daemon at `target`; notifies `webhook`.
     pub(crate) async fn start(folder: &Path, target: &str, webhook: &str) -> Self {
         let ports = [ReservedPort::new(), ReservedPort::new()];

@@ -114,34 +114,3 @@ async fn another_endpoint_takes_over_from_one_that_hangs() {
         assert_eq!(stop(otlp, PATIENCE).await.map(|left| left.records), [0; 3]);
     }
 }
-
-/// By the product's own pace and time-out, in real time.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "four minutes that measure: cargo test --test otlp -- --ignored --nocapture delays_after"]
-async fn delays_after_a_collector_that_hung_is_back() {
-    for (name, (collector, settings)) in ["grpc", "http"].into_iter().zip(both()) {
-        let settings = OtlpSettings { timeout: OtlpSettings::default().timeout, ..settings };
-        let queue = Arc::new(MemoryQueue::default());
-        let otlp = start_on(&settings, &queue, Pace::default());
-        let (mut cut, mut delays) = (0, Vec::new());
-        for hung in [3, 7, 11, 31] {
-            export(&otlp, cut);
-            collector.wait(|received| taken(received).contains(&cut)).await;
-            collector.always(Some(Reply::Hang));
-            for _ in 0..hung {
-                cut += 1;
-                export(&otlp, cut);
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            collector.always(None);
-            cut += 1;
-            export(&otlp, cut);
-            let back = std::time::Instant::now();
-            collector.wait(|received| taken(received).contains(&cut)).await;
-            delays.push((hung, back.elapsed()));
-            cut += 1;
-        }
-        eprintln!("{name}: seconds hung and what a sample then took to be there: {delays:?}");
-        stop(otlp, PATIENCE).await;
-    }
-}

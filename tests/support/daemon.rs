@@ -266,7 +266,8 @@ fn without_settings(command: &mut Command) {
     }
 }
 
-/// Writes the file that a daemon of this folder is started or reloaded with.
+/// Writes the file that a daemon of this folder is started or reloaded with; returns its path.
+#[expect(clippy::must_use_candidate, reason = "a reload needs the file, not its path")]
 pub fn write_config(folder: &Path, config: &str) -> PathBuf {
     let file = folder.join("liveqos.toml");
     std::fs::write(&file, config).unwrap();

@@ -102,6 +102,6 @@ pub(crate) fn host_command(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// How long a program may take to stop.
-const STOP: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_mins(1);
 /// Lines of a log that a failed test prints.
 const TAIL: usize = 40;

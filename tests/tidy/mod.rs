@@ -10,6 +10,7 @@ mod fixtures;
 mod links;
 mod metrics;
 pub(crate) mod modules;
+mod private_language;
 mod promql;
 pub(crate) mod repository;
 mod rules;

@@ -250,8 +250,8 @@ impl Others {
         Self { starts, before, after, unknown_start }
     }
 
-    /// How far from `seen` the nearest client of a session other than `session` began; zero when such a client's start is
-    /// unknown.
+    /// How far from `seen` the nearest client of a session other than `session` began; zero when such a client's start
+    /// is unknown.
     fn nearest(&self, session: SessionIndex, seen: Timestamp) -> Option<Duration> {
         if self.unknown_start.iter().any(|other| *other != session) {
             return Some(Duration::ZERO);
