@@ -33,18 +33,18 @@
     let dueAt = sentAt + interval;
 
     function seal() {
-      const told = { sessionId: options.sessionId, viewer, sequence, protocol: options.protocol || protocol, player: options.player, ...sums };
+      const body = { sessionId: options.sessionId, viewer, sequence, protocol: options.protocol || protocol, player: options.player, ...sums };
       // A freeze may be known late, a number corrected: the rest is in the next report.
       sums = { exposure: 0 };
       for (const name of ["freezeCount", "totalFreezesDuration", "packetsLost"]) {
-        const sum = told[name] || 0;
-        told[name] = Math.max(0, name === "totalFreezesDuration" ? Math.min(sum, told.exposure) : sum);
-        sums[name] = sum - told[name];
+        const sum = body[name] || 0;
+        body[name] = Math.max(0, name === "totalFreezesDuration" ? Math.min(sum, body.exposure) : sum);
+        sums[name] = sum - body[name];
       }
-      if (!told.packetsReceived && !told.packetsLost) delete told.packetsLost;
-      if (!told.exposure && !told.packetsReceived && !told.messageLatencies) return null;
+      if (!body.packetsReceived && !body.packetsLost) delete body.packetsLost;
+      if (!body.exposure && !body.packetsReceived && !body.messageLatencies) return null;
       sequence += 1;
-      return JSON.stringify(told);
+      return JSON.stringify(body);
     }
 
     // sendBeacon() sets no header.

@@ -94,14 +94,14 @@ async fn try_all(config: &Config, sources: Vec<Arc<Source>>, notify: bool) -> Re
             other => line(false, &what, &format!("{other:?}")),
         }
     }
-    let letterhead = NodeIdentity::of(config).alert_context(config);
+    let context = NodeIdentity::of(config).alert_context(config);
     for receiver in &config.alerts.webhooks {
         let what = format!("receiver {}", receiver.shown());
         if !notify {
             line(true, &what, "is configured (no test alert is sent without --notify)");
             continue;
         }
-        match notify::try_once(receiver, &letterhead, clock::now()).await {
+        match notify::try_once(receiver, &context, clock::now()).await {
             Ok(()) => line(true, &what, "accepted a test alert and its resolution"),
             Err(why) => line(false, &what, &why),
         }

@@ -1,6 +1,6 @@
-// The page's own record: what its media element said and when, and a table of where it stood. It is posted as it grows; the answer
-// brings what the page is to do next. Times are wall-clock seconds of this page's own clock: `t` when it was, `heard` when the page's
-// scripts were told.
+// The page's own record: the events of its media element with their times, and a table of its positions. It is posted as it grows;
+// the answer contains what the page does next. Times are wall-clock seconds of this page's clock: `t` of the event, `heard` of its
+// arrival at the page's scripts.
 "use strict";
 
 const settings = Object.fromEntries(new URLSearchParams(location.search));
@@ -22,8 +22,8 @@ function bufferedAhead(video) {
 
 /** Watches a media element; `actions` maps what the test may ask for to functions. */
 function watch(video, actions) {
-  const told = ["play", "playing", "pause", "waiting", "stalled", "seeking", "seeked", "ended", "emptied", "error", "ratechange", "loadeddata"];
-  for (const ev of told) {
+  const events = ["play", "playing", "pause", "waiting", "stalled", "seeking", "seeked", "ended", "emptied", "error", "ratechange", "loadeddata"];
+  for (const ev of events) {
     video.addEventListener(ev, ({ timeStamp }) => {
       note(ev, { ct: video.currentTime, paused: video.paused, ready: video.readyState, ahead: bufferedAhead(video) }, timeStamp);
     });
