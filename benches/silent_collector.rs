@@ -1,5 +1,6 @@
-//! How soon a sample arrives at a collector that had hung for some seconds and responds again, by the product's own pace
-//! and timeouts, in real time. `cargo bench --bench silent_collector`, four minutes; with `-- --test` one short pass.
+//! How soon a sample arrives at a collector that had hung for some seconds and responds again, by the product's own
+//! pace and timeouts, in real time. `cargo bench --bench silent_collector`, four minutes; with `-- --test` one short
+//! pass.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 

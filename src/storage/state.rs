@@ -47,7 +47,8 @@ impl State {
     }
 
     /// Keeps the changes of a tick together with the records queued before. Never waits for the disk. Returns how many
-    /// changes were given up because [`MAX_ENTRIES`](super::writer_queue::MAX_ENTRIES) are waiting: their classes are not continued after a crash.
+    /// changes were given up because [`MAX_ENTRIES`](super::writer_queue::MAX_ENTRIES) are waiting: their classes are
+    /// not continued after a crash.
     pub fn keep(&self, entries: Vec<Entry>, sampled: Vec<Change>) -> u64 {
         if self.queue.work().busy.is_some_and(|since| since.elapsed() > DISK_TIMEOUT) {
             self.queue.report_failure(self.spools.iter().map(|(_, spool)| spool), "the disk does not respond");

@@ -172,7 +172,7 @@ fn made_up(files: &[(&str, &[&str])]) -> Crate {
     for (file, imports) in files {
         let path = file.trim_end_matches(".rs").trim_end_matches("/mod").split('/').map(str::to_owned).collect();
         let module = modules.entry(path).or_default();
-        module.file = (*file).to_owned();
+        (*file).clone_into(&mut module.file);
         module.imports = imports.iter().map(|import| split(import)).collect();
     }
     for (file, _) in files {

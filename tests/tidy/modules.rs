@@ -1,4 +1,5 @@
-//! The module tree of a crate as its sources declare it: which file is which module, and what each imports outside of tests.
+//! The module tree of a crate as its sources declare it: which file is which module, and what each imports outside of
+//! tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,25 +30,25 @@ pub(crate) type Crate = BTreeMap<ModulePath, Module>;
 /// Reads the crate whose `lib.rs` stands in `folder`.
 pub(crate) fn read_crate(folder: &str) -> Crate {
     let mut modules = Crate::new();
-    read(&root().join(folder).join("lib.rs"), Vec::new(), &mut modules);
+    read(&root().join(folder).join("lib.rs"), &[], &mut modules);
     modules
 }
 
-fn read(file: &Path, path: ModulePath, modules: &mut Crate) {
+fn read(file: &Path, path: &[String], modules: &mut Crate) {
     let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("reading {}: {error}", file.display()));
     let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("parsing {}: {error}", file.display()));
-    let mut names = Names { at: path.clone(), module: Module::default(), children: Vec::new() };
+    let mut names = Names { at: path.to_vec(), module: Module::default(), children: Vec::new() };
     names.visit_file(&parsed);
     let Names { mut module, children, .. } = names;
     module.file = file.strip_prefix(root()).expect("below the root").display().to_string();
-    modules.insert(path.clone(), module);
+    modules.insert(path.to_vec(), module);
     let folder = file.parent().expect("a file stands in a folder");
     let face = matches!(file.file_name().and_then(|name| name.to_str()), Some("lib.rs" | "mod.rs"));
     assert!(face || children.is_empty(), "{}: only mod.rs and lib.rs declare modules", file.display());
     for child in children {
-        let below = [path.clone(), vec![child.clone()]].concat();
+        let below = [path, std::slice::from_ref(&child)].concat();
         let single = folder.join(format!("{child}.rs"));
-        read(&if single.exists() { single } else { folder.join(child).join("mod.rs") }, below, modules);
+        read(&if single.exists() { single } else { folder.join(child).join("mod.rs") }, &below, modules);
     }
 }
 

@@ -4,7 +4,6 @@
 use super::repository::{files, text};
 
 #[test]
-#[ignore = "parts of the tree still use them"]
 fn no_text_uses_private_words() {
     let found: Vec<_> = files(&["rs", "md"]).into_iter().flat_map(|path| private(&path, &text(&path))).collect();
     assert!(found.is_empty(), "{found:#?}");
