@@ -61,7 +61,7 @@ impl Descriptor {
     ///
     /// ```
     /// use liveqos_core::model::descriptor::Descriptor;
-    /// let (class, refused) = Descriptor::from_query("?session_id=s1&course_id=c%209&session_id=evil&traceparent=junk");
+    /// let (class, refused) = Descriptor::from_query("?session_id=s1&course_id=c%209&session_id=x&traceparent=junk");
     /// assert_eq!(class.session_id.unwrap().as_str(), "s1");
     /// assert_eq!(class.course_id.unwrap().as_str(), "c 9");
     /// assert_eq!(refused, 1);
