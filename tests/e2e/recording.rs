@@ -146,7 +146,7 @@ fn damaged(folder: &Path, text: &str, played: &[Value]) {
     let plain = path.to_str().expect("a plain path");
     let refused = run_liveqos(&["replay", plain]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(text_of(&refused).contains("line 1: written in form 9"), "{refused:?}");
+    assert!(text_of(&refused).contains("line 1: written in format 9"), "{refused:?}");
     let log = concat!(env!("CARGO_MANIFEST_DIR"), "/core/fixtures/cmcd/h-rate1000.access.jsonl");
     let both = run_liveqos(&["replay", log, plain]);
     assert!(both.status.code() == Some(1) && text_of(&both).contains("replay it alone"), "{both:?}");
