@@ -20,7 +20,7 @@ use super::link::{Link, LinkTotals};
 use super::node::{EgressTotals, IngestTotals, Node};
 use super::peer::PeerError;
 use super::publisher::Sending;
-use super::shaper::{Impairment, Random};
+use super::shaper::Impairment;
 use super::viewer::{Viewer, ViewerTotals};
 
 /// Options of a class.
@@ -81,15 +81,15 @@ impl Class {
             return Err(DemoError::Viewers(options.viewers));
         }
         let clip = Clip::embedded()?;
-        let mut random = Random(options.seed);
+        let mut random = fastrand::Rng::with_seed(options.seed);
         let mut links = Vec::new();
         for _ in 0..options.viewers {
-            links.push(Arc::new(Link::open(random.next()).await.map_err(DemoError::Link)?));
+            links.push(Arc::new(Link::open(random.u64(..)).await.map_err(DemoError::Link)?));
         }
         let (stop, stopped) = watch::channel(false);
         let node = Arc::new(Node::new(options.clock));
         let (sending, sends) = watch::channel(Sending::default());
-        let ingest = TeacherIngest::open(clip, random.next()).await?.run(Arc::clone(&node), sends, stopped.clone());
+        let ingest = TeacherIngest::open(clip, random.u64(..)).await?.run(Arc::clone(&node), sends, stopped.clone());
         if timeout(FIRST_MEDIA, node.started()).await.is_err() {
             stop.send_replace(true);
             finish(ingest).await;

@@ -16,7 +16,6 @@ use webrtc::media_stream::track_local::static_rtp::TrackLocalStaticRTP;
 
 use super::clip::Clip;
 use super::peer::{CLOCK_RATE, PAYLOAD_TYPE};
-use super::shaper::Random;
 
 /// How the teacher sends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,16 +42,10 @@ pub(super) struct Packets {
 impl Packets {
     /// Begins at a sequence number and timestamp derived from `seed`, as RFC 3550, 5.1 requires.
     pub(super) fn new(ssrc: u32, fps: u32, seed: u64) -> Self {
-        let mut random = Random(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
         let mut payloader = Vp8Payloader::default();
         payloader.enable_picture_id = true;
-        Self {
-            ssrc,
-            sequence: random.next() as u16,
-            rtp_time: random.next() as u32,
-            step: CLOCK_RATE / fps.max(1),
-            payloader,
-        }
+        Self { ssrc, sequence: random.u16(..), rtp_time: random.u32(..), step: CLOCK_RATE / fps.max(1), payloader }
     }
 
     /// The packets of the next frame; the last carries the marker.
@@ -93,12 +86,12 @@ pub(super) async fn publish(
     sending: watch::Receiver<Sending>,
 ) {
     let mut tick = interval(Duration::from_secs(1) / clip.fps.max(1));
-    let (mut gathered, mut random) = (Vec::new(), Random(u64::from(packets.rtp_time)));
+    let (mut gathered, mut random) = (Vec::new(), fastrand::Rng::with_seed(u64::from(packets.rtp_time)));
     for (frame, number) in clip.frames.iter().cycle().zip(0_u64..) {
         tick.tick().await;
         let now = *sending.borrow();
         match now {
-            Sending::OneOf(every) if !random.next().is_multiple_of(u64::from(every)) => packets.skip(),
+            Sending::OneOf(every) if !random.u32(..).is_multiple_of(every) => packets.skip(),
             _ => gathered.extend(packets.next(frame)),
         }
         if matches!(now, Sending::Bursts(frames) if !number.is_multiple_of(u64::from(frames))) {

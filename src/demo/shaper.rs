@@ -42,7 +42,7 @@ pub struct Shaper {
     waiting_bytes: usize,
     head_since: Option<Instant>,
     flying: VecDeque<(Instant, Vec<u8>)>,
-    random: Random,
+    random: fastrand::Rng,
 }
 
 impl Shaper {
@@ -55,7 +55,7 @@ impl Shaper {
             waiting_bytes: 0,
             head_since: None,
             flying: VecDeque::new(),
-            random: Random(seed),
+            random: fastrand::Rng::with_seed(seed),
         }
     }
 
@@ -72,7 +72,7 @@ impl Shaper {
     /// Pushes one packet.
     pub fn push(&mut self, now: Instant, packet: &[u8]) -> Fate {
         self.drain(now);
-        if self.random.below(self.impairment.loss_ratio) {
+        if self.random.f64() < self.impairment.loss_ratio {
             return Fate::Lost;
         }
         let no_room = self.waiting_bytes + packet.len() > self.impairment.queue_bytes && !self.waiting.is_empty();
@@ -121,26 +121,6 @@ impl Shaper {
             let behind = self.flying.back().map_or(left, |&(due, _)| due);
             self.flying.push_back((behind.max(left + self.impairment.delay), packet));
         }
-    }
-}
-
-/// `SplitMix64` (Steele, Lea and Flood, 2014): enough for losses that are reproducible by their seed.
-#[derive(Clone, Debug)]
-pub(super) struct Random(pub(super) u64);
-
-impl Random {
-    /// The next 64 bits.
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// True with probability `share`.
-    fn below(&mut self, share: f64) -> bool {
-        ((self.next() >> 11) as f64) < share * (1_u64 << 53) as f64
     }
 }
 

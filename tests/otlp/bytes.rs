@@ -29,12 +29,9 @@ const SAMPLES: u64 = 60;
 /// Samples of all classes.
 const ALL: u64 = SESSIONS as u64 * SAMPLES;
 
-/// Reproducible noise, evenly from 0 to 1 (splitmix64).
+/// Reproducible noise, evenly from 0 to 1.
 fn noise(session: u32, tick: u64, value: u64) -> f64 {
-    let mut x = (u64::from(session) << 40 | tick << 8 | value).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (x ^ x >> 31) as f64 / u64::MAX as f64
+    fastrand::Rng::with_seed(u64::from(session) << 40 | tick << 8 | value).f64()
 }
 
 fn values(number: u32, tick: u64, digits: Digits) -> Attributes {
