@@ -68,7 +68,7 @@ async fn a_full_disk_stops_nothing_but_the_writing_of_state() {
     assert!(daemon.program.stop().await.success());
     let seen = Seen::of(&collector);
     eprintln!("{} samples, every trace whole, after a full disk and a kill", seen.all_whole());
-    assert_eq!(log.matches("in memory only until the disk takes them again").count(), 1, "logged once: {log}");
+    assert_eq!(log.matches("in memory only until the disk works again").count(), 1, "logged once: {log}");
 }
 
 /// Writes until there is no room at all.
