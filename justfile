@@ -1,4 +1,4 @@
-# The one entry point. The pipeline runs the same recipes. `just` alone lists them.
+# The one entry point. The pipeline runs these recipes, and the `cargo test` of the README. `just` alone lists them.
 
 set shell := ["bash", "-euo", "pipefail", "-c"]
 

@@ -133,7 +133,7 @@ pub enum ProbeError {
         detail: String,
     },
     /// This kind takes no hooks.
-    #[error("this kind of source takes no hooks")]
+    #[error("this kind of source does not support hooks")]
     NoHooks,
 }
 

@@ -81,7 +81,7 @@ fuzz_target!(|data: &[u8]| {
     let settings = StateSettings { dir: Some(dir.path().to_owned()), ..StateSettings::default() };
     for _ in 0..2 {
         let opened = Opened::open(&settings, &[("main".to_owned(), [true; 3])]).expect("nobody else has it");
-        let spool = opened.outbox("main").expect("opened for it");
+        let spool = opened.export_queue("main").expect("opened for it");
         for signal in Signal::ALL {
             loop {
                 let batch = spool.peek(signal, Limits { items: 4, bytes: 1 << 10 });

@@ -147,7 +147,7 @@ impl App {
         match (unsent, survives) {
             (0, _) => {}
             (unsent, true) => tracing::info!(unsent, "stopped; unsent telemetry is sent after the next start"),
-            (lost, false) => tracing::warn!(lost, "stopped; telemetry that no collector took is lost"),
+            (lost, false) => tracing::warn!(lost, "stopped; stopped; telemetry that no collector accepted is lost"),
         }
     }
 }

@@ -191,7 +191,7 @@ impl Step {
     }
 }
 
-/// Loss in the second quarter, limited bandwidth in the last third, healthy otherwise.
+/// Loss from 25 to 45 % of the class, limited bandwidth from 65 to 85 %, healthy otherwise.
 fn script(seconds: u64) -> Vec<Step> {
     let at = |share: f64| Duration::from_secs_f64(seconds as f64 * share);
     let loss = Impairment { loss_ratio: LOSS_RATIO, ..Impairment::default() };

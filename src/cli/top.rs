@@ -130,8 +130,8 @@ fn figures(values: [Option<f64>; 7]) -> String {
         value.map_or_else(|| "-".to_owned(), |value| format!("{:.digits$}{unit}", value * scale))
     };
     format!(
-        "{:>10} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8}",
-        show(bitrate, 1e-3, 0, " kb/s"),
+        "{:>12} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8}",
+        show(bitrate, 1e-3, 0, " kbit/s"),
         show(fps, 1.0, 1, " fps"),
         show(latency, 1e3, 0, " ms"),
         show(loss, 100.0, 2, " %"),
@@ -141,7 +141,7 @@ fn figures(values: [Option<f64>; 7]) -> String {
     )
 }
 
-const HEADS: &str = "   BITRATE      FPS  LATENCY95     LOSS  VIEWERS  STUTTER COVERAGE";
+const HEADS: &str = "     BITRATE      FPS  LATENCY95     LOSS  VIEWERS  STUTTER COVERAGE";
 const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest response that is read, in bytes.
@@ -161,8 +161,8 @@ mod tests {
         insta::assert_snapshot!(text, @r"
         node n1
           source srs down connection refused
-        CLASS                       BITRATE      FPS  LATENCY95     LOSS  VIEWERS  STUTTER COVERAGE
-        s1                        1500 kb/s        -         -        -        3        -        -
+        CLASS                         BITRATE      FPS  LATENCY95     LOSS  VIEWERS  STUTTER COVERAGE
+        s1                        1500 kbit/s        -         -        -        3        -        -
         ");
     }
 

@@ -72,7 +72,7 @@ impl Recorder {
         let (left, shed) = (Arc::clone(&waiting), meters.clone());
         std::thread::Builder::new().name("recording".to_owned()).spawn(move || {
             if let Err(error) = write_events(output, max_bytes, &events, (&left, &shed)) {
-                tracing::error!("the recording ends: {error}");
+                tracing::error!("recording stopped: {error}");
             }
             // The receiver is read only when the recorder is dropped.
             done.send(()).unwrap_or_default();

@@ -171,7 +171,7 @@ impl Engine {
 
     /// Forgets live classes, because the clock was set back; those that still live open again.
     fn start_over(&mut self) {
-        tracing::warn!("the clock was set back; live classes are forgotten and open again");
+        tracing::warn!("the clock was set back; live classes are reset and reopened");
         self.io.meters.shed(ShedReason::ClockSetBack, self.snapshot.sessions.len() as u64);
         self.io.record(|| Event::Forgotten);
         let tick = self.pipeline.forget();

@@ -32,12 +32,12 @@ impl ApiError {
 
 /// 404: no route has this path.
 pub(crate) async fn not_found() -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing at this path")
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", "no such path")
 }
 
 /// 405: the route has other methods.
 pub(crate) async fn method_not_allowed() -> ApiError {
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not support this method")
 }
 
 /// 429 with `Retry-After: wait`, rounded up to whole seconds (RFC 6585, section 4).

@@ -10,8 +10,7 @@
 //! **Out**: every intake ends in the one bounded queue of `observations`, which the engine reads; the status of each
 //! source goes to the API, the metrics and the alert rules.
 //!
-//! **May import** `platform`, `storage` (a log's position is a storage record) and `otlp`; never `peers`, `engine`,
-//! `players` or `metrics`.
+//! **May import** `platform` and `storage` (a log's position is a storage record).
 
 pub mod access_log;
 pub(crate) mod discover;

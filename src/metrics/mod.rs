@@ -5,7 +5,7 @@
 //! - **In**: the engine's snapshot, the state of sources, paths, exports and storage, and the Prometheus registry of
 //!   [`crate::platform::SelfMetrics`].
 //! - **Out**: text for `/metrics`, OTLP records for [`crate::otlp::Otlp::push_metrics`].
-//! - **May import** platform, engine, otlp, storage, intake and peers; of core, metrics and model.
+//! - **May import** platform, engine, otlp, storage, intake and peers; of core, base, metrics and model.
 
 pub mod collector;
 pub mod exposition;

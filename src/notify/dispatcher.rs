@@ -106,7 +106,7 @@ impl Dispatcher {
                 let lost = self.log.refused(&notification);
                 self.retry = None;
                 self.meters.shed(ShedReason::WebhookRefused, lost);
-                tracing::warn!(receiver = self.post.name(), notices = lost, "giving up alerts: {why}");
+                tracing::warn!(receiver = self.post.name(), notices = lost, "alerts dropped: {why}");
             }
         }
     }

@@ -4,7 +4,7 @@
 //!   receiver makes another one or the caller wait.
 //! - **In**: notices of core's alert evaluation, by way of the engine; `[alerts]` of the configuration.
 //! - **Out**: HTTP POSTs to receivers; shed counts for what could not be delivered.
-//! - **May import** platform; of core, model.
+//! - **May import** platform; of core, base, metrics and model.
 
 mod alert;
 mod chat_text;

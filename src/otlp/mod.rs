@@ -8,12 +8,10 @@
 //! ```
 //!
 //! - **Decides** which classes' traces are exported, how records are batched, when a batch is sent and repeated, and
-//!   what
-//!   an answer means (OTLP 1.11). A record is sent with up to 1,023 others or after 5 s; class roots, incidents and log
-//!   events are sent within 250 ms.
+//!   what an answer means (OTLP 1.11). A record is sent with up to 1,023 others or after 5 s; class roots, incidents
+//!   and log events are sent within 250 ms.
 //! - **In**: span commands of core's trace plan, encoded metrics, `[otlp]` and `[sampling]` of the configuration with
-//!   the
-//!   `OTEL_*` variables.
+//!   the `OTEL_*` variables.
 //! - **Out**: OTLP requests over gRPC or HTTP; counters for the metrics page; changes of the sampling state for
 //!   storage.
 //! - **May import** platform; of core, base, model and trace. Storage implements [`ExportQueue`] on disk; otlp does not

@@ -8,7 +8,7 @@
 //! - **In**: `[paths]` of the configuration, datagrams of other nodes.
 //! - **Out**: [`PathTable`], read by the engine, the API and the metrics page; up or down of each peer to intake's
 //!   [`crate::intake::SourceTable`]; shed counts.
-//! - **May import** platform and intake; of core, model and node.
+//! - **May import** platform and intake; of core, metrics, model and node.
 
 mod connection;
 mod credentials;

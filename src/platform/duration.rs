@@ -29,7 +29,7 @@ pub(crate) enum DurationError {
         unit: String,
     },
     /// More than a [`Duration`] can hold.
-    #[error("duration \"{0}\" is too long")]
+    #[error("duration \"{0}\" is too large")]
     TooLong(String),
 }
 
@@ -187,7 +187,7 @@ mod tests {
             ("1.5s", "duration \"1.5s\" is not a whole number and a unit; write it like \"5s\" or \"250ms\""),
             ("-5s", "duration \"-5s\" is not a whole number and a unit; write it like \"5s\" or \"250ms\""),
             ("5sec", "duration \"5sec\" has the unknown unit \"sec\"; known are ns, us, ms, s, m, h, d"),
-            ("99999999999999999999999s", "duration \"99999999999999999999999s\" is too long"),
+            ("99999999999999999999999s", "duration \"99999999999999999999999s\" is too large"),
         ] {
             assert_eq!(parse(text).map_err(|error| error.to_string()), Err(expected.to_owned()), "{text}");
         }

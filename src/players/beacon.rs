@@ -42,7 +42,7 @@ pub enum ReportError {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The platform ended the class.
-    #[error("the class is over; stop reporting")]
+    #[error("the class has ended; stop reporting")]
     Ended,
     /// The body is too long.
     #[error("a report has at most {MAX_BEACON_BYTES} bytes")]

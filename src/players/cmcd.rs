@@ -119,7 +119,7 @@ impl CmcdIntake {
         let now = clock::now();
         let (has_token, session) = self.authorize(head, now)?;
         if session.as_ref().is_some_and(|id| self.ended.contains(id, now)) {
-            let error = ApiError::new(StatusCode::GONE, "ended", "the class is over; stop reporting");
+            let error = ApiError::new(StatusCode::GONE, "ended", "the class has ended; stop reporting");
             return Err(Refusal(ShedReason::CmcdEnded, error));
         }
         let body = payload(head, body)?;

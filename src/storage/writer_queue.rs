@@ -54,7 +54,7 @@ impl Work {
             lost = (self.changes.entries.len() + self.changes.sampled.len()) as u64;
             // Changes of classes whose beginning is missing are ignored when this is read.
             self.changes = Changes { entries: vec![Entry::Forgotten], sampled: vec![Change::Forgotten] };
-            tracing::error!(lost, "the disk accepts nothing: the classes of now are not continued after a crash");
+            tracing::error!(lost, "the disk accepts no writes; the current classes will not be resumed after a crash");
         }
         self.changes.extend(changes);
         lost

@@ -31,7 +31,7 @@ pub(crate) const SHELL: &[(&str, &[&str])] = &[
     ("storage", &["otlp", "platform"]),
     ("intake", &["platform", "storage"]),
     ("peers", &["intake", "platform"]),
-    ("engine", &["intake", "peers", "platform", "storage"]),
+    ("engine", &["intake", "peers", "platform"]),
     ("players", &["http", "intake", "platform"]),
     ("metrics", &["engine", "intake", "otlp", "peers", "platform", "storage"]),
     ("api", &["engine", "http", "intake", "metrics", "peers", "platform", "players", "storage"]),
@@ -43,7 +43,7 @@ pub(crate) const SHELL: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
-    ("demo", &["platform", "players"]),
+    ("demo", &[]),
     (
         "cli",
         &[

@@ -4,7 +4,7 @@
 //!   to its connection's figures, and what is left out for which reason.
 //! - **In**: bytes of log lines (file, syslog, pipe), posted CMCD event reports, the log's format and class rule.
 //! - **Out**: [`Observation`](crate::model::Observation)s of viewers and of transport for the pipeline, at most one of
-//!   each a class and second; [`ConnectionReport`](crate::connection::ConnectionReport)s that attribute the kernel's
+//!   each per class and drain; [`ConnectionReport`](crate::connection::ConnectionReport)s that attribute the kernel's
 //!   sockets to classes; counts of what was rejected.
 //! - **May import**: `base`, `model`, `cmcd`, `viewer`, `connection`.
 

@@ -10,7 +10,7 @@ pub enum LineError {
     #[error("not of the configured form")]
     Form,
     /// No readable time.
-    #[error("no readable instant")]
+    #[error("no readable timestamp")]
     Time,
     /// CMCD of a version newer than [`NEWEST_VERSION`](crate::cmcd::NEWEST_VERSION).
     #[error("cmcd of a newer version")]

@@ -7,7 +7,6 @@ use super::node_totals::{FIRST_FRAME_BOUNDS, LATENCY_BOUNDS, MESSAGE_BOUNDS};
 use crate::model::LegSample;
 
 /// The catalogue.
-/// kept on disk, 0 while they are in memory only.
 pub const METRICS: &[Metric] = &[
     fleet("liveqos_watch_seconds_total", "liveqos.watch", "s", "Viewer-seconds in playing or stalled state.", |t| {
         t.watch_seconds
@@ -84,7 +83,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.sample.breach",
         Kind::Counter,
         "{sample}",
-        "Samples over the objective.",
+        "Samples that missed an objective.",
         &["kind"],
     ),
     leg(
@@ -160,7 +159,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.node.nic",
         Kind::Gauge,
         "1",
-        "The busiest interface's direction over its speed.",
+        "Use of the busiest network interface in its busier direction, relative to its speed.",
         &[],
     ),
     shell(
@@ -249,7 +248,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.state.kept",
         Kind::Gauge,
         "1",
-        "1 while what waits outlives the daemon, 0 while it is in memory only.",
+        "1 while state and unsent telemetry are kept on disk, 0 while they are in memory only.",
         &[],
     ),
     shell(
@@ -257,7 +256,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.export",
         Kind::Counter,
         "{record}",
-        "Records by outcome.",
+        "Telemetry records exported, by outcome.",
         &["target", "signal", "outcome"],
     ),
     shell(
@@ -273,7 +272,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.tick.skew",
         Kind::Histogram(SKEW_BOUNDS),
         "s",
-        "How late each tick was.",
+        "Delay of the engine's 250 ms tick.",
         &[],
     ),
     shell(
@@ -281,7 +280,7 @@ pub const METRICS: &[Metric] = &[
         "liveqos.shed",
         Kind::Counter,
         "{item}",
-        "Work refused or dropped, by reason; the reasons are listed below.",
+        "Work refused or dropped, by reason; docs/metrics.md lists the reasons.",
         &["reason"],
     ),
     shell(

@@ -67,7 +67,7 @@ pub enum BeaconRefused {
     #[error("exposure: this viewer reports more time than has passed")]
     TooMuch,
     /// A table has no room.
-    #[error("too many {0}; come again later")]
+    #[error("too many {0}; retry later")]
     Full(&'static str),
 }
 

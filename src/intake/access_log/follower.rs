@@ -215,7 +215,7 @@ impl Follower {
         if let Input::File(tail) = &mut self.input
             && let Err(error) = tail.save()
         {
-            tracing::warn!("saving the position in the access log: {error}");
+            tracing::warn!("cannot save the read position of the access log: {error}");
         }
     }
 }
